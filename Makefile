@@ -1,0 +1,45 @@
+# make train   train a network on the bundled digits; make train ARGS="data=mnist model=mlp"
+# make sweep   the geometry sweep; make sweep ARGS="data=mnist"
+# make test    lint, types and all tests that need neither long time nor other machines
+# Each does its own set-up, once: a .venv in this folder with the locked versions.
+
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
+.PHONY: train sweep test lint lock
+.DELETE_ON_ERROR:
+
+train: .venv/.train
+	.venv/bin/python scripts/train.py $(ARGS)
+
+sweep: .venv/.train
+	.venv/bin/python scripts/train.py --multirun sweep=geometry $(ARGS)
+
+test: .venv/.test lint
+	.venv/bin/python -m pytest --durations=10 $(ARGS)
+
+lint: .venv/.test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convscape needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/.train: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing the locked versions into .venv (once, about 2 minutes) ..."
+	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.test: requirements-dev.lock .venv/.train
+	$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+# New versions: needs uv (https://docs.astral.sh/uv).
+lock:
+	uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet \
+	    pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet \
+	    --all-extras --group dev --constraint requirements.lock \
+	    pyproject.toml --output-file requirements-dev.lock

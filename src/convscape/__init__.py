@@ -1,0 +1,1 @@
+"""A laboratory for image classifiers: describe, train, sweep, see what changed."""

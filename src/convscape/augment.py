@@ -1,0 +1,142 @@
+"""Random changes to a batch of uint8 images, on its device, each image with its own draw."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Changes images at random: uint8 (N, C, H, W) in and out. What is 0 or false costs nothing.
+
+    - `shift`: up to this many pixels up, down, left and right; what comes in is black.
+    - `flip`: left and right swapped in half of the images.
+    - `rotate`: up to this many degrees either way about the centre; what comes in is black.
+    - `cutout`: a black square of this many pixels a side around a random pixel, clipped at the
+      border (DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552).
+    - `brightness`, `contrast`: a factor between 1 - this and 1 + this, on the values and on their
+      distance from the image's mean; 0..1.
+    """
+
+    shift: int = 0
+    flip: bool = False
+    rotate: float = 0
+    cutout: int = 0
+    brightness: float = 0
+    contrast: float = 0
+
+    def __post_init__(self) -> None:
+        _check("shift", self.shift, int, math.inf, "a whole number of pixels, 0 or more")
+        _check("flip", self.flip, bool, True, "true or false")
+        _check("rotate", self.rotate, (int, float), 180, "0 to 180 degrees")
+        _check("cutout", self.cutout, int, math.inf, "a whole number of pixels, 0 or more")
+        _check("brightness", self.brightness, (int, float), 1, "0 to 1")
+        _check("contrast", self.contrast, (int, float), 1, "0 to 1")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether images come out as they went in."""
+        return self == Augment()
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Changed copies of `images`, drawn from `generator` (None: torch's own)."""
+        num, _, height, width = images.shape
+
+        def uniform(low: float, high: float) -> Tensor:
+            device = generator.device if generator is not None else images.device
+            draw = torch.rand(num, generator=generator, device=device)
+            return (draw * (high - low) + low).to(images.device)
+
+        def integers(low: int, high: int) -> Tensor:
+            """`low` to `high`, both included."""
+            return uniform(low, high + 1).floor().clamp(max=high).long()
+
+        if self.rotate:
+            images = rotated(images, uniform(-self.rotate, self.rotate))
+        if self.shift:
+            down, right = (integers(-self.shift, self.shift) for _ in range(2))
+            images = shifted(images, down, right, self.shift)
+        if self.flip:
+            images = flipped(images, uniform(0, 1) < 0.5)
+        if self.brightness:
+            images = brightened(images, uniform(1 - self.brightness, 1 + self.brightness))
+        if self.contrast:
+            images = contrasted(images, uniform(1 - self.contrast, 1 + self.contrast))
+        if self.cutout:
+            rows, columns = integers(0, height - 1), integers(0, width - 1)
+            images = cut_out(images, rows, columns, self.cutout)
+        return images
+
+
+def shifted(images: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
+    """Image n moved `down[n]` and `right[n]` pixels, neither beyond `most`; black comes in."""
+    num, channels, height, width = images.shape
+    padded = images.new_zeros(num, channels, height + 2 * most, width + 2 * most)
+    padded[:, :, most : most + height, most : most + width] = images
+    # A shifted image is one run of `width` bytes per row: all runs there are stand in a view, and
+    # index_select copies those wanted. Three times as fast as indexing single pixels.
+    row_stride, plane_stride = padded.stride(2), padded.stride(1)
+    runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
+    planes = torch.arange(num * channels, device=images.device).view(num, channels, 1)
+    rows = most - down[:, None, None] + torch.arange(height, device=images.device)
+    starts = planes * plane_stride + rows * row_stride + (most - right)[:, None, None]
+    return runs.index_select(0, starts.flatten()).view(num, channels, height, width)
+
+
+def flipped(images: Tensor, flip: Tensor) -> Tensor:
+    """Image n with left and right swapped where `flip[n]`."""
+    num = len(images)
+    both = torch.cat([images, images.flip(3)])
+    return both.index_select(0, torch.arange(num, device=images.device) + num * flip)
+
+
+def rotated(images: Tensor, degrees: Tensor) -> Tensor:
+    """Image n turned counter-clockwise by `degrees[n]` about its centre; bilinear, black around."""
+    height, width = images.shape[2:]
+    angle = torch.deg2rad(degrees)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # affine_grid counts both axes from -1 to 1, so turning a rectangle scales by its sides' ratio
+    to_source = torch.stack(
+        [cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1
+    ).view(-1, 2, 3)
+    grid = F.affine_grid(to_source, list(images.shape), align_corners=False)
+    return _as_bytes(F.grid_sample(images.float(), grid, align_corners=False))
+
+
+def brightened(images: Tensor, factors: Tensor) -> Tensor:
+    """Image n times `factors[n]`."""
+    return _as_bytes(images * factors[:, None, None, None])
+
+
+def contrasted(images: Tensor, factors: Tensor) -> Tensor:
+    """Image n with its distance from its mean times `factors[n]`."""
+    values = images.float()
+    mean = values.mean(dim=(1, 2, 3), keepdim=True)
+    return _as_bytes(mean + (values - mean) * factors[:, None, None, None])
+
+
+def cut_out(images: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
+    """Image n with a black square whose middle pixel is (`rows[n]`, `columns[n]`).
+
+    A square of even `side` reaches one pixel further up and left than down and right.
+    """
+    height, width = images.shape[2:]
+    down = torch.arange(height, device=images.device) - rows[:, None] + side // 2
+    right = torch.arange(width, device=images.device) - columns[:, None] + side // 2
+    in_rows, in_columns = (down >= 0) & (down < side), (right >= 0) & (right < side)
+    return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0)
+
+
+def _as_bytes(values: Tensor) -> Tensor:
+    return values.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _check(
+    key: str, value: object, kind: type | tuple[type, ...], most: float, allowed: str
+) -> None:
+    is_bool = isinstance(value, bool)
+    if not isinstance(value, kind) or is_bool != (kind is bool) or not 0 <= value <= most:  # type: ignore[operator]
+        raise ValueError(f"augment.{key}={value!r}; allowed: {allowed}")

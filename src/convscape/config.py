@@ -1,0 +1,579 @@
+"""Types, bounds and meaning of every config key. Defaults stand in conf/*.yaml alone. No torch.
+
+`check` turns the plain dict that Hydra composed into a `Config`, or raises `ConfigError` with one
+sentence per mistake: the key, the value, what is allowed and the closest match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
+
+from convscape import geometry
+from convscape.geometry import NamedLayer, Plan
+
+if TYPE_CHECKING:
+    from convscape.cache import ImageSet
+
+ACTIVATIONS = (
+    "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A mistake in what the user asked for; the message is one sentence per mistake."""
+
+
+# --- kinds of values --------------------------------------------------------------------------
+
+
+def _each(check: Callable[[Any], Any]) -> AfterValidator:
+    """Apply `check` to a value, or to each entry of a list with one per block; keep the value."""
+
+    def apply(value: Any) -> Any:
+        if value == []:
+            raise ValueError("the list is empty; allowed: one value, or one per block")
+        for entry in value if isinstance(value, list) else [value]:
+            check(entry)
+        return value
+
+    return AfterValidator(apply)
+
+
+def _one_of(*choices: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> None:
+        if value not in choices:
+            raise ValueError(
+                f"{value!r} is unknown; allowed: {', '.join(choices)}{hint(value, choices)}"
+            )
+
+    return check
+
+
+def _integer(value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r} is not allowed; allowed: an integer of 1 or more")
+
+
+def _boolean(value: Any) -> None:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r} is not allowed; allowed: true or false")
+
+
+def _probability(value: Any) -> None:
+    if type(value) not in (int, float) or not 0 <= value < 1:
+        raise ValueError(f"{value!r} is not a probability; allowed: 0 or more, below 1")
+
+
+def _optional_size(value: Any) -> None:
+    if value is not None:
+        geometry.parse_size(value)
+
+
+Sizes = Annotated[Any, _each(geometry.parse_size)]
+OptionalSizes = Annotated[Any, _each(_optional_size)]
+Paddings = Annotated[Any, _each(geometry.parse_padding)]
+Groups = Annotated[Any, _each(_integer)]
+Flags = Annotated[Any, _each(_boolean)]
+Probabilities = Annotated[Any, _each(_probability)]
+Activations = Annotated[Any, _each(_one_of(*ACTIVATIONS))]
+PoolKinds = Annotated[Any, _each(_one_of("max", "avg", "none"))]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are refused, and nothing is converted in silence."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+
+# --- model ------------------------------------------------------------------------------------
+
+Loss = Literal["cross_entropy", "mse"]
+Init = Literal["default", "glorot_uniform", "kaiming_normal", "dirac"]
+
+
+class CNNConfig(Section):
+    """Blocks of conv, pool, dropout; a head; dense layers. A list gives one value per block."""
+
+    target: Literal["convscape.models.CNN"] = Field(alias="_target_")
+    channels: Annotated[list[Positive], Field(min_length=1)]
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Paddings
+    dilation: Sizes
+    groups: Groups
+    pool: PoolKinds
+    pool_size: Sizes
+    pool_stride: OptionalSizes
+    pool_padding: Paddings
+    pool_ceil_mode: Flags
+    batch_norm: Flags
+    activation: Activations
+    dropout: Probabilities
+    head: Literal["flatten", "global_avg", "global_max"]
+    dense: list[Positive]
+    dense_dropout: Fraction
+    init: Init
+    loss: Loss
+    label_smoothing: Fraction
+
+    def layers(self, num_classes: int) -> list[NamedLayer]:
+        """The network as a list of layers."""
+        return geometry.cnn_layers(num_classes, **self.knobs)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keys that shape the network, as `geometry.cnn_layers` takes them."""
+        return self.model_dump(exclude={"target", "init", "loss", "label_smoothing"})
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders: cnn_k5_s2_same."""
+        parts = (self.kernel_size, self.stride, self.padding)
+        kernel, stride, padding = (
+            "-".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts
+        )
+        return f"cnn_k{kernel}_s{stride}_{'p' * padding[0].isdigit()}{padding}"
+
+
+class MLPConfig(Section):
+    """Dense layers on the flattened pixels; without hidden layers, softmax regression."""
+
+    target: Literal["convscape.models.MLP"] = Field(alias="_target_")
+    hidden: list[Positive]
+    activation: Literal[ACTIVATIONS]  # type: ignore[valid-type]
+    dropout: Fraction
+    batch_norm: bool
+    init: Init
+    loss: Loss
+    label_smoothing: Fraction
+
+    def layers(self, num_classes: int) -> list[NamedLayer]:
+        """The network as a list of layers."""
+        return geometry.mlp_layers(num_classes, **self.knobs)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keys that shape the network, as `geometry.mlp_layers` takes them."""
+        return self.model_dump(exclude={"target", "init", "loss", "label_smoothing"})
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders: mlp_512-512."""
+        return "mlp_" + ("-".join(map(str, self.hidden)) or "softmax")
+
+
+class OwnModelConfig(BaseModel):
+    """A class of the user's: any nn.Module or LightningModule of a package in `allow_packages`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    target: str = Field(alias="_target_")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for the class."""
+        return dict(self.model_extra or {})
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders."""
+        return self.target.rpartition(".")[2].lower()
+
+
+def _model_kind(value: Any) -> str:
+    target = value.get("_target_") if isinstance(value, dict) else getattr(value, "target", None)
+    return {"convscape.models.CNN": "cnn", "convscape.models.MLP": "mlp"}.get(str(target), "own")
+
+
+ModelConfig = Annotated[
+    Annotated[CNNConfig, Tag("cnn")]
+    | Annotated[MLPConfig, Tag("mlp")]
+    | Annotated[OwnModelConfig, Tag("own")],
+    Discriminator(_model_kind),
+]
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+class AugmentConfig(Section):
+    """Random changes of every training image, drawn for each image on its own."""
+
+    shift: Annotated[int, Field(ge=0)]
+    flip: bool
+    rotate: NotNegative
+    cutout: Annotated[int, Field(ge=0)]
+    brightness: Fraction
+    contrast: Fraction
+
+
+def _count_or_fraction(value: Any) -> Any:
+    valid = type(value) is int and value >= 0 or type(value) is float and 0 <= value < 1
+    if not valid:
+        raise ValueError(
+            f"{value!r} is not allowed; allowed: a number of images, or a fraction from 0 to below 1"
+        )
+    return value
+
+
+class DataConfig(Section):
+    """A data set, its splits and its batches."""
+
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+    root: str
+    cache_dir: str
+    download: bool
+    image_size: Annotated[Any, AfterValidator(lambda v: (_optional_size(v), v)[1])]
+    channels: Literal[1, 3] | None
+    mean: list[float] | None
+    std: list[Annotated[float, Field(gt=0)]] | None
+    val_size: Annotated[Any, BeforeValidator(_count_or_fraction)]
+    train_size: Positive | None
+    split_seed: int
+    batch_size: Positive
+    eval_batch_size: Positive
+    augment: AugmentConfig
+    epochs: Positive
+    on_unreadable: Literal["error", "skip"] = "error"
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+# --- optimiser, schedule, trainer -------------------------------------------------------------
+
+
+class SGDConfig(Section):
+    """torch.optim.SGD."""
+
+    name: Literal["sgd"]
+    lr: LearningRate
+    momentum: Fraction
+    nesterov: bool
+    weight_decay: NotNegative
+
+
+class AdamConfig(Section):
+    """torch.optim.Adam and AdamW."""
+
+    name: Literal["adam", "adamw"]
+    lr: LearningRate
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    eps: LearningRate
+    weight_decay: NotNegative
+
+
+class RMSpropConfig(Section):
+    """torch.optim.RMSprop; `alpha` is what Keras calls rho."""
+
+    name: Literal["rmsprop"]
+    lr: LearningRate
+    alpha: Fraction
+    eps: LearningRate
+    momentum: Fraction
+    weight_decay: NotNegative
+
+
+class AdadeltaConfig(Section):
+    """torch.optim.Adadelta."""
+
+    name: Literal["adadelta"]
+    lr: LearningRate
+    rho: Fraction
+    eps: LearningRate
+    weight_decay: NotNegative
+
+
+class AdagradConfig(Section):
+    """torch.optim.Adagrad."""
+
+    name: Literal["adagrad"]
+    lr: LearningRate
+    lr_decay: NotNegative
+    eps: LearningRate
+    weight_decay: NotNegative
+
+
+OptimizerConfig = Annotated[
+    SGDConfig | AdamConfig | RMSpropConfig | AdadeltaConfig | AdagradConfig, Discriminator("name")
+]
+
+
+class ConstantConfig(Section):
+    """The same learning rate throughout."""
+
+    name: Literal["constant"]
+    warmup_epochs: NotNegative
+
+
+class StepConfig(Section):
+    """Times `gamma` every `step_epochs` epochs."""
+
+    name: Literal["step"]
+    warmup_epochs: NotNegative
+    step_epochs: Positive
+    gamma: Annotated[float, Field(gt=0)]
+
+
+class MultiStepConfig(Section):
+    """Times `gamma` at each of `milestones` (epochs)."""
+
+    name: Literal["multistep"]
+    warmup_epochs: NotNegative
+    milestones: list[Positive]
+    gamma: Annotated[float, Field(gt=0)]
+
+
+class CosineConfig(Section):
+    """Half a cosine from lr down to lr * `final_fraction`."""
+
+    name: Literal["cosine"]
+    warmup_epochs: NotNegative
+    final_fraction: Fraction
+
+
+class OneCycleConfig(Section):
+    """Cosine up from lr / `div_factor` to lr, and down to lr / `final_div_factor`."""
+
+    name: Literal["one_cycle"]
+    warmup_fraction: Annotated[float, Field(gt=0, lt=1)]
+    div_factor: Annotated[float, Field(ge=1)]
+    final_div_factor: Annotated[float, Field(ge=1)]
+
+
+SchedulerConfig = Annotated[
+    ConstantConfig | StepConfig | MultiStepConfig | CosineConfig | OneCycleConfig,
+    Discriminator("name"),
+]
+
+
+class TrainerConfig(Section):
+    """How long, where and how exactly to train."""
+
+    max_epochs: Positive | None
+    max_steps: Positive | None
+    early_stopping: Positive | None
+    gradient_clip_norm: Annotated[float, Field(gt=0)] | None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+    devices: Positive
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: Positive | None
+    steps_per_execution: Positive | Literal["auto"]
+    deterministic: bool
+    compile: bool
+    progress: Literal["auto", "bar", "lines", "off"]
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+class Config(Section):
+    """One run: everything that `train` needs."""
+
+    data: DataConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    trainer: TrainerConfig
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    name: str | None
+    output_dir: str
+    resume: str | None
+    retry: bool
+    fail_fast: bool
+    extend: bool
+    allow_packages: list[str]
+
+    @cached_property
+    def image_shape(self) -> tuple[tuple[int, int, int], int]:
+        """Shape (C, H, W) of an image and the number of classes, from the data set's facts."""
+        from convscape.datasets import image_shape
+
+        data = self.data
+        return image_shape(
+            data.name, root=data.root, image_size=data.image_size, channels=data.channels
+        )
+
+    def load_images(self) -> ImageSet:
+        """The data set, from its cache or its source.
+
+        Raises:
+            DataError: if it is missing or damaged.
+        """
+        from convscape.datasets import load_images
+
+        data = self.data
+        return load_images(
+            data.name,
+            root=data.root,
+            cache_dir=data.cache_dir,
+            image_size=data.image_size,
+            channels=data.channels,
+            download=data.download,
+            on_unreadable=data.on_unreadable,
+            test_fraction=data.test_fraction,
+        )
+
+    @property
+    def layers(self) -> list[NamedLayer] | None:
+        """The network as a list of layers; None for a model of the user's own."""
+        if isinstance(self.model, OwnModelConfig):
+            return None
+        return self.model.layers(self.image_shape[1])
+
+    def plan(self) -> Plan | None:
+        """Shapes, parameters and MACs; None for a model of the user's own.
+
+        Raises:
+            InfeasibleGeometry: if the network cannot exist.
+        """
+        layers = self.layers
+        return None if layers is None else geometry.plan_layers(layers, self.image_shape[0])
+
+
+def check(composed: dict[str, Any]) -> Config:
+    """The typed config of one run.
+
+    Raises:
+        ConfigError: one line for every mistake.
+    """
+    try:
+        config = Config.model_validate(composed)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(e, composed) for e in error.errors())) from None
+    if config.trainer.max_epochs is None and config.trainer.max_steps is None:
+        raise ConfigError("trainer.max_epochs and trainer.max_steps are both null; set one of them")
+    if isinstance(config.model, OwnModelConfig):
+        check_target(config.model.target, config.allow_packages)
+    else:
+        _check_blocks(config.model)
+    if config.name is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", config.name, re.ASCII):
+        raise ConfigError(
+            f"name={config.name!r} cannot name a folder; allowed: up to 100 letters, digits, "
+            "'_', '-' and '.', beginning with a letter, digit or '_'"
+        )
+    return config
+
+
+def check_target(target: str, allow_packages: Iterable[str]) -> None:
+    """Refuse a class outside the packages that the user allowed on the command line.
+
+    Raises:
+        ConfigError: naming the key that allows one's own package.
+    """
+    package = target.partition(".")[0]
+    if package not in allow_packages:
+        raise ConfigError(
+            f"model._target_={target!r} is neither convscape.models.CNN nor convscape.models.MLP "
+            f"nor in an allowed package; if {package!r} is yours, add allow_packages=[{package}]"
+        )
+
+
+def _check_blocks(model: CNNConfig | MLPConfig) -> None:
+    try:
+        model.layers(num_classes=1)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from None
+
+
+def hint(word: Any, choices: Iterable[str]) -> str:
+    """`; did you mean 'same'?`, or nothing where nothing is close."""
+    matches = get_close_matches(str(word), list(choices), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _sentence(error: Any, composed: dict[str, Any]) -> str:
+    """One of pydantic's errors as a person would put it."""
+    path = [part for part in error["loc"] if part not in _BRANCHES]
+    key = ".".join(str(part) for part in path)
+    given = f"{key}={_show(error['input'])}"
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            known = _known_keys(path[:-1], composed)
+            return (
+                f"{key}: there is no such key; allowed: {', '.join(known)}{hint(path[-1], known)}"
+            )
+        case "missing":
+            return f"{key}: the key is missing; it has no default outside conf/"
+        case "literal_error":
+            allowed = str(context["expected"]).replace(" or ", ", ").replace("'", "")
+            return f"{given}: allowed: {allowed}{hint(error['input'], allowed.split(', '))}"
+        case "union_tag_invalid":
+            allowed = str(context["expected_tags"]).replace("'", "")
+            key = f"{key}.name"
+            return f"{key}={context['tag']}: allowed: {allowed}{hint(context['tag'], allowed.split(', '))}"
+        case "value_error":
+            return f"{given}: {context['error']}"
+        case kind if kind.endswith("_type"):
+            return f"{given}: allowed: {_TYPE_WORDS.get(kind, kind.removesuffix('_type'))}"
+        case _:
+            return f"{given}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+_TYPE_WORDS = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a word",
+    "list_type": "a list, such as [32,64]",
+}
+
+# Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
+_BRANCHES = {
+    "cnn", "mlp", "own", "sgd", "adam", "adamw", "rmsprop", "adadelta", "adagrad",
+    "constant", "step", "multistep", "cosine", "one_cycle",
+    "constrained-int", "literal['auto']", "literal[1,3]", "int", "float", "str",
+}  # fmt: skip
+
+
+def _known_keys(path: list[Any], composed: dict[str, Any]) -> list[str]:
+    """Keys of the section at `path`, as its class declares them."""
+    section: Any = Config
+    node: Any = composed
+    for part in path:
+        node = node[part]
+        section = _section_class(section.model_fields[part].annotation, node)
+    return [field.alias or key for key, field in section.model_fields.items()]
+
+
+def _section_class(annotation: Any, node: Any) -> Any:
+    """The class of the union `annotation` that fits `node`, by target or name."""
+    options = getattr(annotation, "__args__", None)
+    if options is None:
+        return annotation
+    for option in options:
+        section = getattr(option, "__origin__", option)
+        tag = section.model_fields.get("target") or section.model_fields.get("name")
+        if (node.get("_target_") or node.get("name")) in getattr(tag.annotation, "__args__", ()):
+            return section
+    return options[-1]
+
+
+def _show(value: Any) -> str:
+    text = str(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def resolve_path(path: str) -> Path:
+    """A path of the config as an absolute one, `~` expanded."""
+    return Path(path).expanduser().absolute()

@@ -1,0 +1,312 @@
+"""`ImageDataModule`: a data set as one uint8 tensor on the device, its splits and its batches.
+
+The order of an epoch is a function of (seed, epoch) and the random numbers of a step are a
+function of (seed, step): a run that stops anywhere and goes on sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscape.augment import Augment
+from convscape.datasets import DataError, ImageSet
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Steps:
+    """The batches of several optimiser steps; each is gathered when its turn comes."""
+
+    def __init__(self, loader: TrainLoader, order: Tensor, first: int, last: int) -> None:
+        self._loader, self._order, self._range = loader, order, range(first, last)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in self._range:
+            yield self._loader.batch(self._order, index)
+
+
+class TrainLoader:
+    """Shuffled, augmented batches of `images` (N, C, H, W) and `labels`, as `Steps` per item.
+
+    - `indices`: which of the images to train on.
+    - `device`: where the batches go; the images may be larger than what fits there.
+    - `num_steps`: of the whole training; what would come after is an empty item, so that every
+      epoch has the same number of items.
+    - `rank`, `world_size`: this process takes every `world_size`-th image of the common order.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        *,
+        device: torch.device,
+        batch_size: int,
+        augment: Augment,
+        seed: int,
+        steps_per_item: int = 1,
+        num_steps: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+        self.device = device
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.steps_per_item, self.num_steps = steps_per_item, num_steps
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._items_done = 0
+        self.sampler = self  # Lightning calls `sampler.set_epoch` before each epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the images; the last batch may be smaller."""
+        return steps_per_epoch(len(self.indices), self.batch_size, self.world_size)
+
+    def __len__(self) -> int:
+        return -(-self.steps_per_epoch // self.steps_per_item)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch comes next, counted from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Steps]:
+        first_item, self._items_done = self._items_done, 0
+        order = self._order()
+        last_step = self.steps_per_epoch
+        if self.num_steps is not None:
+            last_step = min(last_step, self.num_steps - self.epoch * self.steps_per_epoch)
+        for item in range(first_item, len(self)):
+            first = item * self.steps_per_item
+            # before the yield: Lightning does not ask for more than len(self) items
+            self._items_done = (item + 1) % len(self)
+            yield Steps(self, order, first, min(first + self.steps_per_item, last_step))
+
+    def _order(self) -> Tensor:
+        """Indices of this process's images in the order of this epoch."""
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch, 1))
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        padding = -len(order) % self.world_size
+        mine = torch.cat([order, order[:padding]])[self.rank :: self.world_size]
+        return mine.to(self.images.device)
+
+    def batch(self, order: Tensor, index: int) -> Batch:
+        """Batch `index` of this epoch; seeds every random number of its optimiser step."""
+        torch.manual_seed(_mix(self.seed, self.epoch * self.steps_per_epoch + index, 2 + self.rank))
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        images = self.images[chosen].to(self.device, non_blocking=True)
+        return self.augment(images), self.labels[chosen].to(self.device, non_blocking=True)
+
+    def state_dict(self) -> dict[str, int]:
+        """How far this epoch is, for a checkpoint within it."""
+        return {"items_done": self._items_done, "steps_per_item": self.steps_per_item}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.steps_per_item = state["steps_per_item"]
+        self._items_done = state["items_done"]
+
+
+class EvalLoader:
+    """Batches of the images (N, C, H, W) at `indices`, in order; each process takes its share."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        *,
+        device: torch.device,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+        self.device, self.batch_size = device, batch_size
+        self.starts = range(0, len(indices), batch_size)[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in self.starts:
+            chosen = self.indices[start : start + self.batch_size].to(self.images.device)
+            yield self.images[chosen].to(self.device), self.labels[chosen].to(self.device)
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """MNIST, CIFAR, the bundled digits or a folder of pictures, as uint8 tensors on the device.
+
+    Validation images come out of train, stratified, with their own `split_seed`; the official
+    test split is left as it is.
+
+    - `val_size`: a number of images, or a fraction of the train images.
+    - `train_size`: how many of the remaining train images to use; None for all.
+    - `augment`: arguments of `Augment`.
+    - `normalize`: mean and std per channel, for a LightningModule of the user's: its batches are
+      (images, labels) with float images; `ImageClassifier` takes `Steps` of uint8 images.
+
+    Raises:
+        DataError: if the splits ask for more images than there are.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        *,
+        val_size: int | float = 0.1,
+        train_size: int | None = None,
+        split_seed: int = 0,
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        augment: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        steps_per_execution: int = 1,
+        num_steps: int | None = None,
+        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_set = image_set
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.augment = Augment(**(augment or {}))
+        self.seed = seed
+        self.steps_per_execution = steps_per_execution
+        self.num_steps = num_steps
+        self.normalize = normalize
+        train_indices, val_indices = split(
+            image_set.train_labels, val_size, train_size, split_seed
+        )
+        self.indices = {
+            "train": torch.from_numpy(train_indices),
+            "val": torch.from_numpy(val_indices),
+            "test": torch.arange(len(image_set.test_labels)),
+        }
+        self._on_device: dict[bool, Batch] = {}
+
+    @property
+    def num_train_images(self) -> int:
+        """Images of one epoch."""
+        return len(self.indices["train"])
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Single float batches for a LightningModule of the user's."""
+        if self.normalize is None:
+            return batch
+        images, labels = next(iter(batch)) if isinstance(batch, Steps) else batch
+        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalize)
+        return (images / 255 - mean) / std, labels
+
+    def tensors(self, split: str) -> Batch:
+        """Images (N, C, H, W) uint8 and labels (N,) of "train", "val" or "test"."""
+        images, labels = self._whole(split)
+        return images[self.indices[split]], labels[self.indices[split]]
+
+    def _whole(self, split: str) -> Batch:
+        """All images of the file that `split` is taken from; memory-mapped, not read."""
+        image_set = self.image_set
+        if split == "test":
+            return torch.from_numpy(image_set.test_images), torch.from_numpy(image_set.test_labels)
+        return torch.from_numpy(image_set.train_images), torch.from_numpy(image_set.train_labels)
+
+    def _resident(self, split: str, device: torch.device) -> Batch:
+        """`_whole` on the device where that leaves it half of its memory, moved there once."""
+        is_test = split == "test"
+        if is_test not in self._on_device:
+            images, labels = self._whole(split)
+            if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+                images, labels = images.to(device), labels.to(device)
+            self._on_device[is_test] = images, labels
+        return self._on_device[is_test]
+
+    def train_dataloader(self) -> TrainLoader:
+        """Items of `steps_per_execution` shuffled and augmented batches."""
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        return TrainLoader(
+            *self._resident("train", device),
+            self.indices["train"],
+            device=device,
+            batch_size=self.batch_size,
+            augment=self.augment,
+            seed=self.seed,
+            steps_per_item=self.steps_per_execution,
+            num_steps=self.num_steps,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def _eval_dataloader(self, split: str) -> EvalLoader:
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        return EvalLoader(
+            *self._resident(split, device),
+            self.indices[split],
+            device=device,
+            batch_size=self.eval_batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def val_dataloader(self) -> EvalLoader:
+        """The validation images in order."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> EvalLoader:
+        """The official test images in order."""
+        return self._eval_dataloader("test")
+
+
+def steps_per_epoch(num_images: int, batch_size: int, world_size: int = 1) -> int:
+    """Optimiser steps for one pass over the images; the last batch may be smaller."""
+    per_process = -(-num_images // world_size)
+    return -(-per_process // batch_size)
+
+
+def split(
+    labels: np.ndarray, val_size: int | float, train_size: int | None, split_seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices of the train and the validation images, both with the classes' shares.
+
+    Raises:
+        DataError: if fewer images are there than asked for.
+    """
+    num_val = round(val_size * len(labels)) if isinstance(val_size, float) else val_size
+    num_train = len(labels) - num_val if train_size is None else train_size
+    if num_train < 1 or num_train + num_val > len(labels):
+        raise DataError(
+            f"data.val_size={val_size} and data.train_size={train_size} ask for "
+            f"{num_val + num_train:,} images, and the train split has {len(labels):,}"
+        )
+    order = _interleaved(labels, split_seed)
+    return np.sort(order[num_val : num_val + num_train]), np.sort(order[:num_val])
+
+
+def _interleaved(labels: np.ndarray, seed: int) -> np.ndarray:
+    """All indices in a random order in which every prefix holds the classes' shares."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(position[shuffled], kind="stable")]
+
+
+def _mix(seed: int, counter: int, stream: int) -> int:
+    """A 64-bit seed from three numbers: SplitMix64, https://doi.org/10.1145/2714064.2660195."""
+    state = seed
+    for number in (counter, stream):
+        state = (state + 0x9E3779B97F4A7C15 * (number + 1)) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state

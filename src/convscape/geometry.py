@@ -1,0 +1,608 @@
+"""The arithmetic of sliding windows, and the layer-by-layer plan of a network. Needs no torch.
+
+A network is a list of named layers (`Conv`, `Pool`, `Dense`, ...). `cnn_layers` and `mlp_layers`
+write that list from the knobs of a config; `plan_layers` walks it and says for every layer the
+output shape, parameters, MACs and receptive field, or raises `InfeasibleGeometry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
+Padding = Literal["valid", "same"] | Pair
+
+
+class InfeasibleGeometry(ValueError):
+    """A window does not fit its input, or groups do not divide the channels."""
+
+
+# --- one axis ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    """One axis of a convolution or pooling window; `padding` as an int means so many each side."""
+
+    kernel_size: int
+    stride: int = 1
+    padding: int | Literal["valid", "same"] = "valid"
+    dilation: int = 1
+    ceil_mode: bool = False
+
+    @property
+    def extent(self) -> int:
+        """Pixels from the first to the last one that the window reads, both included."""
+        return self.dilation * (self.kernel_size - 1) + 1
+
+
+def same_padding(size: int, window: Window) -> Pair:
+    """Padding (before, after) with which `window` gives ceil(size / stride) outputs.
+
+    The odd pixel goes after (bottom, right), as in TensorFlow, Keras and JAX:
+    https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
+    """
+    outputs = -(-size // window.stride)
+    total = max((outputs - 1) * window.stride + window.extent - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_amounts(size: int, window: Window) -> Pair:
+    """Padding (before, after) in pixels along an axis of `size` pixels."""
+    if window.padding == "same":
+        return same_padding(size, window)
+    amount = 0 if window.padding == "valid" else window.padding
+    return amount, amount
+
+
+def output_size(size: int, window: Window) -> int:
+    """Outputs along one axis after sliding `window` over `size` pixels.
+
+    Floor rounding as torch.nn.Conv2d; with `ceil_mode` as torch.nn.MaxPool2d, which drops a
+    window that would start in the padding after the input:
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
+
+    Raises:
+        InfeasibleGeometry: if the padded input is smaller than the window.
+    """
+    before, after = pad_amounts(size, window)
+    room = size + before + after - window.extent
+    if room < 0:
+        outputs = room // window.stride + 1
+        raise InfeasibleGeometry(f"{_formula(size, before + after, window)} = {outputs}")
+    if not window.ceil_mode:
+        return room // window.stride + 1
+    outputs = -(-room // window.stride) + 1
+    return outputs - 1 if (outputs - 1) * window.stride >= size + before else outputs
+
+
+def _formula(size: int, padding: int, window: Window) -> str:
+    padded = f"{size}+{padding}" if padding else f"{size}"
+    if window.dilation == 1:
+        return f"floor(({padded}-{window.kernel_size})/{window.stride})+1"
+    spread = f"{window.dilation}*({window.kernel_size}-1)-1"
+    return f"floor(({padded}-{spread})/{window.stride})+1"
+
+
+# --- layers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Conv:
+    """2D convolution (in fact cross-correlation, as in every deep-learning library)."""
+
+    out_channels: int
+    kernel_size: Pair
+    stride: Pair = (1, 1)
+    padding: Padding = "valid"
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class Pool:
+    """2D max or average pooling; the average leaves padding out of its divisor."""
+
+    kind: Literal["max", "avg"]
+    kernel_size: Pair
+    stride: Pair
+    padding: Padding = "valid"
+    ceil_mode: bool = False
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """Mean or maximum over all positions: (C, H, W) -> (C,)."""
+
+    kind: Literal["avg", "max"]
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """(C, H, W) -> (C * H * W,)."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Fully connected layer."""
+
+    out_features: int
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation per channel (C, H, W) or per feature (C,)."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Element-wise nonlinearity by its torch.nn.functional name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Element-wise dropout with probability `p`."""
+
+    p: float
+
+
+Layer = Conv | Pool | GlobalPool | Flatten | Dense | BatchNorm | Activation | Dropout
+
+
+class NamedLayer(NamedTuple):
+    """A layer and where it stands, as in "block1.conv"."""
+
+    name: str
+    layer: Layer
+
+
+# --- from the knobs of a config to layers -----------------------------------------------------
+
+
+def parse_size(value: Any, minimum: int = 1) -> Pair:
+    """Read `3` or `"3x5"` (height x width) as a pair.
+
+    Raises:
+        ValueError: if it is neither, or an entry is below `minimum`.
+    """
+    parts = value.lower().split("x") if isinstance(value, str) else [value]
+    try:
+        numbers = [int(part) if isinstance(part, str) else part for part in parts]
+    except ValueError:
+        numbers = []
+    if not all(type(number) is int for number in numbers) or len(numbers) not in (1, 2):
+        raise ValueError(f"{value!r} is not a size; allowed: an integer or HxW, such as 3 or 3x5")
+    if min(numbers) < minimum:
+        raise ValueError(f"{value!r} is too small; allowed: {minimum} or more")
+    return numbers[0], numbers[-1]
+
+
+def parse_padding(value: Any) -> Padding:
+    """Read `valid`, `same`, `1` or `"0x2"` (pixels on each side, height x width).
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if isinstance(value, str) and value.lower() in ("valid", "same"):
+        return "same" if value.lower() == "same" else "valid"
+    try:
+        return parse_size(value, minimum=0)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is not a padding; allowed: valid, same, an integer of 0 or more, "
+            "or HxW such as 0x2"
+        ) from None
+
+
+def format_size(size: Pair) -> str:
+    """`3x3` and `3x5` as a person writes them: `3`, `3x5`."""
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
+    """One value for each block, from one value for all or a list with one per block.
+
+    Raises:
+        ValueError: if a list has another length than the network has blocks.
+    """
+    if not isinstance(value, list | tuple):
+        return [value] * num_blocks
+    if len(value) != num_blocks:
+        raise ValueError(
+            f"{key}={list(value)} has {len(value)} entries for {num_blocks} blocks "
+            f"(channels has {num_blocks}); allowed: one value for all, or {num_blocks} values"
+        )
+    return list(value)
+
+
+def cnn_layers(
+    num_classes: int,
+    *,
+    channels: Sequence[int],
+    kernel_size: Any = 3,
+    stride: Any = 1,
+    padding: Any = "valid",
+    dilation: Any = 1,
+    groups: Any = 1,
+    pool: Any = "max",
+    pool_size: Any = 2,
+    pool_stride: Any = None,
+    pool_padding: Any = "valid",
+    pool_ceil_mode: Any = False,
+    batch_norm: Any = False,
+    activation: Any = "relu",
+    dropout: Any = 0.0,
+    head: Literal["flatten", "global_avg", "global_max"] = "flatten",
+    dense: Sequence[int] = (),
+    dense_dropout: float = 0.0,
+) -> list[NamedLayer]:
+    """Layers of a CNN: blocks of conv, batch norm, activation, pool, dropout; head; dense layers.
+
+    Every knob of a block is one value for all blocks or a list with one per block.
+
+    Raises:
+        ValueError: if a list has the wrong length or a size does not parse.
+    """
+    knobs = {
+        "kernel_size": kernel_size,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "pool": pool,
+        "pool_size": pool_size,
+        "pool_stride": pool_stride,
+        "pool_padding": pool_padding,
+        "pool_ceil_mode": pool_ceil_mode,
+        "batch_norm": batch_norm,
+        "activation": activation,
+        "dropout": dropout,
+    }
+    columns = {key: per_block(key, value, len(channels)) for key, value in knobs.items()}
+    layers: list[NamedLayer] = []
+    for index, out_channels in enumerate(channels):
+        knob = {key: column[index] for key, column in columns.items()}
+        layers += _block_layers(f"block{index + 1}", out_channels, knob)
+    if head == "flatten":
+        layers.append(NamedLayer("flatten", Flatten()))
+    else:
+        layers.append(NamedLayer("head", GlobalPool("avg" if head == "global_avg" else "max")))
+    dense_activation = columns["activation"][-1]
+    layers += _dense_layers("dense", dense, False, dense_activation, dense_dropout)
+    return [*layers, NamedLayer("output", Dense(num_classes))]
+
+
+def _block_layers(block: str, out_channels: int, knob: dict[str, Any]) -> list[NamedLayer]:
+    conv = Conv(
+        out_channels,
+        parse_size(knob["kernel_size"]),
+        parse_size(knob["stride"]),
+        parse_padding(knob["padding"]),
+        parse_size(knob["dilation"]),
+        knob["groups"],
+        bias=not knob["batch_norm"],  # batch norm has its own shift
+    )
+    layers = [NamedLayer(f"{block}.conv", conv)]
+    if knob["batch_norm"]:
+        layers.append(NamedLayer(f"{block}.batch_norm", BatchNorm()))
+    if knob["activation"] != "none":
+        layers.append(NamedLayer(f"{block}.activation", Activation(knob["activation"])))
+    if knob["pool"] != "none":
+        pool_size = parse_size(knob["pool_size"])
+        pool = Pool(
+            knob["pool"],
+            pool_size,
+            pool_size if knob["pool_stride"] is None else parse_size(knob["pool_stride"]),
+            parse_padding(knob["pool_padding"]),
+            knob["pool_ceil_mode"],
+        )
+        layers.append(NamedLayer(f"{block}.pool", pool))
+    if knob["dropout"]:
+        layers.append(NamedLayer(f"{block}.dropout", Dropout(knob["dropout"])))
+    return layers
+
+
+def mlp_layers(
+    num_classes: int,
+    *,
+    hidden: Sequence[int],
+    activation: str = "relu",
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+) -> list[NamedLayer]:
+    """Layers of an MLP; without hidden layers it is softmax regression."""
+    layers = [NamedLayer("flatten", Flatten())]
+    layers += _dense_layers("hidden", hidden, batch_norm, activation, dropout)
+    return [*layers, NamedLayer("output", Dense(num_classes))]
+
+
+def _dense_layers(
+    prefix: str, widths: Sequence[int], batch_norm: bool, activation: str, dropout: float
+) -> list[NamedLayer]:
+    layers: list[NamedLayer] = []
+    for index, width in enumerate(widths):
+        name = f"{prefix}{index + 1}"
+        layers.append(NamedLayer(f"{name}.dense", Dense(width, bias=not batch_norm)))
+        if batch_norm:
+            layers.append(NamedLayer(f"{name}.batch_norm", BatchNorm()))
+        if activation != "none":
+            layers.append(NamedLayer(f"{name}.activation", Activation(activation)))
+        if dropout:
+            layers.append(NamedLayer(f"{name}.dropout", Dropout(dropout)))
+    return layers
+
+
+# --- the plan ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """What one unit of a layer sees of the input, per axis (H, W).
+
+    Unit u looks at the pixels around -padding + u * stride + (size - 1) / 2; the recursion is that
+    of Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks",
+    Distill 2019, https://distill.pub/2019/computing-receptive-fields/
+    """
+
+    size: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+
+    def behind(self, windows: tuple[Window, Window], pads_before: Pair) -> Field:
+        """The field of a unit of the layer that slides `windows` over this one's output."""
+        axes = range(2)
+        return Field(
+            _pair(self.size[a] + (windows[a].extent - 1) * self.stride[a] for a in axes),
+            _pair(self.stride[a] * windows[a].stride for a in axes),
+            _pair(self.padding[a] + pads_before[a] * self.stride[a] for a in axes),
+        )
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One row of the layer table; shapes are (C, H, W) or (features,)."""
+
+    name: str
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+    num_parameters: int
+    macs: int
+    field: Field
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a network will be: its layers in order, and remarks on what is legal but odd."""
+
+    input_shape: Shape
+    layers: tuple[LayerPlan, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable numbers: weights and biases."""
+        return sum(row.num_parameters for row in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the conv and dense layers for one image, biases not counted."""
+        return sum(row.macs for row in self.layers)
+
+    @property
+    def receptive_field(self) -> Pair:
+        """Pixels (H, W) that a unit of the last conv or pool layer sees; without one, the image."""
+        fields = [row.field for row in self.layers if isinstance(row.layer, Conv | Pool)]
+        return fields[-1].size if fields else _pair(self.input_shape[1:])
+
+    def __str__(self) -> str:
+        header = ("layer", "what", "output", "parameters", "MACs", "sees")
+        rows = [
+            (
+                row.name,
+                describe_layer(row.layer),
+                "x".join(map(str, row.output_shape)),
+                f"{row.num_parameters:,}" if row.num_parameters else "",
+                f"{row.macs:,}" if row.macs else "",
+                "x".join(map(str, row.field.size)) if len(row.output_shape) == 3 else "all",
+            )
+            for row in self.layers
+        ]
+        total = ("total", "", "", f"{self.num_parameters:,}", f"{self.macs:,}", "")
+        return format_table([header, *rows, total], right_aligned=(3, 4))
+
+
+def plan_layers(layers: Iterable[NamedLayer], input_shape: Sequence[int]) -> Plan:
+    """Walk `layers` from `input_shape` (C, H, W): shapes, parameters, MACs, receptive fields.
+
+    Raises:
+        InfeasibleGeometry: naming the layer, its input and what would work.
+    """
+    shape: Shape = tuple(input_shape)
+    field = Field()
+    rows: list[LayerPlan] = []
+    remarks: list[str] = []
+    for name, layer in layers:
+        before = shape
+        num_parameters = macs = 0
+        match layer:
+            case Conv() | Pool():
+                windows = layer_windows(layer)
+                sizes = _pair(_axis_output(name, layer, before, a) for a in range(2))
+                pads = _pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
+                field = field.behind(windows, pads)
+                remarks += _unread_pixels(name, windows)
+                if isinstance(layer, Conv):
+                    _check_groups(name, layer, before[0])
+                    weights = layer.out_channels * before[0] // layer.groups
+                    weights *= prod(layer.kernel_size)
+                    num_parameters = weights + layer.out_channels * layer.bias
+                    macs = weights * prod(sizes)
+                    shape = (layer.out_channels, *sizes)
+                else:
+                    shape = (before[0], *sizes)
+            case GlobalPool():
+                shape = (before[0],)
+            case Flatten():
+                shape = (prod(before),)
+            case Dense():
+                macs = before[0] * layer.out_features
+                num_parameters = macs + layer.out_features * layer.bias
+                shape = (layer.out_features,)
+            case BatchNorm():
+                num_parameters = 2 * before[0]
+        rows.append(LayerPlan(name, layer, before, shape, num_parameters, macs, field))
+    return Plan(tuple(input_shape), tuple(rows), tuple(remarks))
+
+
+def layer_windows(layer: Conv | Pool) -> tuple[Window, Window]:
+    """The windows of a layer along height and width."""
+
+    def along(axis: int) -> Window:
+        padding = layer.padding if isinstance(layer.padding, str) else layer.padding[axis]
+        return Window(
+            layer.kernel_size[axis],
+            layer.stride[axis],
+            padding,
+            layer.dilation[axis] if isinstance(layer, Conv) else 1,
+            layer.ceil_mode if isinstance(layer, Pool) else False,
+        )
+
+    return along(0), along(1)
+
+
+def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
+    window = layer_windows(layer)[axis]
+    if isinstance(layer, Pool) and isinstance(window.padding, int):
+        if 2 * window.padding > window.kernel_size:
+            raise InfeasibleGeometry(
+                f"{_place(name)}: pool_padding {format_size(_explicit(layer.padding))} is more than "
+                f"half of its {_by(layer.kernel_size)} window, which could then hold padding alone;"
+                f" pool_padding <= {window.kernel_size // 2} or pool_padding=same would work"
+            )
+    try:
+        return output_size(shape[1 + axis], window)
+    except InfeasibleGeometry as error:
+        raise InfeasibleGeometry(_misfit(name, layer, shape, str(error))) from None
+
+
+def _misfit(name: str, layer: Conv | Pool, shape: Shape, formula: str) -> str:
+    """One sentence: which window does not fit which input, why, and what would."""
+    is_conv = isinstance(layer, Conv)
+    prefix = "" if is_conv else "pool_"
+    size_key = "kernel_size" if is_conv else "pool_size"
+    windows = layer_windows(layer)
+    rooms = _pair(shape[1 + a] + sum(pad_amounts(shape[1 + a], windows[a])) for a in range(2))
+    largest = _pair(
+        min(windows[a].kernel_size, (rooms[a] - 1) // windows[a].dilation + 1) for a in range(2)
+    )
+    remedies = [f"{size_key} <= {format_size(largest)}"] if min(largest) >= 1 else []
+    if all(rooms[a] >= layer.kernel_size[a] for a in range(2)):
+        remedies.append("dilation=1")
+    remedies.append(f"{prefix}padding=same")
+    if not is_conv:
+        remedies.append("pool=none")
+    if name.startswith("block") and not name.startswith("block1."):
+        remedies.append("fewer blocks")
+    what = "kernel" if is_conv else f"{layer.kind} pool"
+    stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
+    spread = f", dilation {format_size(layer.dilation)}" if is_conv and max(layer.dilation) > 1 else ""
+    padding = layer.padding if isinstance(layer.padding, str) else f"padding {format_size(layer.padding)}"
+    return (
+        f"{_place(name)}: a {_by(layer.kernel_size)} {what}{stride}{spread} does not fit its "
+        f"{_by(shape[1:])} input ({padding}: {formula}); {_either(remedies)} would"
+    )
+
+
+def _check_groups(name: str, layer: Conv, in_channels: int) -> None:
+    if in_channels % layer.groups or layer.out_channels % layer.groups:
+        raise InfeasibleGeometry(
+            f"{_place(name)}: groups={layer.groups} must divide its {in_channels} input channels "
+            f"and its {layer.out_channels} output channels"
+        )
+
+
+def _unread_pixels(name: str, windows: tuple[Window, Window]) -> list[str]:
+    if all(window.stride <= window.extent for window in windows):
+        return []
+    return [f"{_place(name)}: the stride is larger than the window, some pixels are never read"]
+
+
+# --- as text ----------------------------------------------------------------------------------
+
+
+def describe_layer(layer: Layer) -> str:
+    """A layer in a few words, as in "conv 3x3, stride 2, same"."""
+    match layer:
+        case Conv() | Pool():
+            what = "conv" if isinstance(layer, Conv) else f"{layer.kind} pool"
+            words = [f"{what} {_by(layer.kernel_size)}"]
+            default_stride = (1, 1) if isinstance(layer, Conv) else layer.kernel_size
+            if layer.stride != default_stride:
+                words.append(f"stride {format_size(layer.stride)}")
+            if layer.padding != "valid":
+                explicit = not isinstance(layer.padding, str)
+                words.append(f"padding {format_size(layer.padding)}" if explicit else "same")
+            if isinstance(layer, Conv) and layer.dilation != (1, 1):
+                words.append(f"dilation {format_size(layer.dilation)}")
+            if isinstance(layer, Conv) and layer.groups > 1:
+                words.append(f"{layer.groups} groups")
+            return ", ".join(words)
+        case GlobalPool():
+            return f"global {layer.kind} pool"
+        case Dense():
+            return "dense"
+        case Activation():
+            return layer.name
+        case Dropout():
+            return f"dropout {layer.p:g}"
+        case BatchNorm():
+            return "batch norm"
+        case Flatten():
+            return "flatten"
+
+
+def format_table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = ()) -> str:
+    """Columns of text, the first row underlined."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if index in right_aligned else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
+
+
+def _pair(values: Iterable[int]) -> Pair:
+    first, second = values
+    return first, second
+
+
+def _explicit(padding: Padding) -> Pair:
+    assert not isinstance(padding, str)
+    return padding
+
+
+def _by(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _place(name: str) -> str:
+    """"block3.conv" as a person says it: "block 3", "block 3 pool"."""
+    block, _, part = name.partition(".")
+    words = f"block {block.removeprefix('block')}" if block.startswith("block") else block
+    return words if part in ("", "conv") else f"{words} {part}"
+
+
+def _either(choices: list[str]) -> str:
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])}, or {choices[-1]}"

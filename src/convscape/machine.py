@@ -1,0 +1,90 @@
+"""What this process may use and what it ran on: cores, memory, hardware, commit."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and what SLURM granted."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(cores, int(granted)) if granted.isdigit() else cores
+
+
+def has_native_bf16(device: str) -> bool:
+    """Whether the device computes in bfloat16 itself, rather than converting back and forth."""
+    import torch
+
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.get_device_capability()[0] >= 8
+    if device in ("auto", "cpu") and sys.platform == "linux":
+        flags = _proc("cpuinfo")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def reset_peak_memory() -> None:
+    """Begin to measure `peak_memory` anew."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see man 5 proc
+
+
+def peak_memory() -> int:
+    """Bytes at the highest point: of the GPU where one was used, else of the process."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    for line in _proc("self/status").splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor as its maker calls it."""
+    for line in _proc("cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Commit of this code, and whether tracked files differ from it; None outside a checkout."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _proc(name: str) -> str:
+    try:
+        return Path("/proc", name).read_text("utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,325 @@
+"""`ImageClassifier(LightningModule)` and its two children, `MLP` and `CNN`.
+
+Everything is built from plain numbers, strings, lists and dicts, so that a checkpoint loads with
+`weights_only=True` and rebuilds its model alone: `CNN.load_from_checkpoint(path)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convscape import geometry
+from convscape.layers import build_network
+from convscape.schedules import lr_factor
+
+Batch = tuple[Tensor, Tensor]
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adadelta": torch.optim.Adadelta,
+    "adagrad": torch.optim.Adagrad,
+}
+FUSED = {"sgd", "adam", "adamw", "adagrad"}  # one kernel for all parameters, on CPU and CUDA
+
+
+class Diverged(ArithmeticError):
+    """The loss became NaN or infinite; `step` counts optimiser steps from 1."""
+
+    def __init__(self, step: int, lr: float) -> None:
+        super().__init__(
+            f"the loss is not finite at step {step} (learning rate {lr:.3g}); what usually helps: "
+            "a smaller optimizer.lr, trainer.gradient_clip_norm=1, or scheduler.warmup_epochs=1"
+        )
+        self.step = step
+
+
+class ImageClassifier(pl.LightningModule):
+    """A network that turns images into logits, and how it is trained.
+
+    Several optimiser steps run in one call of `training_step`, which spares Lightning's work
+    around each call; see benchmarks/README.md for what that is worth.
+
+    - `network`: any module from normalised images (N, C, H, W) to logits (N, num_classes).
+    - `mean`, `std`: per channel, of pixels scaled to 0..1; normalisation is part of the model.
+    - `classes`: their names, in the order of the logits.
+    - `loss`: "cross_entropy", or "mse" between softmax and one-hot labels.
+    - `optimizer`: `name` as in conf/optimizer, and that optimiser's arguments.
+    - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        classes: Sequence[str] = (),
+        loss: str = "cross_entropy",
+        label_smoothing: float = 0.0,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classes = list(classes)
+        self.loss_name = loss
+        self.label_smoothing = label_smoothing
+        self.optimizer_arguments = dict(optimizer or {})
+        self.schedule = dict(schedule or {})
+        self.gradient_clip_norm = gradient_clip_norm
+        # (pixel / 255 - mean) / std as one multiplication and one addition
+        scale = 1 / (255 * torch.tensor(std))
+        shift = -torch.tensor(mean) / torch.tensor(std)
+        self.register_buffer("scale", scale.view(-1, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(-1, 1, 1), persistent=False)
+        self.automatic_optimization = False
+        self._train_tally = Tally()
+        self._eval_tally = Tally()
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) of 0..255 as float32 with zero mean and unit deviation."""
+        pixels = images.to(torch.float32, memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, pixels, self.scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W) with pixels of 0..255."""
+        return self.network(self.normalize(images))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of logits (N, K) for class ids (N,) or one-hot or soft labels (N, K)."""
+        if self.loss_name == "cross_entropy":
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if labels.ndim == 1:
+            labels = F.one_hot(labels, logits.shape[1])
+        targets = labels * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
+        return F.mse_loss(logits.softmax(1), targets.to(logits.dtype))
+
+    # --- training -----------------------------------------------------------------------------
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of optimiser step `step`, counted from 0."""
+        return self.optimizer_arguments["lr"] * lr_factor(step, **self.schedule)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser; its learning rate is set before each step, from the step's number."""
+        arguments = dict(self.optimizer_arguments)
+        name = arguments.pop("name")
+        if name in FUSED and self.device.type in ("cpu", "cuda"):
+            arguments["fused"] = True
+        return OPTIMIZERS[name](self.parameters(), **arguments)  # type: ignore[call-arg]
+
+    def training_step(self, steps: Iterable[Batch], batch_idx: int) -> None:
+        """Take one optimiser step for each batch of `steps`.
+
+        Raises:
+            Diverged: if a loss is not finite (on a GPU the check waits for the end of the epoch).
+        """
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        first_step = self.global_step
+        losses, all_logits, all_labels = [], [], []
+        for step, (images, labels) in enumerate(steps, first_step):
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(step)
+            logits = self(images)
+            loss = self.loss(logits, labels)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            if self.gradient_clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_norm)
+            optimizer.step()
+            # autocast keeps its low-precision copies of the weights until told otherwise
+            torch.clear_autocast_cache()
+            losses.append(loss.detach())
+            all_logits.append(logits.detach())
+            all_labels.append(labels)
+        if losses:
+            self._count_steps(len(losses))
+            self._train_tally.add(losses, all_logits, all_labels)
+            if self.device.type == "cpu":
+                self._check_finite()
+
+    def _count_steps(self, count: int) -> None:
+        """Tell Lightning of steps that it did not see; its own wrapper doubles the loop's cost."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.total.ready += count
+        progress.total.completed += count
+        progress.current.ready += count
+        progress.current.completed += count
+
+    def _check_finite(self) -> None:
+        position = self._train_tally.first_not_finite()
+        if position is not None:
+            step = self.global_step - self._train_tally.num_batches + position
+            raise Diverged(step + 1, self.learning_rate(step))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss and accuracy, each over every image as it was trained on."""
+        self._check_finite()
+        self._log_tally("train", self._train_tally)
+        self.log("lr", self.learning_rate(self.global_step - 1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a checkpoint within an epoch has counted so far."""
+        checkpoint["train_tally"] = self._train_tally.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting where the checkpoint stopped."""
+        self._train_tally.load_state_dict(checkpoint["train_tally"])
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count the loss and the hits of images (N, C, H, W) and labels."""
+        images, labels = batch
+        logits = self(images)
+        self._eval_tally.add([self.loss(logits, labels)], [logits], [labels])
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/loss and val/acc."""
+        self._log_tally("val", self._eval_tally)
+
+    def on_test_epoch_end(self) -> None:
+        """Log test/loss and test/acc."""
+        self._log_tally("test", self._eval_tally)
+
+    def _log_tally(self, split: str, tally: Tally) -> None:
+        totals = self.trainer.strategy.reduce(tally.totals(), reduce_op="sum")
+        loss_sum, hits, count = totals.tolist()
+        tally.reset()
+        if count:
+            self.log_dict({f"{split}/loss": loss_sum / count, f"{split}/acc": hits / count})
+
+
+class CNN(ImageClassifier):
+    """Blocks of convolution and pooling, then dense layers.
+
+    - `input_shape`: (C, H, W) of an image.
+    - `init`: how the weights begin, see `layers.initialize`.
+    - `knobs`: the network, as `geometry.cnn_layers` takes it.
+    - `training`: everything else, as `ImageClassifier` takes it.
+
+    Raises:
+        InfeasibleGeometry: if a window does not fit its input.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        init: str = "default",
+        training: Mapping[str, Any] | None = None,
+        **knobs: Any,
+    ) -> None:
+        plan = geometry.plan_layers(geometry.cnn_layers(num_classes, **knobs), input_shape)
+        super().__init__(build_network(plan, init), **(training or {}))
+        self.plan = plan
+        self.save_hyperparameters(logger=False)
+
+
+class MLP(ImageClassifier):
+    """Dense layers on the flattened pixels; arguments as of `CNN`, knobs of `mlp_layers`."""
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        init: str = "default",
+        training: Mapping[str, Any] | None = None,
+        **knobs: Any,
+    ) -> None:
+        plan = geometry.plan_layers(geometry.mlp_layers(num_classes, **knobs), input_shape)
+        super().__init__(build_network(plan, init), **(training or {}))
+        self.plan = plan
+        self.save_hyperparameters(logger=False)
+
+
+class Tally:
+    """Losses and hits of the batches so far, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+        self._hits: list[Tensor] = []
+
+    @property
+    def num_batches(self) -> int:
+        """Batches counted so far."""
+        return len(self._sizes)
+
+    def add(self, losses: list[Tensor], logits: list[Tensor], labels: list[Tensor]) -> None:
+        """Count batches: their mean losses (), logits (N, K), and labels (N,) or (N, K)."""
+        targets = torch.cat(labels)
+        if targets.ndim == 2:
+            targets = targets.argmax(1)
+        self._losses.append(torch.stack(losses))
+        self._sizes += [len(batch) for batch in labels]
+        self._hits.append((torch.cat(logits).argmax(1) == targets).sum())
+
+    def totals(self) -> Tensor:
+        """Sum of losses over images, number of hits, number of images."""
+        if not self._sizes:
+            return torch.zeros(3)
+        losses = torch.cat(self._losses).to("cpu", torch.float64)
+        hits = torch.stack(self._hits).sum()
+        sizes = torch.tensor(self._sizes, dtype=torch.float64)
+        return torch.stack([(losses * sizes).sum(), hits.to("cpu", torch.float64), sizes.sum()])
+
+    def first_not_finite(self) -> int | None:
+        """Which batch, counted from 0, was the first with a loss that is NaN or infinite."""
+        for start, losses in zip(self._starts(), self._losses, strict=True):
+            bad = (~losses.isfinite()).nonzero()
+            if len(bad):
+                return start + int(bad[0])
+        return None
+
+    def _starts(self) -> list[int]:
+        lengths = [len(losses) for losses in self._losses]
+        return [sum(lengths[:index]) for index in range(len(lengths))]
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """Plain numbers, for a checkpoint."""
+        return {
+            "losses": [loss for losses in self._losses for loss in losses.tolist()],
+            "sizes": list(self._sizes),
+            "hits": [int(hits) for hits in self._hits],
+        }
+
+    def load_state_dict(self, state: dict[str, list[Any]]) -> None:
+        """Take up what `state_dict` gave."""
+        self.reset()
+        if state["sizes"]:
+            self._losses = [torch.tensor(state["losses"])]
+            self._sizes = list(state["sizes"])
+            self._hits = [torch.tensor(hits) for hits in state["hits"]]
+
+
+def steps_per_execution(macs: int, batch_size: int) -> int:
+    """Optimiser steps per `training_step` that last about a quarter of a second on two CPU cores.
+
+    Long enough that Lightning's half millisecond per call does not show, short enough that a
+    signal is heard at once. A step costs about three forward passes of 2 FLOP per MAC.
+    """
+    seconds = 6 * macs * batch_size / 50e9
+    return max(1, min(50, math.floor(0.25 / seconds))) if seconds else 50

@@ -1,0 +1,299 @@
+"""A person's own pictures: found in class folders, each read as an array of the wanted shape."""
+
+import hashlib
+import math
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from convscape.cache import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tga", ".tif", ".tiff", ".webp"),
+)
+CHUNK_BYTES = 2**24  # decoded at a time
+THREADED_BYTES = 2**14  # in smaller files Pillow spends its time in Python, and threads only hinder
+# what Pillow's decoders raise on damaged files, apart from DecompressionBombError
+BROKEN_PICTURE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+EXPECTED = "train/<class>/* and test/<class>/*, or one tree <class>/* that is split"
+
+
+class Picture(NamedTuple):
+    path: str
+    label: int
+    size: int  # bytes
+    mtime_ns: int
+
+
+class Tree(NamedTuple):
+    """A folder of pictures. `test` is None where one tree is to be split."""
+
+    classes: tuple[str, ...]
+    train: list[Picture]
+    test: list[Picture] | None
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """Sorted names of the class folders under `root` (or `root/train`), looking no deeper.
+
+    Raises:
+        DataError: if there are fewer than two.
+    """
+    folder = root / "train" if _has_splits(root) else root
+    names = tuple(sorted(entry.name for entry in _entries(folder) if _is_folder(entry)))
+    for name in names:
+        if not name.isascii() and name != os.fsencode(name).decode(errors="replace"):
+            raise DataError(f"the name of class folder {name!r} is not UTF-8; rename it")
+    if len(names) < 2:
+        found = f"only {names[0]!r}" if names else "none"
+        raise DataError(
+            f"two class folders or more expected in {str(folder)!r}, {found} found; "
+            f"data.root should hold {EXPECTED}"
+        )
+    return names
+
+
+def find_pictures(root: Path) -> Tree:
+    """All pictures below `root`, sorted by class and name.
+
+    Raises:
+        DataError: if the folders make no sense: missing, empty, one class, classes only in test.
+    """
+    classes = class_names(root)
+    labels = {name: label for label, name in enumerate(classes)}
+    if not _has_splits(root):
+        return Tree(classes, _pictures(root, labels), None)
+    test_folder = root / "test"
+    test_classes = {entry.name for entry in _entries(test_folder) if _is_folder(entry)}
+    for name in sorted(test_classes - set(classes)):
+        raise DataError(
+            f"{str(test_folder / name)!r} is a class without a folder in {str(root / 'train')!r}; "
+            f"train has {_some(classes)}"
+        )
+    if not test_classes:
+        raise DataError(f"no class folder in {str(test_folder)!r}; expected {EXPECTED}")
+    return Tree(
+        classes,
+        _pictures(root / "train", labels),
+        _pictures(test_folder, {name: labels[name] for name in classes if name in test_classes}),
+    )
+
+
+def split_by_name(
+    names: Sequence[str], labels: Sequence[int], fraction: float
+) -> tuple[list[int], list[int]]:
+    """Indices of two parts, the second with `fraction` of each class (at least one of two or more).
+
+    Which part one falls into depends on the hash of its name, so that a few more or fewer change
+    little, and neither a seed nor a library's random numbers matter.
+    """
+    ranked: dict[int, list[tuple[bytes, int]]] = {}
+    for index, (name, label) in enumerate(zip(names, labels, strict=True)):
+        rank = hashlib.blake2b(os.fsencode(name), digest_size=8)
+        ranked.setdefault(label, []).append((rank.digest(), index))
+    second: set[int] = set()
+    for members in ranked.values():
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        second.update(index for _, index in sorted(members)[:count])
+    return [i for i in range(len(names)) if i not in second], sorted(second)
+
+
+def decoded(
+    pictures: Sequence[Picture], shape: Shape, skipped: list[str] | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Chunks of images (n, C, H, W) and labels (n,), in order.
+
+    Those that cannot be read are named in `skipped`; where that is None they raise DataError.
+    """
+
+    def read(picture: Picture) -> np.ndarray | DataError:
+        try:
+            return read_picture(picture.path, shape)
+        except DataError as error:
+            return error
+
+    step = max(16, CHUNK_BYTES // math.prod(shape))
+    threaded = sum(picture.size for picture in pictures) > THREADED_BYTES * len(pictures)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        read_all = pool.map if threaded else map
+        for start in range(0, len(pictures), step):
+            some = pictures[start : start + step]
+            images, labels = [], []
+            for picture, image in zip(some, read_all(read, some), strict=True):
+                if isinstance(image, np.ndarray):
+                    images.append(image)
+                    labels.append(picture.label)
+                elif skipped is None:
+                    raise DataError(f"{image}, or set data.on_unreadable=skip") from image
+                else:
+                    skipped.append(picture.path)
+            if images:
+                yield np.stack(images), np.array(labels)
+
+
+def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
+    """A picture file as uint8 (C, H, W), whatever its size, mode and format.
+
+    It is turned upright (EXIF), and of an animation the first frame counts. Transparent parts
+    become white, as on a page. 16 bits are scaled to 8 over their full range. Grey (C = 1) is the
+    luma of ITU-R 601. The size is reached as torchvision's Resize and CenterCrop do: the aspect
+    ratio is kept, and what sticks out is cut off on both sides.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    try:
+        with Image.open(path) as image:
+            # lets JPEG decode at an eighth to a half of its size, where that is still large enough
+            image.draft(None, (2 * max(height, width),) * 2)
+            upright = ImageOps.exif_transpose(image)
+            return _fitted(_flattened(upright, channels), shape)
+    except (*BROKEN_PICTURE, Image.DecompressionBombError) as error:
+        why = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
+        raise DataError(
+            f"cannot read the picture {str(path)!r} ({why or type(error).__name__}); "
+            "repair or delete it"
+        ) from error
+
+
+def resized(images: np.ndarray, shape: Shape) -> np.ndarray:
+    """Images (N, C, H, W) in another shape (C, H, W), as `read_picture` does it."""
+    from PIL import Image
+
+    if images.shape[1:] == shape:
+        return images
+    result = np.empty((len(images), *shape), dtype=np.uint8)
+    for index, image in enumerate(images):
+        picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0).copy())
+        result[index] = _fitted(_flattened(picture, shape[0]), shape)
+    return result
+
+
+def _flattened(image: "Image.Image", channels: int) -> "Image.Image":
+    """Grey or colour of 8 bits, with nothing transparent."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its 32-bit values have no known range: save it with 8 or 16 bits")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(image)
+        image = page
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _fitted(image: "Image.Image", shape: Shape) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+# Walking folders
+
+
+def _has_splits(root: Path) -> bool:
+    """Whether `root` holds train/ and test/ rather than classes."""
+    folders = {entry.name for entry in _entries(root) if _is_folder(entry)}
+    if "train" in folders and "test" not in folders:
+        raise DataError(
+            f"{str(root)!r} holds train/ but no test/; add it (a val/ may be renamed), "
+            "or set data.root to the train/ folder itself to have that split"
+        )
+    return {"train", "test"} <= folders
+
+
+def _pictures(folder: Path, labels: Mapping[str, int]) -> list[Picture]:
+    pictures = []
+    for name, label in labels.items():
+        found = sorted(_walk(folder / name, label, ancestors=frozenset()))
+        if not found:
+            raise DataError(
+                f"class folder {str(folder / name)!r} holds no picture ({', '.join(SUFFIXES)}); "
+                f"fill or remove it; data.root should hold {EXPECTED}"
+            )
+        pictures += found
+    return pictures
+
+
+def _walk(
+    folder: Path | str, label: int, ancestors: frozenset[tuple[int, int]]
+) -> Iterator[Picture]:
+    """Pictures in a class folder and the folders in it, through symbolic links too."""
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in ancestors:
+        raise DataError(f"{str(folder)!r} is a symbolic link back to a folder it is in; remove it")
+    for entry in _entries(folder):
+        if _is_folder(entry):
+            yield from _walk(entry.path, label, ancestors | {here})
+        elif _suffix(entry.name) in SUFFIXES and not entry.name.startswith("."):
+            try:
+                status = entry.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    continue  # a pipe would be waited for for ever
+                yield Picture(entry.path, label, status.st_size, status.st_mtime_ns)
+            except OSError:  # a link to nothing or to itself: a picture that cannot be read
+                yield Picture(entry.path, label, -1, -1)
+
+
+def _entries(folder: Path | str) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"there is no folder {str(folder)!r}; set data.root to one that holds {EXPECTED}"
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir() and not entry.name.startswith(".")
+    except OSError:  # a symbolic link to itself
+        return False
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

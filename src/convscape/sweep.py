@@ -1,0 +1,457 @@
+"""Sweeps: plan the whole grid by geometry alone, launch what is missing, sum up. No torch.
+
+A run is found by its fingerprint, so the same command again finishes what is missing, and two
+processes or machines on one folder share the work: each run is taken under a lock.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from convscape.cli import say
+from convscape.config import Config, ConfigError, check
+from convscape.geometry import InfeasibleGeometry
+from convscape.machine import available_cores
+from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name, write_whole
+
+Compose = Callable[[list[str]], DictConfig]
+Launch = Callable[[Sequence[Sequence[str]], int], Any]
+
+# What steers a sweep but does not say what is in it.
+_STEERING = (
+    "retry", "fail_fast", "extend", "output_dir", "allow_packages", "trainer.progress",
+    "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
+)  # fmt: skip
+FAILURES = ("failed", "diverged", "out_of_memory")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One cell and seed of the grid; `reason` says why it cannot exist."""
+
+    overrides: tuple[str, ...]
+    name: str
+    fingerprint: str
+    num_parameters: int | None = None
+    macs: int | None = None
+    receptive_field: tuple[int, int] | None = None
+    reason: str | None = None
+
+
+@dataclass
+class SweepPlan:
+    """All runs of a sweep; `duplicates` are equal in meaning to one that is there."""
+
+    runs: list[PlannedRun]
+    data_configs: dict[str, Config] = field(default_factory=dict)
+    infeasible_configs: dict[str, Config] = field(default_factory=dict)
+    duplicates: int = 0
+
+    @property
+    def feasible(self) -> list[PlannedRun]:
+        """The runs that can exist."""
+        return [run for run in self.runs if run.reason is None]
+
+
+# --- planning ---------------------------------------------------------------------------------
+
+
+def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose) -> SweepPlan:
+    """Every run of the grid that `arguments` (as typed) and a preset's `params` span.
+
+    Composes one config per combination of config groups and sets all other values directly, so
+    that ten thousand runs take seconds.
+
+    Raises:
+        ConfigError: if a value is one that no run can use, or nothing is left to run.
+    """
+    typed = {_key(argument) for argument in arguments}
+    preset = [f"{key}={value}" for key, value in params.items() if key not in typed]
+    choices = _choices([*preset, *arguments])
+    composer = _Composer(compose)
+    plan = SweepPlan(runs=[])
+    seen: set[str] = set()
+    for overrides in itertools.product(*choices):
+        config = check(composer.config(overrides))
+        if config.trainer.devices > 1:
+            raise ConfigError(
+                "trainer.devices must be 1 in a sweep: its runs are the parallel part"
+            )
+        digest = fingerprint(config)
+        if digest in seen:
+            plan.duplicates += 1
+            continue
+        seen.add(digest)
+        name = run_name(config, list(overrides))
+        plan.runs.append(_planned(config, overrides, name, digest))
+        plan.data_configs.setdefault(config.data.model_dump_json(), config)
+        if plan.runs[-1].reason is not None:
+            plan.infeasible_configs[digest] = config
+    if not plan.runs:
+        raise ConfigError("the sweep is empty: one of its keys has no value")
+    return plan
+
+
+def _planned(config: Config, overrides: tuple[str, ...], name: str, digest: str) -> PlannedRun:
+    try:
+        plan = config.plan()
+    except InfeasibleGeometry as error:
+        return PlannedRun(overrides, name, digest, reason=str(error))
+    if plan is None:
+        return PlannedRun(overrides, name, digest)
+    return PlannedRun(overrides, name, digest, plan.num_parameters, plan.macs, plan.receptive_field)
+
+
+def _key(argument: str) -> str:
+    return argument.lstrip("+~").partition("=")[0]
+
+
+def _choices(arguments: list[str]) -> list[list[str]]:
+    """For each argument its values, each as an override of its own; a later one wins."""
+    choices: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(arguments):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise ConfigError(
+                f"{override.input_line}: a sweep takes a list of values, range() or choice(); "
+                "to search an interval use scripts/search.py"
+            )
+    return list(choices.values())
+
+
+class _Composer:
+    """Turns the overrides of a run into its config, with one Hydra composition per group choice."""
+
+    def __init__(self, compose: Compose) -> None:
+        self._compose = compose
+        self._bases: dict[tuple[str, ...], _Base] = {}
+        self._values: dict[str, tuple[list[str], Any]] = {}
+
+    def config(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The composed and resolved config, as plain values."""
+        choices = tuple(o for o in overrides if not _sets_plain_value(o))
+        if choices not in self._bases:
+            self._compose(list(overrides))  # Hydra checks that every key exists
+            self._bases[choices] = _Base(self._compose(list(choices)))
+        base = self._bases[choices]
+        if not base.is_simple:
+            resolved: Any = OmegaConf.to_container(self._compose(list(overrides)), resolve=True)
+            return resolved
+        values = [self._parsed(o) for o in overrides if o not in choices]
+        return base.with_values(values)
+
+    def _parsed(self, override: str) -> tuple[list[str], Any]:
+        if override not in self._values:
+            (parsed,) = OverridesParser.create().parse_overrides([override])
+            self._values[override] = parsed.key_or_group.split("."), parsed.value()
+        return self._values[override]
+
+
+def _sets_plain_value(override: str) -> bool:
+    """Whether it sets a value (model.stride=2), and does not choose a group or add or remove."""
+    key = override.partition("=")[0]
+    return (
+        ("." in key or key == "seed")
+        and key.replace(".", "").isidentifier()
+        and "$" not in override
+    )
+
+
+class _Base:
+    """A composed config in which values can be set without Hydra.
+
+    References to other keys (trainer.max_epochs: ${data.epochs}) follow what is set;
+    `is_simple` is false where an interpolation says more than that.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._config: Any = OmegaConf.to_container(cfg, resolve=True)
+        self._references: list[tuple[list[str], list[str]]] = []
+        self.is_simple = True
+        for path, text in _interpolations(OmegaConf.to_container(cfg, resolve=False)):
+            if match := re.fullmatch(r"\$\{([\w.]+)\}", text):
+                self._references.append((path, match[1].split(".")))
+            elif not re.fullmatch(r"\$\{oc\.env:[^${}]*\}", text):
+                self.is_simple = False
+
+    def with_values(self, values: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
+        """A copy of the config with `values` set at their paths."""
+        config = copy.deepcopy(self._config)
+        own = []
+        for path, value in values:
+            _parent(config, path)[path[-1]] = copy.deepcopy(value)
+            own.append(path)
+        for path, target in self._references:
+            if path not in own:
+                _parent(config, path)[path[-1]] = _parent(config, target)[target[-1]]
+        return config
+
+
+def _interpolations(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _interpolations(value, (*path, str(key)))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _interpolations(value, path)
+    elif isinstance(node, str) and "${" in node:
+        yield list(path), node
+
+
+def _parent(config: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    for part in path[:-1]:
+        config = config[part]
+    return config
+
+
+# --- running ----------------------------------------------------------------------------------
+
+
+def run_sweep(
+    cfg: DictConfig,
+    params: Mapping[str, Any],
+    arguments: list[str],
+    compose: Compose,
+    launch: Launch,
+) -> int:
+    """Plan, launch what is missing, sum up; returns the exit code.
+
+    Raises:
+        ConfigError: before anything trains, if the input is wrong.
+    """
+    plan = plan_sweep(arguments, params, compose)
+    name = cfg.name or f"sweep-{_digest(arguments)}"
+    folder = Path(cfg.output_dir) / "sweeps" / name
+    _claim(folder, name, params, arguments, cfg.extend)
+    (folder / _STOP).unlink(missing_ok=True)
+    states = _record_infeasible(plan, folder)
+    todo = [run for run in plan.feasible if _is_missing(states.get(run.fingerprint), cfg.retry)]
+    say(*overview(plan, folder, num_todo=len(todo)))
+    if todo:
+        for config in plan.data_configs.values():
+            config.load_images()  # once for all runs, and a mistake shows before any
+        os.environ[_PROGRESS] = f"{len(todo)} {time.time()}"
+        extra = [f"name={name}", *_threads_per_job(cfg)]
+        with suppress(KeyboardInterrupt, SystemExit):  # the runs' own results say what happened
+            launch([[*run.overrides, *extra] for run in todo], 0)
+        states = find_results(folder)
+    results = [states[run.fingerprint] for run in plan.runs if run.fingerprint in states]
+    say(*summary(plan, results, folder))
+    return sweep_exit_code(results)
+
+
+def run_in_sweep(config: Config, overrides: list[str]) -> None:
+    """One run of a sweep, in whatever process a launcher has put it."""
+    assert config.name is not None
+    folder = Path(config.output_dir) / "sweeps" / config.name
+    overrides = [o for o in overrides if _key(o) not in (*_STEERING, "name", "sweep")]
+    digest = fingerprint(config)
+    path = next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides))
+    run = RunFolder(path)
+    with _locked(folder / ".locks" / digest) as free:
+        before = run.read_result() if free else None
+        if not free or not _is_missing(before, config.retry) or (folder / _STOP).exists():
+            return
+        if before is not None and before.status in FAILURES:
+            shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
+        from convscape.train import train
+
+        result = train(config, path, overrides)
+    say(_line(result))
+    if result.status in FAILURES and config.fail_fast:
+        (folder / _STOP).touch()
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+
+
+_STOP = ".stopped-by-fail-fast"
+_PROGRESS = "CONVSCAPE_SWEEP_PROGRESS"  # runs to do and when they began, for the lines of the runs
+
+
+def _is_missing(result: Result | None, retry: bool) -> bool:
+    """Whether a run is still to be done; one that says "running" may be a dead process's."""
+    if result is None or result.status in ("running", "interrupted"):
+        return True
+    return retry and result.status in FAILURES
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold the lock at `path`, or get False if a living process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def find_results(folder: Path) -> dict[str, Result]:
+    """The result of each run in a sweep folder, by fingerprint."""
+    results = (RunFolder(path.parent).read_result() for path in folder.glob("*/result.json"))
+    return {result.fingerprint: result for result in results if result is not None}
+
+
+def _record_infeasible(plan: SweepPlan, folder: Path) -> dict[str, Result]:
+    """Give each impossible run its folder and result; returns what all runs have reached."""
+    states = find_results(folder)
+    for run in plan.runs:
+        if run.reason is not None and run.fingerprint not in states:
+            config = plan.infeasible_configs[run.fingerprint]
+            result = Result(
+                run.name,
+                run.fingerprint,
+                status="infeasible",
+                error={"type": "InfeasibleGeometry", "message": run.reason},
+                config=config.model_dump(by_alias=True),
+                overrides=list(run.overrides),
+                seed=config.seed,
+            )
+            run_folder = RunFolder(folder / run.name)
+            run_folder.create(result.config)
+            run_folder.write(result)
+            states[run.fingerprint] = result
+    return states
+
+
+def _claim(
+    folder: Path, name: str, params: Mapping[str, Any], arguments: list[str], extend: bool
+) -> None:
+    """Note what the sweep is, or refuse a name that another sweep has.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    definition = {key: str(value) for key, value in params.items()}
+    definition |= {_key(a): a.partition("=")[2] for a in arguments}
+    for key in (*_STEERING, "name", "sweep", *[k for k in definition if k.startswith("hydra")]):
+        definition.pop(key, None)
+    file = folder / "sweep.yaml"
+    try:
+        if file.is_file() and not extend:
+            before = yaml.safe_load(file.read_text("utf-8"))
+            keys = [k for k in {**before, **definition} if before.get(k) != definition.get(k)]
+            if keys:
+                changes = "; ".join(
+                    f"{k} was {before.get(k, 'not set')} and is now {definition.get(k, 'not set')}"
+                    for k in keys
+                )
+                raise ConfigError(
+                    f"name={name} is in use by another sweep: {changes}; "
+                    "choose another name, or add to it with extend=true"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, yaml.safe_dump(definition, sort_keys=False))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the sweep folder {folder}: {error.strerror}; "
+            "choose another one with output_dir=..."
+        ) from None
+
+
+def _digest(arguments: list[str]) -> str:
+    text = "\n".join(sorted(a for a in arguments if _key(a) not in _STEERING))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _threads_per_job(cfg: DictConfig) -> list[str]:
+    """Share the cores among joblib's processes: two threads for one core make both crawl."""
+    num_jobs = cfg.hydra.launcher.get("n_jobs")
+    if num_jobs is None or cfg.trainer.threads is not None:
+        return []
+    cores = available_cores()
+    jobs = num_jobs if num_jobs > 0 else max(1, cores + 1 + num_jobs)
+    return [f"trainer.threads={max(1, cores // jobs)}"]
+
+
+# --- what a person reads ----------------------------------------------------------------------
+
+
+def overview(plan: SweepPlan, folder: Path, num_todo: int) -> list[str]:
+    """The sweep in a few lines, before it starts."""
+    impossible = len(plan.runs) - len(plan.feasible)
+    lines = [f"sweep {folder}: {len(plan.runs)} runs, {impossible} impossible, {num_todo} to do"]
+    if plan.duplicates:
+        lines.append(f"{plan.duplicates} more are equal in meaning to one of these")
+    reasons = Counter(run.reason for run in plan.runs if run.reason is not None)
+    lines += [f"  impossible ({count}x): {reason}" for reason, count in reasons.items()]
+    return lines
+
+
+def _line(result: Result) -> str:
+    """A finished run of a sweep in one line."""
+    done, left = _progress()
+    words = [done, f"{result.run:<40}", f"{result.status:<8}"]
+    if result.status == "ok":
+        words += [
+            f"{k} {100 * result.metrics[k]:.2f} %" for k in (CHOSEN_BY,) if k in result.metrics
+        ]
+        words.append(f"{sum(result.seconds.values()):.1f} s")
+    elif result.error is not None:
+        words.append(f"{result.error['type']}: {result.error['message'].splitlines()[0]}")
+    return "  ".join([*words, left]).rstrip()
+
+
+def _progress() -> tuple[str, str]:
+    """As in "[3/36]" and "about 5 min left", as far as this process can know."""
+    from hydra.core.hydra_config import HydraConfig
+
+    number = HydraConfig.get().job.num + 1
+    if _PROGRESS not in os.environ:
+        return f"[{number}]", ""
+    total, start = os.environ[_PROGRESS].split()
+    left = (time.time() - float(start)) / number * (int(total) - number)
+    if number < 3 or number == int(total):
+        return f"[{number}/{total}]", ""
+    return (
+        f"[{number}/{total}]",
+        f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left",
+    )
+
+
+def summary(plan: SweepPlan, results: list[Result], folder: Path) -> list[str]:
+    """Counts per status, what failed, and the configurations, best first."""
+    counts = Counter(result.status for result in results)
+    unfinished = len(plan.runs) - len(results)
+    words = [f"{count} {status}" for status, count in counts.items()]
+    words += [f"{unfinished} not begun"] if unfinished else []
+    lines = [f"sweep {folder}: {', '.join(words)}"]
+    for result in results:
+        if result.status in FAILURES and result.error is not None:
+            message = result.error["message"].splitlines()[0]
+            lines.append(f"  {result.status}: {result.run}: {result.error['type']}: {message}")
+    return lines
+
+
+def sweep_exit_code(results: list[Result]) -> int:
+    """0 if every run is ok or impossible, 130 if one was interrupted, else 1."""
+    statuses = {result.status for result in results}
+    if "interrupted" in statuses:
+        return 130
+    return 1 if statuses & set(FAILURES) else 0

@@ -1,0 +1,380 @@
+"""`train`: one run from its config to its result, the one path that every launcher takes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import os
+import platform
+import random
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")  # read when lightning is imported
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from convscape import machine, models
+from convscape.callbacks import (
+    Interrupted,
+    Progress,
+    Recorder,
+    StopOnSignal,
+    WholeFileCheckpointIO,
+)
+from convscape.config import Config, ConfigError, OwnModelConfig, check_target
+from convscape.data import ImageDataModule, steps_per_epoch
+from convscape.datasets import ImageSet
+from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name
+
+logger = logging.getLogger("convscape")
+
+
+def train(config: Config, path: Path, overrides: list[str]) -> Result:
+    """Train, test and record one run in the folder `path`, going on from its last checkpoint.
+
+    Every ending but a mistake in the input is a `Result` with its status.
+
+    Raises:
+        ConfigError: if the input is wrong, before anything is trained.
+        DataError: if the data set is missing or damaged.
+    """
+    folder = RunFolder(path)
+    start = time.perf_counter()
+    result = Result(
+        run=run_name(config, overrides),
+        fingerprint=fingerprint(config),
+        config=config.model_dump(by_alias=True),
+        overrides=overrides,
+        seed=config.seed,
+        environment=environment(config),
+    )
+    plan = config.plan()
+    if plan is not None:
+        result.num_parameters, result.macs = plan.num_parameters, plan.macs
+        result.receptive_field = list(plan.receptive_field)
+    image_set = config.load_images()
+    result.data_checksum = image_set.checksum
+    folder.create(result.config)
+    with _log_to(folder.log_file), StopOnSignal(folder) as stop:
+        folder.write(result)
+        try:
+            _fit_and_test(config, folder, image_set, result, stop, start)
+            result.status = "ok"
+        except (Interrupted, KeyboardInterrupt) as error:
+            result.fail("interrupted", error)
+        except models.Diverged as error:
+            result.fail("diverged", error)
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it was, a sweep goes on
+            result.fail("out_of_memory" if _is_out_of_memory(error) else "failed", error)
+            logger.error("%s", traceback.format_exc())
+        result.peak_memory_bytes = machine.peak_memory()
+        folder.write(result)
+    return result
+
+
+def _fit_and_test(
+    config: Config,
+    folder: RunFolder,
+    image_set: ImageSet,
+    result: Result,
+    stop: StopOnSignal,
+    start: float,
+) -> None:
+    _set_process_state(config)
+    own = isinstance(config.model, OwnModelConfig)
+    data = data_module(config, image_set, result.macs)
+    model = build_model(config, image_set, data)
+    if result.num_parameters is None:
+        result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    max_epochs = _max_epochs(config, data)
+    progress = Progress(config.trainer.progress, max_epochs)
+    recorder = Recorder(folder, progress.report)
+    callbacks: list[Callback] = [recorder, stop, progress]
+    if config.trainer.early_stopping is not None:
+        callbacks.append(
+            EarlyStopping(CHOSEN_BY, mode="max", patience=config.trainer.early_stopping)
+        )
+    trainer = pl.Trainer(
+        accelerator=config.trainer.device.partition(":")[0],
+        devices=_devices(config),
+        precision=_precision(config),  # type: ignore[arg-type]
+        max_epochs=max_epochs,
+        callbacks=callbacks,
+        plugins=[WholeFileCheckpointIO()],
+        logger=TensorBoardLogger(
+            folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
+        ),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if len(data.indices["val"]) else 0,
+        log_every_n_steps=1 if own else 10**9,
+        deterministic=config.trainer.deterministic,
+    )
+    result.environment["precision"] = str(trainer.precision)
+    result.environment["device"] = str(trainer.strategy.root_device)
+    if config.trainer.compile:
+        model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
+    last = folder.last_checkpoint if folder.last_checkpoint.is_file() else None
+    result.seconds["setup"] = time.perf_counter() - start
+    try:
+        _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
+    finally:
+        progress.close()
+        _read_history(result, recorder, trainer, data)
+    best = folder.best_checkpoint
+    result.checkpoint = str(best.relative_to(folder.path))
+    _timed(
+        result,
+        "test",
+        lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
+    )
+    result.metrics |= _plain_numbers(trainer.callback_metrics)
+    assert trainer.logger is not None
+    trainer.logger.finalize("success")
+
+
+def _timed(result: Result, phase: str, work: Any) -> None:
+    start = time.perf_counter()
+    work()
+    result.seconds[phase] = round(time.perf_counter() - start, 3)
+
+
+def _read_history(
+    result: Result, recorder: Recorder, trainer: pl.Trainer, data: ImageDataModule
+) -> None:
+    """Metrics of the chosen epoch, and the speed of all."""
+    history = recorder.history
+    result.epochs = len(history)
+    result.global_step = trainer.global_step
+    if not history or recorder.best_epoch is None:
+        return
+    result.best_epoch = recorder.best_epoch
+    chosen = history[recorder.best_epoch - 1]
+    result.metrics = {key: value for key, value in chosen.items() if "/" in key}
+    seconds = sum(row["train_seconds"] for row in history)
+    result.samples_per_second = round(len(history) * data.num_train_images / seconds, 1)
+
+
+def _plain_numbers(metrics: Any) -> dict[str, float]:
+    return {key: float(value) for key, value in metrics.items() if key.startswith("test/")}
+
+
+# --- the parts of a run -----------------------------------------------------------------------
+
+
+def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageDataModule:
+    """The splits and batches of a config; `macs` of the network decide the steps per call."""
+    data = config.data
+    steps: int | None = None
+    if config.trainer.steps_per_execution != "auto":
+        steps = config.trainer.steps_per_execution
+    elif macs is not None:
+        steps = models.steps_per_execution(macs, data.batch_size)
+    mean, std = normalization(config, image_set)
+    return ImageDataModule(
+        image_set,
+        val_size=data.val_size,
+        train_size=data.train_size,
+        split_seed=data.split_seed,
+        batch_size=data.batch_size,
+        eval_batch_size=data.eval_batch_size,
+        augment=data.augment.model_dump(),
+        seed=config.seed,
+        steps_per_execution=steps or 1,
+        num_steps=config.trainer.max_steps,
+        normalize=(mean, std) if _is_own_lightning_module(config) else None,
+    )
+
+
+def normalization(config: Config, image_set: ImageSet) -> tuple[list[float], list[float]]:
+    """Mean and std per channel: the config's, or those of the train images."""
+    mean = config.data.mean if config.data.mean is not None else list(image_set.mean)
+    # a channel that is the same everywhere has no deviation to divide by
+    std = config.data.std if config.data.std is not None else [s or 1.0 for s in image_set.std]
+    channels = image_set.train_images.shape[1]
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise ConfigError(
+                f"data.{key}={values} has {len(values)} entries; allowed: one for each of the "
+                f"{channels} channels, or null to compute them"
+            )
+    return mean, std
+
+
+def build_model(config: Config, image_set: ImageSet, data: ImageDataModule) -> pl.LightningModule:
+    """The model of a config: `CNN`, `MLP`, or a class of the user's.
+
+    Raises:
+        ConfigError: if the user's class cannot be found or built.
+    """
+    mean, std = normalization(config, image_set)
+    world_size = config.trainer.devices
+    per_epoch = steps_per_epoch(data.num_train_images, data.batch_size, world_size)
+    total = _max_epochs(config, data) * per_epoch
+    if config.trainer.max_steps is not None:
+        total = min(total, config.trainer.max_steps)
+    training = {
+        "mean": mean,
+        "std": std,
+        "classes": list(image_set.classes),
+        "optimizer": config.optimizer.model_dump(),
+        "schedule": {
+            **config.scheduler.model_dump(),
+            "steps_per_epoch": per_epoch,
+            "total_steps": total,
+        },
+        "gradient_clip_norm": config.trainer.gradient_clip_norm,
+    }
+    input_shape = list(image_set.train_images.shape[1:])
+    num_classes = len(image_set.classes)
+    model = config.model
+    if isinstance(model, OwnModelConfig):
+        return _build_own(model, config.allow_packages, input_shape, num_classes, training)
+    training |= {"loss": model.loss, "label_smoothing": model.label_smoothing}
+    kind = models.CNN if model.target.endswith("CNN") else models.MLP
+    return kind(input_shape, num_classes, init=model.init, training=training, **model.knobs)
+
+
+def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn.Module]:
+    """The user's class, from a package that the user allowed.
+
+    Raises:
+        ConfigError: if it is not allowed, not there, or no torch module.
+    """
+    check_target(model.target, allow_packages)
+    module_name, _, class_name = model.target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"model._target_={model.target}: {error}") from None
+    if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
+        raise ConfigError(
+            f"model._target_={model.target} is not a class; allowed: a torch.nn.Module or a "
+            "LightningModule"
+        )
+    return found
+
+
+def _build_own(
+    model: OwnModelConfig,
+    allow_packages: list[str],
+    input_shape: list[int],
+    num_classes: int,
+    training: dict[str, Any],
+) -> pl.LightningModule:
+    """The user's module; it gets `input_shape` and `num_classes` if it asks for them."""
+    found = own_class(model, allow_packages)
+    offered = {"input_shape": input_shape, "num_classes": num_classes}
+    wanted = inspect.signature(found).parameters
+    arguments = {k: v for k, v in offered.items() if k in wanted} | model.arguments
+    try:
+        inspect.signature(found).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"model: {model.target} {error}") from None
+    module = found(**arguments)
+    if isinstance(module, pl.LightningModule):
+        return module
+    return models.ImageClassifier(module, **training)
+
+
+def _is_own_lightning_module(config: Config) -> bool:
+    model = config.model
+    return isinstance(model, OwnModelConfig) and issubclass(
+        own_class(model, config.allow_packages), pl.LightningModule
+    )
+
+
+def _max_epochs(config: Config, data: ImageDataModule) -> int:
+    """Epochs to train: as asked for, or what `max_steps` needs."""
+    trainer = config.trainer
+    per_epoch = steps_per_epoch(data.num_train_images, data.batch_size, trainer.devices)
+    for_steps = -(-trainer.max_steps // per_epoch) if trainer.max_steps else None
+    limits = [limit for limit in (trainer.max_epochs, for_steps) if limit is not None]
+    return min(limits)
+
+
+# --- the process ------------------------------------------------------------------------------
+
+
+def _set_process_state(config: Config) -> None:
+    """Everything that a run before in this process could have left behind."""
+    torch.set_num_threads(config.trainer.threads or machine.available_cores())
+    torch.use_deterministic_algorithms(config.trainer.deterministic)
+    torch.manual_seed(config.seed)
+    np.random.seed(config.seed)
+    random.seed(config.seed)
+    machine.reset_peak_memory()
+
+
+def _devices(config: Config) -> Any:
+    _, _, index = config.trainer.device.partition(":")
+    return [int(index)] if index else config.trainer.devices
+
+
+def _precision(config: Config) -> str:
+    """Lightning's name of the precision; `auto` is bf16 where the hardware computes in it."""
+    asked = config.trainer.precision
+    if asked == "auto":
+        asked = "bf16" if machine.has_native_bf16(config.trainer.device) else "fp32"
+    return {"bf16": "bf16-mixed", "fp32": "32-true"}[asked]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def environment(config: Config) -> dict[str, Any]:
+    """Versions, hardware and commit that a result came from."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__.partition("+")[0],
+        "lightning": pl.__version__,
+        "device": config.trainer.device,
+        "cpu": machine.cpu_name(),
+        "threads": config.trainer.threads or machine.available_cores(),
+        "precision": config.trainer.precision,
+        **machine.git_state(),
+    }
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Log records and warnings of the run go to its own file, and not to the terminal."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    sources = [
+        logging.getLogger(name)
+        for name in ("convscape", "lightning.pytorch", "lightning.fabric", "py.warnings")
+    ]
+    before = [(source.level, source.propagate, list(source.handlers)) for source in sources]
+    for source in sources:
+        source.setLevel(logging.INFO)
+        source.propagate = False
+        source.handlers = [handler]
+    logging.captureWarnings(True)
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        logging.captureWarnings(False)
+        for source, (level, propagate, handlers) in zip(sources, before, strict=True):
+            source.setLevel(level)
+            source.propagate = propagate
+            source.handlers = handlers
+        handler.close()
