@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from convscape.config import ConfigError
+from convscape.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint
-
+from convscape.quick_lightning import pl
 from convscape.runs import CHOSEN_BY, RunFolder, write_whole
 
 
@@ -32,7 +29,7 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-class WholeFileCheckpointIO(TorchCheckpointIO):
+class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
     """A checkpoint is written beside its place and renamed: what is there is always whole."""
 
     def save_checkpoint(
@@ -50,7 +47,7 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             raise
 
 
-class Recorder(Checkpoint):
+class Recorder(pl.callbacks.Checkpoint):
     """Keeps the history and the checkpoints `last` and `best` (highest val/acc, earliest first).
 
     A child of `Checkpoint`, since Lightning calls those after the module has logged its epoch.
@@ -133,7 +130,7 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
     return text.getvalue()
 
 
-class StopOnSignal(Callback):
+class StopOnSignal(pl.callbacks.Callback):
     """Turns Ctrl-C and SIGTERM into a checkpoint and `Interrupted`; a second one ends at once.
 
     Used as a context around the whole run. Within an epoch it waits for the end of the current
@@ -189,7 +186,7 @@ class StopOnSignal(Callback):
             raise Interrupted(self.received)
 
 
-class Progress(Callback):
+class Progress(pl.callbacks.Callback):
     """A bar with loss, accuracy and time left on a terminal; a line per epoch elsewhere.
 
     It redraws at most five times a second, from within the training loop, and reads no metric

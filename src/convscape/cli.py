@@ -1,4 +1,7 @@
-"""From the shell to the code: Hydra's errors as one sentence, and what the commands print."""
+"""From the shell to the code: errors as one sentence, and what the commands print.
+
+Nothing heavy is imported before it is needed: --help answers before Hydra is.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from convscape.errors import ConfigError
 
-from convscape.config import Config, ConfigError, check, hint
-from convscape.geometry import InfeasibleGeometry
-from convscape.runs import EXIT_CODES, Result, RunFolder, new_run_path, run_name
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from convscape.config import Config
+    from convscape.runs import Result
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
@@ -32,10 +31,15 @@ def say(*lines: str) -> None:
 
 def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     """Run `task` on the config that the command line asks for, and exit with its code."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        say(help_text(config_name))
+        sys.exit(0)
+    import hydra
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
 
     def guarded(cfg: DictConfig) -> None:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if _in_sweep():
             task(cfg)
         else:  # Hydra prints a line of its own for an exception that leaves a task
             run_command(lambda: task(cfg))
@@ -48,12 +52,17 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
     """Run `command` and exit; a user's mistake is one sentence on stderr and exit code 2."""
     try:
         code = command() or 0
-    except (ConfigError, InfeasibleGeometry) as error:
+    except ConfigError as error:
         code = _refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        code = _refuse(_explain(error))
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        from convscape.hydra_errors import explain
+
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        code = _refuse(sentence)
     sys.exit(code)
 
 
@@ -67,9 +76,15 @@ def _refuse(sentence: str) -> int:
 
 def train_task(cfg: DictConfig) -> None:
     """One run of scripts/train.py; exits with the code of its status."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from convscape.config import check
+    from convscape.runs import new_run_path, run_name
+
     overrides = list(HydraConfig.get().overrides.task)
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    if _in_sweep():
         from convscape.sweep import run_in_sweep
 
         run_in_sweep(check(composed), overrides)
@@ -88,12 +103,22 @@ def train_task(cfg: DictConfig) -> None:
     sys.exit(exit_code(result))
 
 
+def _in_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def _resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Path, list[str]]:
     """The config and folder of the run to go on with.
 
     Raises:
         ConfigError: if it is no run, or is asked to change.
     """
+    from convscape.config import check
+    from convscape.runs import RunFolder
+
     changes = [o for o in overrides if not re.match(r"(resume|allow_packages)=", o)]
     if changes:
         raise ConfigError(
@@ -110,6 +135,8 @@ def exit_code(result: Result) -> int:
     """The exit code of a run on its own: SIGTERM's, where that was what interrupted it."""
     if result.error is not None and result.error["message"].endswith("SIGTERM"):
         return 143
+    from convscape.runs import EXIT_CODES
+
     return EXIT_CODES[result.status]
 
 
@@ -147,60 +174,19 @@ def summary(result: Result, path: Path) -> list[str]:
             ]
 
 
-# --- Hydra's errors ---------------------------------------------------------------------------
+# --- --help -----------------------------------------------------------------------------------
 
 
-def _explain(error: Exception) -> str:
-    """One of Hydra's or OmegaConf's errors as a person would put it."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        allowed = ", ".join(error.options) + hint(choice, error.options)
-        return f"{group}={choice}: there is no such choice; allowed: {allowed}"
-    if isinstance(error, OverrideParseException):
-        reason = text.removeprefix(f"Error parsing override '{error.override}'\n").splitlines()[0]
-        return f"cannot read {error.override!r}: {reason}; an override looks like key=value"
-    if match := re.match(r"Ambiguous value for argument '(.*?)=(.*)'", text):
-        key, values = match.groups()
-        return (
-            f"{key}={values}: several values are a sweep, add -m; or write a list: {key}=[{values}]"
-        )
-    if match := re.match(r"Could not (?:override|delete from config\.) '(.*?)'", text):
-        return unknown_key(match[1].partition("=")[0])
-    if match := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
-        return f"{match[1]} is there already; write {match[1]}=... without the +"
-    if match := re.match(r"Multiple values for (.*?)\.", text):
-        return f"{match[1]} is chosen twice; write {match[1]}=... without the +"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def unknown_key(key: str) -> str:
-    """What is wrong with `key`, and which one was probably meant."""
-    known = _known_keys()
-    matched = hint(key, known)
-    section = key.rpartition(".")[0]
-    siblings = [k for k in known if k.rpartition(".")[0] == section]
-    if not siblings:
-        siblings = [k for k in known if "." not in k]
-    return f"{key}: there is no such key{matched}; allowed: {', '.join(siblings)}"
-
-
-def _known_keys() -> list[str]:
-    """Every key of the config that the command line's choices (model=mlp, ...) make."""
-    choices = [a for a in sys.argv[1:] if re.fullmatch(r"[\w/]+=\w+", a)]
-    for overrides in (choices, []):
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            try:
-                composed: Any = OmegaConf.to_container(hydra.compose("train", overrides))
-            except HydraException:
-                continue
-            return list(_flat(composed))
-    return []
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+def help_text(config_name: str) -> str:
+    """What a command does, from the head of its config, and every choice there is."""
+    lines = (CONFIG_DIR / f"{config_name}.yaml").read_text("utf-8").splitlines()
+    head = [line.removeprefix("#").removeprefix(" ") for line in lines]
+    head = head[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    groups = [folder for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()]
+    width = max(len(folder.name) for folder in groups)
+    choices = [
+        f"  {folder.name:<{width}} = " + ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
+        for folder in groups
+        if folder.name != "hydra"
+    ]
+    return "\n".join([*head, "", "Choices (conf/<name>/*.yaml hold their keys):", *choices])

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from convscape import geometry
+from convscape.errors import ConfigError
 from convscape.geometry import NamedLayer, Plan
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 ACTIVATIONS = (
     "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
 )  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A mistake in what the user asked for; the message is one sentence per mistake."""
 
 
 # --- kinds of values --------------------------------------------------------------------------

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
 
 from convscape.augment import Augment
 from convscape.datasets import DataError, ImageSet
+from convscape.quick_lightning import pl
 
 Batch = tuple[Tensor, Tensor]
 

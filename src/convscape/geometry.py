@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, NamedTuple
 
+from convscape.errors import ConfigError
+
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
 Padding = Literal["valid", "same"] | Pair
 
 
-class InfeasibleGeometry(ValueError):
+class InfeasibleGeometry(ConfigError):
     """A window does not fit its input, or groups do not divide the channels."""
 
 

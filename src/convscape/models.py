@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscape import geometry
 from convscape.layers import build_network
+from convscape.quick_lightning import pl
 from convscape.schedules import lr_factor
 
 Batch = tuple[Tensor, Tensor]

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import yaml
 
-from convscape.config import Config, ConfigError, OwnModelConfig
-from convscape.datasets import folder_digest
+from convscape.config import Config, OwnModelConfig
+from convscape.errors import ConfigError
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
@@ -181,6 +181,8 @@ def fingerprint(config: Config) -> str:
         for key in keys:
             matter[section].pop(key)
     if config.data.name == "image_folder":
+        from convscape.datasets import folder_digest
+
         matter["data"]["content"] = folder_digest(config.data.root)
     model = config.model
     if isinstance(model, OwnModelConfig):

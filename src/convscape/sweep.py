@@ -26,7 +26,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from convscape.cli import say
-from convscape.config import Config, ConfigError, check
+from convscape.config import Config, check
+from convscape.errors import ConfigError
 from convscape.geometry import InfeasibleGeometry
 from convscape.machine import available_cores
 from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name, write_whole

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import os
 import platform
 import random
 import time
@@ -16,13 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")  # read when lightning is imported
-
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from convscape import machine, models
 from convscape.callbacks import (
@@ -32,9 +26,11 @@ from convscape.callbacks import (
     StopOnSignal,
     WholeFileCheckpointIO,
 )
-from convscape.config import Config, ConfigError, OwnModelConfig, check_target
+from convscape.config import Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
+from convscape.errors import ConfigError
+from convscape.quick_lightning import pl
 from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name
 
 logger = logging.getLogger("convscape")
@@ -102,10 +98,12 @@ def _fit_and_test(
     max_epochs = _max_epochs(config, data)
     progress = Progress(config.trainer.progress, max_epochs)
     recorder = Recorder(folder, progress.report)
-    callbacks: list[Callback] = [recorder, stop, progress]
+    callbacks: list[pl.Callback] = [recorder, stop, progress]
     if config.trainer.early_stopping is not None:
         callbacks.append(
-            EarlyStopping(CHOSEN_BY, mode="max", patience=config.trainer.early_stopping)
+            pl.callbacks.EarlyStopping(
+                CHOSEN_BY, mode="max", patience=config.trainer.early_stopping
+            )
         )
     trainer = pl.Trainer(
         accelerator=config.trainer.device.partition(":")[0],
@@ -114,7 +112,7 @@ def _fit_and_test(
         max_epochs=max_epochs,
         callbacks=callbacks,
         plugins=[WholeFileCheckpointIO()],
-        logger=TensorBoardLogger(
+        logger=pl.loggers.TensorBoardLogger(
             folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
         ),
         enable_progress_bar=False,

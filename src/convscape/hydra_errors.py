@@ -1,0 +1,76 @@
+"""Hydra's and OmegaConf's errors as one sentence: key, value, what is allowed, closest match."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from convscape.cli import CONFIG_DIR
+from convscape.config import hint
+
+
+def explain(error: Exception) -> str | None:
+    """One of Hydra's, OmegaConf's or YAML's errors as a person would put it; None for others."""
+    if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+        return None
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        allowed = ", ".join(error.options) + hint(choice, error.options)
+        return f"{group}={choice}: there is no such choice; allowed: {allowed}"
+    if isinstance(error, OverrideParseException):
+        reason = text.removeprefix(f"Error parsing override '{error.override}'\n").splitlines()[0]
+        return f"cannot read {error.override!r}: {reason}; an override looks like key=value"
+    if match := re.match(r"Ambiguous value for argument '(.*?)=(.*)'", text):
+        key, values = match.groups()
+        return (
+            f"{key}={values}: several values are a sweep, add -m; or write a list: {key}=[{values}]"
+        )
+    if match := re.match(r"Could not (?:override|delete from config\.) '(.*?)'", text):
+        return unknown_key(match[1].partition("=")[0])
+    if match := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
+        return f"{match[1]} is there already; write {match[1]}=... without the +"
+    if match := re.match(r"Multiple values for (.*?)\.", text):
+        return f"{match[1]} is chosen twice; write {match[1]}=... without the +"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def unknown_key(key: str) -> str:
+    """What is wrong with `key`, and which one was probably meant."""
+    known = _known_keys()
+    matched = hint(key, known)
+    section = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    if not siblings:
+        siblings = [k for k in known if "." not in k]
+    return f"{key}: there is no such key{matched}; allowed: {', '.join(siblings)}"
+
+
+def _known_keys() -> list[str]:
+    """Every key of the config that the command line's choices (model=mlp, ...) make."""
+    choices = [a for a in sys.argv[1:] if re.fullmatch(r"[\w/]+=\w+", a)]
+    for overrides in (choices, []):
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            try:
+                composed: Any = OmegaConf.to_container(hydra.compose("train", overrides))
+            except HydraException:
+                continue
+            return list(_flat(composed))
+    return []
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
