@@ -102,7 +102,8 @@ class TrainLoader:
 
     def batch(self, order: Tensor, index: int) -> Batch:
         """Batch `index` of this epoch; seeds every random number of its optimiser step."""
-        torch.manual_seed(_mix(self.seed, self.epoch * self.steps_per_epoch + index, 2 + self.rank))
+        step = self.epoch * self.steps_per_epoch + index
+        _seed_generators(_mix(self.seed, step, 2 + self.rank), self.device)
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         images = self.images[chosen].to(self.device, non_blocking=True)
         return self.augment(images), self.labels[chosen].to(self.device, non_blocking=True)
@@ -183,9 +184,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.steps_per_execution = steps_per_execution
         self.num_steps = num_steps
         self.normalize = normalize
-        train_indices, val_indices = split(
-            image_set.train_labels, val_size, train_size, split_seed
-        )
+        train_indices, val_indices = split(image_set.train_labels, val_size, train_size, split_seed)
         self.indices = {
             "train": torch.from_numpy(train_indices),
             "val": torch.from_numpy(val_indices),
@@ -284,7 +283,7 @@ def split(
     num_train = len(labels) - num_val if train_size is None else train_size
     if num_train < 1 or num_train + num_val > len(labels):
         raise DataError(
-            f"data.val_size={val_size} and data.train_size={train_size} ask for "
+            f"data.val_size={val_size} and data.train_size={train_size or 'null'} ask for "
             f"{num_val + num_train:,} images, and the train split has {len(labels):,}"
         )
     order = _interleaved(labels, split_seed)
@@ -299,6 +298,15 @@ def _interleaved(labels: np.ndarray, seed: int) -> np.ndarray:
         members = shuffled[labels[shuffled] == label]
         position[members] = (np.arange(len(members)) + 0.5) / len(members)
     return shuffled[np.argsort(position[shuffled], kind="stable")]
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed for the CPU and `device`: that one takes a millisecond without a GPU."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def _mix(seed: int, counter: int, stream: int) -> int:

@@ -127,6 +127,8 @@ class ImageClassifier(pl.LightningModule):
         """
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
+        # Lightning's own backward prepares the exchange of gradients; alone it only costs time
+        backward = self.manual_backward if self.trainer.world_size > 1 else Tensor.backward
         first_step = self.global_step
         losses, all_logits, all_labels = [], [], []
         for step, (images, labels) in enumerate(steps, first_step):
@@ -135,7 +137,7 @@ class ImageClassifier(pl.LightningModule):
             logits = self(images)
             loss = self.loss(logits, labels)
             optimizer.zero_grad()
-            self.manual_backward(loss)
+            backward(loss)
             if self.gradient_clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_norm)
             optimizer.step()

@@ -30,7 +30,7 @@ from convscape.config import Config, check
 from convscape.errors import ConfigError
 from convscape.geometry import InfeasibleGeometry
 from convscape.machine import available_cores
-from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name, write_whole
+from convscape.runs import CHOSEN_BY, Result, RunFolder, Status, fingerprint, run_name, write_whole
 
 Compose = Callable[[list[str]], DictConfig]
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
@@ -278,7 +278,10 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
             shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
         from convscape.train import train
 
-        result = train(config, path, overrides)
+        try:
+            result = train(config, path, overrides)
+        except ConfigError as error:  # what only this run has wrong, such as its own data.val_size
+            result = _recorded(run, config, overrides, "failed", error)
     say(_line(result))
     if result.status in FAILURES and config.fail_fast:
         (folder / _STOP).touch()
@@ -324,21 +327,31 @@ def _record_infeasible(plan: SweepPlan, folder: Path) -> dict[str, Result]:
     states = find_results(folder)
     for run in plan.runs:
         if run.reason is not None and run.fingerprint not in states:
-            config = plan.infeasible_configs[run.fingerprint]
-            result = Result(
-                run.name,
-                run.fingerprint,
-                status="infeasible",
-                error={"type": "InfeasibleGeometry", "message": run.reason},
-                config=config.model_dump(by_alias=True),
-                overrides=list(run.overrides),
-                seed=config.seed,
+            states[run.fingerprint] = _recorded(
+                RunFolder(folder / run.name),
+                plan.infeasible_configs[run.fingerprint],
+                list(run.overrides),
+                "infeasible",
+                InfeasibleGeometry(run.reason),
             )
-            run_folder = RunFolder(folder / run.name)
-            run_folder.create(result.config)
-            run_folder.write(result)
-            states[run.fingerprint] = result
     return states
+
+
+def _recorded(
+    folder: RunFolder, config: Config, overrides: list[str], status: Status, error: ConfigError
+) -> Result:
+    """Write the result of a run that never began."""
+    result = Result(
+        run_name(config, overrides),
+        fingerprint(config),
+        config=config.model_dump(by_alias=True),
+        overrides=overrides,
+        seed=config.seed,
+    )
+    result.fail(status, error)
+    folder.create(result.config)
+    folder.write(result)
+    return result
 
 
 def _claim(
