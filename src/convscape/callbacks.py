@@ -59,23 +59,25 @@ class Recorder(pl.callbacks.Checkpoint):
         self.report = report
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
-        self._epoch_start = 0.0
-        self._train_end = 0.0
+        self._train_seconds = 0.0  # of the epoch so far, without validation
+        self._clock = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
         """Start the clock."""
-        self._epoch_start = time.perf_counter()
+        self._clock = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """Training time ends with the last batch, before validation."""
-        self._train_end = time.perf_counter()
+        """Stop the clock."""
+        self._train_seconds += time.perf_counter() - self._clock
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's row and checkpoints."""
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        seconds = self._train_end - self._epoch_start
+        seconds, self._train_seconds = self._train_seconds, 0.0
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -103,12 +105,17 @@ class Recorder(pl.callbacks.Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"history": self.history, "best_epoch": self.best_epoch}
+        return {
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "train_seconds": self._train_seconds,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.history = state_dict["history"]
         self.best_epoch = state_dict["best_epoch"]
+        self._train_seconds = state_dict["train_seconds"]
 
 
 def _second_name(path: Path, name: Path) -> None:

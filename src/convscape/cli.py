@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,8 @@ CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 def say(*lines: str) -> None:
     """Print to the terminal."""
-    print(*lines, sep="\n", flush=True)  # noqa: T201
+    if lines:
+        print(*lines, sep="\n", flush=True)  # noqa: T201
 
 
 def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
@@ -80,7 +82,7 @@ def train_task(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from convscape.config import check
-    from convscape.runs import new_run_path, run_name
+    from convscape.runs import RunFolder, new_run_path, run_name
 
     overrides = list(HydraConfig.get().overrides.task)
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -91,14 +93,25 @@ def train_task(cfg: DictConfig) -> None:
         return
     if composed["resume"] is not None:
         config, path, overrides = _resumed(composed, overrides)
+        result = RunFolder(path).read_result()
+        if result is not None and result.status == "ok":
+            say("this run is finished:", *summary(result, path))
+            return
     else:
         config = check(composed)
-        path = new_run_path(Path(config.output_dir), run_name(config, overrides))
     plan = config.plan()
     say(*([str(plan), *plan.remarks] if plan is not None else []))
-    from convscape.train import train  # torch and lightning, once the input is known to be right
+    if composed["resume"] is None:
+        path = new_run_path(Path(config.output_dir), run_name(config, overrides))
+    with RunFolder(path).held():
+        from convscape.train import train  # torch and lightning, once the input is right
 
-    result = train(config, path, overrides)
+        try:
+            result = train(config, path, overrides)
+        except ConfigError:
+            if composed["resume"] is None:
+                shutil.rmtree(path)  # nothing has happened in it
+            raise
     say(*summary(result, path))
     sys.exit(exit_code(result))
 

@@ -7,17 +7,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 from convscape.config import Config, OwnModelConfig
 from convscape.errors import ConfigError
@@ -89,20 +93,35 @@ class RunFolder:
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes off this run, for as long as this one lives.
+
+        Raises:
+            RunIsBusy: if a living process holds it.
+            ConfigError: if the folder cannot be made.
+        """
+        with _explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunIsBusy(f"another process is working on {self.path}; wait for it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def create(self, config: dict[str, Any]) -> None:
         """Make the folder, and keep the config as it was asked for.
 
         Raises:
             ConfigError: if the folder cannot be written to.
         """
-        try:
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        with _explained(self.path):
+            self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.config_file, yaml.safe_dump(config, sort_keys=False))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write the run folder {self.path}: {error.strerror}; "
-                "choose another one with output_dir=..."
-            ) from None
 
     def write(self, result: Result) -> None:
         """Replace `result.json`."""
@@ -142,6 +161,21 @@ class RunFolder:
             return None
 
 
+class RunIsBusy(ConfigError):
+    """A living process is working on the run."""
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the folder {path}: {error.strerror}; "
+            "choose another place with output_dir=..."
+        ) from None
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name and rename it, so that no one sees half of it."""
     data = content.encode() if isinstance(content, str) else content
@@ -165,7 +199,7 @@ def _umask() -> int:
 # --- names and fingerprints -------------------------------------------------------------------
 
 # Where a run happens and what it shows, but not what comes out of it.
-_NO_MATTER = {
+NO_MATTER = {
     "data": ("root", "cache_dir", "download", "eval_batch_size", "epochs"),
     "trainer": ("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
 }
@@ -177,7 +211,7 @@ def fingerprint(config: Config) -> str:
     Networks that are equal layer by layer are equal here, however they were written.
     """
     matter = config.model_dump(include={"data", "optimizer", "scheduler", "trainer", "seed"})
-    for section, keys in _NO_MATTER.items():
+    for section, keys in NO_MATTER.items():
         for key in keys:
             matter[section].pop(key)
     if config.data.name == "image_folder":
@@ -207,7 +241,14 @@ def _plain(value: Any) -> Any:
 
 
 _SHORT = {"learning_rate": "lr", "batch_size": "bs", "weight_decay": "wd", "max_epochs": "ep"}
-_IN_TITLE = {"model", "model.kernel_size", "model.stride", "model.padding", "model.hidden"}
+_IN_TITLE = {
+    "model",
+    "model._target_",
+    "model.kernel_size",
+    "model.stride",
+    "model.padding",
+    "model.hidden",
+}
 
 
 def run_name(config: Config, overrides: list[str]) -> str:
@@ -221,7 +262,7 @@ def run_name(config: Config, overrides: list[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         section, _, leaf = key.partition(".")
         matters = section in ("data", "model", "optimizer", "scheduler", "trainer", "seed")
-        if not matters or key in _IN_TITLE or leaf in _NO_MATTER.get(section, ()):
+        if not matters or key in _IN_TITLE or leaf in NO_MATTER.get(section, ()):
             continue
         last = key.rpartition(".")[2]
         words.append((_SHORT.get(last, last) if leaf or last == "seed" else "") + value)
@@ -230,11 +271,20 @@ def run_name(config: Config, overrides: list[str]) -> str:
 
 
 def new_run_path(output_dir: Path, name: str) -> Path:
-    """A folder that is not there yet: <output_dir>/runs/<date>-<time>-<run>."""
+    """A new folder <output_dir>/runs/<date>-<time>-<run>; no two processes get the same.
+
+    Raises:
+        ConfigError: if it cannot be made.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = output_dir / "runs" / f"{stamp}-{name}"
-    number = 2
-    while path.exists():
-        path = output_dir / "runs" / f"{stamp}-{number}-{name}"
-        number += 1
-    return path
+    with _explained(output_dir):
+        for number in itertools.count(1):
+            path = output_dir / "runs" / f"{stamp}-{f'{number}-' * (number > 1)}{name}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise
+            else:
+                return path
+    raise AssertionError("count() does not end")

@@ -15,13 +15,12 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,7 +29,16 @@ from convscape.config import Config, check
 from convscape.errors import ConfigError
 from convscape.geometry import InfeasibleGeometry
 from convscape.machine import available_cores
-from convscape.runs import CHOSEN_BY, Result, RunFolder, Status, fingerprint, run_name, write_whole
+from convscape.runs import (
+    CHOSEN_BY,
+    Result,
+    RunFolder,
+    RunIsBusy,
+    Status,
+    fingerprint,
+    run_name,
+    write_whole,
+)
 
 Compose = Callable[[list[str]], DictConfig]
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
@@ -270,18 +278,21 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
     digest = fingerprint(config)
     path = next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides))
     run = RunFolder(path)
-    with _locked(folder / ".locks" / digest) as free:
-        before = run.read_result() if free else None
-        if not free or not _is_missing(before, config.retry) or (folder / _STOP).exists():
-            return
-        if before is not None and before.status in FAILURES:
-            shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
-        from convscape.train import train
+    try:
+        with run.held():
+            before = run.read_result()
+            if not _is_missing(before, config.retry) or (folder / _STOP).exists():
+                return
+            if before is not None and before.status in FAILURES:
+                shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
+            from convscape.train import train
 
-        try:
-            result = train(config, path, overrides)
-        except ConfigError as error:  # what only this run has wrong, such as its own data.val_size
-            result = _recorded(run, config, overrides, "failed", error)
+            try:
+                result = train(config, path, overrides)
+            except ConfigError as error:  # what only this run has wrong, as its own data.val_size
+                result = _recorded(run, config, overrides, "failed", error)
+    except RunIsBusy:
+        return
     say(_line(result))
     if result.status in FAILURES and config.fail_fast:
         (folder / _STOP).touch()
@@ -298,22 +309,6 @@ def _is_missing(result: Result | None, retry: bool) -> bool:
     if result is None or result.status in ("running", "interrupted"):
         return True
     return retry and result.status in FAILURES
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold the lock at `path`, or get False if a living process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def find_results(folder: Path) -> dict[str, Result]:

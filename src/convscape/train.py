@@ -7,7 +7,6 @@ import inspect
 import logging
 import platform
 import random
-import shutil
 import time
 import traceback
 import warnings
@@ -62,7 +61,6 @@ def train(config: Config, path: Path, overrides: list[str]) -> Result:
         result.receptive_field = list(plan.receptive_field)
     image_set = config.load_images()
     result.data_checksum = image_set.checksum
-    is_new = not path.exists()
     folder.create(result.config)
     with _log_to(folder.log_file), StopOnSignal(folder) as stop:
         folder.write(result)
@@ -74,8 +72,6 @@ def train(config: Config, path: Path, overrides: list[str]) -> Result:
         except models.Diverged as error:
             result.fail("diverged", error)
         except ConfigError:
-            if is_new:
-                shutil.rmtree(path)
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it was, a sweep goes on
             result.fail("out_of_memory" if _is_out_of_memory(error) else "failed", error)
