@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from convscape.cli import say
 from convscape.quick_lightning import pl
 from convscape.runs import CHOSEN_BY, RunFolder, write_whole
 
@@ -248,7 +249,7 @@ class Progress(pl.callbacks.Callback):
                 words.append(f"val acc {100 * row[CHOSEN_BY]:.2f} %")
             self._bar.update(self._task, metrics="  ".join(words), refresh=True)
         elif self.style == "lines":
-            print(epoch_line(row, self.max_epochs), file=sys.stderr, flush=True)  # noqa: T201
+            say(epoch_line(row, self.max_epochs), file=sys.stderr)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from convscape.errors import ConfigError
 
@@ -25,17 +25,16 @@ if TYPE_CHECKING:
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 
-def say(*lines: str) -> None:
-    """Print to the terminal."""
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print to the terminal; by default to stdout."""
     if lines:
-        print(*lines, sep="\n", flush=True)  # noqa: T201
+        print(*lines, sep="\n", flush=True, file=file)
 
 
 def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     """Run `task` on the config that the command line asks for, and exit with its code."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        say(help_text(config_name))
-        sys.exit(0)
+    head = (CONFIG_DIR / f"{config_name}.yaml").read_text("utf-8").partition("\ndefaults:")[0]
+    answer_help(re.sub("^# ?", "", head, flags=re.MULTILINE))
     import hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
@@ -68,8 +67,23 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
     sys.exit(code)
 
 
+def answer_help(head: str) -> None:
+    """On --help print `head` and every choice there is, and exit."""
+    if not {"--help", "-h"} & set(sys.argv[1:]):
+        return
+    groups = [folder for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()]
+    width = max(len(folder.name) for folder in groups)
+    choices = [
+        f"  {folder.name:<{width}} = " + ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
+        for folder in groups
+        if folder.name != "hydra"
+    ]
+    say(head.strip(), "", "Choices (conf/<name>/*.yaml hold their keys):", *choices)
+    sys.exit(0)
+
+
 def _refuse(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)  # noqa: T201
+    say(f"error: {sentence}", file=sys.stderr)
     return 2
 
 
@@ -187,19 +201,33 @@ def summary(result: Result, path: Path) -> list[str]:
             ]
 
 
-# --- --help -----------------------------------------------------------------------------------
+# --- scripts/plan.py --------------------------------------------------------------------------
 
 
-def help_text(config_name: str) -> str:
-    """What a command does, from the head of its config, and every choice there is."""
-    lines = (CONFIG_DIR / f"{config_name}.yaml").read_text("utf-8").splitlines()
-    head = [line.removeprefix("#").removeprefix(" ") for line in lines]
-    head = head[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
-    groups = [folder for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()]
-    width = max(len(folder.name) for folder in groups)
-    choices = [
-        f"  {folder.name:<{width}} = " + ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
-        for folder in groups
-        if folder.name != "hydra"
-    ]
-    return "\n".join([*head, "", "Choices (conf/<name>/*.yaml hold their keys):", *choices])
+def plan_command() -> None:
+    """Say what the command line would train, and train nothing.
+
+    Raises:
+        ConfigError: if the input is wrong, or the only network asked for is impossible.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from convscape.sweep import duplicates, plan_sweep
+
+    arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        parsed = OverridesParser.create().parse_overrides(arguments)
+        single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
+        whole = compose("train", single, return_hydra_config=True)
+        params = whole.hydra.sweeper.params or {}
+        plan = plan_sweep(arguments, params, lambda overrides: compose("train", overrides))
+    if len(plan.runs) > 1:
+        possible = len(plan.feasible)
+        say(str(plan), f"{len(plan.runs)} runs, {possible} possible", *duplicates(plan))
+        return
+    (run,) = plan.runs
+    if run.reason is not None:
+        raise ConfigError(run.reason)
+    words = "a network of your own: only building it tells its shapes"
+    say(*([words] if run.plan is None else [str(run.plan), *run.plan.remarks]))

@@ -226,10 +226,10 @@ class AugmentConfig(Section):
 
 
 def _count_or_fraction(value: Any) -> Any:
-    valid = type(value) is int and value >= 0 or type(value) is float and 0 <= value < 1
+    valid = (type(value) is int and value >= 0) or (type(value) is float and 0 <= value < 1)
     if not valid:
         raise ValueError(
-            f"{value!r} is not allowed; allowed: a number of images, or a fraction from 0 to below 1"
+            f"{value!r} is not allowed; allowed: a number of images, or a fraction below 1"
         )
     return value
 
@@ -477,6 +477,8 @@ def check_target(target: str, allow_packages: Iterable[str]) -> None:
     Raises:
         ConfigError: naming the key that allows one's own package.
     """
+    if target == "???":
+        raise ConfigError("model._target_ is not set; write model._target_=<package>.<Class>")
     package = target.partition(".")[0]
     if package not in allow_packages:
         raise ConfigError(
@@ -517,8 +519,8 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
             return f"{given}: allowed: {allowed}{hint(error['input'], allowed.split(', '))}"
         case "union_tag_invalid":
             allowed = str(context["expected_tags"]).replace("'", "")
-            key = f"{key}.name"
-            return f"{key}={context['tag']}: allowed: {allowed}{hint(context['tag'], allowed.split(', '))}"
+            matched = hint(context["tag"], allowed.split(", "))
+            return f"{key}.name={context['tag']}: allowed: {allowed}{matched}"
         case "value_error":
             return f"{given}: {context['error']}"
         case kind if kind.endswith("_type"):

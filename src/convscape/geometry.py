@@ -209,6 +209,11 @@ def format_size(size: Pair) -> str:
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
+def format_padding(padding: Padding) -> str:
+    """`valid`, `same`, `1` or `0x2`."""
+    return padding if isinstance(padding, str) else format_size(padding)
+
+
 def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
     """One value for each block, from one value for all or a list with one per block.
 
@@ -400,6 +405,12 @@ class Plan:
         return sum(row.macs for row in self.layers)
 
     @property
+    def stages(self) -> list[LayerPlan]:
+        """The last layer of each block, and the hidden dense layers: the shape of the network."""
+        last = {row.name.partition(".")[0]: row for row in self.layers}
+        return [row for stage, row in last.items() if stage not in ("flatten", "output")]
+
+    @property
     def receptive_field(self) -> Pair:
         """Pixels (H, W) that a unit of the last conv or pool layer sees; without one, the image."""
         fields = [row.field for row in self.layers if isinstance(row.layer, Conv | Pool)]
@@ -483,13 +494,13 @@ def layer_windows(layer: Conv | Pool) -> tuple[Window, Window]:
 
 def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
     window = layer_windows(layer)[axis]
-    if isinstance(layer, Pool) and isinstance(window.padding, int):
-        if 2 * window.padding > window.kernel_size:
-            raise InfeasibleGeometry(
-                f"{_place(name)}: pool_padding {format_size(_explicit(layer.padding))} is more than "
-                f"half of its {_by(layer.kernel_size)} window, which could then hold padding alone;"
-                f" pool_padding <= {window.kernel_size // 2} or pool_padding=same would work"
-            )
+    explicit = 0 if isinstance(window.padding, str) else window.padding
+    if isinstance(layer, Pool) and 2 * explicit > window.kernel_size:
+        raise InfeasibleGeometry(
+            f"{_place(name)}: pool_padding {format_padding(layer.padding)} is more than half of "
+            f"its {_by(layer.kernel_size)} window, which could then hold padding alone; "
+            f"pool_padding <= {window.kernel_size // 2} or pool_padding=same would work"
+        )
     try:
         return output_size(shape[1 + axis], window)
     except InfeasibleGeometry as error:
@@ -514,10 +525,12 @@ def _misfit(name: str, layer: Conv | Pool, shape: Shape, formula: str) -> str:
         remedies.append("pool=none")
     if name.startswith("block") and not name.startswith("block1."):
         remedies.append("fewer blocks")
-    what = "kernel" if is_conv else f"{layer.kind} pool"
+    what = f"{layer.kind} pool" if isinstance(layer, Pool) else "kernel"
     stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
-    spread = f", dilation {format_size(layer.dilation)}" if is_conv and max(layer.dilation) > 1 else ""
-    padding = layer.padding if isinstance(layer.padding, str) else f"padding {format_size(layer.padding)}"
+    dilation = layer.dilation if isinstance(layer, Conv) else (1, 1)
+    spread = f", dilation {format_size(dilation)}" if max(dilation) > 1 else ""
+    padding = format_padding(layer.padding)
+    padding = padding if isinstance(layer.padding, str) else f"padding {padding}"
     return (
         f"{_place(name)}: a {_by(layer.kernel_size)} {what}{stride}{spread} does not fit its "
         f"{_by(shape[1:])} input ({padding}: {formula}); {_either(remedies)} would"
@@ -551,8 +564,8 @@ def describe_layer(layer: Layer) -> str:
             if layer.stride != default_stride:
                 words.append(f"stride {format_size(layer.stride)}")
             if layer.padding != "valid":
-                explicit = not isinstance(layer.padding, str)
-                words.append(f"padding {format_size(layer.padding)}" if explicit else "same")
+                padding = format_padding(layer.padding)
+                words.append(padding if layer.padding == "same" else f"padding {padding}")
             if isinstance(layer, Conv) and layer.dilation != (1, 1):
                 words.append(f"dilation {format_size(layer.dilation)}")
             if isinstance(layer, Conv) and layer.groups > 1:
@@ -590,17 +603,12 @@ def _pair(values: Iterable[int]) -> Pair:
     return first, second
 
 
-def _explicit(padding: Padding) -> Pair:
-    assert not isinstance(padding, str)
-    return padding
-
-
 def _by(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 
 def _place(name: str) -> str:
-    """"block3.conv" as a person says it: "block 3", "block 3 pool"."""
+    """As a person says it: block3.conv is "block 3", block3.pool is "block 3 pool"."""
     block, _, part = name.partition(".")
     words = f"block {block.removeprefix('block')}" if block.startswith("block") else block
     return words if part in ("", "conv") else f"{words} {part}"

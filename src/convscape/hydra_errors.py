@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hydra
@@ -18,8 +18,12 @@ from convscape.cli import CONFIG_DIR
 from convscape.config import hint
 
 
-def explain(error: Exception) -> str | None:
-    """One of Hydra's, OmegaConf's or YAML's errors as a person would put it; None for others."""
+def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | None:
+    """One of Hydra's, OmegaConf's or YAML's errors as a person would put it; None for others.
+
+    `arguments`: what was typed, by default the command line.
+    """
+    typed = sys.argv[1:] if arguments is None else arguments
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return None
     text = str(error)
@@ -36,7 +40,7 @@ def explain(error: Exception) -> str | None:
             f"{key}={values}: several values are a sweep, add -m; or write a list: {key}=[{values}]"
         )
     if match := re.match(r"Could not (?:override|delete from config\.) '(.*?)'", text):
-        return unknown_key(match[1].partition("=")[0])
+        return unknown_key(match[1].partition("=")[0], typed)
     if match := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
         return f"{match[1]} is there already; write {match[1]}=... without the +"
     if match := re.match(r"Multiple values for (.*?)\.", text):
@@ -44,20 +48,22 @@ def explain(error: Exception) -> str | None:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def unknown_key(key: str) -> str:
+def unknown_key(key: str, arguments: Sequence[str]) -> str:
     """What is wrong with `key`, and which one was probably meant."""
-    known = _known_keys()
+    known = _known_keys(arguments)
     matched = hint(key, known)
     section = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     if not siblings:
         siblings = [k for k in known if "." not in k]
-    return f"{key}: there is no such key{matched}; allowed: {', '.join(siblings)}"
+    choice = next((a for a in arguments if a.startswith(f"{section}=")), "")
+    where = f" with {choice}" if choice else ""
+    return f"{key}: there is no such key{where}{matched}; allowed: {', '.join(siblings)}"
 
 
-def _known_keys() -> list[str]:
-    """Every key of the config that the command line's choices (model=mlp, ...) make."""
-    choices = [a for a in sys.argv[1:] if re.fullmatch(r"[\w/]+=\w+", a)]
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """Every key of the config that the choices among `arguments` (model=mlp, ...) make."""
+    choices = [a for a in arguments if re.fullmatch(r"[\w/]+=\w+", a)]
     for overrides in (choices, []):
         GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):

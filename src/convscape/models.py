@@ -57,6 +57,9 @@ class ImageClassifier(pl.LightningModule):
     - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -71,7 +74,7 @@ class ImageClassifier(pl.LightningModule):
         gradient_clip_norm: float | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.classes = list(classes)
         self.loss_name = loss
         self.label_smoothing = label_smoothing
@@ -117,7 +120,7 @@ class ImageClassifier(pl.LightningModule):
         name = arguments.pop("name")
         if name in FUSED and self.device.type in ("cpu", "cuda"):
             arguments["fused"] = True
-        return OPTIMIZERS[name](self.parameters(), **arguments)  # type: ignore[call-arg]
+        return OPTIMIZERS[name](self.parameters(), **arguments)
 
     def training_step(self, steps: Iterable[Batch], batch_idx: int) -> None:
         """Take one optimiser step for each batch of `steps`.
@@ -205,7 +208,8 @@ class ImageClassifier(pl.LightningModule):
         loss_sum, hits, count = totals.tolist()
         tally.reset()
         if count:
-            self.log_dict({f"{split}/loss": loss_sum / count, f"{split}/acc": hits / count})
+            exact = torch.tensor([loss_sum, hits], dtype=torch.float64) / count
+            self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]})
 
 
 class CNN(ImageClassifier):

@@ -185,6 +185,27 @@ def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
         ) from error
 
 
+def describe_fit(path: str | Path, shape: Shape) -> str:
+    """What `read_picture` does to a picture, in words: "640x480 RGB, cut to 480x480, ..."."""
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    with Image.open(path) as image:
+        mode, frames = image.mode, getattr(image, "n_frames", 1)
+        turned = image.getexif().get(0x0112, 1) != 1  # the EXIF tag of the orientation
+        inner = ImageOps.exif_transpose(image).size if turned else image.size
+    scale = min(inner[0] / width, inner[1] / height)
+    kept = (round(width * scale), round(height * scale))
+    words = [f"{inner[0]}x{inner[1]} {mode}"]
+    words += ["first frame"] if frames > 1 else []
+    words += ["turned upright"] if turned else []
+    words += [f"cut to {kept[0]}x{kept[1]}"] if kept != inner else []
+    words += [f"resized to {width}x{height}"] if inner != (width, height) else []
+    wanted = "L" if channels == 1 else "RGB"
+    words += [f"made {'grey' if wanted == 'L' else 'RGB'}"] if mode != wanted else []
+    return ", ".join(words)
+
+
 def resized(images: np.ndarray, shape: Shape) -> np.ndarray:
     """Images (N, C, H, W) in another shape (C, H, W), as `read_picture` does it."""
     from PIL import Image

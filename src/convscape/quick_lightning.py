@@ -27,8 +27,8 @@ def _is_installed_and_needed(name: str) -> bool:
     return name not in _NOT_NEEDED and _is_installed(name)
 
 
-imports.RequirementCache.__bool__ = _is_met_and_needed  # type: ignore[method-assign]
-imports.package_available = _is_installed_and_needed
+imports.RequirementCache.__bool__ = _is_met_and_needed  # type: ignore[method-assign, assignment]
+imports.package_available = _is_installed_and_needed  # type: ignore[assignment]
 try:
     import lightning.pytorch as pl
 finally:

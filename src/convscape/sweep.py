@@ -22,12 +22,14 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from convscape.cli import say
 from convscape.config import Config, check
 from convscape.errors import ConfigError
-from convscape.geometry import InfeasibleGeometry
+from convscape.geometry import InfeasibleGeometry, Plan, format_size, format_table
+from convscape.hydra_errors import explain
 from convscape.machine import available_cores
 from convscape.runs import (
     CHOSEN_BY,
@@ -53,22 +55,27 @@ FAILURES = ("failed", "diverged", "out_of_memory")
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One cell and seed of the grid; `reason` says why it cannot exist."""
+    """One cell and seed of the grid; `reason` says why it cannot exist.
+
+    `plan` is None for an impossible network, and for one of the user's own.
+    """
 
     overrides: tuple[str, ...]
     name: str
     fingerprint: str
-    num_parameters: int | None = None
-    macs: int | None = None
-    receptive_field: tuple[int, int] | None = None
+    plan: Plan | None = None
     reason: str | None = None
 
 
 @dataclass
 class SweepPlan:
-    """All runs of a sweep; `duplicates` are equal in meaning to one that is there."""
+    """All runs of a sweep; `duplicates` are equal in meaning to one that is there.
+
+    - `keys`: those with several values.
+    """
 
     runs: list[PlannedRun]
+    keys: list[str]
     data_configs: dict[str, Config] = field(default_factory=dict)
     infeasible_configs: dict[str, Config] = field(default_factory=dict)
     duplicates: int = 0
@@ -77,6 +84,42 @@ class SweepPlan:
     def feasible(self) -> list[PlannedRun]:
         """The runs that can exist."""
         return [run for run in self.runs if run.reason is None]
+
+    def __str__(self) -> str:
+        """A row per configuration, in the order of the grid."""
+        keys = [key for key in self.keys if key != "seed"]
+        rows: dict[tuple[str, ...], list[PlannedRun]] = {}
+        for run in self.runs:
+            values = {_key(o): o.partition("=")[2] for o in run.overrides}
+            rows.setdefault(tuple(values[key] for key in keys), []).append(run)
+        reasons = list(dict.fromkeys(run.reason for run in self.runs if run.reason is not None))
+        header = (*_leaves(keys), "runs", "outputs", "parameters", "MACs", "sees", "possible")
+        table = [header, *((*values, *_row(runs, reasons)) for values, runs in rows.items())]
+        numbers = [len(keys), len(keys) + 2, len(keys) + 3]
+        notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)]
+        return "\n".join([format_table(table, right_aligned=numbers), *notes])
+
+
+def _leaves(keys: list[str]) -> list[str]:
+    """kernel_size for model.kernel_size, where that is clear."""
+    leaves = [key.rpartition(".")[2] for key in keys]
+    return [k if leaves.count(leaf) > 1 else leaf for k, leaf in zip(keys, leaves, strict=True)]
+
+
+def _row(runs: list[PlannedRun], reasons: list[str]) -> tuple[str, ...]:
+    """What there is to say of runs that differ only in the seed."""
+    plan, reason = runs[0].plan, runs[0].reason
+    if plan is None:
+        possible = "yes" if reason is None else f"no [{reasons.index(reason) + 1}]"
+        return str(len(runs)), "", "", "", "", possible
+    return (
+        str(len(runs)),
+        " > ".join("x".join(map(str, row.output_shape)) for row in plan.stages),
+        f"{plan.num_parameters:,}",
+        f"{plan.macs:,}",
+        format_size(plan.receptive_field),
+        "yes",
+    )
 
 
 # --- planning ---------------------------------------------------------------------------------
@@ -95,7 +138,7 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
     preset = [f"{key}={value}" for key, value in params.items() if key not in typed]
     choices = _choices([*preset, *arguments])
     composer = _Composer(compose)
-    plan = SweepPlan(runs=[])
+    plan = SweepPlan([], [_key(values[0]) for values in choices if len(values) > 1])
     seen: set[str] = set()
     for overrides in itertools.product(*choices):
         config = check(composer.config(overrides))
@@ -123,9 +166,7 @@ def _planned(config: Config, overrides: tuple[str, ...], name: str, digest: str)
         plan = config.plan()
     except InfeasibleGeometry as error:
         return PlannedRun(overrides, name, digest, reason=str(error))
-    if plan is None:
-        return PlannedRun(overrides, name, digest)
-    return PlannedRun(overrides, name, digest, plan.num_parameters, plan.macs, plan.receptive_field)
+    return PlannedRun(overrides, name, digest, plan)
 
 
 def _key(argument: str) -> str:
@@ -161,7 +202,10 @@ class _Composer:
         """The composed and resolved config, as plain values."""
         choices = tuple(o for o in overrides if not _sets_plain_value(o))
         if choices not in self._bases:
-            self._compose(list(overrides))  # Hydra checks that every key exists
+            try:
+                self._compose(list(overrides))  # Hydra checks that every key exists
+            except HydraException as error:
+                raise ConfigError(explain(error, overrides)) from None
             self._bases[choices] = _Base(self._compose(list(choices)))
         base = self._bases[choices]
         if not base.is_simple:
@@ -406,11 +450,17 @@ def overview(plan: SweepPlan, folder: Path, num_todo: int) -> list[str]:
     """The sweep in a few lines, before it starts."""
     impossible = len(plan.runs) - len(plan.feasible)
     lines = [f"sweep {folder}: {len(plan.runs)} runs, {impossible} impossible, {num_todo} to do"]
-    if plan.duplicates:
-        lines.append(f"{plan.duplicates} more are equal in meaning to one of these")
+    lines += duplicates(plan)
     reasons = Counter(run.reason for run in plan.runs if run.reason is not None)
     lines += [f"  impossible ({count}x): {reason}" for reason, count in reasons.items()]
     return lines
+
+
+def duplicates(plan: SweepPlan) -> list[str]:
+    """What is left out of the grid, in words."""
+    if not plan.duplicates:
+        return []
+    return [f"{plan.duplicates} more are equal in meaning to one of these and run once"]
 
 
 def _line(result: Result) -> str:

@@ -1,0 +1,32 @@
+"""How good is a trained network? Accuracy per class and the confusion matrix of its checkpoint."""
+
+import argparse
+import json
+from pathlib import Path
+
+from convscape.cli import run_command, say
+
+
+def main() -> None:
+    """Read the command line, print the answer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
+    )
+    arguments = parser.parse_args()
+
+    def command() -> None:
+        from convscape.trained import evaluate, load_run
+
+        run = load_run(arguments.run, arguments.allow_packages)
+        evaluation = evaluate(run, arguments.split)
+        say(json.dumps(evaluation.as_dict(), indent=1) if arguments.json else str(evaluation))
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What is on these pictures? The class and its probability, from a trained network."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from convscape.cli import run_command, say
+
+
+def main() -> None:
+    """Read the command line, print the answers; exit code 2 if a picture cannot be read."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("images", type=Path, nargs="+", help="picture files, or folders of them")
+    parser.add_argument("--top", type=int, default=3, help="classes to show for each (default 3)")
+    parser.add_argument("--invert", action="store_true", help="swap dark and light first")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
+    )
+    arguments = parser.parse_args()
+
+    def command() -> int:
+        from convscape.trained import answers, find_picture_files, load_run
+
+        paths = find_picture_files(arguments.images)
+        run = load_run(arguments.run, arguments.allow_packages)
+        document, table, errors = answers(run, paths, arguments.top, arguments.invert)
+        say(json.dumps(document, indent=1) if arguments.json else table)
+        for error in errors:
+            say(f"error: {error}", file=sys.stderr)
+        return 2 if errors else 0
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""Trained runs put to use: load one, measure it on a split, ask it about pictures."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convscape import machine, models, pictures
+from convscape.cache import DataError, ImageSet
+from convscape.config import Config, OwnModelConfig, check
+from convscape.data import ImageDataModule
+from convscape.errors import ConfigError
+from convscape.geometry import format_table
+from convscape.runs import RunFolder
+from convscape.train import build_model, data_module, normalization
+
+Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
+MOST_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
+
+
+@dataclass
+class TrainedRun:
+    """A run's config, and its network with the weights of the chosen checkpoint, in eval mode."""
+
+    path: Path
+    config: Config
+    model: nn.Module
+
+    @cached_property
+    def image_set(self) -> ImageSet:
+        """The data set that it was trained on."""
+        return self.config.load_images()
+
+    @cached_property
+    def data(self) -> ImageDataModule:
+        """Its splits."""
+        return data_module(self.config, self.image_set, macs=None)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the logits."""
+        known = getattr(self.model, "classes", None)
+        return list(known or self.image_set.classes)
+
+    @property
+    def brightness(self) -> float:
+        """Mean of the training images' pixels, 0..1."""
+        if isinstance(self.model, models.ImageClassifier):
+            return float((-self.model.shift / self.model.scale).mean() / 255)
+        return float(np.mean(normalization(self.config, self.image_set)[0]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) on the CPU, of uint8 images (N, C, H, W), in one batch."""
+        images = images.to(self.device)
+        if not isinstance(self.model, models.ImageClassifier):
+            mean, std = (
+                torch.tensor(values, device=self.device).view(-1, 1, 1)
+                for values in normalization(self.config, self.image_set)
+            )
+            images = (images / 255 - mean) / std
+        with self._precision():
+            return self.model(images).float().cpu()
+
+    def _precision(self) -> torch.autocast:
+        """As it was trained: `auto` is bf16 where the hardware computes in it."""
+        asked = self.config.trainer.precision
+        use_bf16 = asked == "bf16" or (
+            asked == "auto" and machine.has_native_bf16(self.config.trainer.device)
+        )
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=use_bf16)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> float:
+        """Mean loss of logits (N, K) for labels (N,), as in training."""
+        if isinstance(self.model, models.ImageClassifier):
+            return float(self.model.loss(logits, labels))
+        return float(F.cross_entropy(logits, labels))
+
+
+def load_run(path: str | Path, allow_packages: Sequence[str] = ()) -> TrainedRun:
+    """The run in the folder `path`, ready to use.
+
+    Nothing in the folder can run code: the checkpoint holds plain values, and a class of one's own
+    is built only from a package in `allow_packages`.
+
+    Raises:
+        ConfigError: if it is no run, or has no checkpoint that can be read.
+    """
+    folder = RunFolder(Path(path))
+    config = check(folder.read_config() | {"allow_packages": list(allow_packages)})
+    if not folder.best_checkpoint.is_file():
+        result = folder.read_result()
+        status = f"; its status is {result.status}" if result is not None else ""
+        raise ConfigError(f"{path} has no checkpoints/best.ckpt{status}")
+    try:
+        checkpoint = torch.load(folder.best_checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{folder.best_checkpoint} cannot be read: {reason}") from None
+    if isinstance(config.model, OwnModelConfig):
+        image_set = config.load_images()
+        model: nn.Module = build_model(config, image_set, data_module(config, image_set, None))
+    else:
+        kind = models.CNN if config.model.target.endswith("CNN") else models.MLP
+        model = kind(**checkpoint["hyper_parameters"])
+    model.load_state_dict(checkpoint["state_dict"])
+    if torch.cuda.is_available() and config.trainer.device != "cpu":
+        model.to("cuda")
+    return TrainedRun(folder.path, config, model.eval())
+
+
+# --- evaluation -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a split; `confusion[t, p]` counts images of class t that were taken for p."""
+
+    split: str
+    data: str
+    classes: list[str]
+    loss: float
+    confusion: np.ndarray
+
+    @property
+    def num_images(self) -> int:
+        """All images of the split."""
+        return int(self.confusion.sum())
+
+    @property
+    def acc(self) -> float:
+        """Fraction of right answers."""
+        return float(np.trace(self.confusion) / self.num_images)
+
+    @property
+    def class_acc(self) -> list[float | None]:
+        """Fraction of right answers for each class; None for one without images."""
+        counts = self.confusion.sum(1)
+        hits = np.diag(self.confusion)
+        return [h / n if n else None for h, n in zip(hits.tolist(), counts.tolist(), strict=True)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "data": self.data,
+            "split": self.split,
+            "num_images": self.num_images,
+            f"{self.split}/loss": self.loss,
+            f"{self.split}/acc": self.acc,
+            f"{self.split}/acc_interval_95": list(wilson_interval(self.acc, self.num_images)),
+            "classes": self.classes,
+            "class_acc": self.class_acc,
+            "confusion": self.confusion.tolist(),
+        }
+
+    def __str__(self) -> str:
+        low, high = wilson_interval(self.acc, self.num_images)
+        lines = [
+            f"{self.split} split of {self.data}: {self.num_images:,} images",
+            f"accuracy {100 * self.acc:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
+            f"loss {self.loss:.4f}",
+            "",
+            format_table([("class", "images", "right", "taken for"), *self._class_rows()], (1, 2)),
+        ]
+        if len(self.classes) <= MOST_CLASSES_IN_MATRIX:
+            rows = [
+                (name, *(str(count) if count else "." for count in row))
+                for name, row in zip(self.classes, self.confusion.tolist(), strict=True)
+            ]
+            columns = range(1, len(self.classes) + 1)
+            lines += ["", "confusion matrix (a row per true class, a column per answer)"]
+            lines += [format_table([("", *self.classes), *rows], tuple(columns))]
+        return "\n".join(lines)
+
+    def _class_rows(self) -> Iterator[tuple[str, ...]]:
+        for label, (name, acc) in enumerate(zip(self.classes, self.class_acc, strict=True)):
+            row = self.confusion[label]
+            mistakes = [p for p in np.argsort(-row, kind="stable") if p != label and row[p]]
+            taken_for = ", ".join(f"{self.classes[p]} ({row[p]})" for p in mistakes[:3])
+            right = "-" if acc is None else f"{100 * acc:.1f} %"
+            yield name, f"{row.sum():,}", right, taken_for
+
+
+def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
+    """Metrics of `run` on "train", "val" or "test".
+
+    Raises:
+        ConfigError: if the split has no images.
+    """
+    images, labels = run.data.tensors(split)
+    if not len(images):
+        raise ConfigError(f"--split {split}: the run has no such images (data.val_size=0)")
+    size = run.config.data.eval_batch_size
+    logits = torch.cat([run.logits(batch) for batch in images.split(size)])
+    num_classes = logits.shape[1]
+    pairs = labels.long() * num_classes + logits.argmax(1)
+    confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    return Evaluation(
+        split, run.config.data.name, run.classes, run.loss(logits, labels), confusion.numpy()
+    )
+
+
+def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
+    """95 % interval of a fraction of `count` images (Wilson 1927, doi 10.2307/2276774)."""
+    spread = Z_95**2 / count
+    centre = (fraction + spread / 2) / (1 + spread)
+    half = Z_95 * (fraction * (1 - fraction) / count + spread / (4 * count)) ** 0.5 / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+# --- prediction -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one picture.
+
+    - `fitted`: what was done to the picture first.
+    - `looks_inverted`: whether its negative would be closer to the training images' brightness.
+    """
+
+    path: Path
+    fitted: str
+    looks_inverted: bool
+    probabilities: dict[str, float]  # by class, the most probable first
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return next(iter(self.probabilities))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "path": str(self.path),
+            "class": self.label,
+            "probability": self.probabilities[self.label],
+            "probabilities": self.probabilities,
+            "fitted": self.fitted,
+        }
+
+
+def find_picture_files(paths: Sequence[Path]) -> list[Path]:
+    """Picture files: those named, and all those in the folders named, at any depth.
+
+    Raises:
+        ConfigError: if a path is missing or a folder holds no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in pictures.SUFFIXES]
+            if not inside:
+                raise ConfigError(f"{path} holds no pictures ({', '.join(pictures.SUFFIXES)})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ConfigError(f"there is no picture or folder {path}")
+    return found
+
+
+def predict(
+    run: TrainedRun, paths: Sequence[Path], invert: bool = False
+) -> Iterator[Prediction | DataError]:
+    """For each picture its prediction, or why it cannot be read; `invert` swaps dark and light."""
+    shape = run.config.image_shape[0]
+    usual = run.brightness
+    for path in paths:
+        try:
+            pixels = pictures.read_picture(path, shape)
+        except DataError as error:
+            yield error
+            continue
+        if invert:
+            pixels = 255 - pixels
+        chances = run.logits(torch.from_numpy(pixels.copy())[None]).softmax(1)[0]
+        order = chances.argsort(descending=True).tolist()
+        named = {run.classes[label]: float(chances[label]) for label in order}
+        fitted = pictures.describe_fit(path, shape) + (", dark and light swapped" * invert)
+        brightness = pixels.mean() / 255
+        negative_is_closer = abs(1 - brightness - usual) + 0.2 < abs(brightness - usual)
+        yield Prediction(path, fitted, negative_is_closer, named)
+
+
+def answers(
+    run: TrainedRun, paths: Sequence[Path], top: int, invert: bool
+) -> tuple[list[dict[str, Any]], str, list[DataError]]:
+    """Predictions as JSON values and as a table, and the pictures that cannot be read."""
+    predictions: list[Prediction] = []
+    errors: list[DataError] = []
+    for answer in predict(run, paths, invert):
+        if isinstance(answer, Prediction):
+            predictions.append(answer)
+        else:
+            errors.append(answer)
+    rows = [("picture", "class", "probability", "or", "fitted")]
+    for one in predictions:
+        chances = list(one.probabilities.items())[:top]
+        others = ", ".join(f"{name} {100 * chance:.1f} %" for name, chance in chances[1:])
+        rows.append((str(one.path), one.label, f"{100 * chances[0][1]:.1f} %", others, one.fitted))
+    table = format_table(rows, right_aligned=(2,)) if predictions else ""
+    if num_inverted := sum(one.looks_inverted for one in predictions):
+        table += (
+            f"\n{num_inverted} of {len(predictions)} pictures look like negatives beside the "
+            "training images; --invert swaps dark and light"
+        )
+    return [one.as_dict() for one in predictions], table, errors
