@@ -456,7 +456,7 @@ def check(composed: dict[str, Any]) -> Config:
     try:
         config = Config.model_validate(composed)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(e, composed) for e in error.errors())) from None
+        raise ConfigError("\n".join(_sentences(error, composed))) from None
     if config.trainer.max_epochs is None and config.trainer.max_steps is None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both null; set one of them")
     if isinstance(config.model, OwnModelConfig):
@@ -498,6 +498,18 @@ def hint(word: Any, choices: Iterable[str]) -> str:
     """`; did you mean 'same'?`, or nothing where nothing is close."""
     matches = get_close_matches(str(word), list(choices), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _sentences(error: ValidationError, composed: dict[str, Any]) -> list[str]:
+    """One for each mistake: what the branches of a union allow is said together."""
+    allowed: dict[str, list[str]] = {}
+    for each in error.errors():
+        head, _, tail = _sentence(each, composed).partition(": allowed: ")
+        allowed.setdefault(head, []).append(tail)
+    return [
+        ": allowed: ".join([head, ", ".join(tails)] if tails[0] else [head])
+        for head, tails in allowed.items()
+    ]
 
 
 def _sentence(error: Any, composed: dict[str, Any]) -> str:

@@ -1,0 +1,89 @@
+import os
+import runpy
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
+
+ROOT = Path(__file__).parents[1]
+
+# a network and a share of the digits that train in about a second
+TINY = (
+    "model.channels=[4]",
+    "data.train_size=300",
+    "data.val_size=100",
+    "trainer.max_epochs=2",
+    "trainer.threads=1",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_data_cache(tmp_path_factory):
+    """The digits are prepared once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVSCAPE_CACHE", str(tmp_path_factory.mktemp("data-cache")))
+        patch.delenv("CONVSCAPE_DATA", raising=False)
+        yield
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run a script as a user does, in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *arguments):
+        path = ROOT / "scripts" / f"{script}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(path), run_name="__main__")
+        return Answer(stop.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a script in a process of its own, in an empty folder; it does not outlive the test."""
+    started = []
+
+    def run(script, *arguments, **environment):
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "scripts" / f"{script}.py", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def real_data():
+    """The folder of the real data sets, for slow tests."""
+    folder = Path(os.environ.get("CONVSCAPE_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("needs the real data sets: set CONVSCAPE_DATA to their folder")
+    return folder
