@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -244,9 +243,7 @@ class Progress(pl.callbacks.Callback):
     def report(self, row: dict[str, float]) -> None:
         """Show an epoch's metrics."""
         if self._bar is not None:
-            words = [f"loss {row['train/loss']:.4f}"]
-            if CHOSEN_BY in row:
-                words.append(f"val acc {100 * row[CHOSEN_BY]:.2f} %")
+            words = in_words(row, ("train/loss", CHOSEN_BY))
             self._bar.update(self._task, metrics="  ".join(words), refresh=True)
         elif self.style == "lines":
             say(epoch_line(row, self.max_epochs), file=sys.stderr)
@@ -260,12 +257,15 @@ class Progress(pl.callbacks.Callback):
 
 def epoch_line(row: dict[str, float], max_epochs: int) -> str:
     """An epoch in one line."""
-    width = int(math.log10(max_epochs)) + 1
-    words = [
-        f"epoch {int(row['epoch']):>{width}}/{max_epochs}",
-        f"loss {row['train/loss']:.4f}  acc {100 * row['train/acc']:5.2f} %",
+    epoch = f"epoch {int(row['epoch']):>{len(str(max_epochs))}}/{max_epochs}"
+    metrics = in_words(row, ("train/loss", "train/acc", "val/loss", "val/acc"))
+    return "  ".join([epoch, *metrics, f"{row['train_seconds']:.1f} s"])
+
+
+def in_words(row: dict[str, float], metrics: Sequence[str]) -> list[str]:
+    """Losses and accuracies (in percent), as far as the row has them."""
+    return [
+        f"{metric} {100 * row[metric]:5.2f} %" if "acc" in metric else f"{metric} {row[metric]:.4f}"
+        for metric in metrics
+        if metric in row
     ]
-    if CHOSEN_BY in row:
-        words.append(f"val loss {row['val/loss']:.4f}  val acc {100 * row[CHOSEN_BY]:5.2f} %")
-    words.append(f"{row['train_seconds']:.1f} s")
-    return "  ".join(words)

@@ -90,7 +90,6 @@ def _fit_and_test(
     start: float,
 ) -> None:
     _set_process_state(config)
-    own = isinstance(config.model, OwnModelConfig)
     data = data_module(config, image_set, result.macs)
     model = build_model(config, image_set, data)
     if result.num_parameters is None:
@@ -119,7 +118,7 @@ def _fit_and_test(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=None if len(data.indices["val"]) else 0,
-        log_every_n_steps=1 if own else 10**9,
+        log_every_n_steps=1,
         deterministic=config.trainer.deterministic,
     )
     result.environment["precision"] = str(trainer.precision)
@@ -362,6 +361,7 @@ def _log_to(path: Path) -> Iterator[None]:
     ]
     before = [(source.level, source.propagate, list(source.handlers)) for source in sources]
     for source in sources:
+        source.disabled = False  # Hydra disables all that there are when it starts a job
         source.setLevel(logging.INFO)
         source.propagate = False
         source.handlers = [handler]

@@ -1,0 +1,168 @@
+import json
+import multiprocessing
+import os
+import stat
+
+import pytest
+import yaml
+
+from convscape.errors import ConfigError
+from convscape.runs import (
+    Result,
+    RunFolder,
+    RunIsBusy,
+    fingerprint,
+    new_run_path,
+    run_name,
+    write_whole,
+)
+from tests.test_config import checked
+
+
+def digest(*overrides):
+    return fingerprint(checked(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("model.kernel_size=3", "model.kernel_size=3x3"),
+        ("model.kernel_size=3", "model.kernel_size=[3,3]"),
+        ("model.padding=1", "model.padding=1x1"),
+        ("model.pool_stride=2", "model.pool_stride=null"),
+        ("model.dropout=0", "model.dropout=[0.0,0]"),
+        ("optimizer.lr=1", "optimizer.lr=1.0"),
+        ("data.root=data", "data.root=/elsewhere"),
+        ("trainer.device=cpu", "trainer.device=auto"),
+        ("trainer.threads=1", "trainer.threads=2"),
+        ("trainer.progress=off", "trainer.progress=bar"),
+        ("output_dir=outputs", "output_dir=/elsewhere"),
+    ],
+)
+def test_what_is_equal_in_meaning_has_one_fingerprint(one, other):
+    assert digest(one) == digest(other)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "model=mlp",
+        "model.kernel_size=5",
+        "model.padding=same",
+        "model.dropout=0.5",
+        "model.init=default",
+        "model.loss=mse",
+        "optimizer=sgd",
+        "optimizer.lr=0.1",
+        "scheduler=cosine",
+        "data=mnist",
+        "data.batch_size=64",
+        "data.split_seed=1",
+        "data.augment.shift=2",
+        "trainer.max_epochs=3",
+        "trainer.gradient_clip_norm=1",
+    ],
+)
+def test_what_matters_to_the_result_changes_the_fingerprint(override):
+    assert digest(override) != digest()
+
+
+def test_a_name_says_the_network_and_the_choices_that_matter():
+    overrides = ["model.kernel_size=5", "optimizer.lr=0.01", "seed=3", "trainer.threads=1"]
+    config = checked(*overrides)
+    assert run_name(config, overrides) == f"cnn_k5_s1_valid_lr0.01_seed3-{fingerprint(config)}"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["model.channels=[8,16]", "model.kernel_size=[3,3x5]", "model.dense=[" + "100," * 60 + "1]"],
+)
+def test_a_name_is_a_short_file_name_that_hydra_and_tensorboard_take(override):
+    name = run_name(checked(override), [override])
+    assert len(name) <= 100
+    assert not set(name) & set("=,[] /'\"")
+
+
+def test_two_runs_of_one_second_get_two_folders(tmp_path):
+    assert len({new_run_path(tmp_path, "run") for _ in range(5)}) == 5
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, "before")
+    with pytest.raises(TypeError):
+        write_whole(path, 3)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["file"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    folder = RunFolder(tmp_path)
+    result = Result("cnn", "12345678", status="ok", metrics={"val/acc": 0.5})
+    folder.write(result)
+    assert folder.read_result() == result
+    assert {"host", "process"}.isdisjoint(json.loads(folder.result_file.read_text()))
+
+
+def test_a_running_run_says_where(tmp_path):
+    RunFolder(tmp_path).write(Result("cnn", "12345678"))
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert (document["status"], document["process"]) == ("running", os.getpid())
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"run": 3}', "[]", "\x00"])
+def test_a_damaged_result_is_none(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    assert RunFolder(tmp_path).read_result() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "is not a run folder"), ("a: [", "is damaged"), ("", "holds no keys")],
+)
+def test_what_is_not_a_run_is_refused(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        RunFolder(tmp_path).read_config()
+
+
+def test_a_config_is_kept_as_plain_values(tmp_path):
+    config = checked().model_dump(by_alias=True)
+    RunFolder(tmp_path / "run").create(config)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == config
+
+
+def hold(path, ready, done):
+    with RunFolder(path).held():
+        ready.set()
+        done.wait(60)
+
+
+def test_a_run_belongs_to_one_living_process(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, ready, done))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(RunIsBusy, match="another process"), RunFolder(tmp_path).held():
+            pass
+    finally:
+        other.kill()  # a dead process holds nothing
+        other.join()
+    with RunFolder(tmp_path).held():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match="cannot write the folder"),
+        RunFolder(tmp_path / "file" / "run").held(),
+    ):
+        pass
