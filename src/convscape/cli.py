@@ -96,7 +96,7 @@ def train_task(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from convscape.config import check
-    from convscape.runs import RunFolder, new_run_path, run_name
+    from convscape.runs import RunFolder, fingerprint, new_run_path, run_name
 
     overrides = list(HydraConfig.get().overrides.task)
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -116,7 +116,8 @@ def train_task(cfg: DictConfig) -> None:
     plan = config.plan()
     say(*([str(plan), *plan.remarks] if plan is not None else []))
     if composed["resume"] is None:
-        path = new_run_path(Path(config.output_dir), run_name(config, overrides))
+        name = run_name(config, overrides, fingerprint(config))
+        path = new_run_path(Path(config.output_dir), name)
     with RunFolder(path).held():
         from convscape.train import train  # torch and lightning, once the input is right
 

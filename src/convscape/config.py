@@ -430,7 +430,7 @@ class Config(Section):
             test_fraction=data.test_fraction,
         )
 
-    @property
+    @cached_property
     def layers(self) -> list[NamedLayer] | None:
         """The network as a list of layers; None for a model of the user's own."""
         if isinstance(self.model, OwnModelConfig):

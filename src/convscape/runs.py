@@ -251,11 +251,11 @@ _IN_TITLE = {
 }
 
 
-def run_name(config: Config, overrides: list[str]) -> str:
+def run_name(config: Config, overrides: list[str], digest: str) -> str:
     """A readable name, such as cnn_k5_s2_same_lr0.01-3f9a1c2b.
 
-    It says the network, the user's other choices as far as they matter to the result, and the
-    fingerprint.
+    It says the network, the user's other choices as far as they matter to the result, and
+    `digest`, the fingerprint.
     """
     words = [config.model.title]
     for override in overrides:
@@ -267,7 +267,7 @@ def run_name(config: Config, overrides: list[str]) -> str:
         last = key.rpartition(".")[2]
         words.append((_SHORT.get(last, last) if leaf or last == "seed" else "") + value)
     title = re.sub(r"[^A-Za-z0-9_.]+", "-", "_".join(words)).strip("-.")
-    return f"{title[:80].rstrip('-._')}-{fingerprint(config)}"
+    return f"{title[:80].rstrip('-._')}-{digest}"
 
 
 def new_run_path(output_dir: Path, name: str) -> Path:

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import itertools
 import os
+import pickle
 import re
 import shutil
 import time
@@ -151,7 +152,7 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
             plan.duplicates += 1
             continue
         seen.add(digest)
-        name = run_name(config, list(overrides))
+        name = run_name(config, list(overrides), digest)
         plan.runs.append(_planned(config, overrides, name, digest))
         plan.data_configs.setdefault(config.data.model_dump_json(), config)
         if plan.runs[-1].reason is not None:
@@ -239,7 +240,7 @@ class _Base:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        self._config: Any = OmegaConf.to_container(cfg, resolve=True)
+        self._config = pickle.dumps(OmegaConf.to_container(cfg, resolve=True))  # quick to copy
         self._references: list[tuple[list[str], list[str]]] = []
         self.is_simple = True
         for path, text in _interpolations(OmegaConf.to_container(cfg, resolve=False)):
@@ -250,7 +251,7 @@ class _Base:
 
     def with_values(self, values: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
         """A copy of the config with `values` set at their paths."""
-        config = copy.deepcopy(self._config)
+        config: dict[str, Any] = pickle.loads(self._config)
         own = []
         for path, value in values:
             _parent(config, path)[path[-1]] = copy.deepcopy(value)
@@ -320,7 +321,7 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
     folder = Path(config.output_dir) / "sweeps" / config.name
     overrides = [o for o in overrides if _key(o) not in (*_STEERING, "name", "sweep")]
     digest = fingerprint(config)
-    path = next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides))
+    path = next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides, digest))
     run = RunFolder(path)
     try:
         with run.held():
@@ -380,9 +381,10 @@ def _recorded(
     folder: RunFolder, config: Config, overrides: list[str], status: Status, error: ConfigError
 ) -> Result:
     """Write the result of a run that never began."""
+    digest = fingerprint(config)
     result = Result(
-        run_name(config, overrides),
-        fingerprint(config),
+        run_name(config, overrides, digest),
+        digest,
         config=config.model_dump(by_alias=True),
         overrides=overrides,
         seed=config.seed,

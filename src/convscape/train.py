@@ -47,9 +47,10 @@ def train(config: Config, path: Path, overrides: list[str]) -> Result:
     """
     folder = RunFolder(path)
     start = time.perf_counter()
+    digest = fingerprint(config)
     result = Result(
-        run=run_name(config, overrides),
-        fingerprint=fingerprint(config),
+        run=run_name(config, overrides, digest),
+        fingerprint=digest,
         config=config.model_dump(by_alias=True),
         overrides=overrides,
         seed=config.seed,

@@ -1,0 +1,64 @@
+"""scripts/plan.py: what would train, without training."""
+
+import pytest
+
+
+def test_one_network_is_shown_layer_by_layer(command):
+    answer = command("plan", "model.channels=[8]", "model.dense=[20]")
+    assert answer.code == 0
+    assert "block1.conv" in answer.out
+    assert "8x13x13" in answer.out
+    assert answer.out.splitlines()[-1].split() == ["total", "27,350", "75,912"]
+
+
+def test_a_sweep_has_a_row_per_configuration_with_the_reasons(command):
+    answer = command("plan", "sweep=geometry")
+    assert "36 runs, 30 possible" in answer.out
+    rows = [line for line in answer.out.splitlines() if line[:2] in ("3 ", "5 ", "7 ")]
+    assert len(rows) == 12
+    assert rows[0].split() == [
+        *("3", "1", "valid", "3", "32x13x13", ">", "64x5x5"),
+        *("34,826", "2,440,960", "10", "yes"),
+    ]
+    assert "[2] block 2: a 7x7 kernel at stride 2 does not fit its 5x5 input" in answer.out
+
+
+def test_what_is_equal_in_meaning_is_counted_once(command):
+    answer = command("plan", "model.kernel_size=3,3x3,[3,3],5", "seed=0,1")
+    assert "4 runs, 4 possible" in answer.out
+    assert "4 more are equal in meaning" in answer.out
+
+
+def test_mlps_and_cnns_are_planned_together(command):
+    answer = command("plan", "-m", "model=cnn,mlp", "optimizer.lr=0.1,0.01")
+    assert "4 runs, 4 possible" in answer.out
+    assert "669,706" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model.kernel_size=30"], "block 1: a 30x30 kernel does not fit"),
+        (["model.kernel_size=3,0"], "model.kernel_size=0: 0 is too small"),
+        (["model=cnn,mlp", "model.kernel_size=3,5"], "model.kernel_size: there is no such key"),
+        (["sweep=geometri"], "did you mean 'geometry'?"),
+        (["model.stride=1,2", "trainer.devices=2"], "trainer.devices must be 1 in a sweep"),
+        (["optimizer.lr=interval(0,1)"], "scripts/search.py"),
+        (["seed=range(0)"], "the sweep is empty"),
+    ],
+)
+def test_a_mistake_is_one_sentence(command, arguments, words):
+    answer = command("plan", *arguments)
+    assert (answer.code, words in answer.err) == (2, True), answer.out + answer.err
+
+
+def test_ten_thousand_runs_are_planned_in_seconds(start):
+    process = start("plan", "model.kernel_size=3,5", "model.stride=1,2", "seed=range(2500)")
+    out, err = process.communicate(timeout=60)
+    assert "10000 runs, 7500 possible" in out, err
+
+
+def test_planning_needs_no_torch(start):
+    out, imports = start("plan", "model=mlp", PYTHONPROFILEIMPORTTIME="1").communicate()
+    assert "669,706" in out
+    assert " torch" not in imports

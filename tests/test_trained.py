@@ -1,0 +1,137 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from convscape.errors import ConfigError
+from convscape.runs import RunFolder
+from convscape.train import train
+from convscape.trained import evaluate, load_run, wilson_interval
+from tests.conftest import TINY
+from tests.test_config import checked
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    assert train(checked(*TINY), path, list(TINY)).status == "ok"
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(run_path):
+    return load_run(run_path)
+
+
+@pytest.fixture
+def digits(run, tmp_path):
+    """Five test images as colour picture files."""
+    images, _ = run.data.tensors("test")
+    folder = tmp_path / "digits"
+    (folder / "inner").mkdir(parents=True)
+    for index in range(5):
+        picture = Image.fromarray(images[index, 0].numpy()).convert("RGB")
+        picture.save(folder / ("inner" if index else ".") / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_evaluation_is_what_scikit_learn_counts(run, split):
+    images, labels = run.data.tensors(split)
+    with torch.inference_mode():
+        logits = run.model(images)
+    evaluation = evaluate(run, split)
+    expected = confusion_matrix(labels, logits.argmax(1), labels=range(10))
+    assert np.array_equal(evaluation.confusion, expected)
+    assert evaluation.acc == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert evaluation.class_acc == pytest.approx(list(expected.diagonal() / expected.sum(1)))
+
+
+def test_evaluation_is_what_the_run_recorded(run):
+    recorded = RunFolder(run.path).read_result().metrics
+    for split in ("val", "test"):
+        found = evaluate(run, split).as_dict()
+        assert found[f"{split}/acc"] == recorded[f"{split}/acc"]
+        assert found[f"{split}/loss"] == pytest.approx(recorded[f"{split}/loss"], rel=1e-6)
+
+
+def test_the_interval_is_wilsons():
+    """Example of Newcombe 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8."""
+    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(1.0, 10)[1] == pytest.approx(1.0)
+
+
+def test_evaluate_prints_tables_or_json(command, run_path):
+    answer = command("evaluate", run_path, "--split", "val")
+    assert answer.code == 0, answer.err
+    assert "val split of digits: 100 images" in answer.out
+    assert "confusion matrix" in answer.out
+    document = json.loads(command("evaluate", run_path, "--json").out)
+    assert document["num_images"] == 359 == np.sum(document["confusion"])
+
+
+def test_predictions_are_those_of_the_network_on_the_same_pixels(command, run, digits):
+    answer = command("predict", run.path, digits, "--json")
+    assert answer.code == 0, answer.err
+    document = json.loads(answer.out)
+    images, _ = run.data.tensors("test")
+    expected = run.logits(images[:5]).softmax(1)
+    assert [entry["path"].rpartition("/")[2] for entry in document] == [
+        f"{index}.png" for index in range(5)
+    ]
+    for entry, row in zip(document, expected, strict=True):
+        assert entry["class"] == run.classes[row.argmax()]
+        for name, chance in zip(run.classes, row.tolist(), strict=True):
+            assert entry["probabilities"][name] == pytest.approx(chance, abs=1e-5)
+        assert sum(entry["probabilities"].values()) == pytest.approx(1)
+        assert entry["fitted"] == "28x28 RGB, made grey"
+
+
+def test_predict_says_how_a_picture_was_fitted_and_names_what_it_cannot_read(
+    command, run_path, tmp_path
+):
+    photo = Image.new("RGB", (90, 60), "white")
+    exif = photo.getexif()
+    exif[0x0112] = 6  # lies on its side
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG not really")
+    answer = command("predict", run_path, tmp_path / "photo.jpg", tmp_path / "broken.png")
+    assert answer.code == 2
+    assert "60x90 RGB, turned upright, cut to 60x60, resized to 28x28, made grey" in answer.out
+    assert "1 of 1 pictures look like negatives" in answer.out
+    assert "broken.png" in answer.err
+
+
+def test_inverting_swaps_dark_and_light(command, run, digits, tmp_path):
+    with Image.open(digits / "0.png") as image:
+        Image.fromarray(255 - np.asarray(image)).save(tmp_path / "negative.png")
+    plain = json.loads(command("predict", run.path, digits / "0.png", "--json").out)
+    arguments = (run.path, tmp_path / "negative.png", "--json", "--invert")
+    inverted = json.loads(command("predict", *arguments).out)
+    assert plain[0]["probabilities"] == pytest.approx(inverted[0]["probabilities"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("evaluate", ["nowhere"], "is not a run folder"),
+        ("predict", ["nowhere", "."], "holds no pictures"),
+        ("predict", ["nowhere", "missing.png"], "there is no picture or folder missing.png"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(command, script, arguments, words):
+    answer = command(script, *arguments)
+    assert (answer.code, words in answer.err) == (2, True), answer.err
+
+
+def test_a_checkpoint_that_is_damaged_or_missing_is_one_sentence(run_path, tmp_path):
+    config = RunFolder(run_path).read_config()
+    RunFolder(tmp_path).create(config)
+    with pytest.raises(ConfigError, match=r"has no checkpoints/best\.ckpt"):
+        load_run(tmp_path)
+    RunFolder(tmp_path).best_checkpoint.write_bytes(b"garbage")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_run(tmp_path)
