@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -443,8 +443,10 @@ class Config(Section):
         Raises:
             InfeasibleGeometry: if the network cannot exist.
         """
-        layers = self.layers
-        return None if layers is None else geometry.plan_layers(layers, self.image_shape[0])
+        return None if self.layers is None else _plan(tuple(self.layers), self.image_shape[0])
+
+
+_plan = lru_cache(geometry.plan_layers)  # runs that differ in the seed share it
 
 
 def check(composed: dict[str, Any]) -> Config:

@@ -220,13 +220,13 @@ def fingerprint(config: Config) -> str:
         matter["data"]["content"] = folder_digest(config.data.root)
     model = config.model
     if isinstance(model, OwnModelConfig):
-        matter["model"] = model.model_dump()
+        matter["model"] = _plain(model.model_dump())
     else:
         layers = config.layers
         assert layers is not None
-        matter["model"] = [f"{named.layer}" for named in layers]
-        matter["model"] += [model.init, model.loss, _plain(model.label_smoothing)]
-    return hashlib.sha256(json.dumps(_plain(matter), sort_keys=True).encode()).hexdigest()[:8]
+        matter["model"] = [str(named.layer) for named in layers]
+        matter["model"] += [model.init, model.loss, model.label_smoothing]
+    return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _plain(value: Any) -> Any:
