@@ -20,6 +20,8 @@ from convscape.cli import say
 from convscape.quick_lightning import pl
 from convscape.runs import CHOSEN_BY, RunFolder, write_whole
 
+SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
+
 
 class Interrupted(Exception):
     """The run was asked to stop by a signal."""
@@ -142,6 +144,8 @@ class StopOnSignal(pl.callbacks.Callback):
 
     Used as a context around the whole run. Within an epoch it waits for the end of the current
     `training_step` call, a fraction of a second; during validation for the end of the epoch.
+    SIGUSR1 and SIGUSR2 are a scheduler's, where its launcher listens for them: they stop the run
+    in the same way and are then handed on, so that the launcher can put the job back in the queue.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -152,13 +156,16 @@ class StopOnSignal(pl.callbacks.Callback):
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            listening = [s for s in SCHEDULERS if callable(signal.getsignal(s))]
+            for signum in (signal.SIGINT, signal.SIGTERM, *listening):
                 self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        if self.received in SCHEDULERS:
+            signal.raise_signal(self.received)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None:

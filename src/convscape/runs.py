@@ -52,6 +52,7 @@ class Result:
     - `best_epoch`: of the chosen checkpoint, counted from 1; `epochs`: finished.
     - `seconds`: of setup, fit (validation and checkpoints included) and test.
     - `samples_per_second`: training images per second of training, without validation.
+    - `attempts`: how often it was begun since it last got further.
     """
 
     run: str
@@ -73,6 +74,7 @@ class Result:
     peak_memory_bytes: int | None = None
     checkpoint: str | None = None
     data_checksum: str | None = None
+    attempts: int = 1
     environment: dict[str, Any] = field(default_factory=dict)
 
     def fail(self, status: Status, error: BaseException) -> None:

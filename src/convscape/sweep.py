@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from convscape.cli import say
-from convscape.config import Config, check
+from convscape.config import Config, OwnModelConfig, check
 from convscape.errors import ConfigError
 from convscape.geometry import InfeasibleGeometry, Plan, format_size, format_table
 from convscape.hydra_errors import explain
@@ -78,6 +79,7 @@ class SweepPlan:
     runs: list[PlannedRun]
     keys: list[str]
     data_configs: dict[str, Config] = field(default_factory=dict)
+    own_models: dict[str, OwnModelConfig] = field(default_factory=dict)
     infeasible_configs: dict[str, Config] = field(default_factory=dict)
     duplicates: int = 0
 
@@ -155,6 +157,8 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
         name = run_name(config, list(overrides), digest)
         plan.runs.append(_planned(config, overrides, name, digest))
         plan.data_configs.setdefault(config.data.model_dump_json(), config)
+        if isinstance(config.model, OwnModelConfig):
+            plan.own_models[config.model.target] = config.model
         if plan.runs[-1].reason is not None:
             plan.infeasible_configs[digest] = config
     if not plan.runs:
@@ -294,25 +298,40 @@ def run_sweep(
     Raises:
         ConfigError: before anything trains, if the input is wrong.
     """
+    if cfg.resume is not None:
+        raise ConfigError("resume is for single runs; the same command again finishes a sweep")
     plan = plan_sweep(arguments, params, compose)
     name = cfg.name or f"sweep-{_digest(arguments)}"
     folder = Path(cfg.output_dir) / "sweeps" / name
     _claim(folder, name, params, arguments, cfg.extend)
     (folder / _STOP).unlink(missing_ok=True)
-    states = _record_infeasible(plan, folder)
+    states = _settled(folder) | _record_infeasible(plan, folder)
     todo = [run for run in plan.feasible if _is_missing(states.get(run.fingerprint), cfg.retry)]
+    todo.sort(key=lambda run: run.fingerprint in states)  # what ended badly before comes last
     say(*overview(plan, folder, num_todo=len(todo)))
+    is_interrupted = False
     if todo:
         for config in plan.data_configs.values():
             config.load_images()  # once for all runs, and a mistake shows before any
+        for model in plan.own_models.values():
+            from convscape.train import own_class
+
+            own_class(model, list(cfg.allow_packages))
         os.environ[_PROGRESS] = f"{len(todo)} {time.time()}"
-        extra = [f"name={name}", *_threads_per_job(cfg)]
-        with suppress(KeyboardInterrupt, SystemExit):  # the runs' own results say what happened
+        extra = [f"name={name}", *_for_all_runs(cfg)]
+        try:
             launch([[*run.overrides, *extra] for run in todo], 0)
-        states = find_results(folder)
+        except (KeyboardInterrupt, SystemExit):
+            is_interrupted = True
+        except Exception as error:  # noqa: BLE001  a worker was killed, or there is no scheduler
+            problem = f"{_launcher(cfg)}: {type(error).__name__}: {_first_line(error)}"
+            if find_results(folder) == states:
+                raise ConfigError(f"{problem}; no run was begun") from None
+            say(problem, file=sys.stderr)
+        states = _settled(folder)
     results = [states[run.fingerprint] for run in plan.runs if run.fingerprint in states]
     say(*summary(plan, results, folder))
-    return sweep_exit_code(results)
+    return 130 if is_interrupted else sweep_exit_code(plan, results)
 
 
 def run_in_sweep(config: Config, overrides: list[str]) -> None:
@@ -362,11 +381,38 @@ def find_results(folder: Path) -> dict[str, Result]:
     return {result.fingerprint: result for result in results if result is not None}
 
 
-def _record_infeasible(plan: SweepPlan, folder: Path) -> dict[str, Result]:
-    """Give each impossible run its folder and result; returns what all runs have reached."""
+def _settled(folder: Path) -> dict[str, Result]:
+    """All results; a run that says "running" and whose process is dead is "interrupted".
+
+    If that happened twice without a checkpoint in between, it "failed": it would happen again.
+    """
     states = find_results(folder)
+    for path in folder.glob("*/result.json"):
+        run = RunFolder(path.parent)
+        result = run.read_result()
+        if result is None or result.status != "running":
+            continue
+        with suppress(RunIsBusy), run.held():
+            if _is_newer(run.last_checkpoint, run.result_file):
+                result.attempts = 0
+            result.fail(
+                "failed" if result.attempts > 1 else "interrupted",
+                ProcessLookupError("its process ended without a word: killed, or out of memory"),
+            )
+            run.write(result)
+            states[result.fingerprint] = result
+    return states
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
+
+
+def _record_infeasible(plan: SweepPlan, folder: Path) -> dict[str, Result]:
+    """Give each impossible run its folder and result, and return these."""
+    states = {}
     for run in plan.runs:
-        if run.reason is not None and run.fingerprint not in states:
+        if run.reason is not None:
             states[run.fingerprint] = _recorded(
                 RunFolder(folder / run.name),
                 plan.infeasible_configs[run.fingerprint],
@@ -435,14 +481,23 @@ def _digest(arguments: list[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _threads_per_job(cfg: DictConfig) -> list[str]:
-    """Share the cores among joblib's processes: two threads for one core make both crawl."""
+def _for_all_runs(cfg: DictConfig) -> list[str]:
+    """Overrides that suit every run of a sweep to where it happens."""
+    extra = []
+    if cfg.trainer.progress == "auto" and not sys.stderr.isatty():
+        extra.append("trainer.progress=off")  # the line of each run is enough
+    # joblib's processes share the cores: two threads for one core make both crawl
     num_jobs = cfg.hydra.launcher.get("n_jobs")
-    if num_jobs is None or cfg.trainer.threads is not None:
-        return []
-    cores = available_cores()
-    jobs = num_jobs if num_jobs > 0 else max(1, cores + 1 + num_jobs)
-    return [f"trainer.threads={max(1, cores // jobs)}"]
+    if num_jobs is not None and cfg.trainer.threads is None:
+        cores = available_cores()
+        jobs = num_jobs if num_jobs > 0 else max(1, cores + 1 + num_jobs)
+        extra.append(f"trainer.threads={max(1, cores // jobs)}")
+    return extra
+
+
+def _launcher(cfg: DictConfig) -> str:
+    """As it was chosen: hydra/launcher=joblib."""
+    return f"hydra/launcher={cfg.hydra.runtime.choices['hydra/launcher']}"
 
 
 # --- what a person reads ----------------------------------------------------------------------
@@ -475,8 +530,19 @@ def _line(result: Result) -> str:
         ]
         words.append(f"{sum(result.seconds.values()):.1f} s")
     elif result.error is not None:
-        words.append(f"{result.error['type']}: {result.error['message'].splitlines()[0]}")
+        words.append(_short_error(result))
     return "  ".join([*words, left]).rstrip()
+
+
+def _short_error(result: Result) -> str:
+    assert result.error is not None
+    return f"{result.error['type']}: {_first_line(result.error['message'])}"
+
+
+def _first_line(message: Any) -> str:
+    """The beginning of a message, for a table."""
+    line = next(iter(str(message).splitlines()), "")
+    return line if len(line) <= 120 else f"{line[:117]}..."
 
 
 def _progress() -> tuple[str, str]:
@@ -504,15 +570,16 @@ def summary(plan: SweepPlan, results: list[Result], folder: Path) -> list[str]:
     words += [f"{unfinished} not begun"] if unfinished else []
     lines = [f"sweep {folder}: {', '.join(words)}"]
     for result in results:
-        if result.status in FAILURES and result.error is not None:
-            message = result.error["message"].splitlines()[0]
-            lines.append(f"  {result.status}: {result.run}: {result.error['type']}: {message}")
+        if result.status in FAILURES:
+            lines.append(f"  {result.status}: {result.run}: {_short_error(result)}")
+    if unfinished or counts["interrupted"]:
+        lines.append("the same command again finishes the rest")
+    if counts.keys() & set(FAILURES):
+        lines.append("the same command with retry=true trains the failed ones once more")
     return lines
 
 
-def sweep_exit_code(results: list[Result]) -> int:
-    """0 if every run is ok or impossible, 130 if one was interrupted, else 1."""
-    statuses = {result.status for result in results}
-    if "interrupted" in statuses:
-        return 130
-    return 1 if statuses & set(FAILURES) else 0
+def sweep_exit_code(plan: SweepPlan, results: list[Result]) -> int:
+    """0 if every run is ok, impossible, or another process is still working on it; else 1."""
+    is_well = {"ok", "infeasible", "running"} >= {result.status for result in results}
+    return 0 if is_well and len(results) == len(plan.runs) else 1

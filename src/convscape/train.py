@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
 import platform
 import random
+import sys
 import time
 import traceback
 import warnings
@@ -56,6 +58,9 @@ def train(config: Config, path: Path, overrides: list[str]) -> Result:
         seed=config.seed,
         environment=environment(config),
     )
+    before = folder.read_result()
+    if before is not None and before.status == "interrupted":
+        result.attempts = before.attempts + 1
     plan = config.plan()
     if plan is not None:
         result.num_parameters, result.macs = plan.num_parameters, plan.macs
@@ -63,7 +68,7 @@ def train(config: Config, path: Path, overrides: list[str]) -> Result:
     image_set = config.load_images()
     result.data_checksum = image_set.checksum
     folder.create(result.config)
-    with _log_to(folder.log_file), StopOnSignal(folder) as stop:
+    with StopOnSignal(folder) as stop, _log_to(folder.log_file):
         folder.write(result)
         try:
             _fit_and_test(config, folder, image_set, result, stop, start)
@@ -255,6 +260,8 @@ def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn
     """
     check_target(model.target, allow_packages)
     module_name, _, class_name = model.target.rpartition(".")
+    if os.getcwd() not in sys.path:  # where the user's packages are looked for first: here
+        sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
