@@ -17,6 +17,8 @@ from yaml import YAMLError
 from convscape.cli import CONFIG_DIR
 from convscape.config import hint
 
+LAUNCHERS = {"joblib": "parallel", "submitit_slurm": "slurm", "ray": "ray"}  # name: extra
+
 
 def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | None:
     """One of Hydra's, OmegaConf's or YAML's errors as a person would put it; None for others.
@@ -29,6 +31,8 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and choice in LAUNCHERS:
+            return f"{group}={choice} is not installed; pip install -e '.[{LAUNCHERS[choice]}]'"
         allowed = ", ".join(error.options) + hint(choice, error.options)
         return f"{group}={choice}: there is no such choice; allowed: {allowed}"
     if isinstance(error, OverrideParseException):

@@ -31,8 +31,9 @@ imports.RequirementCache.__bool__ = _is_met_and_needed  # type: ignore[method-as
 imports.package_available = _is_installed_and_needed  # type: ignore[assignment]
 try:
     import lightning.pytorch as pl
+    from lightning.fabric.plugins.environments import LightningEnvironment
 finally:
     imports.RequirementCache.__bool__ = _is_met  # type: ignore[method-assign]
     imports.package_available = _is_installed
 
-__all__ = ["pl"]
+__all__ = ["LightningEnvironment", "pl"]

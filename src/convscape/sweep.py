@@ -311,12 +311,7 @@ def run_sweep(
     say(*overview(plan, folder, num_todo=len(todo)))
     is_interrupted = False
     if todo:
-        for config in plan.data_configs.values():
-            config.load_images()  # once for all runs, and a mistake shows before any
-        for model in plan.own_models.values():
-            from convscape.train import own_class
-
-            own_class(model, list(cfg.allow_packages))
+        _prepare(plan, list(cfg.allow_packages))
         os.environ[_PROGRESS] = f"{len(todo)} {time.time()}"
         extra = [f"name={name}", *_for_all_runs(cfg)]
         try:
@@ -338,7 +333,7 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
     """One run of a sweep, in whatever process a launcher has put it."""
     assert config.name is not None
     folder = Path(config.output_dir) / "sweeps" / config.name
-    overrides = [o for o in overrides if _key(o) not in (*_STEERING, "name", "sweep")]
+    overrides = _chosen(overrides)
     digest = fingerprint(config)
     path = next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides, digest))
     run = RunFolder(path)
@@ -381,6 +376,20 @@ def find_results(folder: Path) -> dict[str, Result]:
     return {result.fingerprint: result for result in results if result is not None}
 
 
+def _prepare(plan: SweepPlan, allow_packages: list[str]) -> None:
+    """Load each data set and own class once, before all runs: a mistake shows, a cache is built.
+
+    Raises:
+        ConfigError: if one of them cannot be used.
+    """
+    from convscape.train import data_module, own_class
+
+    for config in plan.data_configs.values():
+        data_module(config, config.load_images(), macs=None)
+    for model in plan.own_models.values():
+        own_class(model, allow_packages)
+
+
 def _settled(folder: Path) -> dict[str, Result]:
     """All results; a run that says "running" and whose process is dead is "interrupted".
 
@@ -416,11 +425,16 @@ def _record_infeasible(plan: SweepPlan, folder: Path) -> dict[str, Result]:
             states[run.fingerprint] = _recorded(
                 RunFolder(folder / run.name),
                 plan.infeasible_configs[run.fingerprint],
-                list(run.overrides),
+                _chosen(run.overrides),
                 "infeasible",
                 InfeasibleGeometry(run.reason),
             )
     return states
+
+
+def _chosen(overrides: Iterable[str]) -> list[str]:
+    """Those that say what is trained, and not where and how."""
+    return [o for o in overrides if _key(o) not in (*_STEERING, "name", "sweep")]
 
 
 def _recorded(

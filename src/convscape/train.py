@@ -32,7 +32,7 @@ from convscape.config import Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
 from convscape.errors import ConfigError
-from convscape.quick_lightning import pl
+from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name
 
 logger = logging.getLogger("convscape")
@@ -116,7 +116,8 @@ def _fit_and_test(
         precision=_precision(config),  # type: ignore[arg-type]
         max_epochs=max_epochs,
         callbacks=callbacks,
-        plugins=[WholeFileCheckpointIO()],
+        # not SLURM's environment: a job of a sweep is one process that starts its own helpers
+        plugins=[WholeFileCheckpointIO(), LightningEnvironment()],
         logger=pl.loggers.TensorBoardLogger(
             folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
         ),
