@@ -57,6 +57,9 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
         code = _refuse(str(error))
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # as in `... | head`: whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except Exception as error:
         from convscape.hydra_errors import explain
 

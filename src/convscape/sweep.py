@@ -325,6 +325,13 @@ def run_sweep(
             say(problem, file=sys.stderr)
         states = _settled(folder)
     results = [states[run.fingerprint] for run in plan.runs if run.fingerprint in states]
+    if not is_interrupted and any(result.status == "ok" for result in results):
+        from convscape.report import write_report
+
+        try:
+            say(*write_report([folder]).lines)
+        except ConfigError as error:  # the runs are done all the same
+            say(f"no report: {error}", file=sys.stderr)
     say(*summary(plan, results, folder))
     return 130 if is_interrupted else sweep_exit_code(plan, results)
 

@@ -1,0 +1,34 @@
+"""What did a sweep find? Writes results.csv, report.html and figures/ into its folder."""
+
+import argparse
+from pathlib import Path
+
+from convscape.cli import run_command, say
+
+
+def main() -> None:
+    """Read the command line, write the report, print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "folders", type=Path, nargs="+", help="sweep folders, such as outputs/sweeps/geometry"
+    )
+    parser.add_argument("--rank", help="the metric to rank by (default val/acc)")
+    parser.add_argument(
+        "--by",
+        default="",
+        help="the keys that make a configuration, as model.kernel_size,model.stride; "
+        "the others are averaged over (default: all that were swept)",
+    )
+    arguments = parser.parse_args()
+
+    def command() -> None:
+        from convscape.report import write_report
+
+        by = [key for key in arguments.by.split(",") if key]
+        say(*write_report(arguments.folders, arguments.rank, by).lines)
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,440 @@
+"""From the runs of a sweep to its answer: results.csv, figures, one HTML page, a short table."""
+
+from __future__ import annotations
+
+import base64
+import html
+import itertools
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from convscape.errors import ConfigError
+from convscape.figures import (
+    COST_TITLES,
+    cell_means,
+    configuration_label,
+    draw_figures,
+    short_names,
+)
+from convscape.geometry import format_table
+from convscape.results import (
+    Metric,
+    Reading,
+    RunTable,
+    command,
+    ranking_metric,
+    read_runs,
+    tables,
+    typed_order,
+)
+from convscape.runs import write_whole
+from convscape.statistics import (
+    CONFIDENCE,
+    Effect,
+    Interaction,
+    configurations,
+    effects,
+    interactions,
+    trends,
+)
+
+MOST_LINES = 15  # configurations on the terminal
+MOST_INTERACTIONS = 6
+MOST_POINTS_WITH_HOVER = 2000
+
+CAPTIONS = {
+    "main_effects": "What each key does, on the average of the other keys.",
+    "heat_maps": "Each pair of keys. Hatched: no run could finish; *: some could not.",
+    "costs": "What accuracy costs. Bars: 95 % interval over seeds.",
+    "learning_curves": "Learning curves of the best configurations.",
+    "parallel_coordinates": "All keys at once: a line per configuration.",
+}
+
+
+@dataclass
+class Report:
+    """Where the report is, and what to print of it."""
+
+    folder: Path
+    lines: list[str]
+
+
+def write_report(
+    folders: Sequence[Path], rank: str | None = None, by: Sequence[str] = ()
+) -> Report:
+    """Write results.csv, report.html and figures/ into the sweep folder.
+
+    Of several folders' runs the report goes beside the first. Runs on different data sets are
+    never pooled: each data set has its own section.
+
+    - `rank`: the metric to rank by; validation accuracy unless given.
+    - `by`: the keys that make a configuration; all that were swept unless given.
+
+    Raises:
+        ConfigError: if there are no runs, or a metric or key does not exist.
+    """
+    reading = read_runs(folders)
+    run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
+    sections = [_Section(table, ranking_metric(table, rank)) for table in run_tables]
+    target = folders[0]
+    if len(folders) > 1:
+        target = folders[0].parent / f"report-{'-'.join(folder.name for folder in folders)}"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        frames = [table.frame.assign(data=table.data) for table in run_tables]
+        write_whole(target / "results.csv", pd.concat(frames).to_csv(index=False))
+        for section in sections:
+            section.draw(target / "figures", "" if len(sections) == 1 else f"{section.table.data}-")
+        write_whole(target / "report.html", _page(target.name, sections, reading))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the report into {target}: {error.strerror or error}"
+        ) from None
+    lines = [line for section in sections for line in section.lines(len(sections) > 1)]
+    lines += _reading_notes(reading)
+    return Report(target, [*lines, f"report:  {target / 'report.html'}"])
+
+
+class _Section:
+    """The part of a report about one data set."""
+
+    def __init__(self, table: RunTable, metric: Metric) -> None:
+        self.table, self.metric = table, metric
+        self.configurations = configurations(table, metric)
+        self.num_seeds = table.ok["seed"].nunique()
+        self.effects = effects(table, metric)
+        self.sentences = [*self._sentences()]
+        self.figures: dict[str, Path] = {}
+
+    def draw(self, folder: Path, prefix: str) -> None:
+        """Write the figures."""
+        self.figures = draw_figures(self.table, self.configurations, self.metric, folder, prefix)
+
+    # --- in words -----------------------------------------------------------------------------
+
+    def _sentences(self) -> Iterator[str]:
+        if self.configurations.empty:
+            yield "No run has finished: there is nothing to compare."
+            return
+        best = self.configurations.iloc[0]
+        if self.metric.name in self.configurations:
+            yield (
+                f"Best by {self.metric.name}: {configuration_label(self.table.by, best)} with "
+                f"{' '.join(self._estimate(best, self.metric.name))}{self._test_of(best)}."
+            )
+        for effect in self.effects:
+            yield effect_sentence(effect, self.metric)
+        for interaction in interactions(self.table, self.metric)[:MOST_INTERACTIONS]:
+            yield interaction_sentence(interaction, self.metric)
+        for trend in trends(self.table, self.metric):
+            yield (
+                f"{trend.key.words}: rank correlation {trend.correlation:+.2f} with "
+                f"{self.metric.name} over {trend.n} runs; best at {trend.best}."
+            )
+        for key in self.table.keys:
+            if key.together:
+                yield f"{', '.join(key.together)} changed in step with {key.name}."
+        if self.num_seeds == 1:
+            yield "There is one seed: no interval can be given; add seed=range(3) or more."
+
+    def _test_of(self, row: pd.Series) -> str:
+        if self.metric.name == "test/acc" or "test/acc" not in row:
+            return ""
+        return f", test/acc {' '.join(self._estimate(row, 'test/acc'))}"
+
+    def _estimate(self, row: pd.Series, name: str) -> tuple[str, str]:
+        """Mean and interval of a configuration, and the unit: "98.61 ± 0.12", "%"."""
+        metric = Metric(name)
+        width = row.get(f"{name}/half_width")
+        mean = f"{metric.scale * row[name]:.{2 if metric.is_accuracy else 4}f}"
+        if width is not None and width == width:
+            mean += f" ± {metric.scale * width:.{2 if metric.is_accuracy else 4}f}"
+        return mean, "%" if metric.is_accuracy else ""
+
+    # --- as a table ---------------------------------------------------------------------------
+
+    @property
+    def metric_columns(self) -> list[str]:
+        """What is ranked first, then the accuracies."""
+        known = [m for m in (self.metric.name, "val/acc", "test/acc") if m in self.configurations]
+        return list(dict.fromkeys(known))
+
+    def header(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        keys = short_names(self.table.by)
+        metrics = [Metric(name).title for name in self.metric_columns]
+        costs = ["parameters", "MACs", "sees", "fit (s)", "images/s"]
+        return ["", *keys, "runs", *metrics, *costs]
+
+    def rows(self) -> Iterator[list[tuple[str, Any]]]:
+        """For each configuration its cells: as text, and as what to sort by."""
+        for number, row in self.configurations.iterrows():
+            seen = row["receptive_field_height"], row["receptive_field_width"]
+            runs = f"{row['n']}" + (f" of {row['num_runs']}" * (row["n"] < row["num_runs"]))
+            yield [
+                (str(number), number),
+                *((_text(row[key.name]), _place(key, row[key.name])) for key in self.table.by),
+                (runs, row["n"]),
+                *((self._estimate(row, name)[0], row[name]) for name in self.metric_columns),
+                (_count(row["num_parameters"]), row["num_parameters"]),
+                (_count(row["macs"]), row["macs"]),
+                ("x".join(f"{s:.0f}" for s in dict.fromkeys(seen) if s == s), seen[0]),
+                (f"{row['seconds/fit']:.1f}", row["seconds/fit"]),
+                (_count(row["samples_per_second"]), row["samples_per_second"]),
+            ]
+
+    def lines(self, with_title: bool) -> list[str]:
+        """The section on a terminal."""
+        lines = [f"data={self.table.data}"] if with_title else []
+        if not self.configurations.empty:
+            rows = [[text for text, _ in row] for row in self.rows()]
+            right = range(len(self.table.by) + 1, len(self.header()))
+            lines.append(format_table([self.header(), *rows[:MOST_LINES]], tuple(right)))
+            if len(rows) > MOST_LINES:
+                lines.append(f"... and {len(rows) - MOST_LINES} more, in results.csv")
+        return [*lines, *self.sentences]
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Runs that did not come to their end, by status and reason."""
+        frame = self.table.frame
+        rest = frame[frame["status"] != "ok"]
+        groups = rest.groupby(["status", "reason"], dropna=False, sort=False)["run"]
+        return [
+            {"status": status, "reason": reason, "runs": list(runs)}
+            for (status, reason), runs in groups
+        ]
+
+    # --- where it came from -------------------------------------------------------------------
+
+    def origins(self) -> dict[str, list[str]]:
+        """Versions, hardware, commit and checksum of the data, each with its values."""
+        frame = self.table.frame
+        names = [column for column in frame if column.startswith("environment/")]
+        found = {name: frame[name].dropna() for name in [*names, "data_checksum"] if name in frame}
+        return {
+            name.removeprefix("environment/"): [str(value) for value in values.unique()]
+            for name, values in found.items()
+        }
+
+    def commands(self) -> Iterator[tuple[int, str]]:
+        """How to make each configuration once more."""
+        for number, row in self.configurations.iterrows():
+            runs = self.table.frame.loc[list(row["rows"])]
+            yield number, command(runs["overrides"].iloc[0], sorted(runs["seed"].unique()))
+
+    # --- to hover over ------------------------------------------------------------------------
+
+    def hover_figures(self) -> Iterator[tuple[str, str]]:
+        """Figures of Plotly with their captions, as HTML."""
+        import plotly.graph_objects as go
+
+        if self.metric.name in self.configurations and len(self.configurations) > 1:
+            yield "Point at a configuration to see it.", _as_html(self._cost_scatter(go))
+        keys = [key for key in self.table.by if 2 <= len(key.levels) <= 12]
+        for pair in itertools.pairwise(keys):
+            yield "Point at a cell; an empty one says why.", _as_html(self._heat_map(go, *pair))
+
+    def _cost_scatter(self, go: Any) -> Any:
+        shown = self.configurations.head(MOST_POINTS_WITH_HOVER)
+        costs = [c for c in COST_TITLES if c in shown and shown[c].notna().any()]
+        labels = [
+            f"{number}: {configuration_label(self.table.by, row)}<br>"
+            f"{self.metric.name} {' '.join(self._estimate(row, self.metric.name))}"
+            for number, row in shown.iterrows()
+        ]
+        values = self.metric.scale * shown[self.metric.name]
+        figure = go.Figure()
+        for place, cost in enumerate(costs):
+            figure.add_scatter(
+                x=shown[cost].tolist(),
+                y=values.tolist(),
+                mode="markers",
+                text=[_escaped(label) for label in labels],
+                hovertemplate="%{text}<br>" + COST_TITLES[cost] + " %{x:,}<extra></extra>",
+                visible=place == 0,
+                marker={"color": "#0072B2", "size": 9},
+            )
+        buttons = [
+            {
+                "label": COST_TITLES[cost],
+                "method": "update",
+                "args": [
+                    {"visible": [other == cost for other in costs]},
+                    {"xaxis.title.text": COST_TITLES[cost]},
+                ],
+            }
+            for cost in costs
+        ]
+        figure.update_layout(
+            xaxis={"title": {"text": COST_TITLES[costs[0]]}, "type": "log"},
+            yaxis={"title": {"text": self.metric.title}},
+            updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18}],
+            showlegend=False,
+        )
+        return figure
+
+    def _heat_map(self, go: Any, key: Any, other: Any) -> Any:
+        grid = cell_means(self.table, self.metric, key, other)
+        values = self.metric.scale * grid.to_numpy(float)
+        frame = self.table.frame
+        bad = frame[frame["status"] != "ok"].drop_duplicates([key.name, other.name])
+        reasons = {(r[key.name], r[other.name]): r["reason"] for _, r in bad.iterrows()}
+        text = [
+            [
+                _cell_text(value, reasons.get((a, b)))
+                for b, value in zip(other.levels, row, strict=True)
+            ]
+            for a, row in zip(key.levels, values.tolist(), strict=True)
+        ]
+        figure = go.Figure(
+            go.Heatmap(
+                z=[[None if v != v else v for v in row] for row in values.tolist()],
+                x=list(other.levels),
+                y=list(key.levels),
+                text=text,
+                hovertemplate=f"{key.name} %{{y}}, {other.name} %{{x}}<br>%{{text}}<extra></extra>",
+                colorscale="Cividis",
+                colorbar={"title": {"text": self.metric.title}},
+            )
+        )
+        figure.update_layout(
+            xaxis={"title": {"text": other.name}, "type": "category"},
+            yaxis={"title": {"text": key.name}, "type": "category"},
+        )
+        return figure
+
+
+# --- sentences --------------------------------------------------------------------------------
+
+
+def effect_sentence(effect: Effect, metric: Metric) -> str:
+    """As in "stride 2 instead of 1 costs 0.80 ± 0.20 points and saves 71 % of the MACs"."""
+    estimate = effect.estimate
+    what = f"{effect.key.words} {effect.level} instead of {effect.base}"
+    amount = _amount(abs(estimate.mean), estimate.half_width, metric)
+    pairs = f"{estimate.n} pair{'s' * (estimate.n > 1)}"
+    if effect.p is not None:
+        pairs += f", p {'< 0.001' if effect.p < 0.001 else f'= {effect.p:.3f}'}"
+    elif effect.num_seeds == 1:
+        pairs += ", one seed: no interval"
+    if effect.is_clear or effect.p is None:
+        better = (estimate.mean > 0) == metric.higher_is_better
+        verb = "gains" if better else "costs"
+        said = f"{what} {verb} {amount}" if estimate.mean else f"{what} changes nothing"
+    else:
+        sign = "+" if estimate.mean >= 0 else "-"
+        said = f"{what}: no clear difference, {sign}{amount}"
+    costs = _in_costs(effect.ratios)
+    return f"{said}{' and ' + costs if costs else ''} ({pairs})."
+
+
+def _amount(mean: float, half_width: float | None, metric: Metric) -> str:
+    digits = 2 if metric.is_accuracy else 4
+    text = f"{metric.scale * mean:.{digits}f}"
+    if half_width is not None:
+        text += f" ± {metric.scale * half_width:.{digits}f}"
+    return f"{text} {'points' if metric.is_accuracy else metric.name}"
+
+
+def _in_costs(ratios: dict[str, float]) -> str:
+    saves, takes = [], []
+    for cost, name in (("num_parameters", "parameters"), ("macs", "MACs")):
+        ratio = ratios.get(cost, 1.0)
+        if ratio < 0.98:
+            saves.append(f"{100 * (1 - ratio):.0f} % of the {name}")
+        elif ratio > 1.02:
+            takes.append(f"{ratio:.2g} times the {name}")
+    words = [("saves", saves), ("takes", takes)]
+    return " and ".join(f"{verb} {' and '.join(amounts)}" for verb, amounts in words if amounts)
+
+
+def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
+    """What a value does where another key has this and where it has that value."""
+    i = interaction
+    first, second = (f"{metric.scale * each:+.2f}" for each in i.effects)
+    return (
+        f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "
+        f"where {i.given.words} is {i.other_base} and by {second} where it is {i.other_level} "
+        f"({i.estimate.n} fours, p = {i.p:.3f})."
+    )
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def _page(title: str, sections: list[_Section], reading: Reading) -> str:
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("convscape", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        sections=sections,
+        captions=CAPTIONS,
+        confidence=f"{100 * CONFIDENCE:.0f}",
+        notes=_reading_notes(reading),
+        plotly=Markup(get_plotlyjs()),
+        inlined=_inlined,
+        safe=Markup,
+    )
+
+
+def _inlined(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _as_html(figure: Any) -> str:
+    from plotly.io import to_html
+
+    figure.update_layout(
+        template="simple_white", height=380, margin={"l": 60, "r": 20, "t": 50, "b": 50}
+    )
+    config = {"displaylogo": False, "responsive": True, "displayModeBar": False}
+    return to_html(figure, config, include_plotlyjs=False, full_html=False)
+
+
+def _reading_notes(reading: Reading) -> list[str]:
+    """What was left out, and why."""
+    notes = [f"left out: {path}: {reason}" for path, reason in reading.unreadable]
+    if len(notes) > 10:
+        notes = [*notes[:10], f"left out: {len(notes) - 10} more"]
+    if reading.num_duplicates:
+        notes.append(f"{reading.num_duplicates} runs are there twice and counted once")
+    return notes
+
+
+def _cell_text(value: float, reason: str | None) -> str:
+    """A cell's mean, and why runs are missing from it."""
+    words = [] if value != value else [f"{value:.4g}"]
+    if reason is not None:
+        words += textwrap.wrap(f"{'not all runs: ' if words else ''}{reason}", 60)
+    return _escaped("<br>".join(words or ["no run"]))
+
+
+def _escaped(text: str) -> str:
+    """For Plotly, which takes some HTML in its labels; line breaks are ours."""
+    return "<br>".join(html.escape(line) for line in text.split("<br>"))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or value != value else str(value)
+
+
+def _place(key: Any, value: Any) -> Any:
+    """Where a level stands among its key's, so that 10 sorts after 9."""
+    return key.levels.index(value) if value in key.levels else -1
+
+
+def _count(value: Any) -> str:
+    return "" if value != value else f"{value:,.0f}"

@@ -1,0 +1,443 @@
+"""The runs of sweep folders as one table: what was swept, what came out, what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from convscape.config import hint
+from convscape.errors import ConfigError
+from convscape.runs import CHOSEN_BY, NO_MATTER, Result, RunFolder
+
+COSTS = ("num_parameters", "macs", "seconds/fit")
+_SECTIONS = ("data", "model", "optimizer", "scheduler", "trainer")
+# keys that say which config file a section came from; the command line calls them by the section
+_HEADS = {
+    "model._target_": "model",
+    "optimizer.name": "optimizer",
+    "scheduler.name": "scheduler",
+    "data.name": "data",
+}
+_CONTINUOUS_FROM = 9  # numbers: from a search and not from a grid
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What runs are ranked by, and how it is written: accuracies in percent, the rest as it is."""
+
+    name: str
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Losses, sizes and times are better when low."""
+        return self.is_accuracy or self.name == "samples_per_second"
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it is a fraction of right answers."""
+        return self.name.rpartition("/")[2].endswith("acc")
+
+    @property
+    def scale(self) -> float:
+        """From the stored to the written number."""
+        return 100 if self.is_accuracy else 1
+
+    @property
+    def title(self) -> str:
+        """Name and unit, for an axis."""
+        return f"{self.name} (%)" if self.is_accuracy else self.name
+
+
+@dataclass(frozen=True)
+class SweptKey:
+    """A config key that differs between runs.
+
+    - `levels`: its values as a user types them, in order; others are held against the first.
+    - `numbers`: the same as numbers, where all are.
+    - `together`: keys that changed in step with this one and cannot be told apart from it.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    numbers: tuple[float, ...] | None
+    together: tuple[str, ...] = ()
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the values are too many to be compared one by one."""
+        return self.numbers is not None and len(self.levels) >= _CONTINUOUS_FROM
+
+    @property
+    def words(self) -> str:
+        """The key in a sentence: kernel size."""
+        leaf = self.name.rpartition(".")[2]
+        return self.name if leaf == "name" else leaf.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """All runs on one data set.
+
+    - `frame`: a row per run: `run`, `status`, `reason`, `seed`, every swept key (categories, None
+      where a run has no such key), every number of `result.json`, `command`, `environment/*`.
+    - `keys`: all swept keys; `by`: those that make a configuration, the others are averaged over.
+    """
+
+    data: str
+    frame: pd.DataFrame
+    keys: list[SweptKey]
+    by: list[SweptKey]
+    metrics: list[str]
+
+    @property
+    def ok(self) -> pd.DataFrame:
+        """The runs that came to their end."""
+        return self.frame[self.frame["status"] == "ok"]
+
+
+@dataclass
+class Reading:
+    """What folders held: runs with their folder, and what had to be left out with the reason."""
+
+    runs: list[tuple[Path, Result]] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    num_duplicates: int = 0
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def read_runs(folders: Iterable[Path]) -> Reading:
+    """Every run in `folders`; of runs with one fingerprint, one that is ok or else the first.
+
+    Raises:
+        ConfigError: if a folder is missing or holds no run.
+    """
+    reading = Reading()
+    found: dict[str, tuple[Path, Result]] = {}
+    for folder in folders:
+        for path in _run_folders(folder):
+            result = _read(RunFolder(path).result_file)
+            if isinstance(result, str):
+                reading.unreadable.append((path, result))
+                continue
+            before = found.get(result.fingerprint)
+            reading.num_duplicates += before is not None
+            if before is None or (result.status == "ok") > (before[1].status == "ok"):
+                found[result.fingerprint] = (path, result)
+    reading.runs = list(found.values())
+    if not reading.runs:
+        path, reason = reading.unreadable[0]
+        raise ConfigError(
+            f"none of the {len(reading.unreadable)} result.json can be read; the first, of {path}: "
+            f"{reason}"
+        )
+    return reading
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; give one such as outputs/sweeps/<sweep>")
+    if _is_run(folder):
+        return [folder]
+    paths = sorted(path for path in folder.iterdir() if _is_run(path))
+    if not paths:
+        inner = sorted({file.parent.parent for file in folder.glob("*/*/result.json")})
+        near = f"; did you mean {' or '.join(map(str, inner[:3]))}?" if inner else ""
+        raise ConfigError(f"{folder} holds no run folders (with a result.json each){near}")
+    return paths
+
+
+def _is_run(path: Path) -> bool:
+    folder = RunFolder(path)
+    return folder.result_file.is_file() or folder.config_file.is_file()
+
+
+def _read(file: Path) -> Result | str:
+    """The result in `file`, or why there is none."""
+    try:
+        document = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return "there is no result.json"
+    except (OSError, ValueError) as error:
+        return f"result.json is damaged: {error}"
+    wrong = _wrong_part(document)
+    if wrong is not None:
+        return f"result.json is damaged: {wrong}"
+    return Result(**{key: document[key] for key in document if key in Result.__annotations__})
+
+
+_TYPES = {
+    "run": str, "fingerprint": str, "status": str, "config": dict, "overrides": list, "seed": int,
+    "metrics": dict, "seconds": dict, "environment": dict,
+}  # fmt: skip
+
+
+def _wrong_part(document: Any) -> str | None:
+    if not isinstance(document, dict):
+        return "it holds no keys"
+    for key, kind in _TYPES.items():
+        if not isinstance(document.get(key), kind):
+            return f"{key} is missing or of the wrong kind"
+    numbers = (*document["metrics"].values(), *document["seconds"].values())
+    if not all(_is_number(value) for value in numbers):
+        return "a metric is no number"
+    error = document.get("error")
+    if error is not None and not (isinstance(error, dict) and {"type", "message"} <= set(error)):
+        return "error has no type and message"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# --- what was swept ---------------------------------------------------------------------------
+
+
+def tables(
+    reading: Reading, by: Sequence[str] = (), orders: Sequence[dict[str, str]] = ()
+) -> list[RunTable]:
+    """One table per data set, since accuracies on different images cannot be compared.
+
+    - `by`: keys that make a configuration; empty: all that were swept.
+    - `orders`: values of keys as they were typed for a sweep, to keep their order.
+
+    Raises:
+        ConfigError: if a key of `by` was not swept.
+    """
+    groups: dict[str, list[tuple[Path, Result]]] = {}
+    for data, run in zip(_data_sets(reading.runs), reading.runs, strict=True):
+        groups.setdefault(data, []).append(run)
+    return [_table(data, runs, by, orders) for data, runs in groups.items()]
+
+
+def _data_sets(runs: list[tuple[Path, Result]]) -> list[str]:
+    """The data set of each run by name; also by checksum where one name stands for several."""
+    configs = [result.config.get("data", {}) for _, result in runs]
+    # size and channels change the pixels of one and the same data set
+    kinds = [str([c.get(k) for k in ("name", "image_size", "channels")]) for c in configs]
+    sums: dict[str, set[str]] = {}
+    of_root: dict[tuple[str, str], str] = {}
+    for kind, config, (_, result) in zip(kinds, configs, runs, strict=True):
+        if result.data_checksum is not None:
+            sums.setdefault(kind, set()).add(result.data_checksum)
+            of_root[kind, str(config.get("root"))] = result.data_checksum
+    names = []
+    for kind, config, (_, result) in zip(kinds, configs, runs, strict=True):
+        name = str(config.get("name", "data"))
+        if len(sums.get(kind, ())) > 1:  # a run that never began has no checksum
+            known = of_root.get((kind, str(config.get("root"))), "unknown")
+            name += f"-{result.data_checksum or known}"
+        names.append(name)
+    return names
+
+
+def _table(
+    data: str,
+    runs: list[tuple[Path, Result]],
+    by: Sequence[str],
+    orders: Sequence[dict[str, str]],
+) -> RunTable:
+    results = [result for _, result in runs]
+    values = pd.DataFrame([dict(_flat(result.config)) for result in results], dtype=object)
+    typed = {o.lstrip("+~").partition("=")[0]: None for r in results for o in r.overrides}
+    names, together = _swept(values, list(typed))
+    keys = []
+    for name in names:
+        labels = values[name].dropna().unique().tolist()
+        order = next((o[name] for o in orders if name in o), "")
+        levels = _ordered(labels, order)
+        keys.append(SweptKey(name, levels, _numbers(levels), tuple(together.get(name, ()))))
+    frame = pd.DataFrame(
+        [_numbers_of(path, result) for path, result in runs],
+    )
+    for key in keys:
+        frame[key.name] = pd.Categorical(values[key.name], list(key.levels), ordered=True)
+    metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
+    return RunTable(data, frame, keys, _chosen(keys, by, values), metrics)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of the config that matters to the result, with its value as a user types it."""
+    for name, value in config.items():
+        key = prefix + name
+        section, _, leaf = key.partition(".")
+        if section not in _SECTIONS or leaf in NO_MATTER.get(section, ()):
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{key}.")
+        elif key == "model._target_":
+            yield "model", str(value).rpartition(".")[2]
+        else:
+            yield _HEADS.get(key, key), typed_value(value)
+
+
+def typed_value(value: Any) -> str:
+    """A value of the config as it is written on the command line: [32,64], true, 0.01."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed_value, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Keys that differ, without those that only follow another one; and what follows which.
+
+    optimizer=sgd,adam changes a dozen keys and is one choice.
+    """
+    codes = {name: pd.factorize(values[name], use_na_sentinel=False)[0] for name in values}
+    differing = [name for name in values if codes[name].any()]
+    heads = [name for name in differing if name in _HEADS.values()]
+    asked = [name for name in typed if name in differing]
+    kept: list[str] = []
+    together: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*heads, *asked, *differing]):
+        may_follow = name not in asked or values[name].nunique() == 1
+        for other in kept:
+            in_step = _decides(codes[name], codes[other])
+            if _decides(codes[other], codes[name]) and (may_follow or in_step):
+                if in_step and other not in heads:
+                    together.setdefault(other, []).append(name)
+                break
+        else:
+            kept.append(name)
+    return sorted(kept, key=lambda k: (asked + differing).index(k)), together
+
+
+def _decides(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether each value of `one` comes with a single value of `other`."""
+    pairs = one.astype(np.int64) * (int(other.max()) + 1) + other
+    return len(np.unique(pairs)) == len(np.unique(one))
+
+
+def _ordered(labels: list[str], typed: str) -> tuple[str, ...]:
+    """As typed for the sweep; else numbers by size and words by the alphabet."""
+    places = {
+        label: match.start()
+        for label in labels
+        if (match := re.search(rf"(?<![\w.-]){re.escape(label)}(?![\w.-])", typed))
+    }
+    if len(places) == len(labels):
+        return tuple(sorted(labels, key=places.__getitem__))
+    return tuple(sorted(labels, key=_natural))
+
+
+def _natural(label: str) -> list[Any]:
+    number = _number(label)
+    if number is not None:
+        return [(0, number, "")]
+    parts = re.split(r"(\d+)", label)
+    return [(1, 0.0, "")] + [(0, float(p), "") if p.isdigit() else (1, 0.0, p) for p in parts]
+
+
+def _number(label: str) -> float | None:
+    try:
+        return float(label)
+    except ValueError:
+        return None
+
+
+def _numbers(levels: Sequence[str]) -> tuple[float, ...] | None:
+    numbers = [_number(level) for level in levels]
+    return None if None in numbers else tuple(numbers)  # type: ignore[arg-type]
+
+
+def _chosen(keys: list[SweptKey], by: Sequence[str], values: pd.DataFrame) -> list[SweptKey]:
+    known = {key.name: key for key in keys}
+    for name in by:
+        if name in known:
+            continue
+        if name in values:
+            raise ConfigError(
+                f"--by {name}: it was not swept, or only in step with another key; swept: "
+                f"{', '.join(known) or 'nothing'}"
+            )
+        raise ConfigError(f"--by {name}: no such key; swept: {', '.join(known)}{hint(name, known)}")
+    return [known[name] for name in dict.fromkeys(by)] or keys
+
+
+# --- the rows ---------------------------------------------------------------------------------
+
+
+def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
+    """One run as a row, its swept keys left out."""
+    height, width = result.receptive_field or (None, None)
+    error = result.error
+    return {
+        "run": result.run,
+        "status": result.status,
+        "reason": f"{error['type']}: {error['message']}" if error is not None else None,
+        "seed": result.seed,
+        **result.metrics,
+        "num_parameters": result.num_parameters,
+        "macs": result.macs,
+        "receptive_field_height": height,
+        "receptive_field_width": width,
+        **{f"seconds/{phase}": value for phase, value in result.seconds.items()},
+        "samples_per_second": result.samples_per_second,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "best_epoch": result.best_epoch,
+        "epochs": result.epochs,
+        "global_step": result.global_step,
+        "data_checksum": result.data_checksum,
+        **{f"environment/{name}": value for name, value in result.environment.items()},
+        "overrides": result.overrides,
+        "command": command(result.overrides),
+        "folder": str(path),
+    }
+
+
+def command(overrides: Iterable[str], seeds: Sequence[int] = ()) -> str:
+    """The command line that makes a run, or with several `seeds` a configuration, once more."""
+    words = list(overrides)
+    if len(seeds) > 1:
+        words = [word for word in words if not word.startswith("seed=")]
+        words = ["-m", *words, f"seed={','.join(map(str, seeds))}"]
+    return shlex.join(["python", "scripts/train.py", *words])
+
+
+def ranking_metric(table: RunTable, asked: str | None) -> Metric:
+    """What to rank by: as asked for, else validation accuracy, else the first that there is.
+
+    Raises:
+        ConfigError: if no run has the metric; lists those that there are.
+    """
+    ok = table.ok
+    known = [
+        name
+        for name in [*table.metrics, *COSTS, "samples_per_second"]
+        if name in ok and pd.api.types.is_numeric_dtype(ok[name]) and ok[name].notna().any()
+    ]
+    if asked is None:
+        train = [name for name in known if not name.startswith("test/")]
+        return Metric(next(iter([n for n in (CHOSEN_BY, "train/acc") if n in known] + train), ""))
+    if known and asked not in known:
+        raise ConfigError(
+            f"--rank {asked}: no run of data={table.data} has it; allowed: {', '.join(known)}"
+            f"{hint(asked, known)}"
+        )
+    return Metric(asked)
+
+
+def typed_order(folder: Path) -> dict[str, str]:
+    """Keys and values of a sweep as they were typed, from its sweep.yaml; empty without one."""
+    try:
+        definition = yaml.safe_load((folder / "sweep.yaml").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    if not isinstance(definition, dict):
+        return {}
+    return {str(key): str(value) for key, value in definition.items()}

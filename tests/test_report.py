@@ -1,0 +1,240 @@
+"""Reports of runs that were written from a known model, opened in a real browser."""
+
+import csv
+import json
+import shutil
+import time
+
+import pytest
+
+from convscape.errors import ConfigError
+from convscape.report import write_report
+from convscape.results import command as command_line
+from convscape.results import read_runs, tables
+from tests.conftest import TINY
+from tests.fake_runs import write_runs
+
+FIGURES = {"main_effects", "heat_maps", "costs", "learning_curves", "parallel_coordinates"}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    write_runs(folder)
+    return folder
+
+
+def rows_of(folder):
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_report_has_a_row_per_run_a_page_and_figures(command, sweep):
+    answer = command("report", sweep)
+    assert answer.code == 0, answer.err
+    rows = rows_of(sweep)
+    assert len(rows) == 36
+    assert {row["status"] for row in rows} == {"ok", "infeasible"}
+    assert rows[0]["command"] == (
+        "python scripts/train.py model.kernel_size=3 model.stride=1 model.padding=valid seed=0"
+    )
+    assert float(rows[0]["val/acc"]) == pytest.approx(0.95, abs=0.01)
+    names = {path.name for path in (sweep / "figures").iterdir()}
+    assert names == {f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg")}
+
+
+def test_the_terminal_says_what_was_found(command, sweep):
+    out = command("report", sweep).out
+    assert out.splitlines()[2].split()[:5] == ["1", "7", "1", "same", "3"]
+    assert "kernel size 5 instead of 3 gains 1.09 ± 0.13 points" in out
+    assert "takes 1.7 times the parameters and 2.5 times the MACs (12 pairs, p < 0.001)" in out
+    assert "stride 2 instead of 1 costs 0.77 ± 0.11 points and saves 75 % of the MACs" in out
+    assert "padding same instead of valid: no clear difference, +0.07 ± 0.09 points" in out
+
+
+def test_one_seed_gives_no_interval(tmp_path):
+    write_runs(tmp_path, seeds=1)
+    lines = "\n".join(write_report([tmp_path]).lines)
+    assert "one seed: no interval" in lines
+    assert "add seed=range(3) or more" in lines
+    assert "±" not in lines
+
+
+def test_runs_can_be_ranked_and_grouped_otherwise(command, sweep):
+    answer = command("report", sweep, "--rank", "macs", "--by", "model.stride")
+    assert answer.code == 0, answer.err
+    assert [line.split()[1] for line in answer.out.splitlines()[2:4]] == ["2", "1"]
+    assert "Best by macs: stride=2" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rank", "val/accu"], "no run of data=digits has it; allowed: val/acc"),
+        (["--by", "model.strid"], "did you mean 'model.stride'?"),
+        (["--by", "model.dropout"], "it was not swept"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(command, sweep, arguments, words):
+    answer = command("report", sweep, *arguments)
+    assert (answer.code, words in answer.err) == (2, True), answer.err
+
+
+def test_a_folder_without_runs_is_refused(command, tmp_path, sweep):
+    assert "there is no folder" in command("report", "nowhere").err
+    assert "did you mean" in command("report", tmp_path).err
+    (tmp_path / "empty").mkdir()
+    assert "holds no run folders" in command("report", tmp_path / "empty").err
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"run": "x"', "[]", '{"run": 3}', '{"metrics": {"val/acc": "high"}}', "\x00"]
+)
+def test_a_damaged_result_is_named_and_left_out(sweep, content):
+    (sweep / "run00003" / "result.json").write_text(content)
+    lines = write_report([sweep]).lines
+    assert any("run00003" in line and line.startswith("left out: ") for line in lines)
+    assert len(rows_of(sweep)) == 35
+    assert "run00003" in (sweep / "report.html").read_text()
+
+
+def test_runs_on_different_data_are_never_pooled(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for number, (folder, name) in enumerate([(one, "mnist"), (other, "digits")]):
+        folder.mkdir()
+        write_runs(folder)
+        for file in folder.glob("*/result.json"):
+            result = json.loads(file.read_text())
+            result["config"]["data"]["name"] = name
+            result["fingerprint"] += str(number)
+            file.write_text(json.dumps(result))
+    report = write_report([one, other])
+    assert report.folder == tmp_path / "report-one-other"
+    assert {"data=mnist", "data=digits"} <= set(report.lines)
+    assert len(list((report.folder / "figures").glob("mnist-*.png"))) == len(FIGURES)
+
+
+def test_hardware_and_versions_that_differ_are_noted(sweep):
+    file = sweep / "run00000" / "result.json"
+    result = json.loads(file.read_text())
+    result["environment"]["cpu"] = "another processor"
+    file.write_text(json.dumps(result))
+    page = (write_report([sweep]).folder / "report.html").read_text()
+    assert "Rows differ in cpu: another processor, a processor." in page
+
+
+def test_optimizers_are_one_key_and_not_a_dozen(tmp_path):
+    write_runs(tmp_path, levels={"model.kernel_size": [3, 5]}, seeds=2)
+    for number, file in enumerate(sorted(tmp_path.glob("*/result.json"))):
+        result = json.loads(file.read_text())
+        if number % 2:
+            result["config"]["optimizer"] = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
+        file.write_text(json.dumps(result))
+    (table,) = tables(read_runs([tmp_path]))
+    assert "optimizer" in [key.name for key in table.keys]
+    assert "optimizer.momentum" not in [key.name for key in table.keys]
+
+
+def test_a_command_makes_a_configuration_once_more():
+    assert command_line(["model.channels=[8,16]", "seed=0"], [0, 1]) == (
+        "python scripts/train.py -m 'model.channels=[8,16]' seed=0,1"
+    )
+
+
+def test_html_in_names_stays_text(tmp_path):
+    write_runs(tmp_path, seeds=1, run="<script>alert(1)</script>")
+    for file in tmp_path.glob("*/result.json"):
+        result = json.loads(file.read_text())
+        result["config"]["model"]["padding"] = "<img src=x onerror=alert(2)>"
+        if result["error"]:
+            result["error"]["message"] = "<b>bold</b>"
+        file.write_text(json.dumps(result))
+    page = (write_report([tmp_path]).folder / "report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert "<b>bold" not in page
+    assert "<img src=x" not in page
+
+
+@pytest.fixture
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium")
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync"
+    flags += " --disable-background-networking --disable-component-update"
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=flags.split())
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_opens_in_a_browser_without_errors_or_requests(sweep, browser, width):
+    write_report([sweep])
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    problems, requests = [], []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((sweep / "report.html").as_uri())
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert problems == []
+    assert {url.partition(":")[0] for url in requests} <= {"file", "data", "blob"}
+    images = page.eval_on_selector_all("img", "all => all.map(i => i.complete && i.naturalWidth)")
+    assert len(images) == len(FIGURES)
+    assert all(images)
+    assert page.locator(".js-plotly-plot").count() == 3
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0
+
+
+def test_the_table_sorts_by_a_click(sweep, browser):
+    write_report([sweep])
+    page = browser.new_page()
+    page.goto((sweep / "report.html").as_uri())
+    column = page.locator("table.sortable th").all_text_contents().index("MACs")
+
+    def macs():
+        cells = page.locator(f"table.sortable tbody td:nth-child({column + 1})")
+        return [int(text.replace(",", "")) for text in cells.all_text_contents()]
+
+    assert macs() != sorted(macs())
+    page.locator("table.sortable th").nth(column).click()
+    assert macs() == sorted(macs())
+    page.locator("table.sortable th").nth(column).click()
+    assert macs() == sorted(macs(), reverse=True)
+
+
+def test_a_sweep_ends_with_its_report(command, tmp_path):
+    answer = command("train", "-m", *TINY, "name=short", "model.kernel_size=3,5", "seed=0,1")
+    assert answer.code == 0, answer.err
+    folder = tmp_path / "outputs" / "sweeps" / "short"
+    assert len(rows_of(folder)) == 4
+    assert "kernel size 5 instead of 3" in answer.out
+    assert "report:  outputs/sweeps/short/report.html" in answer.out
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(sweep):
+    (sweep / "figures").write_text("")
+    with pytest.raises(ConfigError, match="cannot write the report into"):
+        write_report([sweep])
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_are_reported_within_a_minute(start, tmp_path):
+    levels = {
+        "model.kernel_size": [3, 5],
+        "model.stride": [1, 2],
+        "optimizer.lr": [0.001 * n for n in range(1, 501)],
+    }
+    from tests import fake_runs
+
+    fake_runs.TRUTH["optimizer.lr"] = dict.fromkeys(levels["optimizer.lr"], 0.0)
+    write_runs(tmp_path, seeds=5, levels=levels)
+    begin = time.monotonic()
+    process = start("report", tmp_path)
+    process.wait()
+    assert time.monotonic() - begin < 60
+    assert len(rows_of(tmp_path)) == 10_000

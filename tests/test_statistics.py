@@ -1,0 +1,160 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from convscape.results import Metric, RunTable, SweptKey, read_runs, tables
+from convscape.statistics import (
+    configurations,
+    effects,
+    estimate,
+    holm,
+    interactions,
+    level_means,
+    pareto_front,
+    trends,
+)
+from tests.fake_runs import LEVELS, TRUTH, accuracy, write_runs
+
+VAL = Metric("val/acc")
+
+
+def grid(values, num_seeds=3, levels=LEVELS):
+    """A table of finished runs whose accuracy is `values(cell, seed)`."""
+    keys = [SweptKey(k, tuple(map(str, v)), None) for k, v in levels.items()]
+    rows = []
+    for seed, *choice in itertools.product(range(num_seeds), *levels.values()):
+        cell = dict(zip(levels, choice, strict=True))
+        named = {key: str(value) for key, value in cell.items()}
+        rows.append({**named, "seed": seed, "status": "ok", "val/acc": values(cell, seed)})
+    frame = pd.DataFrame(rows)
+    for key in keys:
+        frame[key.name] = pd.Categorical(frame[key.name], list(key.levels), ordered=True)
+    return RunTable("digits", frame, keys, keys, ["val/acc"])
+
+
+def test_an_interval_is_students():
+    values = [0.91, 0.93, 0.92, 0.95]
+    found = estimate(values)
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert (found.mean, found.half_width) == pytest.approx((np.mean(values), (high - low) / 2))
+    assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+
+
+@pytest.mark.parametrize(("values", "seeds"), [([0.9], None), ([0.9, 0.8], 1), ([0.9, 0.9], None)])
+def test_there_is_no_interval_without_spread_or_seeds(values, seeds):
+    assert estimate(values, seeds).half_width is None
+
+
+def test_holm_is_the_textbooks():
+    """Sorted p times what is left, never falling: worked by hand."""
+    assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_true_effects_lie_in_their_intervals_about_95_times_in_100():
+    rng = np.random.default_rng(1)
+    hits = []
+    for _ in range(200):
+        table = grid(lambda cell, seed: accuracy(cell, rng.normal(0, 0.004)))
+        for effect in effects(table, VAL):
+            value = type(LEVELS[effect.key.name][0])(effect.level)
+            truth = TRUTH[effect.key.name][value]
+            hits.append(abs(effect.estimate.mean - truth) <= effect.estimate.half_width)
+    assert len(hits) == 200 * 4
+    # the two effects of one key share their base, so the hits are not quite independent
+    assert 0.925 <= np.mean(hits) <= 0.975
+
+
+def test_effects_without_truth_are_seldom_called_clear():
+    rng = np.random.default_rng(2)
+    false = [
+        any(e.is_clear for e in effects(grid(lambda c, s: 0.9 + rng.normal(0, 0.01)), VAL))
+        for _ in range(100)
+    ]
+    assert np.mean(false) <= 0.11  # 5 % and three standard errors
+
+
+def test_an_effect_is_the_mean_of_the_paired_differences():
+    values = {}
+    rng = np.random.default_rng(3)
+
+    def accuracies(cell, seed):
+        values[(*cell.values(), seed)] = rng.random()
+        return values[(*cell.values(), seed)]
+
+    found = effects(grid(accuracies), VAL)
+    stride = next(e for e in found if e.key.name == "model.stride")
+    differences = [
+        values[k, 2, p, s] - values[k, 1, p, s]
+        for k, p, s in itertools.product((3, 5, 7), ("valid", "same"), range(3))
+    ]
+    assert stride.estimate.n == 18
+    assert stride.estimate.mean == pytest.approx(np.mean(differences))
+    assert stride.estimate.p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def test_with_one_seed_there_is_an_effect_and_no_interval():
+    for effect in effects(grid(lambda cell, seed: accuracy(cell), num_seeds=1), VAL):
+        assert effect.estimate.half_width is None
+        assert effect.p is None
+        assert effect.num_seeds == 1
+
+
+def test_an_interaction_is_found_and_a_sum_of_effects_is_none():
+    rng = np.random.default_rng(4)
+
+    def with_interaction(cell, seed):
+        extra = -0.05 if cell == {**cell, "model.kernel_size": 7, "model.stride": 2} else 0
+        return accuracy(cell, rng.normal(0, 0.002)) + extra
+
+    (found,) = interactions(grid(with_interaction), VAL)
+    assert (found.level, found.other_level) == ("7", "2")
+    assert found.estimate.mean == pytest.approx(-0.05, abs=0.005)
+    assert not interactions(grid(lambda c, s: accuracy(c, rng.normal(0, 0.002))), VAL)
+
+
+def test_level_means_pool_the_other_keys_per_seed():
+    table = grid(lambda cell, seed: accuracy(cell, 0.001 * seed))
+    key = table.by[0]
+    means = level_means(table, VAL, key)
+    base = 0.95 - 0.004 + 0.001
+    assert [m.mean for m in means] == pytest.approx([base, base + 0.010, base + 0.015])
+    assert all(m.n == 3 for m in means)
+    assert means[0].half_width == pytest.approx(stats.t.ppf(0.975, 2) * 0.001 / 3**0.5)
+
+
+def test_a_continuous_key_has_a_trend():
+    levels = {"optimizer.lr": [0.001 * n for n in range(1, 13)]}
+    table = grid(lambda cell, seed: cell["optimizer.lr"], num_seeds=1, levels=levels)
+    keys = [SweptKey(k.name, k.levels, tuple(map(float, k.levels))) for k in table.keys]
+    (trend,) = trends(RunTable("digits", table.frame, keys, keys, ["val/acc"]), VAL)
+    assert (trend.correlation, trend.n) == (pytest.approx(1.0), 12)
+    assert float(trend.best) == pytest.approx(0.012)
+
+
+def test_the_pareto_front_is_what_no_other_beats():
+    #        a, b,  c: dearer and worse than b,  d, e: as good as d and dearer, f: no cost known
+    costs = [1, 2, 3, 4, 5, float("nan")]
+    values = [0.5, 0.7, 0.6, 0.9, 0.9, 0.99]
+    assert pareto_front(costs, values).tolist() == [True, True, False, True, False, False]
+
+
+def test_configurations_pool_the_seeds_and_come_best_first(tmp_path):
+    write_runs(tmp_path)
+    (table,) = tables(read_runs([tmp_path]))
+    found = configurations(table, VAL)
+    frame = table.frame
+    assert found["val/acc"].is_monotonic_decreasing
+    assert len(found) == 11
+    best = found.iloc[0]
+    mine = frame.loc[list(best["rows"]), "val/acc"]
+    assert (best["n"], best["num_runs"]) == (3, 3)
+    assert best["val/acc"] == pytest.approx(mine.mean())
+    assert best["val/acc/sd"] == pytest.approx(mine.std(ddof=1))
+    assert best["val/acc/half_width"] == pytest.approx(
+        stats.t.ppf(0.975, 2) * mine.std(ddof=1) / 3**0.5
+    )
+    assert best["macs"] == 5_000_000
