@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import time
 
 import pytest
@@ -154,20 +153,6 @@ def test_html_in_names_stays_text(tmp_path):
     assert "<script>alert(1)" not in page
     assert "<b>bold" not in page
     assert "<img src=x" not in page
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs chromium")
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync"
-    flags += " --disable-background-networking --disable-component-update"
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=flags.split())
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [400, 1400])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,9 @@ import yaml
 
 from convscape.config import hint
 from convscape.errors import ConfigError
-from convscape.runs import CHOSEN_BY, NO_MATTER, Result, RunFolder
+from convscape.runs import CHOSEN_BY, Result, RunFolder, flat_config, typed_value
 
 COSTS = ("num_parameters", "macs", "seconds/fit")
-_SECTIONS = ("data", "model", "optimizer", "scheduler", "trainer")
-# keys that say which config file a section came from; the command line calls them by the section
-_HEADS = {
-    "model._target_": "model",
-    "optimizer.name": "optimizer",
-    "scheduler.name": "scheduler",
-    "data.name": "data",
-}
 _CONTINUOUS_FROM = 9  # numbers: from a search and not from a grid
 
 
@@ -249,7 +241,7 @@ def _table(
     orders: Sequence[dict[str, str]],
 ) -> RunTable:
     results = [result for _, result in runs]
-    values = pd.DataFrame([dict(_flat(result.config)) for result in results], dtype=object)
+    values = pd.DataFrame([_as_typed(result) for result in results], dtype=object)
     typed = {o.lstrip("+~").partition("=")[0]: None for r in results for o in r.overrides}
     names, together = _swept(values, list(typed))
     keys = []
@@ -267,30 +259,8 @@ def _table(
     return RunTable(data, frame, keys, _chosen(keys, by, values), metrics)
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every key of the config that matters to the result, with its value as a user types it."""
-    for name, value in config.items():
-        key = prefix + name
-        section, _, leaf = key.partition(".")
-        if section not in _SECTIONS or leaf in NO_MATTER.get(section, ()):
-            continue
-        if isinstance(value, dict):
-            yield from _flat(value, f"{key}.")
-        elif key == "model._target_":
-            yield "model", str(value).rpartition(".")[2]
-        else:
-            yield _HEADS.get(key, key), typed_value(value)
-
-
-def typed_value(value: Any) -> str:
-    """A value of the config as it is written on the command line: [32,64], true, 0.01."""
-    if isinstance(value, list):
-        return f"[{','.join(map(typed_value, value))}]"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _as_typed(result: Result) -> dict[str, str]:
+    return {key: typed_value(value) for key, value in flat_config(result.config)}
 
 
 def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -300,7 +270,7 @@ def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str,
     """
     codes = {name: pd.factorize(values[name], use_na_sentinel=False)[0] for name in values}
     differing = [name for name in values if codes[name].any()]
-    heads = [name for name in differing if name in _HEADS.values()]
+    heads = [name for name in differing if "." not in name]
     asked = [name for name in typed if name in differing]
     kept: list[str] = []
     together: dict[str, list[str]] = {}

@@ -200,6 +200,7 @@ def _umask() -> int:
 
 # --- names and fingerprints -------------------------------------------------------------------
 
+SECTIONS = ("data", "model", "optimizer", "scheduler", "trainer")
 # Where a run happens and what it shows, but not what comes out of it.
 NO_MATTER = {
     "data": ("root", "cache_dir", "download", "eval_batch_size", "epochs"),
@@ -242,6 +243,44 @@ def _plain(value: Any) -> Any:
     return value
 
 
+# Keys that say which file of conf/ a section came from; the command line calls them by the section.
+_HEADS = {
+    "model._target_": "model",
+    "optimizer.name": "optimizer",
+    "scheduler.name": "scheduler",
+    "data.name": "data",
+}
+
+
+def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a stored config that matters to the result: model, model.stride, optimizer.lr.
+
+    The seed is not among them: runs that differ only in it belong together.
+    """
+    for name, value in config.items():
+        key = prefix + name
+        section, _, leaf = key.partition(".")
+        if section not in SECTIONS or leaf in NO_MATTER.get(section, ()):
+            continue
+        if isinstance(value, dict):
+            yield from flat_config(value, f"{key}.")
+        elif key == "model._target_":
+            yield "model", str(value).rpartition(".")[2]
+        else:
+            yield _HEADS.get(key, key), value
+
+
+def typed_value(value: Any) -> str:
+    """A value of the config as it is written on the command line: [32,64], true, 0.01."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed_value, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 _SHORT = {"learning_rate": "lr", "batch_size": "bs", "weight_decay": "wd", "max_epochs": "ep"}
 _IN_TITLE = {
     "model",
@@ -263,7 +302,7 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         section, _, leaf = key.partition(".")
-        matters = section in ("data", "model", "optimizer", "scheduler", "trainer", "seed")
+        matters = section in (*SECTIONS, "seed")
         if not matters or key in _IN_TITLE or leaf in NO_MATTER.get(section, ()):
             continue
         last = key.rpartition(".")[2]

@@ -32,6 +32,7 @@ from convscape.config import Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
 from convscape.errors import ConfigError
+from convscape.events import begin_session, end_session
 from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name
 
@@ -110,6 +111,9 @@ def _fit_and_test(
                 CHOSEN_BY, mode="max", patience=config.trainer.early_stopping
             )
         )
+    tensorboard = pl.loggers.TensorBoardLogger(
+        folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
+    )
     trainer = pl.Trainer(
         accelerator=config.trainer.device.partition(":")[0],
         devices=_devices(config),
@@ -118,9 +122,7 @@ def _fit_and_test(
         callbacks=callbacks,
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
         plugins=[WholeFileCheckpointIO(), LightningEnvironment()],
-        logger=pl.loggers.TensorBoardLogger(
-            folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
-        ),
+        logger=tensorboard,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -133,6 +135,9 @@ def _fit_and_test(
     if config.trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
     last = folder.last_checkpoint if folder.last_checkpoint.is_file() else None
+    writer = tensorboard.experiment
+    if last is None:
+        begin_session(writer, config)
     result.seconds["setup"] = time.perf_counter() - start
     try:
         _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
@@ -147,8 +152,8 @@ def _fit_and_test(
         lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
     )
     result.metrics |= _plain_numbers(trainer.callback_metrics)
-    assert trainer.logger is not None
-    trainer.logger.finalize("success")
+    end_session(writer)
+    tensorboard.finalize("success")
 
 
 def _timed(result: Result, phase: str, work: Any) -> None:

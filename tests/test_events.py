@@ -1,0 +1,89 @@
+"""The real TensorBoard on a sweep that mixes networks."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests.conftest import ROOT, TINY
+
+
+@pytest.fixture
+def tensorboard(command, tmp_path):
+    """Its address, on a sweep of a CNN and an MLP with two seeds each."""
+    sweep = ["-m", "name=mixed", "model=cnn,mlp", "seed=0,1", *TINY[1:]]
+    assert command("train", *sweep).code == 0
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tensorboard.main", "--host", "127.0.0.1", "--port", "0"),
+            *("--logdir", str(tmp_path / "outputs" / "sweeps" / "mixed"), "--load_fast=false"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if match := re.search(r"http://127\.0\.0\.1:\d+/", line):
+            break
+    yield match[0]
+    process.kill()
+    process.communicate()
+
+
+def ask(url, **body):
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboard):
+    experiment = ask(f"{tensorboard}data/plugin/hparams/experiment", hparamsLimit=0)
+    names = {info["name"] for info in experiment["hparamInfos"]}
+    assert {"model", "model.kernel_size", "model.hidden", "optimizer.lr", "data"} <= names
+    groups = ask(
+        f"{tensorboard}data/plugin/hparams/session_groups",
+        allowedStatuses=["STATUS_SUCCESS"],
+        startIndex=0,
+        sliceSize=10,
+        colParams=[{"metric": {"tag": "test/acc"}}],
+        aggregationType="AGGREGATION_AVG",
+    )["sessionGroups"]
+    assert sorted(group["hparams"]["model"] for group in groups) == ["CNN", "MLP"]
+    for group in groups:
+        values = [
+            metric["value"]
+            for session in group["sessions"]
+            for metric in session["metricValues"]
+            if metric["name"]["tag"] == "test/acc"
+        ]
+        mean = next(m for m in group["metricValues"] if m["name"]["tag"] == "test/acc")["value"]
+        assert len(values) == 2
+        assert mean == pytest.approx(sum(values) / 2)
+
+
+def test_curves_have_readable_names_and_a_layout(tensorboard):
+    with urllib.request.urlopen(f"{tensorboard}data/runs", timeout=60) as response:
+        runs = json.load(response)
+    assert len(runs) == 4
+    assert all(re.fullmatch(r"(cnn_k3_s1_valid|mlp_512-512)_[\w.-]+", run) for run in runs)
+    with urllib.request.urlopen(
+        f"{tensorboard}data/plugin/custom_scalars/layout", timeout=60
+    ) as response:
+        layout = json.load(response)
+    assert [chart["title"] for chart in layout["category"][0]["chart"]] == [
+        *("loss", "accuracy", "learning rate")
+    ]
+
+
+def test_the_hparams_tab_shows_in_a_browser(tensorboard, browser):
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page.goto(f"{tensorboard}#hparams")
+    page.get_by_text("TABLE VIEW").wait_for(timeout=60_000)
+    page.get_by_text("model.kernel_size").first.wait_for(timeout=60_000)
+    page.get_by_text("test/acc").first.wait_for(timeout=60_000)
+    screenshots = ROOT / "outputs" / "screenshots"
+    page.screenshot(path=screenshots / "hparams.png")
+    assert (screenshots / "hparams.png").stat().st_size > 10_000
