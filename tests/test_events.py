@@ -42,7 +42,14 @@ def ask(url, **body):
 def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboard):
     experiment = ask(f"{tensorboard}data/plugin/hparams/experiment", hparamsLimit=0)
     names = {info["name"] for info in experiment["hparamInfos"]}
-    assert {"model", "model.kernel_size", "model.hidden", "optimizer.lr", "data"} <= names
+    assert {
+        "model",
+        "model.kernel_size",
+        "model.hidden",
+        "optimizer.lr",
+        "data",
+        "data.train_size",
+    } <= names
     groups = ask(
         f"{tensorboard}data/plugin/hparams/session_groups",
         allowedStatuses=["STATUS_SUCCESS"],

@@ -137,7 +137,7 @@ def _fit_and_test(
     last = folder.last_checkpoint if folder.last_checkpoint.is_file() else None
     writer = tensorboard.experiment
     if last is None:
-        begin_session(writer, config)
+        begin_session(writer, config, result.overrides)
     result.seconds["setup"] = time.perf_counter() - start
     try:
         _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
