@@ -3,6 +3,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,16 @@ class Answer:
     code: int
     out: str
     err: str
+
+
+def wait_for(condition, process, seconds=30.0):
+    """Wait until `condition()` holds, as long as `process` lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session", autouse=True)

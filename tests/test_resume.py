@@ -14,6 +14,7 @@ import torch
 
 from convscape import train as training
 from convscape.runs import RunFolder
+from tests.conftest import wait_for
 from tests.test_config import checked
 
 # dropout, batch norm, augmentation and a schedule: all that has a state or draws numbers
@@ -91,15 +92,6 @@ def test_the_signal_handlers_are_put_back(tmp_path, monkeypatch):
     stop_at(monkeypatch, 3)
     training.train(checked(*OVERRIDES), tmp_path, OVERRIDES)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def wait_for(condition, process):
-    for _ in range(600):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def run_folder(tmp_path):

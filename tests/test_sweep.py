@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import textwrap
-import time
 
 import pytest
 import yaml
 
-from tests.conftest import TINY
+from tests.conftest import TINY, wait_for
 
 # what badnets.Net does in training, by the value of model.how
 BAD = """
@@ -171,15 +170,6 @@ def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_left_alone(start, comma
 
 def is_ok(path):
     return json.loads(path.read_text())["status"] == "ok"
-
-
-def wait_for(condition, process):
-    for _ in range(1200):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    raise TimeoutError
 
 
 def test_ctrl_c_ends_a_sweep_with_130_and_it_goes_on(start, command, tmp_path):

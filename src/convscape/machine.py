@@ -14,13 +14,13 @@ from typing import Any
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity, and what SLURM granted."""
+    """Cores that this process may use: its affinity, and what SLURM, Ray or the user granted."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(cores, int(granted)) if granted.isdigit() else cores
+    limits = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")]
+    return min([cores, *(int(limit) for limit in limits if limit.isdigit() and int(limit))])
 
 
 def has_native_bf16(device: str) -> bool:
