@@ -17,13 +17,14 @@ from types import FrameType
 from typing import Any
 
 from convscape.cli import say
+from convscape.errors import Stopped
 from convscape.quick_lightning import pl
 from convscape.runs import CHOSEN_BY, RunFolder, write_whole
 
 SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Interrupted(Exception):
+class Interrupted(Stopped):
     """The run was asked to stop by a signal."""
 
     def __init__(self, signum: int) -> None:
@@ -56,9 +57,9 @@ class Recorder(pl.callbacks.Checkpoint):
     `best.ckpt` is a second name of that epoch's `last.ckpt`, so nothing is written twice.
     """
 
-    def __init__(self, folder: RunFolder, report: Callable[[dict[str, float]], None]) -> None:
+    def __init__(self, folder: RunFolder, *reports: Callable[[dict[str, float]], None]) -> None:
         self.folder = folder
-        self.report = report
+        self.reports = reports
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
         self._train_seconds = 0.0  # of the epoch so far, without validation
@@ -98,7 +99,8 @@ class Recorder(pl.callbacks.Checkpoint):
             if is_best:
                 _second_name(self.folder.last_checkpoint, self.folder.best_checkpoint)
             write_whole(self.folder.history_file, _as_csv(self.history))
-            self.report(row)
+            for report in self.reports:
+                report(row)
 
     def _is_best(self, value: float | None) -> bool:
         if value is None or self.best_epoch is None:

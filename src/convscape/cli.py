@@ -235,3 +235,25 @@ def plan_command() -> None:
         raise ConfigError(run.reason)
     words = "a network of your own: only building it tells its shapes"
     say(*([words] if run.plan is None else [str(run.plan), *run.plan.remarks]))
+
+
+# --- scripts/search.py ------------------------------------------------------------------------
+
+
+def search_command() -> int:
+    """Work on the search that the command line describes.
+
+    Raises:
+        ConfigError: if the input is wrong.
+    """
+    from hydra import compose, initialize_config_dir
+
+    from convscape.search import run_search
+
+    # the preset of the command line, or the default one, gives the search its name
+    preset = next((a for a in sys.argv[1:] if a.startswith("search=")), "search=geometry")
+    others = [argument for argument in sys.argv[1:] if argument != preset]
+    arguments = [preset, f"name={preset.partition('=')[2]}", *others]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("train", arguments)
+        return run_search(cfg, arguments, lambda overrides: compose("train", overrides))

@@ -67,7 +67,10 @@ class Report:
 
 
 def write_report(
-    folders: Sequence[Path], rank: str | None = None, by: Sequence[str] = ()
+    folders: Sequence[Path],
+    rank: str | None = None,
+    by: Sequence[str] = (),
+    extra: Sequence[tuple[str, Any]] = (),
 ) -> Report:
     """Write results.csv, report.html and figures/ into the sweep folder.
 
@@ -76,6 +79,7 @@ def write_report(
 
     - `rank`: the metric to rank by; validation accuracy unless given.
     - `by`: the keys that make a configuration; all that were swept unless given.
+    - `extra`: more figures of Plotly with their captions, for the end of the page.
 
     Raises:
         ConfigError: if there are no runs, or a metric or key does not exist.
@@ -92,7 +96,7 @@ def write_report(
         write_whole(target / "results.csv", pd.concat(frames).to_csv(index=False))
         for section in sections:
             section.draw(target / "figures", "" if len(sections) == 1 else f"{section.table.data}-")
-        write_whole(target / "report.html", _page(target.name, sections, reading))
+        write_whole(target / "report.html", _page(target.name, sections, reading, extra))
     except OSError as error:
         raise ConfigError(
             f"cannot write the report into {target}: {error.strerror or error}"
@@ -369,7 +373,9 @@ def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
 # --- the page ---------------------------------------------------------------------------------
 
 
-def _page(title: str, sections: list[_Section], reading: Reading) -> str:
+def _page(
+    title: str, sections: list[_Section], reading: Reading, extra: Sequence[tuple[str, Any]]
+) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
@@ -384,6 +390,7 @@ def _page(title: str, sections: list[_Section], reading: Reading) -> str:
         captions=CAPTIONS,
         confidence=f"{100 * CONFIDENCE:.0f}",
         notes=_reading_notes(reading),
+        extra=[(caption, _as_html(figure)) for caption, figure in extra],
         plotly=Markup(get_plotlyjs()),
         inlined=_inlined,
         safe=Markup,

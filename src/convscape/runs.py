@@ -306,6 +306,8 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
         if not matters or key in _IN_TITLE or leaf in NO_MATTER.get(section, ()):
             continue
         last = key.rpartition(".")[2]
+        if re.fullmatch(r"\d*\.\d{5,}", value):
+            value = f"{float(value):.3g}"
         words.append((_SHORT.get(last, last) if leaf or last == "seed" else "") + value)
     title = re.sub(r"[^A-Za-z0-9_.]+", "-", "_".join(words)).strip("-.")
     return f"{title[:80].rstrip('-._')}-{digest}"

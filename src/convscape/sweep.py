@@ -140,7 +140,7 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
     typed = {_key(argument) for argument in arguments}
     preset = [f"{key}={value}" for key, value in params.items() if key not in typed]
     choices = _choices([*preset, *arguments])
-    composer = _Composer(compose)
+    composer = Composer(compose)
     plan = SweepPlan([], [_key(values[0]) for values in choices if len(values) > 1])
     seen: set[str] = set()
     for overrides in itertools.product(*choices):
@@ -195,7 +195,7 @@ def _choices(arguments: list[str]) -> list[list[str]]:
     return list(choices.values())
 
 
-class _Composer:
+class Composer:
     """Turns the overrides of a run into its config, with one Hydra composition per group choice."""
 
     def __init__(self, compose: Compose) -> None:
@@ -504,9 +504,7 @@ def _digest(arguments: list[str]) -> str:
 
 def _for_all_runs(cfg: DictConfig) -> list[str]:
     """Overrides that suit every run of a sweep to where it happens."""
-    extra = []
-    if cfg.trainer.progress == "auto" and not sys.stderr.isatty():
-        extra.append("trainer.progress=off")  # the line of each run is enough
+    extra = quiet(cfg)
     # joblib's processes share the cores: two threads for one core make both crawl
     num_jobs = cfg.hydra.launcher.get("n_jobs")
     if num_jobs is not None and cfg.trainer.threads is None:
@@ -514,6 +512,12 @@ def _for_all_runs(cfg: DictConfig) -> list[str]:
         jobs = num_jobs if num_jobs > 0 else max(1, cores + 1 + num_jobs)
         extra.append(f"trainer.threads={max(1, cores // jobs)}")
     return extra
+
+
+def quiet(cfg: DictConfig) -> list[str]:
+    """Where there is no terminal the line of each run is enough."""
+    is_wanted = cfg.trainer.progress != "auto" or sys.stderr.isatty()
+    return [] if is_wanted else ["trainer.progress=off"]
 
 
 def _launcher(cfg: DictConfig) -> str:

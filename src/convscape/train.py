@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,11 @@ import numpy as np
 import torch
 
 from convscape import machine, models
-from convscape.callbacks import (
-    Interrupted,
-    Progress,
-    Recorder,
-    StopOnSignal,
-    WholeFileCheckpointIO,
-)
+from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
 from convscape.config import Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
-from convscape.errors import ConfigError
+from convscape.errors import ConfigError, Stopped
 from convscape.events import begin_session, end_session
 from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name
@@ -39,8 +33,15 @@ from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name
 logger = logging.getLogger("convscape")
 
 
-def train(config: Config, path: Path, overrides: list[str]) -> Result:
+def train(
+    config: Config,
+    path: Path,
+    overrides: list[str],
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Result:
     """Train, test and record one run in the folder `path`, going on from its last checkpoint.
+
+    `on_epoch` gets each epoch's row of the history once it is saved, and may raise `Stopped`.
 
     Every ending but a mistake in the input is a `Result` with its status.
 
@@ -72,9 +73,9 @@ def train(config: Config, path: Path, overrides: list[str]) -> Result:
     with StopOnSignal(folder) as stop, _log_to(folder.log_file):
         folder.write(result)
         try:
-            _fit_and_test(config, folder, image_set, result, stop, start)
+            _fit_and_test(config, folder, image_set, result, stop, start, on_epoch)
             result.status = "ok"
-        except (Interrupted, KeyboardInterrupt) as error:
+        except (Stopped, KeyboardInterrupt) as error:
             result.fail("interrupted", error)
         except models.Diverged as error:
             result.fail("diverged", error)
@@ -95,6 +96,7 @@ def _fit_and_test(
     result: Result,
     stop: StopOnSignal,
     start: float,
+    on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> None:
     _set_process_state(config)
     data = data_module(config, image_set, result.macs)
@@ -103,7 +105,8 @@ def _fit_and_test(
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     max_epochs = _max_epochs(config, data)
     progress = Progress(config.trainer.progress, max_epochs)
-    recorder = Recorder(folder, progress.report)
+    reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
+    recorder = Recorder(folder, *reports)
     callbacks: list[pl.Callback] = [recorder, stop, progress]
     if config.trainer.early_stopping is not None:
         callbacks.append(
