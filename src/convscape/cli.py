@@ -99,9 +99,12 @@ def train_task(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from convscape.config import check
-    from convscape.runs import RunFolder, fingerprint, new_run_path, run_name
+    from convscape.runs import RunFolder, fingerprint, helper_rank, new_run_path, run_name
 
     overrides = list(HydraConfig.get().overrides.task)
+    if helper_rank() > 0:  # Lightning has started this command once more, for DDP
+        _help(cfg, overrides)
+        return
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
     if _in_sweep():
         from convscape.sweep import run_in_sweep
@@ -121,6 +124,7 @@ def train_task(cfg: DictConfig) -> None:
     if composed["resume"] is None:
         name = run_name(config, overrides, fingerprint(config))
         path = new_run_path(Path(config.output_dir), name)
+    os.environ[_RUN_PATH] = str(path)
     with RunFolder(path).held():
         from convscape.train import train  # torch and lightning, once the input is right
 
@@ -132,6 +136,20 @@ def train_task(cfg: DictConfig) -> None:
             raise
     say(*summary(result, path))
     sys.exit(exit_code(result))
+
+
+_RUN_PATH = "CONVSCAPE_RUN_PATH"  # tells the helpers of DDP which run they are to help
+
+
+def _help(cfg: DictConfig, overrides: list[str]) -> None:
+    """Take part in the training that the first process leads; it speaks and writes for all."""
+    from convscape.config import check
+    from convscape.runs import RunFolder
+    from convscape.train import train
+
+    path = Path(os.environ[_RUN_PATH])
+    stored = RunFolder(path).read_config() | {"allow_packages": list(cfg.allow_packages)}
+    train(check(stored), path, overrides)
 
 
 def _in_sweep() -> bool:

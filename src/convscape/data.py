@@ -132,16 +132,15 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.images, self.labels, self.indices = images, labels, indices
+        self.images, self.labels = images, labels
+        self.indices = indices[rank::world_size].to(images.device)
         self.device, self.batch_size = device, batch_size
-        self.starts = range(0, len(indices), batch_size)[rank::world_size]
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return -(-len(self.indices) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in self.starts:
-            chosen = self.indices[start : start + self.batch_size].to(self.images.device)
+        for chosen in self.indices.split(self.batch_size):
             yield self.images[chosen].to(self.device), self.labels[chosen].to(self.device)
 
 

@@ -167,6 +167,11 @@ class RunIsBusy(ConfigError):
     """A living process is working on the run."""
 
 
+def helper_rank() -> int:
+    """Which process of a run this is: 0, or that of a helper that Lightning started for DDP."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:

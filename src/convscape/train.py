@@ -28,7 +28,7 @@ from convscape.datasets import ImageSet
 from convscape.errors import ConfigError, Stopped
 from convscape.events import begin_session, end_session
 from convscape.quick_lightning import LightningEnvironment, pl
-from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, run_name
+from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, helper_rank, run_name
 
 logger = logging.getLogger("convscape")
 
@@ -69,9 +69,9 @@ def train(
         result.receptive_field = list(plan.receptive_field)
     image_set = config.load_images()
     result.data_checksum = image_set.checksum
-    folder.create(result.config)
-    with StopOnSignal(folder) as stop, _log_to(folder.log_file):
-        folder.write(result)
+    record = _Record(folder, result)
+    with StopOnSignal(folder) as stop, _log_to(record.log_file):
+        record.write()
         try:
             _fit_and_test(config, folder, image_set, result, stop, start, on_epoch)
             result.status = "ok"
@@ -85,8 +85,25 @@ def train(
             result.fail("out_of_memory" if _is_out_of_memory(error) else "failed", error)
             logger.error("%s", traceback.format_exc())
         result.peak_memory_bytes = machine.peak_memory()
-        folder.write(result)
+        record.write()
     return result
+
+
+class _Record:
+    """Config and result of the run in its folder; the helpers of DDP leave them to the first."""
+
+    def __init__(self, folder: RunFolder, result: Result) -> None:
+        self._folder, self._result = folder, result
+        rank = helper_rank()
+        self._is_ours = rank == 0
+        self.log_file = folder.log_file if rank == 0 else folder.path / f"run-rank{rank}.log"
+        if self._is_ours:
+            folder.create(result.config)
+
+    def write(self) -> None:
+        """Replace result.json."""
+        if self._is_ours:
+            self._folder.write(self._result)
 
 
 def _fit_and_test(
@@ -139,7 +156,7 @@ def _fit_and_test(
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
     last = folder.last_checkpoint if folder.last_checkpoint.is_file() else None
     writer = tensorboard.experiment
-    if last is None:
+    if last is None and trainer.is_global_zero:
         begin_session(writer, config, result.overrides)
     result.seconds["setup"] = time.perf_counter() - start
     try:
@@ -155,7 +172,8 @@ def _fit_and_test(
         lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
     )
     result.metrics |= _plain_numbers(trainer.callback_metrics)
-    end_session(writer)
+    if trainer.is_global_zero:
+        end_session(writer)
     tensorboard.finalize("success")
 
 
