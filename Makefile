@@ -1,11 +1,12 @@
 # make train   train a network on the bundled digits; make train ARGS="data=mnist model=mlp"
 # make sweep   the geometry sweep; make sweep ARGS="data=mnist"
+# make bench   how fast is it, beside other ways to train the same network (about 10 minutes)
 # make test    lint, types and all tests that need neither long time nor other machines
 # Each does its own set-up, once: a .venv in this folder with the locked versions.
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
-.PHONY: train sweep test lint lock
+.PHONY: train sweep test lint bench lock
 .DELETE_ON_ERROR:
 
 train: .venv/.train
@@ -21,6 +22,10 @@ lint: .venv/.test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+bench: .venv/.train
+	.venv/bin/python benchmarks/startup.py
+	.venv/bin/python benchmarks/speed.py $(ARGS)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convscape needs Python 3.11 or newer")'
