@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import signal
 import textwrap
+import time
 
 import pytest
 import yaml
@@ -163,6 +165,34 @@ def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_left_alone(start, comma
     assert command("train", *sweep, "name=alone").code == 0
     killed, alone = results(tmp_path, "killed"), results(tmp_path, "alone")
     assert len(killed) == 4
+    assert {k: r["metrics"] for k, r in killed.items()} == {
+        k: r["metrics"] for k, r in alone.items()
+    }
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_ten_moments_ends_as_one_that_was_left_alone(start, command, tmp_path):
+    """SIGKILL after a random time, started again each time; no finished run is trained twice."""
+    rng = random.Random(0)
+    sweep = ["-m", *TINY[:3], "trainer.max_epochs=12", "trainer.threads=1", "model.dropout=0.2"]
+    sweep += ["optimizer.lr=0.01,0.003", "seed=range(6)"]
+    folder = tmp_path / "outputs" / "sweeps" / "killed"
+    finished = {}
+    for _ in range(10):
+        process = start("train", *sweep, "name=killed")
+        time.sleep(rng.uniform(0.5, 8))
+        process.kill()
+        process.wait()
+        for path in folder.glob("*/result.json"):
+            if is_ok(path):
+                when = finished.setdefault(path, path.stat().st_mtime_ns)
+                assert path.stat().st_mtime_ns == when
+    # what died twice without a checkpoint in between has failed by then, so it is asked for again
+    assert command("train", *sweep, "name=killed", "retry=true").code == 0
+    assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
+    assert command("train", *sweep, "name=alone").code == 0
+    killed, alone = results(tmp_path, "killed"), results(tmp_path, "alone")
+    assert len(killed) == 12
     assert {k: r["metrics"] for k, r in killed.items()} == {
         k: r["metrics"] for k, r in alone.items()
     }

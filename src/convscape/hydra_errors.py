@@ -29,10 +29,12 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return None
     text = str(error)
+    if match := re.search(rf"'hydra/launcher/({'|'.join(LAUNCHERS)})'", text):
+        return (
+            f"hydra/launcher={match[1]} is not installed; pip install -e '.[{LAUNCHERS[match[1]]}]'"
+        )
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and choice in LAUNCHERS:
-            return f"{group}={choice} is not installed; pip install -e '.[{LAUNCHERS[choice]}]'"
         allowed = ", ".join(error.options) + hint(choice, error.options)
         return f"{group}={choice}: there is no such choice; allowed: {allowed}"
     if isinstance(error, OverrideParseException):
