@@ -19,6 +19,10 @@ from convscape.errors import ConfigError
 from convscape.runs import CHOSEN_BY, Result, RunFolder, flat_config, typed_value
 
 COSTS = ("num_parameters", "macs", "seconds/fit")
+NUMBERS = (
+    *("num_parameters", "macs", "receptive_field_height", "receptive_field_width"),
+    *("samples_per_second", "peak_memory_bytes", "best_epoch"),
+)
 _CONTINUOUS_FROM = 9  # numbers: from a search and not from a grid
 
 
@@ -250,9 +254,9 @@ def _table(
         order = next((o[name] for o in orders if name in o), "")
         levels = _ordered(labels, order)
         keys.append(SweptKey(name, levels, _numbers(levels), tuple(together.get(name, ()))))
-    frame = pd.DataFrame(
-        [_numbers_of(path, result) for path, result in runs],
-    )
+    frame = pd.DataFrame([_numbers_of(path, result) for path, result in runs])
+    for name in NUMBERS:  # None is NaN: a network of the user's own has no MACs
+        frame[name] = pd.to_numeric(frame[name])
     for key in keys:
         frame[key.name] = pd.Categorical(values[key.name], list(key.levels), ordered=True)
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))

@@ -396,7 +396,6 @@ def _log_to(path: Path) -> Iterator[None]:
     ]
     before = [(source.level, source.propagate, list(source.handlers)) for source in sources]
     for source in sources:
-        source.disabled = False  # Hydra disables all that there are when it starts a job
         source.setLevel(logging.INFO)
         source.propagate = False
         source.handlers = [handler]
