@@ -1,98 +1,129 @@
-"""How fast is training? Ours, the best loop by hand, the usual tutorial, and Keras, side by side.
+"""How fast is training? Ours, the best loop by hand, the usual tutorial, and Keras.
 
     make bench                        all variants that are installed, 3 repetitions
     python benchmarks/speed.py --repetitions 5 --networks cnn
 
-Every measurement is a process of its own, and the variants take turns, so that their ratios hold on
-a noisy machine. Images are random: what they show does not matter to the clock.
+The variants take turns, each in a process of its own. Every epoch of ours is followed by one of the
+loop by hand in the same process, and their ratio is taken: on a noisy machine, processes minutes
+apart differ more than these two do. Images are random: what they show does not matter to the clock.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NUM_IMAGES, BATCH_SIZE, LR = 6_400, 128, 1e-3
-WARM_UP_EPOCHS, EPOCHS = 1, 2
-NETWORKS = ("cnn", "mlp")  # conv32-pool-conv64-pool-dense10 (34,826 parameters), 784-512-512-10
-RESULTS = Path(__file__).parent / "results" / "speed.json"
+BATCH_SIZE, LR = 128, 1e-3
+NETWORKS = {  # Convscape's overrides, and images of an epoch that lasts seconds
+    "cnn": (["model=cnn"], 12_800),  # conv32-pool-conv64-pool-dense10, 34,826 parameters
+    "mlp": (["model=mlp"], 60_000),  # 784-512-512-10
+    "small_mlp": (["model=mlp", "model.hidden=[64]"], 60_000),  # 784-64-10
+}
+AfterEpoch = Callable[[], None]
 
 
-def random_data() -> tuple[Any, Any]:
-    """Images (N, 1, 28, 28) uint8 and labels (N,)."""
+def random_data(num_images: int) -> tuple[Any, Any]:
+    """Images (N, 1, 28, 28) uint8 and labels (N,) of ten classes."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (NUM_IMAGES, 1, 28, 28), dtype=np.uint8)
-    return images, rng.integers(0, 10, NUM_IMAGES)
+    images = rng.integers(0, 256, (num_images, 1, 28, 28), dtype=np.uint8)
+    return images, np.arange(num_images) % 10
 
 
-def timed_epochs(run_epoch: Callable[[], None]) -> float:
-    """Images per second, after warming up."""
-    for _ in range(WARM_UP_EPOCHS):
-        run_epoch()
-    start = time.perf_counter()
-    for _ in range(EPOCHS):
-        run_epoch()
-    return EPOCHS * NUM_IMAGES / (time.perf_counter() - start)
-
-
-def plain_network(network: str) -> Any:
-    """The network in plain torch."""
+def plain_network(network: str, pool_first: bool = False) -> Any:
+    """The network in plain torch; ReLU and max pooling give the same in either order."""
     from torch import nn
 
-    if network == "mlp":
-        dense = [nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()]
-        return nn.Sequential(nn.Flatten(), *dense, nn.Linear(512, 10))
-    return nn.Sequential(
-        *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(1600, 10)),
-    )
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        activation, pool = nn.ReLU(), nn.MaxPool2d(2)
+        both = (pool, activation) if pool_first else (activation, pool)
+        return [nn.Conv2d(inputs, outputs, 3), *both]
+
+    if network == "cnn":
+        return nn.Sequential(*block(1, 32), *block(32, 64), nn.Flatten(), nn.Linear(1600, 10))
+    widths = [784, 64] if network == "small_mlp" else [784, 512, 512]
+    hidden = [
+        layer
+        for inputs, outputs in itertools.pairwise(widths)
+        for layer in (nn.Linear(inputs, outputs), nn.ReLU())
+    ]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], 10))
+
+
+def best_loop(network: str, num_images: int) -> Callable[[], None]:
+    """An epoch of the best loop by hand, with all that we know of.
+
+    Data in memory, channels_last, fused Adam, pooling before ReLU, metrics read once, freed memory
+    kept by the C library.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from convscape.machine import keep_freed_memory
+
+    keep_freed_memory()
+    images, labels = map(torch.from_numpy, random_data(num_images))
+    model = plain_network(network, pool_first=True).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+
+    def epoch() -> None:
+        losses, hits = [], []
+        for chosen in torch.randperm(num_images).split(BATCH_SIZE):
+            batch = images[chosen].to(torch.float32, memory_format=torch.channels_last)
+            batch = batch.mul_(1 / (255 * 0.3081)).sub_(0.1307 / 0.3081)
+            targets = labels[chosen]
+            logits = model(batch)
+            loss = F.cross_entropy(logits, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+            hits.append((logits.detach().argmax(1) == targets).sum())
+        torch.stack(losses).mean().item(), torch.stack(hits).sum().item()
+
+    return epoch
 
 
 # --- the variants -----------------------------------------------------------------------------
 
 
-def loop(network: str) -> float:
-    """The best loop by hand: data in memory, channels_last, fused Adam, metrics once per epoch."""
+def usual_loop(network: str, num_images: int, epochs: int, after_epoch: AfterEpoch) -> None:
+    """A loop as it is usually written, though with its data in memory."""
     import torch
     import torch.nn.functional as F
 
-    images, labels = map(torch.from_numpy, random_data())
-    model = plain_network(network).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
-
-    def epoch() -> None:
-        losses, hits = [], []
-        for chosen in torch.randperm(NUM_IMAGES).split(BATCH_SIZE):
-            batch = images[chosen].to(torch.float32, memory_format=torch.channels_last)
-            batch = batch.mul_(1 / (255 * 0.3081)).sub_(0.1307 / 0.3081)
-            logits = model(batch)
+    images, labels = map(torch.from_numpy, random_data(num_images))
+    images = (images / 255 - 0.1307) / 0.3081
+    model = plain_network(network)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    for _ in range(epochs):
+        loss_sum = hits = 0.0
+        for chosen in torch.randperm(num_images).split(BATCH_SIZE):
+            logits = model(images[chosen])
             loss = F.cross_entropy(logits, labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(loss.detach())
-            hits.append((logits.detach().argmax(1) == labels[chosen]).sum())
-        torch.stack(losses).mean().item(), torch.stack(hits).sum().item()
-
-    return timed_epochs(epoch)
+            loss_sum += loss.item()
+            hits += (logits.argmax(1) == labels[chosen]).sum().item()
+        after_epoch()
 
 
-def convscape(network: str, steps: str = "auto") -> float:
+def convscape(
+    network: str, num_images: int, epochs: int, after_epoch: AfterEpoch, *overrides: str
+) -> None:
     """Ours as a user runs it: Lightning, checkpoints, TensorBoard, history; validation left out."""
-    import tempfile
-
-    import numpy as np
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -101,50 +132,38 @@ def convscape(network: str, steps: str = "auto") -> float:
     from convscape.cli import CONFIG_DIR
     from convscape.config import Config, check
 
-    images, labels = random_data()
-    labels[:10] = np.arange(10)
+    images, labels = random_data(num_images)
     data = ImageSet(
         *("noise", tuple("0123456789"), images, labels, images[:100], labels[:100]),
         *((0.1307,), (0.3081,), "0"),
     )
-    overrides = [f"model={network}", f"optimizer.lr={LR}", "scheduler=constant", "data.val_size=0"]
-    overrides += [f"trainer.max_epochs={WARM_UP_EPOCHS + EPOCHS}", "trainer.progress=lines"]
-    overrides += ["trainer.precision=fp32", f"trainer.steps_per_execution={steps}"]
+    settings = [*NETWORKS[network][0], f"optimizer.lr={LR}", "scheduler=constant"]
+    settings += ["data.val_size=0", f"data.batch_size={BATCH_SIZE}", "trainer.precision=fp32"]
+    settings += [f"trainer.max_epochs={epochs}", "trainer.progress=lines", *overrides]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = check(OmegaConf.to_container(compose("train", overrides), resolve=True))
+        config = check(OmegaConf.to_container(compose("train", settings), resolve=True))
     Config.load_images = lambda self: data
-    marks = []
     with tempfile.TemporaryDirectory() as folder:
-        result = training.train(
-            config, Path(folder) / "run", overrides, lambda row: marks.append(time.perf_counter())
-        )
+        result = training.train(config, Path(folder) / "run", settings, lambda row: after_epoch())
     assert result.status == "ok", result.error
-    return EPOCHS * NUM_IMAGES / (marks[-1] - marks[WARM_UP_EPOCHS - 1])
 
 
-def convscape_step_by_step(network: str) -> float:
-    """Ours with one optimiser step in each call of training_step."""
-    return convscape(network, "1")
-
-
-def tutorial(network: str) -> float:
+def tutorial(network: str, num_images: int, epochs: int, after_epoch: AfterEpoch) -> None:
     """The usual set-up: torchvision transforms per image, DataLoader, Lightning with all its on."""
-    import tempfile
-
     import lightning.pytorch as pl
     import torch
     import torch.nn.functional as F
     from PIL import Image
     from torchvision import transforms
 
-    images, labels = random_data()
+    images, labels = random_data(num_images)
     transform = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )
 
     class Pictures(torch.utils.data.Dataset):
         def __len__(self) -> int:
-            return NUM_IMAGES
+            return num_images
 
         def __getitem__(self, index: int) -> Any:
             return transform(Image.fromarray(images[index, 0])), int(labels[index])
@@ -165,120 +184,163 @@ def tutorial(network: str) -> float:
         def configure_optimizers(self) -> Any:
             return torch.optim.Adam(self.parameters(), lr=LR)
 
-    marks = []
-
     class Clock(pl.Callback):
-        def on_train_epoch_end(self, *_: Any) -> None:
-            marks.append(time.perf_counter())
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.current_epoch > 0:  # only now is the epoch before complete and saved
+                after_epoch()
+
+        def on_fit_end(self, *_: Any) -> None:
+            after_epoch()
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            accelerator="cpu",
-            max_epochs=WARM_UP_EPOCHS + EPOCHS,
-            default_root_dir=folder,
-            callbacks=[Clock()],
+            accelerator="cpu", max_epochs=epochs, default_root_dir=folder, callbacks=[Clock()]
         )
         loader = torch.utils.data.DataLoader(Pictures(), batch_size=BATCH_SIZE, shuffle=True)
         trainer.fit(Classifier(), loader)
-    return EPOCHS * NUM_IMAGES / (marks[-1] - marks[WARM_UP_EPOCHS - 1])
 
 
-def keras(network: str) -> float:
+def keras(network: str, num_images: int, epochs: int, after_epoch: AfterEpoch) -> None:
     """Keras 3 on the backend of KERAS_BACKEND, compiled, data in memory."""
     import keras as k
     import numpy as np
 
-    images, labels = random_data()
+    images, labels = random_data(num_images)
     pixels = ((images.transpose(0, 2, 3, 1) / 255 - 0.1307) / 0.3081).astype(np.float32)
-    if network == "mlp":
-        layers = [k.layers.Flatten(), *(k.layers.Dense(512, "relu") for _ in range(2))]
-    else:
+    if network == "cnn":
         layers = [
             *(k.layers.Conv2D(32, 3, activation="relu"), k.layers.MaxPooling2D()),
             *(k.layers.Conv2D(64, 3, activation="relu"), k.layers.MaxPooling2D()),
             k.layers.Flatten(),
         ]
+    else:
+        widths = [64] if network == "small_mlp" else [512, 512]
+        layers = [k.layers.Flatten(), *(k.layers.Dense(width, "relu") for width in widths)]
     model = k.Sequential([k.Input((28, 28, 1)), *layers, k.layers.Dense(10)])
     model.compile(
         k.optimizers.Adam(LR),
         k.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-
-    def epoch() -> None:
+    for _ in range(epochs):
         model.fit(pixels, labels, batch_size=BATCH_SIZE, verbose=0)
+        after_epoch()
 
-    return timed_epochs(epoch)
 
-
-VARIANTS: dict[str, tuple[Callable[[str], float], dict[str, str]]] = {
-    "loop by hand": (loop, {}),
-    "convscape": (convscape, {}),
-    "convscape, 1 step per call": (convscape_step_by_step, {}),
-    "tutorial with Lightning": (tutorial, {}),
-    "Keras on TensorFlow": (keras, {"KERAS_BACKEND": "tensorflow"}),
-    "Keras on JAX": (keras, {"KERAS_BACKEND": "jax"}),
+# function, its further arguments, environment
+VARIANTS: dict[str, tuple[Callable[..., None], tuple[str, ...], dict[str, str]]] = {
+    "convscape": (convscape, (), {}),
+    "convscape, 1 step per call": (convscape, ("trainer.steps_per_execution=1",), {}),
+    "convscape, compiled": (convscape, ("trainer.compile=true",), {}),
+    "usual loop by hand": (usual_loop, (), {}),
+    "tutorial with Lightning": (tutorial, (), {}),
+    "Keras on TensorFlow": (keras, (), {"KERAS_BACKEND": "tensorflow"}),
+    "Keras on JAX": (keras, (), {"KERAS_BACKEND": "jax"}),
 }
+
+
+def measure(variant: str, network: str, num_images: int, epochs: int) -> dict[str, list[float]]:
+    """Images per second of each epoch but the first, of the variant and of the loop beside it."""
+    function, arguments, _ = VARIANTS[variant]
+    loop_epoch = best_loop(network, num_images) if function is convscape else None
+    speeds: dict[str, list[float]] = {"variant": [], "loop": []}
+    mark = time.perf_counter()
+
+    def after_epoch() -> None:
+        nonlocal mark
+        speeds["variant"].append(num_images / (time.perf_counter() - mark))
+        mark = time.perf_counter()
+        if loop_epoch is not None:
+            loop_epoch()
+            speeds["loop"].append(num_images / (time.perf_counter() - mark))
+            mark = time.perf_counter()
+
+    function(network, num_images, epochs, after_epoch, *arguments)
+    return {name: all_speeds[1:] for name, all_speeds in speeds.items()}  # the first warms up
 
 
 # --- the driver -------------------------------------------------------------------------------
 
 
 def main() -> None:
-    """Let the variants take turns; print a table, write results/speed.json."""
+    """Let the variants take turns; print a table for each network, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--images", type=int, help="of an epoch")
+    parser.add_argument("--epochs", type=int, default=3, help="the first is left out")
     parser.add_argument("--keras-python", default=sys.executable, help="one that has Keras")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/speed.json")
+    parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.only:
-        variant, network = json.loads(arguments.only)
-        print(json.dumps(VARIANTS[variant][0](network)))  # noqa: T201
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure)))  # noqa: T201
         return
-    speeds: dict[str, dict[str, list[float]]] = {n: {} for n in arguments.networks}
+    found: dict[str, dict[str, list[Any]]] = {network: {} for network in arguments.networks}
     for _ in range(arguments.repetitions):
         for network in arguments.networks:
-            for variant in VARIANTS:
-                speed = measured(variant, network, arguments.keras_python)
-                if speed is not None:
-                    speeds[network].setdefault(variant, []).append(speed)
-    for network, found in speeds.items():
-        print_table(network, found)
-    RESULTS.write_text(json.dumps({**machine(), "images_per_second": speeds}, indent=1) + "\n")
+            num_images = arguments.images or NETWORKS[network][1]
+            for variant in arguments.variants:
+                task = [variant, network, num_images, arguments.epochs]
+                speeds = in_own_process(task, arguments.keras_python)
+                if speeds is not None:
+                    found[network].setdefault(variant, []).append(speeds)
+    for network, variants in found.items():
+        print_table(network, variants)
+    results = {**machine(), "images_per_second": found}
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def measured(variant: str, network: str, keras_python: str) -> float | None:
-    """Images per second of one process; None where the variant is not installed."""
-    _, environment = VARIANTS[variant]
+def in_own_process(task: list[Any], keras_python: str) -> dict[str, list[float]] | None:
+    """`measure(*task)` in a process of its own; None where the variant is not installed."""
+    variant, network = task[:2]
+    environment = VARIANTS[variant][2]
     python = keras_python if environment else sys.executable
     here = python == sys.executable
     if environment and here and not importlib.util.find_spec(environment["KERAS_BACKEND"]):
         return None
     process = subprocess.run(
-        [python, __file__, "--only", json.dumps([variant, network])],
+        [python, __file__, "--measure", json.dumps(task)],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     if process.returncode != 0:
-        print(f"{variant}: {process.stderr.strip().splitlines()[-1]}", file=sys.stderr)  # noqa: T201
-        return None
-    speed = float(process.stdout.splitlines()[-1])
-    print(f"{network}: {variant}: {speed:,.0f} images/s", file=sys.stderr)  # noqa: T201
-    return speed
+        sys.exit(f"{network}: {variant}: {process.stderr.strip()}")
+    speeds = json.loads(process.stdout.splitlines()[-1])
+    median = statistics.median(speeds["variant"])
+    print(f"{network}: {variant}: {median:,.0f} images/s", file=sys.stderr)  # noqa: T201
+    return speeds
 
 
-def print_table(network: str, found: dict[str, list[float]]) -> None:
-    """Median, range, and the ratio to the loop by hand, paired within each round."""
-    base = found["loop by hand"]
-    print(f"\n{network}: images/s, median (range) of {len(base)}; times as fast as the loop")  # noqa: T201
-    for variant, speeds in found.items():
-        ratio = statistics.median(s / b for s, b in zip(speeds, base, strict=False))
+def print_table(network: str, variants: dict[str, list[dict[str, list[float]]]]) -> None:
+    """Median and range over processes, and the ratio to the loop by hand."""
+    loops = [median_of(process["loop"]) for p in variants.values() for process in p]
+    loops = [speed for speed in loops if speed]
+    rows = {"best loop by hand": (loops, 1.0)} if loops else {}
+    for variant, processes in variants.items():
+        medians = [statistics.median(process["variant"]) for process in processes]
+        if processes[0]["loop"]:
+            ratios = [
+                ours / by_hand
+                for process in processes
+                for ours, by_hand in zip(process["variant"], process["loop"], strict=True)
+            ]
+        else:
+            ratios = [speed / statistics.median(loops) for speed in medians if loops]
+        rows[variant] = medians, median_of(ratios)
+    print(f"\n{network}: images/s, median (range) of processes; times as fast as the loop")  # noqa: T201
+    for name, (speeds, ratio) in rows.items():
         low, high = min(speeds), max(speeds)
-        median = statistics.median(speeds)
-        print(f"  {variant:<28} {median:>9,.0f}  ({low:,.0f} to {high:,.0f})  {ratio:5.2f}")  # noqa: T201
+        middle = statistics.median(speeds)
+        print(f"  {name:<28} {middle:>9,.0f}  ({low:,.0f} to {high:,.0f})  {ratio:5.2f}")  # noqa: T201
+
+
+def median_of(numbers: list[float]) -> float:
+    """The median, 0 of nothing."""
+    return statistics.median(numbers) if numbers else 0.0
 
 
 def machine() -> dict[str, Any]:

@@ -125,12 +125,20 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
-    """The modules of a planned network; "block1.conv" becomes `network.block1.conv`."""
+    """The modules of a planned network; "block1.conv" becomes `network.block1.conv`.
+
+    A block's max pooling runs before its ReLU, which changes no number: both orders take the
+    largest value of a window, or 0. ReLU then has a quarter of the values to look at.
+    """
     stages: OrderedDict[str, OrderedDict[str, nn.Module]] = OrderedDict()
     for row in plan.layers:
         stage, _, part = row.name.partition(".")
         module = _build_layer(NamedLayer(row.name, row.layer), row.input_shape)
         stages.setdefault(stage, OrderedDict())[part] = module
+    for parts in stages.values():
+        pool, activation = parts.get("pool"), parts.get("activation")
+        if isinstance(pool, MaxPool2d) and isinstance(activation, nn.ReLU | nn.LeakyReLU):
+            _move_behind(parts, "activation", "pool")
     network = nn.Sequential(
         OrderedDict(
             (stage, parts[""] if "" in parts else nn.Sequential(parts))
@@ -139,6 +147,13 @@ def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
     )
     initialize(network, init)
     return network
+
+
+def _move_behind(parts: OrderedDict[str, nn.Module], moved: str, place: str) -> None:
+    names = [name for name in parts if name != moved]
+    names.insert(names.index(place) + 1, moved)
+    for name in names:
+        parts.move_to_end(name)
 
 
 def _build_layer(named: NamedLayer, input_shape: geometry.Shape) -> nn.Module:

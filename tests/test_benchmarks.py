@@ -1,0 +1,26 @@
+"""The benchmarks run, on a tiny setting; how fast is not for a test to say."""
+
+import json
+import subprocess
+import sys
+
+from .conftest import ROOT
+
+
+def bench(script, *arguments):
+    command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_speed_compares_with_the_loop_in_one_process(tmp_path):
+    variants = "convscape", "usual loop by hand"
+    table = bench(
+        *("speed.py", "--images", 640, "--epochs", 2, "--repetitions", 1, "--networks", "small_mlp"),
+        *("--variants", *variants, "--out", tmp_path / "speed.json"),
+    )
+    rows = [line.split("  ")[1] for line in table.splitlines() if line.startswith("  ")]
+    assert rows == ["best loop by hand", *variants]
+    results = json.loads((tmp_path / "speed.json").read_text())
+    ours = results["images_per_second"]["small_mlp"]["convscape"]
+    assert [len(process[name]) for process in ours for name in ("variant", "loop")] == [1, 1]
+    assert results["cores"] >= 1
