@@ -8,6 +8,8 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
+SAMPLES = ("china", "flower", "digit")
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
     *(".tga", ".tif", ".tiff", ".webp"),
@@ -171,12 +174,59 @@ def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
     from PIL import Image, ImageOps
 
     channels, height, width = shape
+    with _readable(path), Image.open(path) as image:
+        # lets JPEG decode at an eighth to a half of its size, where that is still large enough
+        image.draft(None, (2 * max(height, width),) * 2)
+        upright = ImageOps.exif_transpose(image)
+        return _fitted(_flattened(upright, channels), shape)
+
+
+def read_photograph(
+    name: str | Path, longest_side: int, grey: bool = False
+) -> tuple[np.ndarray, str]:
+    """A picture file in its own proportions as uint8 (C, H, W), and in words what was done to it.
+
+    Grey pictures keep their one channel, all others have three. `name` may also be one of
+    `SAMPLES`, which scikit-learn brings along. What is larger than `longest_side` is scaled down.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    with _readable(name), _sample(str(name)) if name in SAMPLES else Image.open(name) as image:
+        words = f"{Path(name).name}, {image.width}x{image.height}"
+        image.draft(None, (2 * longest_side,) * 2)
+        upright = ImageOps.exif_transpose(image)
+        is_grey = grey or upright.mode in ("1", "L", "LA", "I", "I;16")
+        flat = _flattened(upright, 1 if is_grey else 3)
+        if max(flat.size) > longest_side:
+            flat = ImageOps.contain(flat, (longest_side, longest_side))
+            words += f" scaled down to {flat.width}x{flat.height}"
+        pixels = np.asarray(flat)
+    return np.atleast_3d(pixels).transpose(2, 0, 1), words
+
+
+def _sample(name: str) -> "Image.Image":
+    from PIL import Image
+
+    spec = find_spec("sklearn")  # found, not imported: that takes a second
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "datasets"
+    if name != "digit":
+        return Image.open(folder / "images" / f"{name}.jpg")
+    first = np.loadtxt(folder / "data" / "digits.csv.gz", delimiter=",", max_rows=1)
+    return Image.fromarray((first[:64].reshape(8, 8) * (255 / 16)).astype(np.uint8))
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """Turn whatever Pillow raises on a damaged picture into a `DataError`."""
+    from PIL import Image
+
     try:
-        with Image.open(path) as image:
-            # lets JPEG decode at an eighth to a half of its size, where that is still large enough
-            image.draft(None, (2 * max(height, width),) * 2)
-            upright = ImageOps.exif_transpose(image)
-            return _fitted(_flattened(upright, channels), shape)
+        yield
     except (*BROKEN_PICTURE, Image.DecompressionBombError) as error:
         why = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
         raise DataError(
