@@ -391,6 +391,7 @@ class Config(Section):
     optimizer: OptimizerConfig
     scheduler: SchedulerConfig
     trainer: TrainerConfig
+    visual: Literal["off", "light", "full"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     name: str | None
     output_dir: str

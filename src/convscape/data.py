@@ -108,6 +108,10 @@ class TrainLoader:
         images = self.images[chosen].to(self.device, non_blocking=True)
         return self.augment(images), self.labels[chosen].to(self.device, non_blocking=True)
 
+    def first_batch(self) -> Batch:
+        """Images and labels of this epoch's first step, as it saw them."""
+        return self.batch(self._order(), 0)
+
     def state_dict(self) -> dict[str, int]:
         """How far this epoch is, for a checkpoint within it."""
         return {"items_done": self._items_done, "steps_per_item": self.steps_per_item}
@@ -204,10 +208,15 @@ class ImageDataModule(pl.LightningDataModule):
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalize)
         return (images / 255 - mean) / std, labels
 
-    def tensors(self, split: str) -> Batch:
-        """Images (N, C, H, W) uint8 and labels (N,) of "train", "val" or "test"."""
+    def labels(self, split: str) -> Tensor:
+        """Labels (N,) of "train", "val" or "test"."""
+        return self._whole(split)[1][self.indices[split]]
+
+    def tensors(self, split: str, chosen: Tensor | slice = slice(None)) -> Batch:
+        """Images (N, C, H, W) uint8 and labels (N,) of a split, all or those at `chosen`."""
         images, labels = self._whole(split)
-        return images[self.indices[split]], labels[self.indices[split]]
+        indices = self.indices[split][chosen]
+        return images[indices], labels[indices]
 
     def _whole(self, split: str) -> Batch:
         """All images of the file that `split` is taken from; memory-mapped, not read."""

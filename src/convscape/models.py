@@ -185,15 +185,16 @@ class ImageClassifier(pl.LightningModule):
 
     # --- evaluation ---------------------------------------------------------------------------
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count the loss and the hits of images (N, C, H, W) and labels."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Count the loss and the hits of images (N, C, H, W) and labels; logits for callbacks."""
         images, labels = batch
         logits = self(images)
         self._eval_tally.add([self.loss(logits, labels)], [logits], [labels])
+        return logits
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As `validation_step`."""
-        self.validation_step(batch, batch_idx)
+        return self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/acc."""

@@ -29,6 +29,7 @@ from convscape.errors import ConfigError, Stopped
 from convscape.events import begin_session, end_session
 from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, helper_rank, run_name
+from convscape.tensorboard_pictures import TensorBoardPictures
 
 logger = logging.getLogger("convscape")
 
@@ -131,6 +132,8 @@ def _fit_and_test(
                 CHOSEN_BY, mode="max", patience=config.trainer.early_stopping
             )
         )
+    if config.visual != "off":
+        callbacks.append(TensorBoardPictures(config.visual, config))
     tensorboard = pl.loggers.TensorBoardLogger(
         folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
     )
@@ -349,6 +352,8 @@ def _set_process_state(config: Config) -> None:
     torch.manual_seed(config.seed)
     np.random.seed(config.seed)
     random.seed(config.seed)
+    machine.keep_freed_memory()
+    machine.give_freed_memory_back()
     machine.reset_peak_memory()
 
 

@@ -201,11 +201,12 @@ def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
     Raises:
         ConfigError: if the split has no images.
     """
-    images, labels = run.data.tensors(split)
-    if not len(images):
+    labels = run.data.labels(split)
+    if not len(labels):
         raise ConfigError(f"--split {split}: the run has no such images (data.val_size=0)")
-    size = run.config.data.eval_batch_size
-    logits = torch.cat([run.logits(batch) for batch in images.split(size)])
+    # batch by batch: all images together may be larger than memory
+    batches = torch.arange(len(labels)).split(run.config.data.eval_batch_size)
+    logits = torch.cat([run.logits(run.data.tensors(split, batch)[0]) for batch in batches])
     num_classes = logits.shape[1]
     pairs = labels.long() * num_classes + logits.argmax(1)
     confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)

@@ -1,0 +1,128 @@
+"""What TensorBoard shows of a run, read from its event file and in a real browser."""
+
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from convscape import visual
+
+from .conftest import TINY, wait_for
+
+PICTURES = {
+    *("training_images", "filters/first_layer", "feature_maps/block1"),
+    *("confusion/val", "mistakes/val", "confusion/test", "mistakes/test"),
+}
+
+
+def events_of(outputs):
+    (run,) = (outputs / "runs").iterdir()
+    events = EventAccumulator(str(run), size_guidance={"images": 0, "histograms": 0})
+    events.Reload()
+    return run, events
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp"])
+def test_light_shows_pictures_text_and_graph(model, command, tmp_path):
+    network = TINY if model == "cnn" else ("model=mlp", "model.hidden=[8]", *TINY[1:])
+    assert command("train", *network).code == 0
+    _, events = events_of(tmp_path / "outputs")
+    expected = PICTURES if model == "cnn" else PICTURES - {"feature_maps/block1"}
+    tags = events.Tags()
+    assert set(tags["images"]) == expected
+    assert tags["graph"]
+    assert {"config/text_summary", "layers/text_summary"} <= set(tags["tensors"])
+    assert not tags["histograms"]
+
+
+def test_full_shows_histograms_curves_and_an_embedding_too(command, tmp_path):
+    assert command("train", *TINY, "visual=full").code == 0
+    run, events = events_of(tmp_path / "outputs")
+    tags = events.Tags()
+    assert "weights/network.block1.conv.weight" in tags["histograms"]
+    assert "gradients/network.block1.conv.weight" in tags["histograms"]
+    assert any(tag.startswith("precision_recall_val/") for tag in tags["tensors"])
+    assert "last_hidden_layer" in (run / "projector_config.pbtxt").read_text()
+    assert len(events.Images("confusion/val")) == 2  # after epochs 1 and 2, and that is the end
+
+
+def test_off_shows_nothing_and_trains_the_same(command, tmp_path):
+    weights = {}
+    for level in ("off", "full"):
+        assert command("train", *TINY, f"visual={level}", f"output_dir={level}").code == 0
+        (run,) = (tmp_path / level / "runs").iterdir()
+        weights[level] = (run / "history.csv").read_text().replace("\r", "").splitlines()
+    kept = [
+        [row.rpartition(",")[0] for row in rows]  # all but the seconds
+        for rows in weights.values()
+    ]
+    assert kept[0] == kept[1]
+    _, events = events_of(tmp_path / "off")
+    assert not events.Tags()["images"]
+
+
+def test_scales_are_round_and_around_zero():
+    assert visual.Scale.of(np.array([0.0, 0.7])).high == 1
+    scale = visual.Scale.of(np.array([-0.3, 0.1]))
+    assert (scale.low, scale.high) == (-0.5, 0.5)
+    np.testing.assert_array_equal(scale.paint(np.zeros(1)), [[255, 255, 255]])
+    assert visual.Scale.of(np.zeros(3)).high == 1
+    assert visual.Scale.of(np.array([np.nan, 1.0])).paint(np.array([np.nan])).shape == (1, 3)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 30, 1000])
+def test_a_confusion_matrix_of_any_size_stays_usable(num_classes):
+    counts = np.eye(num_classes, dtype=int) * 5
+    names = [f"a class with a long name, number {i}" for i in range(num_classes)]
+    picture = visual.confusion_matrix("test", counts, names)
+    assert picture.width < 1400
+    assert picture.height < 1400
+
+
+def test_pictures_of_any_size_become_tiles():
+    for shape in ((1, 1, 1), (3, 28, 20), (1, 500, 7), (3, 7, 900)):
+        tile = visual.tile(np.zeros(shape, np.uint8))
+        assert max(tile.size) <= 1.5 * visual.TILE
+
+
+def test_tensorboard_shows_it_all(command, browser, tmp_path):
+    assert command("train", *TINY, "visual=full").code == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tensorboard = [sys.executable, "-m", "tensorboard.main", "--host", "127.0.0.1"]
+    server = subprocess.Popen(
+        [*tensorboard, "--port", str(port), "--logdir", str(tmp_path / "outputs" / "runs")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}/"
+
+        def answers():
+            try:
+                return (
+                    b"confusion/val"
+                    in urllib.request.urlopen(f"{address}data/plugin/images/tags").read()
+                )
+            except OSError:
+                return False
+
+        wait_for(answers, server, 60)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(f"{address}#images")
+        page.get_by_text("confusion").first.wait_for()
+        page.goto(f"{address}#graphs")
+        page.reload()
+        page.locator("tf-graph-scene, graph-app, tf-graph-app").first.wait_for(state="attached")
+        page.goto(f"{address}#projector")
+        page.reload()
+        projector = page.frame_locator("iframe").frame_locator("iframe")  # it has a page of its own
+        projector.get_by_text("last_hidden_layer").first.wait_for(state="attached")
+    finally:
+        server.terminate()
+        server.wait()
