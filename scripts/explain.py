@@ -1,0 +1,38 @@
+"""What does a network do with one image? A page with every map and every number, to click on.
+
+python scripts/explain.py outputs/runs/<run> 17          image 17 of the test split
+python scripts/explain.py outputs/runs/<run> my.png      a picture of your own
+"""
+
+import argparse
+from pathlib import Path
+
+from convscape.cli import run_command, say
+
+
+def main() -> None:
+    """Read the command line, write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("image", help="an index into the split, or a picture file")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--out", type=Path, help="the page (default <run>/explain.html)")
+    arguments = parser.parse_args()
+
+    def command() -> None:
+        from convscape.explain import choose_image, write_page
+        from convscape.trained import load_run
+
+        run = load_run(arguments.run)
+        image, name, label = choose_image(run, arguments.image, arguments.split)
+        path = arguments.out or arguments.run / "explain.html"
+        write_page(run, image, name, label, path)
+        say(f"{path}: {name}; open it in a browser")
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

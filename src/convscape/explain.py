@@ -1,0 +1,236 @@
+"""One image through one's own network: a page with every map, and every number behind each unit."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscape import geometry, pictures
+from convscape.errors import ConfigError
+from convscape.geometry import Activation, BatchNorm, Conv, Dense, GlobalPool, LayerPlan, Pool
+from convscape.models import CNN, MLP
+from convscape.trained import TrainedRun
+
+MOST_MAPS = 64  # of a layer; more are sampled
+MOST_VALUES = 2**16  # of a layer's maps
+FEWEST_MAPS = 4
+MOST_UNITS = 128  # of a dense layer
+MOST_TERMS = 16  # of a dense unit's sum; the others are added up
+MOST_CLASSES = 20  # in the table of probabilities
+
+
+def choose_image(run: TrainedRun, text: str, split: str) -> tuple[Tensor, str, int | None]:
+    """A picture file or an index into a split: uint8 (C, H, W), its name, its class if known.
+
+    Raises:
+        ConfigError: if there is no such image.
+    """
+    if not text.isdigit():
+        shape = run.config.image_shape[0]
+        pixels = pictures.read_picture(text, shape)
+        return torch.from_numpy(pixels.copy()), pictures.describe_fit(text, shape), None
+    index, count = int(text), len(run.data.indices[split])
+    if index >= count:
+        raise ConfigError(f"there is no image {index} in the {split} split: it has {count:,}")
+    (image,), (label,) = run.data.tensors(split, slice(index, index + 1))
+    return image, f"image {index} of the {split} split", int(label)
+
+
+def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, path: Path) -> None:
+    """Write the page for a uint8 image (C, H, W) of class `label`, if that is known.
+
+    Raises:
+        ConfigError: if the network is not one of this project's.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("convscape", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    document = explanation(run, image, name, label)
+    # "</" would end the script element
+    data = json.dumps(document, separators=(",", ":")).replace("</", "<\\/")
+    page = environment.get_template("explain.html.j2").render(data=data, title=document["title"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+@torch.no_grad()
+def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) -> dict[str, Any]:
+    """Everything that the page shows, as plain values; tensors are base64 of float32."""
+    model = run.model
+    if not isinstance(model, CNN | MLP):
+        raise ConfigError(
+            f"{run.path} holds a model of your own; only the CNN and the MLP of Convscape, whose "
+            "layers are known, can be explained"
+        )
+    model = model.cpu().float().eval()
+    values = model.normalize(image[None])
+    maps = _Maps(range(image.shape[0]))
+    layers: list[dict[str, Any]] = [
+        {
+            **{"name": "input", "kind": "input", "what": "pixels, normalised per channel"},
+            "field": {"size": [1, 1], "stride": [1, 1], "padding": [0, 0]},
+            "scale": model.scale.flatten().tolist(),
+            "shift": model.shift.flatten().tolist(),
+            **maps.of(values),
+        }
+    ]
+    for row in model.plan.layers:
+        module = model.network.get_submodule(row.name)
+        before, values = values, module(values)
+        layers.append(_layer(row, module, before, values, maps, image.shape))
+    chances = values.softmax(1)[0]
+    order = chances.argsort(descending=True)[:MOST_CLASSES].tolist()
+    return {
+        "title": f"{run.path.name}: {name}",
+        "network": f"{len(model.plan.layers)} layers, {model.plan.num_parameters:,} parameters",
+        "classes": [run.classes[index] for index in order],
+        "order": order,
+        "num_classes": len(chances),
+        "label": None if label is None else run.classes[label],
+        "logits": values[0][order].tolist(),
+        "exp_sum": float((values[0] - values.max()).exp().sum()),
+        "largest": float(values.max()),
+        "probabilities": chances[order].tolist(),
+        "image": {"shape": list(image.shape), "pixels": _packed(image)},
+        "layers": layers,
+    }
+
+
+class _Maps:
+    """Which channels are shown: those of a conv layer stay until the next one."""
+
+    def __init__(self, chosen: range | np.ndarray) -> None:
+        self.chosen = np.asarray(chosen)
+
+    def choose(self, shape: tuple[int, ...]) -> None:
+        """Choose among the maps (C, H, W) as many as fit the page."""
+        num, height, width = shape
+        count = min(num, MOST_MAPS, max(FEWEST_MAPS, MOST_VALUES // (height * width)))
+        self.chosen = _spread(num, count)
+
+    def of(self, values: Tensor) -> dict[str, Any]:
+        """Shape and values of a layer's output (1, C, H, W) or (1, F)."""
+        shape = list(values.shape[1:])
+        shown = _spread(shape[0], MOST_UNITS) if values.ndim == 2 else self.chosen
+        return {
+            "shape": shape,
+            "shown": shown.tolist(),
+            "values": _packed(values[0][torch.from_numpy(shown)]),
+        }
+
+
+def _layer(
+    row: LayerPlan,
+    module: nn.Module,
+    before: Tensor,
+    after: Tensor,
+    maps: _Maps,
+    image_shape: torch.Size,
+) -> dict[str, Any]:
+    layer = row.layer
+    facts: dict[str, Any] = {
+        "name": row.name,
+        "kind": type(layer).__name__,
+        "what": geometry.describe_layer(layer),
+        "parameters": row.num_parameters,
+        "field": {
+            "size": list(row.field.size),
+            "stride": list(row.field.stride),
+            "padding": list(row.field.padding),
+        },
+    }
+    if isinstance(layer, Conv | Pool):
+        windows = geometry.layer_windows(layer)
+        pads = [geometry.pad_amounts(row.input_shape[1 + a], windows[a]) for a in range(2)]
+        facts |= {
+            "kernel_size": list(layer.kernel_size),
+            "stride": list(layer.stride),
+            "dilation": [window.dilation for window in windows],
+            "pad": [pad[0] for pad in pads],
+        }
+    match layer:
+        case Conv():
+            assert isinstance(module, nn.Conv2d)
+            inputs = maps.chosen
+            maps.choose(row.output_shape)
+            facts["groups"] = layer.groups
+            facts["inputs"] = inputs.tolist()
+            facts["weights"] = _packed(_dense_weights(module, layer)[maps.chosen][:, inputs])
+            if module.bias is not None:
+                facts["bias"] = module.bias[torch.from_numpy(maps.chosen)].tolist()
+        case Pool(kind) | GlobalPool(kind):
+            facts["pool"] = kind
+        case Activation(name):
+            facts["function"] = name
+        case BatchNorm():
+            assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
+            facts |= _batch_norm(module, maps.chosen if after.ndim == 4 else None)
+        case Dense():
+            assert isinstance(module, nn.Linear)
+            facts |= _dense(module, before[0], image_shape)
+    return facts | maps.of(after)
+
+
+def _dense_weights(module: nn.Conv2d, conv: Conv) -> Tensor:
+    """Weights (out, in, h, w) with zeros between groups."""
+    outputs, inputs = module.out_channels, module.in_channels
+    weights = torch.zeros(outputs, inputs, *conv.kernel_size)
+    per_group = inputs // conv.groups
+    for output in range(outputs):
+        first = output // (outputs // conv.groups) * per_group
+        weights[output, first : first + per_group] = module.weight[output]
+    return weights
+
+
+def _batch_norm(
+    module: nn.BatchNorm2d | nn.BatchNorm1d, chosen: np.ndarray | None
+) -> dict[str, Any]:
+    which = torch.from_numpy(_spread(module.num_features, MOST_UNITS) if chosen is None else chosen)
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    return {
+        "mean": module.running_mean[which].tolist(),
+        "var": module.running_var[which].tolist(),
+        "gamma": module.weight[which].tolist(),
+        "beta": module.bias[which].tolist(),
+        "eps": module.eps,
+    }
+
+
+def _dense(module: nn.Linear, inputs: Tensor, image_shape: torch.Size) -> dict[str, Any]:
+    """For each shown unit its largest terms and, where it looks at the image, its weights."""
+    shown = torch.from_numpy(_spread(module.out_features, MOST_UNITS))
+    weights = module.weight[shown]
+    products = weights * inputs
+    top = products.abs().topk(min(MOST_TERMS, module.in_features), dim=1).indices
+    facts = {
+        "num_inputs": module.in_features,
+        "num_terms": top.shape[1],
+        "terms": top.flatten().tolist(),
+        "term_inputs": _packed(inputs[top]),
+        "term_weights": _packed(weights.gather(1, top)),
+    }
+    if module.bias is not None:
+        facts["bias"] = module.bias[shown].tolist()
+    if module.in_features == image_shape.numel() and len(shown) * module.in_features <= 2**19:
+        facts["templates"] = _packed(weights)
+        facts["template_shape"] = list(image_shape)
+    return facts
+
+
+def _spread(num: int, most: int) -> np.ndarray:
+    """At most so many of the indices below `num`, evenly spread."""
+    return np.linspace(0, num - 1, min(num, most)).round().astype(int)
+
+
+def _packed(values: Tensor) -> str:
+    return base64.b64encode(values.float().contiguous().numpy().tobytes()).decode()
