@@ -15,8 +15,8 @@ def bench(script, *arguments):
 def test_speed_compares_with_the_loop_in_one_process(tmp_path):
     variants = "convscape", "usual loop by hand"
     table = bench(
-        *("speed.py", "--images", 640, "--epochs", 2, "--repetitions", 1, "--networks", "small_mlp"),
-        *("--variants", *variants, "--out", tmp_path / "speed.json"),
+        *("speed.py", "--images", 640, "--epochs", 2, "--repetitions", 1),
+        *("--networks", "small_mlp", "--variants", *variants, "--out", tmp_path / "speed.json"),
     )
     rows = [line.split("  ")[1] for line in table.splitlines() if line.startswith("  ")]
     assert rows == ["best loop by hand", *variants]

@@ -1,11 +1,12 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convscape import geometry
+from convscape import geometry, layers
 from convscape.geometry import InfeasibleGeometry, cnn_layers, plan_layers
 from convscape.layers import AvgPool2d, Conv2d, GlobalPool, MaxPool2d, build_network, initialize
 
@@ -199,3 +200,69 @@ def test_what_the_plan_refuses_torch_refuses_too():
     first = nn.Conv2d(1, 4, 9)
     with pytest.raises(RuntimeError):
         nn.Conv2d(4, 4, 9)(F.max_pool2d(first(torch.zeros(1, 1, 16, 16)), 2))
+
+
+@given(
+    st.integers(4, 12), st.integers(4, 12), st.integers(1, 3), st.integers(1, 3),
+    st.sampled_from(["valid", "same", "circular"]), st.sampled_from(["max", "avg", "blur", "aps"]),
+)  # fmt: skip
+def test_every_pool_gives_the_shape_of_its_plan(height, width, size, stride, padding, kind):
+    pool = geometry.Pool(kind, (size, size), (stride, stride), padding)
+    named = [geometry.NamedLayer("pool", pool)]
+    try:
+        plan = geometry.plan_layers(named, (2, height, width))
+    except InfeasibleGeometry:
+        assume(False)
+    assert layers.POOLS[kind](pool)(torch.rand(1, 2, height, width)).shape[1:] == torch.Size(
+        plan.layers[0].output_shape
+    )
+
+
+def test_circular_convolution_is_torchs_and_moves_with_the_image():
+    conv = layers.Conv2d(2, geometry.Conv(3, (3, 5), padding="circular")).double()
+    torchs = nn.Conv2d(2, 3, (3, 5), padding=(1, 2), padding_mode="circular").double()
+    torchs.load_state_dict(conv.state_dict())
+    images = draw(0, 2, 2, 9, 8)
+    torch.testing.assert_close(conv(images), torchs(images))
+    moved = conv(images.roll((4, -3), (2, 3)))
+    torch.testing.assert_close(moved, conv(images).roll((4, -3), (2, 3)))
+
+
+def test_blur_pooling_is_the_blurred_maximum():
+    pool = geometry.Pool("blur", (2, 2), (2, 2))
+    image = draw(1, 1, 1, 9, 9)
+    maxima = np.array(
+        [[image[0, 0, y : y + 2, x : x + 2].max() for x in range(8)] for y in range(8)]
+    )
+    weights = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    expected = [
+        [(maxima[y : y + 3, x : x + 3] * weights).sum() for x in (0, 2, 4)] for y in (0, 2, 4)
+    ]
+    found = layers.BlurPool2d(pool).double()(image)[0, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_polyphase_pooling_keeps_the_grid_with_the_largest_norm():
+    pool = geometry.Pool("aps", (1, 1), (2, 2))
+    image = torch.rand(1, 1, 6, 6)
+    image[0, 0, 1::2, ::2] += 5
+    kept = layers.PolyphasePool2d(pool)(image)
+    torch.testing.assert_close(kept, image[:, :, 1::2, ::2])
+
+
+def test_a_frozen_first_layer_is_what_was_asked_for():
+    from convscape.kernels import designed_filters
+    from convscape.models import CNN
+
+    designed = CNN((3, 12, 12), 10, channels=[40, 8], kernel_size=[5, 3], first_layer="designed")
+    first, second = designed.network.block1.conv, designed.network.block2.conv
+    assert not first.weight.requires_grad
+    assert second.weight.requires_grad
+    filters = designed_filters(40, (5, 5))
+    np.testing.assert_allclose(first.weight.sum(1).numpy(), filters * 3**0.5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(filters, axis=(1, 2)), 1, atol=1e-9)
+    np.testing.assert_allclose(filters[1:].sum((1, 2)), 0, atol=1e-9)  # all but the blur
+    correlations = np.corrcoef(filters.reshape(40, -1))
+    assert (correlations - np.eye(40)).max() < 0.999  # no filter twice
+    random = CNN((1, 12, 12), 10, channels=[4], first_layer="random")
+    assert not random.network.block1.conv.weight.requires_grad

@@ -275,3 +275,56 @@ def search_command() -> int:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = compose("train", arguments)
         return run_search(cfg, arguments, lambda overrides: compose("train", overrides))
+
+
+# --- scripts/claim.py -------------------------------------------------------------------------
+
+
+def claim_command() -> int:
+    """Put the claims of the command line to the test; 1 if a run of theirs failed.
+
+    Raises:
+        ConfigError: if the input is wrong.
+    """
+    from hydra import compose, initialize_config_dir
+
+    from convscape import claims
+
+    name, *words = sys.argv[1:] or ["list"]
+    if name == "list":
+        say(claims.overview())
+        return 0
+    given = dict(word.partition("=")[::2] for word in words)
+    mode = given.pop("mode", "quick")
+    if mode not in ("quick", "full"):
+        raise ConfigError(f"mode={mode}: allowed: quick, full")
+    seeds, jobs = (_count(key, given.pop(key, None)) for key in ("seeds", "jobs"))
+    output_dir = Path(given.pop("output_dir", "outputs"))
+    overrides = [word for word in words if word.partition("=")[0] in given]
+    chosen = claims.names() if name == "all" else [name]
+    answers = []
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        for each in chosen:
+            answer = claims.run_claim(
+                each,
+                overrides,
+                mode,  # type: ignore[arg-type]
+                lambda words: compose("train", words),
+                output_dir=output_dir,
+                seeds=seeds,
+                jobs=jobs,
+            )
+            say(*claims.in_words(answer), f"report:  {output_dir / 'claims' / each}/report.html")
+            answers.append(answer)
+    if name == "all":
+        path = claims.write_book(answers, output_dir / "claims")
+        say(f"the book: {path}")
+    return 1 if any(answer.unfinished for answer in answers) else 0
+
+
+def _count(key: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdigit() or not int(text):
+        raise ConfigError(f"{key}={text}: allowed: an integer of 1 or more")
+    return int(text)

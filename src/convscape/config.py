@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -89,7 +89,7 @@ Groups = Annotated[Any, _each(_integer)]
 Flags = Annotated[Any, _each(_boolean)]
 Probabilities = Annotated[Any, _each(_probability)]
 Activations = Annotated[Any, _each(_one_of(*ACTIVATIONS))]
-PoolKinds = Annotated[Any, _each(_one_of("max", "avg", "none"))]
+PoolKinds = Annotated[Any, _each(_one_of(*get_args(geometry.PoolKind), "none"))]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -132,6 +132,7 @@ class CNNConfig(Section):
     dense: list[Positive]
     dense_dropout: Fraction
     init: Init
+    first_layer: Literal["learned", "random", "designed"]
     loss: Loss
     label_smoothing: Fraction
 
@@ -142,7 +143,7 @@ class CNNConfig(Section):
     @property
     def knobs(self) -> dict[str, Any]:
         """The keys that shape the network, as `geometry.cnn_layers` takes them."""
-        return self.model_dump(exclude={"target", "init", "loss", "label_smoothing"})
+        return self.model_dump(exclude={"target", "init", "first_layer", "loss", "label_smoothing"})
 
     @property
     def title(self) -> str:
@@ -234,6 +235,15 @@ def _count_or_fraction(value: Any) -> Any:
     return value
 
 
+class ChangeConfig(Section):
+    """What is done to all images of a set before anything else, see `scenes`."""
+
+    permute: Annotated[int, Field(ge=0)] | None
+    canvas: Positive | None
+    clutter: Annotated[int, Field(ge=0)]
+    shuffle_labels: Annotated[int, Field(ge=0)] | None
+
+
 class DataConfig(Section):
     """A data set, its splits and its batches."""
 
@@ -251,6 +261,7 @@ class DataConfig(Section):
     batch_size: Positive
     eval_batch_size: Positive
     augment: AugmentConfig
+    change: ChangeConfig
     epochs: Positive
     on_unreadable: Literal["error", "skip"] = "error"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -405,11 +416,13 @@ class Config(Section):
     def image_shape(self) -> tuple[tuple[int, int, int], int]:
         """Shape (C, H, W) of an image and the number of classes, from the data set's facts."""
         from convscape.datasets import image_shape
+        from convscape.scenes import changed_shape
 
         data = self.data
-        return image_shape(
+        shape, num_classes = image_shape(
             data.name, root=data.root, image_size=data.image_size, channels=data.channels
         )
+        return changed_shape(shape, data.change), num_classes
 
     def load_images(self) -> ImageSet:
         """The data set, from its cache or its source.
@@ -418,9 +431,10 @@ class Config(Section):
             DataError: if it is missing or damaged.
         """
         from convscape.datasets import load_images
+        from convscape.scenes import changed
 
         data = self.data
-        return load_images(
+        image_set = load_images(
             data.name,
             root=data.root,
             cache_dir=data.cache_dir,
@@ -430,6 +444,7 @@ class Config(Section):
             on_unreadable=data.on_unreadable,
             test_fraction=data.test_fraction,
         )
+        return changed(image_set, data.change)
 
     @cached_property
     def layers(self) -> list[NamedLayer] | None:

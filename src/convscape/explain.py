@@ -71,6 +71,12 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
             f"{run.path} holds a model of your own; only the CNN and the MLP of Convscape, whose "
             "layers are known, can be explained"
         )
+    for row in model.plan.layers:
+        layer = row.layer
+        if isinstance(layer, Conv | Pool) and layer.padding == "circular":
+            raise ConfigError(f"{row.name}: padding=circular cannot be explained")
+        if isinstance(layer, Pool) and layer.kind in ("blur", "aps"):
+            raise ConfigError(f"{row.name}: pool={layer.kind} cannot be explained")
     model = model.cpu().float().eval()
     values = model.normalize(image[None])
     maps = _Maps(range(image.shape[0]))

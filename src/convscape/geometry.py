@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from convscape.errors import ConfigError
 
 Pair = tuple[int, int]
+PoolKind = Literal["max", "avg", "blur", "aps"]
 Shape = tuple[int, ...]
-Padding = Literal["valid", "same"] | Pair
+NamedPadding = Literal["valid", "same", "circular"]
+Padding = NamedPadding | Pair
 
 
 class InfeasibleGeometry(ConfigError):
     """A window does not fit its input, or groups do not divide the channels."""
 
+
+BLUR_SIZE = 3  # of the binomial filter of "blur" pooling
 
 # --- one axis ---------------------------------------------------------------------------------
 
@@ -32,7 +36,7 @@ class Window:
 
     kernel_size: int
     stride: int = 1
-    padding: int | Literal["valid", "same"] = "valid"
+    padding: int | NamedPadding = "valid"
     dilation: int = 1
     ceil_mode: bool = False
 
@@ -54,10 +58,13 @@ def same_padding(size: int, window: Window) -> Pair:
 
 
 def pad_amounts(size: int, window: Window) -> Pair:
-    """Padding (before, after) in pixels along an axis of `size` pixels."""
-    if window.padding == "same":
+    """Padding (before, after) in pixels along an axis of `size` pixels.
+
+    "circular" is as much as "same", filled with what is at the other end.
+    """
+    if window.padding in ("same", "circular"):
         return same_padding(size, window)
-    amount = 0 if window.padding == "valid" else window.padding
+    amount = 0 if isinstance(window.padding, str) else window.padding
     return amount, amount
 
 
@@ -108,9 +115,15 @@ class Conv:
 
 @dataclass(frozen=True)
 class Pool:
-    """2D max or average pooling; the average leaves padding out of its divisor."""
+    """2D pooling; the average leaves padding out of its divisor.
 
-    kind: Literal["max", "avg"]
+    Two kinds change less when the image is shifted. Both take the maximum at every position;
+    "blur" then blurs before it leaves out positions, https://arxiv.org/abs/1904.11486; "aps" keeps,
+    of all ways to leave out positions, the one with the largest values,
+    https://arxiv.org/abs/2011.14214
+    """
+
+    kind: PoolKind
     kernel_size: Pair
     stride: Pair
     padding: Padding = "valid"
@@ -188,18 +201,19 @@ def parse_size(value: Any, minimum: int = 1) -> Pair:
 
 
 def parse_padding(value: Any) -> Padding:
-    """Read `valid`, `same`, `1` or `"0x2"` (pixels on each side, height x width).
+    """Read `valid`, `same`, `circular`, `1` or `"0x2"` (pixels on each side, height x width).
 
     Raises:
         ValueError: if it is none of these.
     """
-    if isinstance(value, str) and value.lower() in ("valid", "same"):
-        return "same" if value.lower() == "same" else "valid"
+    for name in get_args(NamedPadding):
+        if isinstance(value, str) and value.lower() == name:
+            return name
     try:
         return parse_size(value, minimum=0)
     except ValueError:
         raise ValueError(
-            f"{value!r} is not a padding; allowed: valid, same, an integer of 0 or more, "
+            f"{value!r} is not a padding; allowed: valid, same, circular, an integer of 0 or more, "
             "or HxW such as 0x2"
         ) from None
 
@@ -481,8 +495,13 @@ def layer_windows(layer: Conv | Pool) -> tuple[Window, Window]:
 
     def along(axis: int) -> Window:
         padding = layer.padding if isinstance(layer.padding, str) else layer.padding[axis]
+        size = layer.kernel_size[axis]
+        if isinstance(layer, Pool) and layer.kind == "blur":
+            size += BLUR_SIZE - 1
+        elif isinstance(layer, Pool) and layer.kind == "aps":
+            size += layer.stride[axis] - 1
         return Window(
-            layer.kernel_size[axis],
+            size,
             layer.stride[axis],
             padding,
             layer.dilation[axis] if isinstance(layer, Conv) else 1,
@@ -501,8 +520,14 @@ def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
             f"its {_by(layer.kernel_size)} window, which could then hold padding alone; "
             f"pool_padding <= {window.kernel_size // 2} or pool_padding=same would work"
         )
+    size = shape[1 + axis]
+    if window.padding == "circular" and max(pad_amounts(size, window)) > size:
+        raise InfeasibleGeometry(
+            f"{_place(name)}: circular padding goes around its {_by(shape[1:])} input more than "
+            "once; a smaller window or padding=same would work"
+        )
     try:
-        return output_size(shape[1 + axis], window)
+        return output_size(size, window)
     except InfeasibleGeometry as error:
         raise InfeasibleGeometry(_misfit(name, layer, shape, str(error))) from None
 
@@ -565,7 +590,7 @@ def describe_layer(layer: Layer) -> str:
                 words.append(f"stride {format_size(layer.stride)}")
             if layer.padding != "valid":
                 padding = format_padding(layer.padding)
-                words.append(padding if layer.padding == "same" else f"padding {padding}")
+                words.append(padding if isinstance(layer.padding, str) else f"padding {padding}")
             if isinstance(layer, Conv) and layer.dilation != (1, 1):
                 words.append(f"dilation {format_size(layer.dilation)}")
             if isinstance(layer, Conv) and layer.groups > 1:

@@ -98,7 +98,7 @@ def conv_layer(kernel: np.ndarray, stride: str, padding: str, dilation: str) -> 
         1,
         (height, width),
         _parsed("stride", geometry.parse_size, stride),
-        _parsed("padding", geometry.parse_padding, padding),
+        _parsed("padding", _parse_padding, padding),
         _parsed("dilation", geometry.parse_size, dilation),
         bias=False,
     )
@@ -116,8 +116,15 @@ def pool_layer(kind: str, size: str, stride: str | None, padding: str) -> Pool:
         "max" if kind == "max" else "avg",
         window,
         step,
-        _parsed("padding", geometry.parse_padding, padding),
+        _parsed("padding", _parse_padding, padding),
     )
+
+
+def _parse_padding(text: str) -> geometry.Padding:
+    padding = geometry.parse_padding(text)
+    if padding == "circular":
+        raise ValueError("'circular' cannot be shown; allowed: valid, same, 1, or 0x2")
+    return padding
 
 
 def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
@@ -273,6 +280,34 @@ def filtered(
     if signed:
         maps = maps / (2 * max(np.abs(maps).max(), 1e-12)) + 0.5
     return (maps.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def designed_filters(count: int, size: Pair) -> np.ndarray:
+    """Filters (count, h, w) as people designed them before they were learned; each has norm 1.
+
+    Blur, Laplacian, and Gabor's edges and lines (Daugman 1985, doi 10.1364/JOSAA.2.001160) in
+    sixteen directions, a line once bright and once dark; where more are asked for, once more at
+    twice the wavelength. Fewer are taken evenly from these.
+    """
+    height, width = size
+    y = (np.arange(height) - (height - 1) / 2)[:, None]
+    x = np.arange(width) - (width - 1) / 2
+    spread = max(height, width) / 4
+    bell = np.exp(-(x**2 + y**2) / (2 * spread**2))
+    bank: list[np.ndarray] = [bell, (x**2 + y**2 - 2 * spread**2) * bell]
+    wavelength = float(max(height, width))
+    while len(bank) < count or len(bank) == 2:
+        for direction in np.arange(16) * np.pi / 8:
+            phase = 2 * np.pi * (x * np.cos(direction) + y * np.sin(direction)) / wavelength
+            sign = 1 if direction < np.pi else -1
+            bank += [np.sin(phase) * bell, sign * (np.cos(phase) * bell)]
+        wavelength *= 2
+    for place, kernel in enumerate(bank):
+        if place and kernel.size > 1:
+            kernel = kernel - kernel.mean()  # all but the blur give 0 on a plain area
+        bank[place] = kernel / max(np.linalg.norm(kernel), 1e-12)
+    chosen = np.linspace(0, len(bank) - 1, count).round().astype(int)
+    return np.stack([bank[place] for place in chosen])
 
 
 def shown(value: float) -> str:

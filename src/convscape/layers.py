@@ -7,6 +7,7 @@ All modules take images of shape (N, C, H, W). SAME padding is TensorFlow's, see
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -34,10 +35,11 @@ class Conv2d(nn.Conv2d):
             conv.bias,
         )
         self.windows = geometry.layer_windows(conv)
+        self.is_circular = conv.padding == "circular"
 
     def forward(self, images: Tensor) -> Tensor:
         """Cross-correlate images (N, C, H, W) with the kernels: (N, out_channels, H', W')."""
-        images, padding = _pad(images, self.windows, value=0.0)
+        images, padding = _pad(images, self.windows, 0.0, self.is_circular)
         return F.conv2d(
             images, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
         )
@@ -54,7 +56,7 @@ class MaxPool2d(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
         pool = self.pool
-        images, padding = _pad(images, self.windows, value=float("-inf"))
+        images, padding = _pad(images, self.windows, float("-inf"), pool.padding == "circular")
         return F.max_pool2d(
             images, pool.kernel_size, pool.stride, padding, ceil_mode=pool.ceil_mode
         )
@@ -71,7 +73,8 @@ class AvgPool2d(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
         pool = self.pool
-        padded, padding = _pad(images, self.windows, value=0.0)
+        is_circular = pool.padding == "circular"
+        padded, padding = _pad(images, self.windows, 0.0, is_circular)
 
         def mean(values: Tensor) -> Tensor:
             return F.avg_pool2d(
@@ -83,10 +86,69 @@ class AvgPool2d(nn.Module):
                 count_include_pad=False,
             )
 
-        if padded is images:
-            return mean(images)
-        inside, _ = _pad(torch.ones_like(images[:1, :1]), self.windows, value=0.0)
+        if padded is images or is_circular:
+            return mean(padded)
+        inside, _ = _pad(torch.ones_like(images[:1, :1]), self.windows, 0.0)
         return mean(padded) / mean(inside)
+
+
+class BlurPool2d(nn.Module):
+    """Maximum at every position, then a binomial blur at the stride; padding counts as 0.
+
+    The blur takes away what the stride would alias (Zhang 2019, https://arxiv.org/abs/1904.11486).
+    """
+
+    kernel: Tensor
+
+    def __init__(self, pool: geometry.Pool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.windows = geometry.layer_windows(pool)
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        assert len(row) == geometry.BLUR_SIZE
+        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H', W')."""
+        maxima = _maxima(images, self.pool, self.windows)
+        channels = images.shape[1]
+        kernel = self.kernel.expand(channels, -1, -1, -1).to(maxima.dtype)
+        return F.conv2d(maxima, kernel, stride=self.pool.stride, groups=channels)
+
+
+class PolyphasePool2d(nn.Module):
+    """Maximum at every position, then for each image the grid of them with the largest norm.
+
+    Of the stride's grids the choice moves with the image, so that a shift changes no value: exactly
+    so where padding is circular and the size a multiple of the stride (Chaman and Dokmanic 2021,
+    https://arxiv.org/abs/2011.14214).
+    """
+
+    def __init__(self, pool: geometry.Pool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.windows = geometry.layer_windows(pool)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H', W')."""
+        (down, along) = self.pool.stride
+        maxima = _maxima(images, self.pool, self.windows)
+        height, width = maxima.shape[2] // down, maxima.shape[3] // along
+        maxima = maxima[:, :, : height * down, : width * along]
+        grids = maxima.reshape(*maxima.shape[:2], height, down, width, along)
+        grids = grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)  # (N, down * along, C, H', W')
+        # in 64 bits: the sum must not depend on where a value stands
+        norms = grids.double().square().sum((2, 3, 4))
+        return grids[torch.arange(len(grids), device=grids.device), norms.argmax(1)]
+
+
+def _maxima(
+    images: Tensor, pool: geometry.Pool, windows: tuple[geometry.Window, geometry.Window]
+) -> Tensor:
+    """The padded images' maximum under the window at every position."""
+    images, (down, along) = _pad(images, windows, 0.0, pool.padding == "circular")
+    images = F.pad(images, (along, along, down, down))
+    return F.max_pool2d(images, pool.kernel_size, stride=1)
 
 
 class GlobalPool(nn.Module):
@@ -102,16 +164,27 @@ class GlobalPool(nn.Module):
 
 
 def _pad(
-    images: Tensor, windows: tuple[geometry.Window, geometry.Window], value: float
+    images: Tensor,
+    windows: tuple[geometry.Window, geometry.Window],
+    value: float,
+    is_circular: bool = False,
 ) -> tuple[Tensor, Pair]:
     """Images and the padding that is left for torch: all of it where both sides get the same."""
     top, bottom = geometry.pad_amounts(images.shape[2], windows[0])
     left, right = geometry.pad_amounts(images.shape[3], windows[1])
+    if is_circular:
+        return F.pad(images, (left, right, top, bottom), mode="circular"), (0, 0)
     if (top, left) == (bottom, right):
         return images, (top, left)
     return F.pad(images, (left, right, top, bottom), value=value), (0, 0)
 
 
+POOLS: dict[geometry.PoolKind, Callable[[geometry.Pool], nn.Module]] = {
+    "max": MaxPool2d,
+    "avg": AvgPool2d,
+    "blur": BlurPool2d,
+    "aps": PolyphasePool2d,
+}
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -161,7 +234,7 @@ def _build_layer(named: NamedLayer, input_shape: geometry.Shape) -> nn.Module:
         case geometry.Conv() as conv:
             return Conv2d(input_shape[0], conv)
         case geometry.Pool() as pool:
-            return MaxPool2d(pool) if pool.kind == "max" else AvgPool2d(pool)
+            return POOLS[pool.kind](pool)
         case geometry.GlobalPool(kind):
             return GlobalPool(kind)
         case geometry.Flatten():
@@ -175,6 +248,20 @@ def _build_layer(named: NamedLayer, input_shape: geometry.Shape) -> nn.Module:
             return ACTIVATIONS[name]()
         case geometry.Dropout(p):
             return nn.Dropout(p)
+
+
+def freeze_first_layer(network: nn.Module, filters: Tensor | None = None) -> None:
+    """Keep the first convolution as it is, or as `filters` (out, h, w), while the rest learns.
+
+    - `filters`: laid on every input channel alike; the bias is then 0.
+    """
+    conv = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    if filters is not None:
+        with torch.no_grad():
+            conv.weight.copy_((filters / conv.weight.shape[1] ** 0.5)[:, None])
+            if conv.bias is not None:
+                conv.bias.zero_()
+    conv.requires_grad_(False)
 
 
 def initialize(network: nn.Module, init: str) -> None:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscape import geometry
-from convscape.layers import build_network
+from convscape.kernels import designed_filters
+from convscape.layers import build_network, freeze_first_layer
 from convscape.quick_lightning import pl
 from convscape.schedules import lr_factor
 
@@ -92,8 +93,8 @@ class ImageClassifier(pl.LightningModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (N, C, H, W) of 0..255 as float32 with zero mean and unit deviation."""
-        pixels = images.to(torch.float32, memory_format=torch.channels_last)
-        return torch.addcmul(self.shift, pixels, self.scale)
+        pixels = images.to(memory_format=torch.channels_last)
+        return pixels.mul(self.scale).add_(self.shift)  # bytes become floats on the way
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W) with pixels of 0..255."""
@@ -218,6 +219,7 @@ class CNN(ImageClassifier):
 
     - `input_shape`: (C, H, W) of an image.
     - `init`: how the weights begin, see `layers.initialize`.
+    - `first_layer`: "learned", or "random" or "designed" and frozen.
     - `knobs`: the network, as `geometry.cnn_layers` takes it.
     - `training`: everything else, as `ImageClassifier` takes it.
 
@@ -231,11 +233,20 @@ class CNN(ImageClassifier):
         num_classes: int,
         *,
         init: str = "default",
+        first_layer: str = "learned",
         training: Mapping[str, Any] | None = None,
         **knobs: Any,
     ) -> None:
         plan = geometry.plan_layers(geometry.cnn_layers(num_classes, **knobs), input_shape)
-        super().__init__(build_network(plan, init), **(training or {}))
+        network = build_network(plan, init)
+        if first_layer == "designed":
+            conv = plan.layers[0].layer
+            assert isinstance(conv, geometry.Conv)
+            filters = designed_filters(conv.out_channels, conv.kernel_size)
+            freeze_first_layer(network, torch.from_numpy(filters).float())
+        elif first_layer == "random":
+            freeze_first_layer(network)
+        super().__init__(network, **(training or {}))
         self.plan = plan
         self.save_hyperparameters(logger=False)
 

@@ -71,6 +71,9 @@ def write_report(
     rank: str | None = None,
     by: Sequence[str] = (),
     extra: Sequence[tuple[str, Any]] = (),
+    only: Sequence[Path] | None = None,
+    heading: Sequence[str] = (),
+    pictures: Sequence[tuple[str, Path]] = (),
 ) -> Report:
     """Write results.csv, report.html and figures/ into the sweep folder.
 
@@ -80,11 +83,13 @@ def write_report(
     - `rank`: the metric to rank by; validation accuracy unless given.
     - `by`: the keys that make a configuration; all that were swept unless given.
     - `extra`: more figures of Plotly with their captions, for the end of the page.
+    - `only`: these run folders and no others; all unless given.
+    - `heading`, `pictures`: sentences, and PNG files with captions, for the top of the page.
 
     Raises:
         ConfigError: if there are no runs, or a metric or key does not exist.
     """
-    reading = read_runs(folders)
+    reading = read_runs(folders if only is None else only)
     run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
     sections = [_Section(table, ranking_metric(table, rank)) for table in run_tables]
     target = folders[0]
@@ -96,7 +101,9 @@ def write_report(
         write_whole(target / "results.csv", pd.concat(frames).to_csv(index=False))
         for section in sections:
             section.draw(target / "figures", "" if len(sections) == 1 else f"{section.table.data}-")
-        write_whole(target / "report.html", _page(target.name, sections, reading, extra))
+        write_whole(
+            target / "report.html", _page(target.name, sections, reading, extra, heading, pictures)
+        )
     except OSError as error:
         raise ConfigError(
             f"cannot write the report into {target}: {error.strerror or error}"
@@ -374,7 +381,12 @@ def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
 
 
 def _page(
-    title: str, sections: list[_Section], reading: Reading, extra: Sequence[tuple[str, Any]]
+    title: str,
+    sections: list[_Section],
+    reading: Reading,
+    extra: Sequence[tuple[str, Any]],
+    heading: Sequence[str],
+    pictures: Sequence[tuple[str, Path]],
 ) -> str:
     from plotly.offline import get_plotlyjs
 
@@ -386,6 +398,8 @@ def _page(
     )
     return environment.get_template("report.html.j2").render(
         title=title,
+        heading=heading,
+        pictures=pictures,
         sections=sections,
         captions=CAPTIONS,
         confidence=f"{100 * CONFIDENCE:.0f}",

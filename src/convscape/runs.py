@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from convscape.config import Config, OwnModelConfig
+from convscape.config import CNNConfig, Config, OwnModelConfig
 from convscape.errors import ConfigError
 
 Status = Literal[
@@ -234,6 +234,8 @@ def fingerprint(config: Config) -> str:
         assert layers is not None
         matter["model"] = [str(named.layer) for named in layers]
         matter["model"] += [model.init, model.loss, model.label_smoothing]
+        if isinstance(model, CNNConfig):
+            matter["model"].append(model.first_layer)
     return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]
 
 

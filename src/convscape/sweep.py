@@ -340,30 +340,44 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
     """One run of a sweep, in whatever process a launcher has put it."""
     assert config.name is not None
     folder = Path(config.output_dir) / "sweeps" / config.name
-    overrides = _chosen(overrides)
-    digest = fingerprint(config)
-    path = next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides, digest))
+    if (folder / _STOP).exists():
+        return
+    result = train_if_missing(config, folder, _chosen(overrides))
+    if result is None:
+        return
+    done, left = _progress()
+    say(line(result, done, left))
+    if result.status in FAILURES and config.fail_fast:
+        (folder / _STOP).touch()
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+
+
+def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Result | None:
+    """Train the run of a sweep `folder`, or go on with it; None if it is done or another's."""
+    path = path_of_run(config, folder, overrides)
     run = RunFolder(path)
     try:
         with run.held():
             before = run.read_result()
-            if not _is_missing(before, config.retry) or (folder / _STOP).exists():
-                return
+            if not _is_missing(before, config.retry):
+                return None
             if before is not None and before.status in FAILURES:
                 shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
             from convscape.train import train
 
             try:
-                result = train(config, path, overrides)
+                return train(config, path, overrides)
             except ConfigError as error:  # what only this run has wrong, as its own data.val_size
-                result = _recorded(run, config, overrides, "failed", error)
+                return _recorded(run, config, overrides, "failed", error)
     except RunIsBusy:
-        return
-    say(_line(result))
-    if result.status in FAILURES and config.fail_fast:
-        (folder / _STOP).touch()
-    if result.status == "interrupted":
-        raise KeyboardInterrupt
+        return None
+
+
+def path_of_run(config: Config, folder: Path, overrides: list[str]) -> Path:
+    """Where in a sweep `folder` a run is, or will be."""
+    digest = fingerprint(config)
+    return next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides, digest))
 
 
 _STOP = ".stopped-by-fail-fast"
@@ -545,9 +559,8 @@ def duplicates(plan: SweepPlan) -> list[str]:
     return [f"{plan.duplicates} more are equal in meaning to one of these and run once"]
 
 
-def _line(result: Result) -> str:
-    """A finished run of a sweep in one line."""
-    done, left = _progress()
+def line(result: Result, done: str, left: str = "") -> str:
+    """A finished run of a sweep in one line: `done` of all before it, the time left behind it."""
     words = [done, f"{result.run:<40}", f"{result.status:<8}"]
     if result.status == "ok":
         words += [

@@ -6,6 +6,7 @@ that after epochs 1, 2, 4, 8, ... as far as the budget reaches. `visual=full` ke
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Sequence
@@ -140,9 +141,10 @@ class TensorBoardPictures(pl.callbacks.Callback):
             writer.add_text("layers", _as_code(str(module.plan)), 0)
         if isinstance(module, ImageClassifier):
             images, _ = _examples(trainer.datamodule, 1)  # type: ignore[attr-defined]
+            network = copy.deepcopy(module.network)  # a copy is not compiled; torch.jit needs that
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch.jit, which is how TensorBoard reads it
-                writer.add_graph(module.network, module.normalize(images.to(module.device)))
+                writer.add_graph(network, module.normalize(images.to(module.device)))
 
     def _draw_all(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         writer, step = _writer(trainer), trainer.global_step

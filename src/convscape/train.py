@@ -22,7 +22,7 @@ import torch
 
 from convscape import machine, models
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
-from convscape.config import Config, OwnModelConfig, check_target
+from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
 from convscape.errors import ConfigError, Stopped
@@ -278,8 +278,10 @@ def build_model(config: Config, image_set: ImageSet, data: ImageDataModule) -> p
     if isinstance(model, OwnModelConfig):
         return _build_own(model, config.allow_packages, input_shape, num_classes, training)
     training |= {"loss": model.loss, "label_smoothing": model.label_smoothing}
-    kind = models.CNN if model.target.endswith("CNN") else models.MLP
-    return kind(input_shape, num_classes, init=model.init, training=training, **model.knobs)
+    arguments = model.knobs | {"init": model.init, "training": training}
+    if isinstance(model, CNNConfig):
+        return models.CNN(input_shape, num_classes, first_layer=model.first_layer, **arguments)
+    return models.MLP(input_shape, num_classes, **arguments)
 
 
 def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn.Module]:

@@ -1,0 +1,17 @@
+"""Put a textbook claim to the test: train its arms, measure, answer with intervals and a verdict.
+
+python scripts/claim.py list                              every claim, and how long it takes
+python scripts/claim.py spatial                           mode=quick
+python scripts/claim.py location mode=full
+python scripts/claim.py all                               the whole book
+python scripts/claim.py spatial data=digits data.train_size=null
+
+seeds=5 and jobs=1 say how many seeds, and how many runs at a time; every other override goes to
+all arms alike. Answers are in outputs/claims/<claim>/: answer.json, report.html, figures/.
+"""
+
+from convscape.cli import answer_help, claim_command, run_command
+
+if __name__ == "__main__":
+    answer_help(str(__doc__))
+    run_command(claim_command)

@@ -1,0 +1,45 @@
+"""What does a trained network do when its images are shifted, permuted, occluded, or it is pruned?
+
+python scripts/probe.py outputs/runs/<run> shift max=8 step=2
+python scripts/probe.py outputs/runs/<run> permute seed=1
+python scripts/probe.py outputs/runs/<run> canvas clutter=4
+python scripts/probe.py outputs/runs/<run> occlude size=6
+python scripts/probe.py outputs/runs/<run> prune
+"""
+
+import argparse
+from pathlib import Path
+
+from convscape.cli import run_command, say
+
+
+def main() -> None:
+    """Read the command line, print the numbers, write the figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("probe", help="shift, permute, canvas, occlude or prune")
+    parser.add_argument("settings", nargs="*", help="of the probe, as max=8")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
+    arguments = parser.parse_args()
+
+    def command() -> None:
+        from convscape.probe_figures import draw_probe
+        from convscape.probes import ask_and_keep, parse_settings
+
+        settings = parse_settings(arguments.settings)
+        name, run = arguments.probe, arguments.run
+        answer = ask_and_keep(run, name, arguments.images, arguments.split, **settings)
+        asked = answer["asked"]
+        say(f"{name} of {asked['num_images']:,} images of the {asked['split']} split")
+        say(*(f"  {key:<22} {100 * value:6.2f} %" for key, value in answer["numbers"].items()))
+        picture = draw_probe(name, {run.name: [answer]}, run / "probes")
+        say(f"{picture or run / 'probes' / f'{name}.json'}")
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()

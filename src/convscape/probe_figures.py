@@ -1,0 +1,135 @@
+"""Figures of what probes found: one arm alone, or several beside each other, seeds pooled."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from convscape import visual
+from convscape.figures import COLORS, DASHES, STYLE
+from convscape.statistics import estimate
+
+Arms = Mapping[str, Sequence[dict[str, Any]]]  # answers of a probe by arm, one for each seed
+
+CAPTIONS = {
+    "shift": "Accuracy on shifted images: over the distance, mean of eight directions with its "
+    "95 % interval over seeds, and over every shift.",
+    "canvas": "Accuracy on the image scaled down and laid at a random place.",
+    "prune": "Accuracy without the smallest weights; bands: 95 % interval over seeds.",
+    "occlude": "Where a grey square makes the true class less probable (orange).",
+}
+PANEL = 2.6  # inches
+
+
+def draw_probe(name: str, arms: Arms, folder: Path) -> Path | None:
+    """Write `<name>.png` of a probe's answers; None where it has no figure."""
+    if name == "occlude":
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "occlude.png"
+        _occlusion_sheet(arms).save(path)
+        return path
+    makers: dict[str, Callable[[Arms], Figure]] = {
+        "shift": _shift_figure,
+        "canvas": lambda arms: _curves(arms, "sides", "side of the image (pixels)", _canvas_acc),
+        "prune": lambda arms: _curves(arms, "fractions", "share of weights removed", _acc),
+    }
+    if name not in makers:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    with rc_context(STYLE):
+        figure = makers[name](arms)
+        figure.savefig(path, dpi=150)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return path
+
+
+def _acc(answer: dict[str, Any]) -> list[float]:
+    return list(answer["acc"])
+
+
+def _canvas_acc(answer: dict[str, Any]) -> list[float]:
+    return [answer["numbers"][f"canvas/acc_{side}"] for side in answer["sides"]]
+
+
+def _band(axis: Any, x: Sequence[float], rows: list[list[float]], name: str, place: int) -> None:
+    """Mean over seeds of `rows` (seeds, points), in percent, with its interval."""
+    points = [estimate([100 * row[i] for row in rows]) for i in range(len(x))]
+    means = np.array([point.mean for point in points])
+    widths = np.array([point.half_width or 0.0 for point in points])
+    color, dash = COLORS[place % len(COLORS)], DASHES[place // len(COLORS) % len(DASHES)]
+    axis.plot(x, means, dash, color=color, marker="o", markersize=3, label=name)
+    axis.fill_between(x, means - widths, means + widths, color=color, alpha=0.2, linewidth=0)
+
+
+def _curves(
+    arms: Arms, key: str, title: str, values: Callable[[dict[str, Any]], list[float]]
+) -> Figure:
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for place, (name, answers) in enumerate(arms.items()):
+        _band(axis, answers[0][key], [values(answer) for answer in answers], name, place)
+    axis.set_xlabel(title)
+    axis.set_ylabel("accuracy (%)")
+    _legend(figure, len(arms))
+    return figure
+
+
+def _legend(figure: Any, num_arms: int) -> None:
+    if num_arms > 1:
+        figure.legend(loc="outside lower center", ncols=3)
+
+
+def _shift_figure(arms: Arms) -> Figure:
+    columns = min(3, len(arms))
+    rows = -(-len(arms) // columns)
+    figure = Figure(figsize=(max(6.5, PANEL * columns), 3 + PANEL * rows), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[3, PANEL * rows])
+    top, bottom = parts
+    curve = top.subplots()
+    for place, (name, answers) in enumerate(arms.items()):
+        distances = [offset for offset in answers[0]["offsets"] if offset >= 0]
+        means = [[a["numbers"][f"shift/acc_{d}"] for d in distances] for a in answers]
+        _band(curve, distances, means, name, place)
+    curve.set_xlabel("shift (pixels)")
+    curve.set_ylabel("accuracy (%)")
+    _legend(top, len(arms))
+    axes = bottom.subplots(rows, columns, squeeze=False)
+    for axis, arm in itertools.zip_longest(axes.flat, arms.items()):
+        if arm is None:
+            axis.set_axis_off()
+            continue
+        name, answers = arm
+        grid = 100 * np.mean([answer["acc"] for answer in answers], axis=0)
+        reach = (
+            answers[0]["offsets"][-1] + (answers[0]["offsets"][1] - answers[0]["offsets"][0]) / 2
+        )
+        extent = (-reach, reach, reach, -reach)
+        image = axis.imshow(grid, vmin=0, vmax=100, cmap="cividis", extent=extent)
+        axis.set_title(name, fontsize=9)
+        axis.grid(False)
+    figure.colorbar(image, ax=list(axes.flat), label="accuracy (%)")
+    axes[-1][0].set_xlabel("right (pixels)")
+    axes[-1][0].set_ylabel("down (pixels)")
+    return figure
+
+
+def _occlusion_sheet(arms: Arms) -> visual.Picture:
+    """A row of images, and a row of maps for each arm's first seed, on one scale."""
+    firsts = {name: answers[0] for name, answers in arms.items()}
+    some = next(iter(firsts.values()))
+    maps = {name: np.array(answer["maps"]) for name, answer in firsts.items()}
+    scale = visual.Scale.around_zero(np.concatenate([each.ravel() for each in maps.values()]))
+    tiles = [visual.tile(np.array(image, np.uint8)) for image in some["images"]]
+    captions = list(some["labels"])
+    for name, each in maps.items():
+        tiles += [visual.tile(scale.paint(one).transpose(2, 0, 1)) for one in each]
+        captions += [name, *[""] * (len(each) - 1)]
+    title = "less probability of the true class with a grey square there"
+    return visual.sheet(title, tiles, captions, len(some["images"]), scale)

@@ -1,0 +1,170 @@
+"""Claims: verdicts from intervals, the same budget for all arms, and what a user reads."""
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from convscape import claims, probes
+from convscape.cli import CONFIG_DIR
+from convscape.statistics import estimate
+
+QUICK = (
+    *("data=digits", "data.train_size=300", "data.val_size=100", "trainer.max_epochs=1"),
+    *("visual=off", "seeds=2", "jobs=1"),
+)
+
+
+@pytest.fixture
+def planned():
+    def plan(name, mode="quick"):
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return claims.plan(claims.load(name), [], mode, lambda words: compose("train", words))
+
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("expect", "by", "values", "verdict"),
+    [
+        ("lower", 0.02, [-0.05, -0.051, -0.049], "supported"),
+        ("lower", 0.02, [-0.01, -0.011, -0.009], "not supported"),
+        ("lower", 0.02, [-0.05, -0.01, -0.03], "undecided"),
+        ("lower", 0.02, [0.05, 0.051, 0.049], "not supported"),
+        ("higher", 0.02, [0.05, 0.051, 0.049], "supported"),
+        ("higher", 0.02, [0, 0, 0], "not supported"),
+        ("equal", 0.01, [0, 0, 0], "supported"),
+        ("equal", 0.01, [0.05, 0.051, 0.049], "not supported"),
+        ("equal", 0.01, [0.01, -0.01, 0.005], "undecided"),
+        ("equal", 0.01, [0.0], "undecided"),
+    ],
+)
+def test_the_verdict_comes_from_the_interval(expect, by, values, verdict):
+    assert claims.verdict(expect, by, estimate(values)) == verdict
+
+
+@pytest.mark.parametrize("name", claims.names())
+@pytest.mark.parametrize("mode", ["quick", "full"])
+def test_all_arms_of_a_claim_have_one_budget(name, mode, planned):
+    runs, claim = planned(name, mode), claims.load(name)
+    budget = {
+        (
+            run.config.data.name,
+            run.config.data.train_size,
+            run.config.data.split_seed,
+            run.config.trainer.max_epochs,
+            run.config.optimizer.model_dump_json(),
+            run.config.scheduler.model_dump_json(),
+        )
+        for run in runs
+    }
+    assert len(budget) == 1
+    seeds = {json.dumps(run.labels): set() for run in runs}
+    for run in runs:
+        seeds[json.dumps(run.labels)].add(run.config.seed)
+    assert set(map(frozenset, seeds.values())) == {frozenset(range(claim.budget(mode).seeds))}
+    assert claim.budget(mode).seeds >= 3
+    for statement in claim.statements:
+        for side in filter(None, (statement.arm, statement.than)):
+            wanted = {"arm": side} if isinstance(side, str) else side
+            assert any(
+                {k: str(v) for k, v in wanted.items()}.items() <= run.labels.items() for run in runs
+            )
+    assert {probe["name"] for probe in claim.probes} <= set(probes.PROBES)
+
+
+def test_small_regions_compares_equal_parameters(planned):
+    plans = {run.labels["arm"]: run.config.plan() for run in planned("small_regions")}
+    goal = plans["CNN, global pool, 28"].num_parameters
+    for arm, plan in plans.items():
+        if not arm.startswith("CNN,") or "pool" in arm:
+            assert plan.num_parameters == pytest.approx(goal, rel=0.1), arm
+
+
+def answer_of(tmp_path, name):
+    return json.loads((tmp_path / "outputs" / "claims" / name / "answer.json").read_text())
+
+
+def test_equal_arms_come_out_as_not_supported_and_nothing_is_trained_twice(command, tmp_path):
+    first = command("claim", "spatial", *QUICK, "data.change.permute=0")
+    assert (first.code, first.err) == (0, "")
+    answer = answer_of(tmp_path, "spatial")
+    verdicts = {finding["says"]: finding["verdict"] for finding in answer["findings"]}
+    assert verdicts == {
+        "the permutation leaves the MLP as it was": "supported",  # it is the same network
+        "it costs the CNN two points or more": "not supported",
+    }
+    assert answer["verdict"] == "not supported"
+    assert [arm["n"] for arm in answer["arms"]] == [2, 2, 2, 2]
+    assert "SPATIAL: NOT SUPPORTED".lower() in first.out.lower()
+    page = (tmp_path / "outputs" / "claims" / "spatial" / "report.html").read_text()
+    assert "Verdict: not supported." in page
+    again = command("claim", "spatial", *QUICK, "data.change.permute=0")
+    assert "[" in first.out
+    assert "  [" not in again.out
+
+
+def test_shuffled_labels_support_nothing(command, tmp_path):
+    code = command("claim", "spatial", *QUICK, "data.change.shuffle_labels=0", "seeds=5").code
+    assert code == 0
+    answer = answer_of(tmp_path, "spatial")
+    assert answer["verdict"] != "supported"
+    assert answer["findings"][1]["verdict"] != "supported"
+
+
+def test_one_seed_is_undecided(command, tmp_path):
+    words = [word for word in QUICK if not word.startswith("seeds")]
+    assert command("claim", "sampling", *words, "seeds=1").code == 0
+    answer = answer_of(tmp_path, "sampling")
+    assert {finding["verdict"] for finding in answer["findings"]} == {"undecided"}
+    assert (tmp_path / "outputs" / "claims" / "sampling" / "figures" / "shift.png").is_file()
+
+
+def test_two_processes_give_what_one_gives(start, command, tmp_path):
+    words = [word for word in QUICK if word not in ("jobs=1", "seeds=2")]
+    assert command("claim", "depth", *words, "seeds=1", "jobs=1", "trainer.threads=1").code == 0
+    alone = answer_of(tmp_path, "depth")["arms"]
+    process = start("claim", "depth", *words, "seeds=1", "jobs=2", "output_dir=two")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    together = json.loads((tmp_path / "two" / "claims" / "depth" / "answer.json").read_text())
+    assert together["arms"] == alone
+    assert "[4/4]" in out
+
+
+def test_the_list_names_every_claim_and_its_time(command):
+    out = command("claim", "list").out
+    assert all(name in out for name in claims.names())
+    assert "about" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["spacial"], "there is no claim 'spacial'; allowed: list, all, depth"),
+        (["spatial", "mode=fast"], "mode=fast: allowed: quick, full"),
+        (["spatial", "seeds=0"], "seeds=0: allowed: an integer of 1 or more"),
+        (["spatial", "data=digits"], "the train split has 1,438"),
+        (["spatial", "model.kernal=3"], "kernal"),
+    ],
+)
+def test_wrong_input_is_one_sentence(command, words, sentence):
+    answer = command("claim", *words)
+    assert answer.code == 2
+    assert sentence in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_pictures_without_a_black_ground_are_refused(command, tmp_path):
+    for split, count in (("train", 6), ("test", 2)):
+        for name, grey in (("dark", 90), ("light", 200)):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (28, 28), grey + number).save(folder / f"{number}.png")
+    answer = command("claim", "location", "data=image_folder", "data.root=pictures",
+                     "data.image_size=28", "data.channels=1", "data.cache_dir=cache",
+                     "data.train_size=null", "data.val_size=2")  # fmt: skip
+    assert answer.code == 2
+    assert "claim location moves objects over a black ground" in answer.err
