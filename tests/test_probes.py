@@ -76,6 +76,13 @@ def test_the_smallest_weights_go_and_the_model_stays():
     assert not list(pruned.buffers())
 
 
+def test_a_network_in_channels_last_can_be_pruned():
+    pruned = without_smallest_weights(network(channels=[4, 8]), 0.5)
+    weights = [m.weight for m in pruned.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    assert zeros == sum(weight.numel() for weight in weights) // 2
+
+
 def test_the_probability_is_that_of_the_own_class():
     logits = torch.randn(300, 4)
     labels = torch.randint(0, 4, (300,))

@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,30 +112,34 @@ def ask_and_keep(path: Path, name: str, num_images: int, split: str, **settings:
 def shift(run: TrainedRun, images: Tensor, labels: Tensor, max: int = 8, step: int = 2) -> Answer:
     """Accuracy with every image moved by up to `max` pixels down and right; black comes in.
 
-    `shift/acc_N` is the mean over the eight directions at N pixels, `shift/consistency` the chance
-    that two of all these copies of an image get the same answer.
+    `acc` is of a grid of shifts, and `shift/consistency` the chance that two of these copies of an
+    image get the same answer. `shift/acc_N` is the mean over eight directions at N pixels; the
+    diagonal ones go as far, to the next whole pixel.
     """
     step = min(step, max)
     reach = max // step * step
     offsets = list(range(-reach, reach + 1, step))
-    answers = {
-        (down, right): classify(run.logits, shifted(images, down, right))
-        for down in offsets
-        for right in offsets
-    }
-    acc = {place: accuracy(given, labels) for place, given in answers.items()}
+
+    @cache
+    def answers(down: int, right: int) -> Tensor:
+        return classify(run.logits, shifted(images, down, right))
+
+    grid = [[answers(down, right) for right in offsets] for down in offsets]
     numbers = {}
     for distance in range(0, reach + 1, step):
+        aside = round(distance / 2**0.5)
         ring = [
-            acc[down * distance, right * distance]
-            for down in (-1, 0, 1)
-            for right in (-1, 0, 1)
-            if (down, right) != (0, 0)
+            *((distance, 0), (-distance, 0), (0, distance), (0, -distance)),
+            *((aside, aside), (aside, -aside), (-aside, aside), (-aside, -aside)),
         ]
-        numbers[f"shift/acc_{distance}"] = float(np.mean(ring))
-    numbers["shift/consistency"] = consistency(torch.stack(list(answers.values())))
-    grid = [[acc[down, right] for right in offsets] for down in offsets]
-    return {"numbers": numbers, "offsets": offsets, "acc": grid}
+        acc = [accuracy(answers(*place), labels) for place in ring]
+        numbers[f"shift/acc_{distance}"] = float(np.mean(acc))
+    numbers["shift/consistency"] = consistency(torch.stack([a for row in grid for a in row]))
+    return {
+        "numbers": numbers,
+        "offsets": offsets,
+        "acc": [[accuracy(each, labels) for each in row] for row in grid],
+    }
 
 
 def permute(run: TrainedRun, images: Tensor, labels: Tensor, seed: int = 0) -> Answer:
@@ -278,7 +283,7 @@ def consistency(answers: Tensor) -> float:
 
 def without_smallest_weights(model: nn.Module, fraction: float) -> nn.Module:
     """A copy in which the smallest `fraction` of all conv and dense weights is 0."""
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pruning needs that
     layers = [
         (module, "weight")
         for module in model.modules()

@@ -100,6 +100,7 @@ def load_run(path: str | Path, allow_packages: Sequence[str] = ()) -> TrainedRun
     Raises:
         ConfigError: if it is no run, or has no checkpoint that can be read.
     """
+    machine.keep_freed_memory()
     folder = RunFolder(Path(path))
     config = check(folder.read_config() | {"allow_packages": list(allow_packages)})
     if not folder.best_checkpoint.is_file():
