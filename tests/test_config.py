@@ -44,7 +44,7 @@ def test_every_config_that_ships_is_valid_and_possible(choice):
         ("model.stride=0", ["model.stride=0", "too small"]),
         ("model.padding=sane", ["model.padding=sane", "valid, same"]),
         ("model.padding=-1", ["model.padding=-1", "not a padding"]),
-        ("model.pool=maxx", ["'maxx' is unknown", "max, avg, none", "did you mean 'max'?"]),
+        ("model.pool=maxx", ["'maxx' is unknown", "max, avg, blur, aps", "did you mean 'max'?"]),
         ("model.activation=rely", ["did you mean 'relu'?"]),
         ("model.channels=[]", ["model.channels"]),
         ("model.channels=[32,0]", ["model.channels.1=0"]),

@@ -304,6 +304,7 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(start, command
     """DDP on the CPU: the same images in each step, so the same gradients but for rounding."""
     common = ["data.train_size=256", "data.val_size=101", "trainer.max_epochs=2"]
     common += ["model.channels=[4]", "trainer.threads=1", "trainer.device=cpu", "optimizer=sgd"]
+    common += ["trainer.precision=fp32"]
     process = start("train", *common, "trainer.devices=2", "data.batch_size=32", "output_dir=two")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err

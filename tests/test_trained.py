@@ -16,8 +16,10 @@ from tests.test_config import checked
 
 @pytest.fixture(scope="module")
 def run_path(tmp_path_factory):
+    """In 32 bits, so that the network can be asked again without autocast."""
     path = tmp_path_factory.mktemp("run")
-    assert train(checked(*TINY), path, list(TINY)).status == "ok"
+    overrides = [*TINY, "trainer.precision=fp32"]
+    assert train(checked(*overrides), path, overrides).status == "ok"
     return path
 
 
@@ -50,10 +52,11 @@ def test_evaluation_is_what_scikit_learn_counts(run, split):
     assert evaluation.class_acc == pytest.approx(list(expected.diagonal() / expected.sum(1)))
 
 
-def test_evaluation_is_what_the_run_recorded(run):
-    recorded = RunFolder(run.path).read_result().metrics
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_evaluation_is_what_the_run_recorded(precision, tmp_path):
+    recorded = train(checked(*TINY, f"trainer.precision={precision}"), tmp_path, []).metrics
     for split in ("val", "test"):
-        found = evaluate(run, split).as_dict()
+        found = evaluate(load_run(tmp_path), split).as_dict()
         assert found[f"{split}/acc"] == recorded[f"{split}/acc"]
         assert found[f"{split}/loss"] == pytest.approx(recorded[f"{split}/loss"], rel=1e-6)
 
