@@ -3,9 +3,11 @@
     make bench                        all variants that are installed, 3 repetitions
     python benchmarks/speed.py --repetitions 5 --networks cnn
 
-The variants take turns, each in a process of its own. Every epoch of ours is followed by one of the
-loop by hand in the same process, and their ratio is taken: on a noisy machine, processes minutes
-apart differ more than these two do. Images are random: what they show does not matter to the clock.
+The variants take turns, each in a process of its own. Every epoch of a variant is followed by one
+of the best loop by hand in the same process, and their ratio is taken: on a noisy machine,
+processes minutes apart differ more than these two do. (Keras comes without torch, and is compared
+with the loop's median.) The loop computes in the precision that Convscape chooses on this machine.
+Images are random: what they show does not matter to the clock.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,11 @@ def plain_network(network: str, pool_first: bool = False) -> Any:
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], 10))
 
 
-def best_loop(network: str, num_images: int) -> Callable[[], None]:
-    """An epoch of the best loop by hand, with all that we know of.
+def best_loop(network: str, num_images: int, use_bf16: bool) -> Callable[[], int]:
+    """An epoch of the best loop by hand, with all that we know of; it gives its number of images.
 
     Data in memory as normalised floats, channels_last, fused Adam, pooling before ReLU, metrics
-    read once, freed memory kept by the C library.
+    read once, freed memory kept by the C library. In bf16 by autocast, as ours.
     """
     import torch
     import torch.nn.functional as F
@@ -78,18 +80,20 @@ def best_loop(network: str, num_images: int) -> Callable[[], None]:
     model = plain_network(network, pool_first=True).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
 
-    def epoch() -> None:
+    def epoch() -> int:
         losses, hits = [], []
         for chosen in torch.randperm(num_images).split(BATCH_SIZE):
             targets = labels.index_select(0, chosen)
-            logits = model(images.index_select(0, chosen))
-            loss = F.cross_entropy(logits, targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
+                logits = model(images.index_select(0, chosen))
+                loss = F.cross_entropy(logits, targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
             hits.append((logits.detach().argmax(1) == targets).sum())
         torch.stack(losses).mean().item(), torch.stack(hits).sum().item()
+        return num_images
 
     return epoch
 
@@ -123,28 +127,46 @@ def convscape(
     network: str, num_images: int, epochs: int, after_epoch: AfterEpoch, *overrides: str
 ) -> None:
     """Ours as a user runs it: Lightning, checkpoints, TensorBoard, history; validation left out."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
     from convscape import train as training
     from convscape.cache import ImageSet
-    from convscape.cli import CONFIG_DIR
-    from convscape.config import Config, check
+    from convscape.config import Config
 
     images, labels = random_data(num_images)
     data = ImageSet(
         *("noise", tuple("0123456789"), images, labels, images[:100], labels[:100]),
         *((0.1307,), (0.3081,), "0"),
     )
-    settings = [*NETWORKS[network][0], f"optimizer.lr={LR}", "scheduler=constant"]
-    settings += ["data.val_size=0", f"data.batch_size={BATCH_SIZE}", "trainer.precision=fp32"]
-    settings += [f"trainer.max_epochs={epochs}", "trainer.progress=lines", *overrides]
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = check(OmegaConf.to_container(compose("train", settings), resolve=True))
+    config = config_of(network, [f"trainer.max_epochs={epochs}", *overrides])
     Config.load_images = lambda self: data
     with tempfile.TemporaryDirectory() as folder:
-        result = training.train(config, Path(folder) / "run", settings, lambda row: after_epoch())
+        result = training.train(config, Path(folder) / "run", [], lambda row: after_epoch())
     assert result.status == "ok", result.error
+
+
+def config_of(network: str, overrides: Sequence[str]) -> Any:
+    """Convscape's config for a network of the benchmark."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from convscape.cli import CONFIG_DIR
+    from convscape.config import check
+
+    settings = [*NETWORKS[network][0], f"optimizer.lr={LR}", "scheduler=constant"]
+    settings += ["data.val_size=0", f"data.batch_size={BATCH_SIZE}", "trainer.progress=lines"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return check(
+            OmegaConf.to_container(compose("train", [*settings, *overrides]), resolve=True)
+        )
+
+
+def convscape_nchw(
+    network: str, num_images: int, epochs: int, after_epoch: AfterEpoch, *overrides: str
+) -> None:
+    """The same with torch's default memory format."""
+    import torch
+
+    torch.channels_last = torch.contiguous_format
+    convscape(network, num_images, epochs, after_epoch, *overrides)
 
 
 def tutorial(network: str, num_images: int, epochs: int, after_epoch: AfterEpoch) -> None:
@@ -226,11 +248,15 @@ def keras(network: str, num_images: int, epochs: int, after_epoch: AfterEpoch) -
         after_epoch()
 
 
+FP32 = "trainer.precision=fp32"
 # function, its further arguments, environment
 VARIANTS: dict[str, tuple[Callable[..., None], tuple[str, ...], dict[str, str]]] = {
     "convscape": (convscape, (), {}),
+    "convscape, no pictures": (convscape, ("visual=off",), {}),
     "convscape, 1 step per call": (convscape, ("trainer.steps_per_execution=1",), {}),
     "convscape, compiled": (convscape, ("trainer.compile=true",), {}),
+    "convscape, fp32": (convscape, (FP32,), {}),
+    "convscape, fp32 NCHW": (convscape_nchw, (FP32,), {}),
     "usual loop by hand": (usual_loop, (), {}),
     "tutorial with Lightning": (tutorial, (), {}),
     "Keras on TensorFlow": (keras, (), {"KERAS_BACKEND": "tensorflow"}),
@@ -241,21 +267,33 @@ VARIANTS: dict[str, tuple[Callable[..., None], tuple[str, ...], dict[str, str]]]
 def measure(variant: str, network: str, num_images: int, epochs: int) -> dict[str, list[float]]:
     """Images per second of each epoch but the first, of the variant and of the loop beside it."""
     function, arguments, _ = VARIANTS[variant]
-    loop_epoch = best_loop(network, num_images) if function is convscape else None
+    loop_epoch = None
+    if function is not keras:
+        use_bf16 = uses_bf16(network) and variant != "convscape, fp32"
+        loop_epoch = best_loop(network, num_images, use_bf16)
+    if function is tutorial:
+        num_images //= 4  # it is slow
     speeds: dict[str, list[float]] = {"variant": [], "loop": []}
     mark = time.perf_counter()
 
     def after_epoch() -> None:
         nonlocal mark
         speeds["variant"].append(num_images / (time.perf_counter() - mark))
-        mark = time.perf_counter()
         if loop_epoch is not None:
-            loop_epoch()
-            speeds["loop"].append(num_images / (time.perf_counter() - mark))
             mark = time.perf_counter()
+            images = loop_epoch()
+            speeds["loop"].append(images / (time.perf_counter() - mark))
+        mark = time.perf_counter()
 
     function(network, num_images, epochs, after_epoch, *arguments)
     return {name: all_speeds[1:] for name, all_speeds in speeds.items()}  # the first warms up
+
+
+def uses_bf16(network: str) -> bool:
+    """Whether Convscape trains the network in bf16 on this machine unless told otherwise."""
+    from convscape import train
+
+    return train.uses_bf16(config_of(network, []))
 
 
 # --- the driver -------------------------------------------------------------------------------
@@ -316,30 +354,26 @@ def in_own_process(task: list[Any], keras_python: str) -> dict[str, list[float]]
 
 def print_table(network: str, variants: dict[str, list[dict[str, list[float]]]]) -> None:
     """Median and range over processes, and the ratio to the loop by hand."""
-    loops = [median_of(process["loop"]) for p in variants.values() for process in p]
-    loops = [speed for speed in loops if speed]
+    loops = [
+        statistics.median(process["loop"])
+        for variant, processes in variants.items()
+        for process in processes
+        if process["loop"] and variant != "convscape, fp32"
+    ]
     rows = {"best loop by hand": (loops, 1.0)} if loops else {}
     for variant, processes in variants.items():
         medians = [statistics.median(process["variant"]) for process in processes]
-        if processes[0]["loop"]:
-            ratios = [
-                ours / by_hand
-                for process in processes
-                for ours, by_hand in zip(process["variant"], process["loop"], strict=True)
-            ]
-        else:
-            ratios = [speed / statistics.median(loops) for speed in medians if loops]
-        rows[variant] = medians, median_of(ratios)
+        ratios = [
+            speed / by_hand
+            for process in processes
+            for speed, by_hand in zip(process["variant"], process["loop"], strict=False)
+        ] or [speed / statistics.median(loops) for speed in medians if loops]
+        rows[variant] = medians, statistics.median(ratios or [0.0])
     print(f"\n{network}: images/s, median (range) of processes; times as fast as the loop")  # noqa: T201
     for name, (speeds, ratio) in rows.items():
         low, high = min(speeds), max(speeds)
         middle = statistics.median(speeds)
         print(f"  {name:<28} {middle:>9,.0f}  ({low:,.0f} to {high:,.0f})  {ratio:5.2f}")  # noqa: T201
-
-
-def median_of(numbers: list[float]) -> float:
-    """The median, 0 of nothing."""
-    return statistics.median(numbers) if numbers else 0.0
 
 
 def machine() -> dict[str, Any]:
@@ -354,7 +388,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "batch_size": BATCH_SIZE,
-        "precision": "fp32",
+        "bf16": [network for network in NETWORKS if uses_bf16(network)],
     }
 
 

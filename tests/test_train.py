@@ -11,7 +11,10 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from convscape import machine
+from convscape.train import uses_bf16
 from tests.conftest import TINY
+from tests.test_config import checked
 
 CONTRACT = {
     "run", "fingerprint", "status", "error", "config", "overrides", "seed", "num_parameters",
@@ -320,3 +323,20 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batch(start, command
     ours, theirs = result_of(two), result_of(one)
     assert ours["global_step"] == theirs["global_step"] == 8
     assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has_native", "expected"),
+    [
+        (["model=cnn"], True, True),
+        (["model=cnn"], False, False),
+        (["model=mlp", "model.hidden=[64]"], True, False),
+        (["model=mlp", "model.hidden=[64]", "trainer.precision=bf16"], False, True),
+        (["model=cnn", "trainer.precision=fp32"], True, False),
+    ],
+)
+def test_automatic_precision_asks_the_hardware_and_the_size_of_the_network(
+    overrides, has_native, expected, monkeypatch
+):
+    monkeypatch.setattr(machine, "has_native_bf16", lambda device: has_native)
+    assert uses_bf16(checked(*overrides)) is expected

@@ -33,6 +33,9 @@ from convscape.tensorboard_pictures import TensorBoardPictures
 
 logger = logging.getLogger("convscape")
 
+# Per image; below it the conversions cost more than they save, see benchmarks/README.md.
+FEWEST_MACS_FOR_BF16 = 150_000
+
 
 def train(
     config: Config,
@@ -140,7 +143,7 @@ def _fit_and_test(
     trainer = pl.Trainer(
         accelerator=config.trainer.device.partition(":")[0],
         devices=_devices(config),
-        precision=_precision(config),  # type: ignore[arg-type]
+        precision="bf16-mixed" if uses_bf16(config) else "32-true",
         max_epochs=max_epochs,
         callbacks=callbacks,
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
@@ -364,12 +367,17 @@ def _devices(config: Config) -> Any:
     return [int(index)] if index else config.trainer.devices
 
 
-def _precision(config: Config) -> str:
-    """Lightning's name of the precision; `auto` is bf16 where the hardware computes in it."""
+def uses_bf16(config: Config) -> bool:
+    """Whether a run computes in bfloat16.
+
+    `auto` does where the hardware computes in it itself and the network is large enough to gain.
+    """
     asked = config.trainer.precision
-    if asked == "auto":
-        asked = "bf16" if machine.has_native_bf16(config.trainer.device) else "fp32"
-    return {"bf16": "bf16-mixed", "fp32": "32-true"}[asked]
+    if asked != "auto":
+        return asked == "bf16"
+    plan = config.plan()
+    is_large = plan is None or plan.macs >= FEWEST_MACS_FOR_BF16
+    return is_large and machine.has_native_bf16(config.trainer.device)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

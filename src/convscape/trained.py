@@ -21,7 +21,7 @@ from convscape.data import ImageDataModule
 from convscape.errors import ConfigError
 from convscape.geometry import format_table
 from convscape.runs import RunFolder
-from convscape.train import build_model, data_module, normalization
+from convscape.train import build_model, data_module, normalization, uses_bf16
 
 Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
 MOST_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
@@ -73,16 +73,13 @@ class TrainedRun:
                 for values in normalization(self.config, self.image_set)
             )
             images = (images / 255 - mean) / std
-        with self._precision():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
             return self.model(images).float().cpu()
 
-    def _precision(self) -> torch.autocast:
-        """As it was trained: `auto` is bf16 where the hardware computes in it."""
-        asked = self.config.trainer.precision
-        use_bf16 = asked == "bf16" or (
-            asked == "auto" and machine.has_native_bf16(self.config.trainer.device)
-        )
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=use_bf16)
+    @cached_property
+    def _uses_bf16(self) -> bool:
+        """As it was trained."""
+        return uses_bf16(self.config)
 
     def loss(self, logits: Tensor, labels: Tensor) -> float:
         """Mean loss of logits (N, K) for labels (N,), as in training."""
