@@ -306,8 +306,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--images", type=int, help="of an epoch")
-    parser.add_argument("--epochs", type=int, default=3, help="the first is left out")
-    parser.add_argument("--keras-python", default=sys.executable, help="one that has Keras")
+    parser.add_argument("--epochs", type=int, default=4, help="the first is left out")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/speed.json")
     parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -320,7 +319,7 @@ def main() -> None:
             num_images = arguments.images or NETWORKS[network][1]
             for variant in arguments.variants:
                 task = [variant, network, num_images, arguments.epochs]
-                speeds = in_own_process(task, arguments.keras_python)
+                speeds = in_own_process(task)
                 if speeds is not None:
                     found[network].setdefault(variant, []).append(speeds)
     for network, variants in found.items():
@@ -329,16 +328,14 @@ def main() -> None:
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def in_own_process(task: list[Any], keras_python: str) -> dict[str, list[float]] | None:
+def in_own_process(task: list[Any]) -> dict[str, list[float]] | None:
     """`measure(*task)` in a process of its own; None where the variant is not installed."""
     variant, network = task[:2]
     environment = VARIANTS[variant][2]
-    python = keras_python if environment else sys.executable
-    here = python == sys.executable
-    if environment and here and not importlib.util.find_spec(environment["KERAS_BACKEND"]):
+    if environment and not importlib.util.find_spec(environment["KERAS_BACKEND"]):
         return None
     process = subprocess.run(
-        [python, __file__, "--measure", json.dumps(task)],
+        [sys.executable, __file__, "--measure", json.dumps(task)],
         capture_output=True,
         text=True,
         check=False,

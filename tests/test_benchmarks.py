@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
-from .conftest import ROOT
+import pytest
+
+from .conftest import ROOT, TINY
 
 
 def bench(script, *arguments):
@@ -24,3 +26,13 @@ def test_speed_compares_with_the_loop_in_one_process(tmp_path):
     ours = results["images_per_second"]["small_mlp"]["convscape"]
     assert [len(process[name]) for process in ours for name in ("variant", "loop")] == [1, 1]
     assert results["cores"] >= 1
+
+
+@pytest.mark.slow
+def test_sweeps_counts_runs_one_at_a_time_and_on_all_cores(tmp_path):
+    out = tmp_path / "sweeps.json"
+    table = bench(
+        *("sweeps.py", "--runs", 2, "--repetitions", 1, "--overrides", *TINY, "--out", out)
+    )
+    assert table.count("runs/min") == 2
+    assert all(len(rates) == 1 for rates in json.loads(out.read_text()).values())

@@ -1,0 +1,52 @@
+"""How many runs a minute does a sweep make, one at a time and on all cores at once?
+
+    python benchmarks/sweeps.py
+
+One at a time each run has all cores; with hydra/launcher=joblib each has one. The sweeps take
+turns, in processes of their own; starting the workers, planning and the report count.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LAUNCHERS = {"one at a time": [], "on all cores": ["hydra/launcher=joblib"]}
+
+
+def main() -> None:
+    """Print medians and ranges, write results/sweeps.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=16)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--overrides", nargs="*", default=[], help="of every run")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/sweeps.json")
+    arguments = parser.parse_args()
+    rates: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
+    for _ in range(arguments.repetitions):
+        for name, launcher in LAUNCHERS.items():
+            rates[name].append(runs_per_minute(arguments.runs, [*launcher, *arguments.overrides]))
+    for name, values in rates.items():
+        low, high = min(values), max(values)
+        middle = statistics.median(values)
+        print(f"{name:<16} {middle:6.1f} runs/min  ({low:.1f} to {high:.1f})")  # noqa: T201
+    arguments.out.write_text(json.dumps(rates, indent=1) + "\n")
+
+
+def runs_per_minute(num_runs: int, overrides: list[str]) -> float:
+    """Of a sweep over seeds of the default network on the bundled digits."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "name=bench"]
+    command += [f"seed=range({num_runs})", *overrides]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        return 60 * num_runs / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
