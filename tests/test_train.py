@@ -2,18 +2,24 @@
 
 import csv
 import json
+import os
+import shlex
+import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape import machine
 from convscape.train import uses_bf16
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.test_config import checked
 
 CONTRACT = {
@@ -340,3 +346,51 @@ def test_automatic_precision_asks_the_hardware_and_the_size_of_the_network(
 ):
     monkeypatch.setattr(machine, "has_native_bf16", lambda device: has_native)
     assert uses_bf16(checked(*overrides)) is expected
+
+
+@pytest.fixture
+def memory_group():
+    """1.4 GB of memory in all, cached files included; skips where that cannot be had."""
+    controller = Path("/sys/fs/cgroup/memory")
+    group, limit = controller / f"convscape-{os.getpid()}", "memory.limit_in_bytes"
+    if not controller.is_dir():  # version 2
+        group, limit = controller.parent / group.name, "memory.max"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(MEMORY_LIMIT))
+    except OSError as error:
+        pytest.skip(f"needs a control group for memory, as root: {error}")
+    yield group
+    group.rmdir()
+
+
+MEMORY_LIMIT = 1_400_000_000
+
+
+@pytest.mark.slow
+def test_a_folder_of_pictures_larger_than_memory_trains(memory_group, tmp_path):
+    num_pictures = 2200  # of 3 x 512 x 512 bytes: 1.7 GB
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        first = folder / "0.png"
+        Image.fromarray(rng.integers(0, 255, (512, 512, 3), dtype=np.uint8)).save(first)
+        for number in range(1, num_pictures // 2):
+            os.link(first, folder / f"{number}.png")
+    overrides = ["data=image_folder", "data.root=pictures", "data.image_size=512"]
+    overrides += ["data.val_size=100", "data.batch_size=4", "data.eval_batch_size=4"]
+    overrides += ["model=cnn", "model.channels=[2]", "model.stride=4", "model.head=global_avg"]
+    overrides += ["trainer.max_epochs=1", "trainer.threads=1", "visual=off"]
+    command = shlex.join([sys.executable, str(ROOT / "scripts" / "train.py"), *overrides])
+    process = subprocess.run(
+        ["sh", "-c", f"echo $$ > {memory_group}/cgroup.procs && exec {command}"],
+        cwd=tmp_path,
+        env={**os.environ, "CONVSCAPE_CACHE": "cache"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    cached = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    assert cached > MEMORY_LIMIT

@@ -96,7 +96,7 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
     axes[0][0].set_ylabel(metric.title)
     for axis in axes[0][1:]:
         axis.sharey(axes[0][0])
-    figure.suptitle("Mean over the other keys; bars: 95 % interval over seeds", fontsize=9)
+    figure.suptitle("Mean over the other keys\nbars: 95 % interval over seeds", fontsize=9)
     return figure
 
 
