@@ -422,7 +422,13 @@ class Plan:
     def stages(self) -> list[LayerPlan]:
         """The last layer of each block, and the hidden dense layers: the shape of the network."""
         last = {row.name.partition(".")[0]: row for row in self.layers}
-        return [row for stage, row in last.items() if stage not in ("flatten", "output")]
+        last.pop("output", None)
+        unshaped = Flatten | BatchNorm | Activation | Dropout
+        return [
+            row
+            for stage, row in last.items()
+            if row.name != stage or not isinstance(row.layer, unshaped)
+        ]
 
     @property
     def receptive_field(self) -> Pair:
@@ -515,10 +521,11 @@ def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
     window = layer_windows(layer)[axis]
     explicit = 0 if isinstance(window.padding, str) else window.padding
     if isinstance(layer, Pool) and 2 * explicit > window.kernel_size:
+        key = "pool_padding" if _is_of_block(name) else "padding"
         raise InfeasibleGeometry(
-            f"{_place(name)}: pool_padding {format_padding(layer.padding)} is more than half of "
+            f"{_place(name)}: {key} {format_padding(layer.padding)} is more than half of "
             f"its {_by(layer.kernel_size)} window, which could then hold padding alone; "
-            f"pool_padding <= {window.kernel_size // 2} or pool_padding=same would work"
+            f"{key} <= {window.kernel_size // 2} or {key}=same would work"
         )
     size = shape[1 + axis]
     if window.padding == "circular" and max(pad_amounts(size, window)) > size:
@@ -535,8 +542,9 @@ def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
 def _misfit(name: str, layer: Conv | Pool, shape: Shape, formula: str) -> str:
     """One sentence: which window does not fit which input, why, and what would."""
     is_conv = isinstance(layer, Conv)
-    prefix = "" if is_conv else "pool_"
-    size_key = "kernel_size" if is_conv else "pool_size"
+    is_of_block = _is_of_block(name)
+    prefix = "pool_" if is_of_block and not is_conv else ""
+    size_key = "kernel_size" if is_conv else f"{prefix}size"
     windows = layer_windows(layer)
     rooms = _pair(shape[1 + a] + sum(pad_amounts(shape[1 + a], windows[a])) for a in range(2))
     largest = _pair(
@@ -547,8 +555,8 @@ def _misfit(name: str, layer: Conv | Pool, shape: Shape, formula: str) -> str:
         remedies.append("dilation=1")
     remedies.append(f"{prefix}padding=same")
     if not is_conv:
-        remedies.append("pool=none")
-    if name.startswith("block") and not name.startswith("block1."):
+        remedies.append("pool=none" if is_of_block else "kind=none")
+    if is_of_block and not name.startswith("block1."):
         remedies.append("fewer blocks")
     what = f"{layer.kind} pool" if isinstance(layer, Pool) else "kernel"
     stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
@@ -632,10 +640,15 @@ def _by(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 
+def _is_of_block(name: str) -> bool:
+    """Whether it is block3.pool, whose keys are pool_size and the like, and not pool3."""
+    return name.startswith("block")
+
+
 def _place(name: str) -> str:
     """As a person says it: block3.conv is "block 3", block3.pool is "block 3 pool"."""
     block, _, part = name.partition(".")
-    words = f"block {block.removeprefix('block')}" if block.startswith("block") else block
+    words = f"block {block.removeprefix('block')}" if _is_of_block(name) else f"layer {block}"
     return words if part in ("", "conv") else f"{words} {part}"
 
 

@@ -1,4 +1,4 @@
-"""`ImageClassifier(LightningModule)` and its two children, `MLP` and `CNN`.
+"""`ImageClassifier(LightningModule)` and its children `MLP`, `CNN` and `Sequential`.
 
 Everything is built from plain numbers, strings, lists and dicts, so that a checkpoint loads with
 `weights_only=True` and rebuilds its model alone: `CNN.load_from_checkpoint(path)`.
@@ -19,6 +19,7 @@ from convscape.kernels import designed_filters
 from convscape.layers import build_network, freeze_first_layer
 from convscape.quick_lightning import pl
 from convscape.schedules import lr_factor
+from convscape.sequential import sequential_layers, whole_layers
 
 Batch = tuple[Tensor, Tensor]
 
@@ -56,10 +57,13 @@ class ImageClassifier(pl.LightningModule):
     - `loss`: "cross_entropy", or "mse" between softmax and one-hot labels.
     - `optimizer`: `name` as in conf/optimizer, and that optimiser's arguments.
     - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`.
+
+    `plan` says its layers, where they are known.
     """
 
     scale: Tensor
     shift: Tensor
+    plan: geometry.Plan | None = None
 
     def __init__(
         self,
@@ -267,6 +271,32 @@ class MLP(ImageClassifier):
         super().__init__(build_network(plan, init), **(training or {}))
         self.plan = plan
         self.save_hyperparameters(logger=False)
+
+
+class Sequential(ImageClassifier):
+    """One layer after the other, then the output layer; arguments as of `CNN`.
+
+    - `layers`: as `sequential.whole_layers` takes them: {"conv1": 32, "pool1": 2, "dense1": 64}, or
+      a list of layers without names: [{"conv": {"channels": 32, "kernel_size": 5}}, "flatten"].
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        layers: Mapping[str, Any] | Sequence[Any],
+        init: str = "default",
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        layers = whole_layers(layers)
+        plan = geometry.plan_layers(sequential_layers(num_classes, layers=layers), input_shape)
+        super().__init__(build_network(plan, init), **(training or {}))
+        self.plan = plan
+        self.save_hyperparameters(logger=False)
+
+
+OURS: dict[str, type[ImageClassifier]] = {kind.__name__: kind for kind in (CNN, MLP, Sequential)}
 
 
 class Tally:

@@ -23,8 +23,9 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from convscape.config import CNNConfig, Config, OwnModelConfig
+from convscape.config import Config, OwnModelConfig
 from convscape.errors import ConfigError
+from convscape.geometry import Conv
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
@@ -234,8 +235,8 @@ def fingerprint(config: Config) -> str:
         assert layers is not None
         matter["model"] = [str(named.layer) for named in layers]
         matter["model"] += [model.init, model.loss, model.label_smoothing]
-        if isinstance(model, CNNConfig):
-            matter["model"].append(model.first_layer)
+        if any(isinstance(named.layer, Conv) for named in layers):
+            matter["model"].append(getattr(model, "first_layer", "learned"))
     return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -312,7 +313,8 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
         matters = section in (*SECTIONS, "seed")
         if not matters or key in _IN_TITLE or leaf in NO_MATTER.get(section, ()):
             continue
-        last = key.rpartition(".")[2]
+        # pool1.size says more than size
+        last = key.partition(".layers.")[2] or key.rpartition(".")[2]
         if re.fullmatch(r"\d*\.\d{5,}", value):
             value = f"{float(value):.3g}"
         words.append((_SHORT.get(last, last) if leaf or last == "seed" else "") + value)

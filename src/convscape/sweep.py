@@ -258,7 +258,8 @@ class _Base:
         config: dict[str, Any] = pickle.loads(self._config)
         own = []
         for path, value in values:
-            _parent(config, path)[path[-1]] = copy.deepcopy(value)
+            section = _parent(config, path)
+            section[path[-1]] = _merged(section.get(path[-1]), value)
             own.append(path)
         for path, target in self._references:
             if path not in own:
@@ -275,6 +276,13 @@ def _interpolations(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[lis
             yield from _interpolations(value, path)
     elif isinstance(node, str) and "${" in node:
         yield list(path), node
+
+
+def _merged(before: Any, value: Any) -> Any:
+    """As Hydra sets a value: a mapping changes those keys that it names."""
+    if not (isinstance(before, dict) and isinstance(value, dict)):
+        return copy.deepcopy(value)
+    return before | {key: _merged(before.get(key), entry) for key, entry in value.items()}
 
 
 def _parent(config: dict[str, Any], path: list[str]) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def normalization(config: Config, image_set: ImageSet) -> tuple[list[float], lis
 
 
 def build_model(config: Config, image_set: ImageSet, data: ImageDataModule) -> pl.LightningModule:
-    """The model of a config: `CNN`, `MLP`, or a class of the user's.
+    """The model of a config: `CNN`, `MLP`, `Sequential`, or a class of the user's.
 
     Raises:
         ConfigError: if the user's class cannot be found or built.
@@ -283,8 +283,13 @@ def build_model(config: Config, image_set: ImageSet, data: ImageDataModule) -> p
     training |= {"loss": model.loss, "label_smoothing": model.label_smoothing}
     arguments = model.knobs | {"init": model.init, "training": training}
     if isinstance(model, CNNConfig):
-        return models.CNN(input_shape, num_classes, first_layer=model.first_layer, **arguments)
-    return models.MLP(input_shape, num_classes, **arguments)
+        arguments["first_layer"] = model.first_layer
+    return ours(model.target)(input_shape, num_classes, **arguments)
+
+
+def ours(target: str) -> type[Any]:
+    """The class of this project that `model._target_` names."""
+    return models.OURS[target.rpartition(".")[2]]
 
 
 def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn.Module]:

@@ -21,7 +21,7 @@ from convscape.data import ImageDataModule
 from convscape.errors import ConfigError
 from convscape.geometry import format_table
 from convscape.runs import RunFolder
-from convscape.train import build_model, data_module, normalization, uses_bf16
+from convscape.train import build_model, data_module, normalization, ours, uses_bf16
 
 Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
 MOST_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
@@ -113,8 +113,7 @@ def load_run(path: str | Path, allow_packages: Sequence[str] = ()) -> TrainedRun
         image_set = config.load_images()
         model: nn.Module = build_model(config, image_set, data_module(config, image_set, None))
     else:
-        kind = models.CNN if config.model.target.endswith("CNN") else models.MLP
-        model = kind(**checkpoint["hyper_parameters"])
+        model = ours(config.model.target)(**checkpoint["hyper_parameters"])
     model.load_state_dict(checkpoint["state_dict"])
     if torch.cuda.is_available() and config.trainer.device != "cpu":
         model.to("cuda")
