@@ -127,7 +127,7 @@ def convscape(
     network: str, num_images: int, epochs: int, after_epoch: AfterEpoch, *overrides: str
 ) -> None:
     """Ours as a user runs it: Lightning, checkpoints, TensorBoard, history; validation left out."""
-    from convscape import train as training
+    from convscape import training
     from convscape.cache import ImageSet
     from convscape.config import Config
 

@@ -12,7 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape import machine
-from convscape.train import uses_bf16
+from convscape.training import uses_bf16
 from tests.conftest import TINY
 from tests.test_config import checked
 

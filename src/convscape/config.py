@@ -7,7 +7,7 @@ sentence per mistake: the key, the value, what is allowed and the closest match.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -480,7 +480,7 @@ def check(composed: dict[str, Any]) -> Config:
     try:
         config = Config.model_validate(composed)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(error, composed))) from None
+        raise ConfigError("\n".join(_sentences(error.errors(), composed))) from None
     if config.trainer.max_epochs is None and config.trainer.max_steps is None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both null; set one of them")
     if isinstance(config.model, OwnModelConfig):
@@ -493,6 +493,30 @@ def check(composed: dict[str, Any]) -> Config:
             "'_', '-' and '.', beginning with a letter, digit or '_'"
         )
     return config
+
+
+def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of a constructor as `check` refuses the keys of `section`.
+
+    Keys that are left out have the constructor's defaults; tuples are as good as lists.
+
+    Raises:
+        ConfigError: one line for every mistake.
+    """
+    allowed = [k for k in section.model_fields if k not in ("target", "loss", "label_smoothing")]
+    for key in arguments:
+        if key not in allowed:
+            raise ConfigError(
+                f"{key}: there is no such argument; allowed: {', '.join(allowed)}"
+                f"{hint(key, allowed)}"
+            )
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+    try:
+        section.model_validate(plain)
+    except ValidationError as error:
+        mistakes = [each for each in error.errors() if each["type"] != "missing"]
+        if mistakes:
+            raise ConfigError("\n".join(_sentences(mistakes, plain))) from None
 
 
 def check_target(target: str, allow_packages: Iterable[str]) -> None:
@@ -518,10 +542,10 @@ def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:
         raise ConfigError(f"model.{error}") from None
 
 
-def _sentences(error: ValidationError, composed: dict[str, Any]) -> list[str]:
+def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
     """One for each mistake: what the branches of a union allow is said together."""
     allowed: dict[str, list[str]] = {}
-    for each in error.errors():
+    for each in errors:
         head, _, tail = _sentence(each, composed).partition(": allowed: ")
         allowed.setdefault(head, []).append(tail)
     return [

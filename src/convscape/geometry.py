@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import prod
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from convscape.errors import ConfigError
 
@@ -244,6 +245,30 @@ def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
     return list(value)
 
 
+class CNNKnobs(TypedDict, total=False):
+    """What shapes the blocks and the head of a CNN, beside `channels`; see conf/model/cnn.yaml.
+
+    A size is 3 or "3x5" (height x width); a list gives one value per block.
+    """
+
+    kernel_size: int | str | list[int | str]
+    stride: int | str | list[int | str]
+    padding: int | str | list[int | str]
+    dilation: int | str | list[int | str]
+    groups: int | list[int]
+    pool: str | list[str]
+    pool_size: int | str | list[int | str]
+    pool_stride: int | str | list[int | str | None] | None
+    pool_padding: int | str | list[int | str]
+    pool_ceil_mode: bool | list[bool]
+    batch_norm: bool | list[bool]
+    activation: str | list[str]
+    dropout: float | list[float]
+    head: Literal["flatten", "global_avg", "global_max"]
+    dense: Sequence[int]
+    dense_dropout: float
+
+
 def cnn_layers(
     num_classes: int,
     *,
@@ -400,7 +425,7 @@ class LayerPlan:
     field: Field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a network will be: its layers in order, and remarks on what is legal but odd."""
 
@@ -436,7 +461,8 @@ class Plan:
         fields = [row.field for row in self.layers if isinstance(row.layer, Conv | Pool)]
         return fields[-1].size if fields else _pair(self.input_shape[1:])
 
-    def __str__(self) -> str:
+    def rows(self) -> list[tuple[str, ...]]:
+        """The layer table: a header, a row per layer, the total."""
         header = ("layer", "what", "output", "parameters", "MACs", "sees")
         rows = [
             (
@@ -450,7 +476,24 @@ class Plan:
             for row in self.layers
         ]
         total = ("total", "", "", f"{self.num_parameters:,}", f"{self.macs:,}", "")
-        return format_table([header, *rows, total], right_aligned=(3, 4))
+        return [header, *rows, total]
+
+    def __str__(self) -> str:
+        return format_table(self.rows(), right_aligned=(3, 4))
+
+    def __repr__(self) -> str:  # what a Python prompt shows
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """The layer table in a notebook."""
+        header, *rows = self.rows()
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        )
+        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self.remarks)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<div>{table}{remarks}</div>"
 
 
 def plan_layers(layers: Iterable[NamedLayer], input_shape: Sequence[int]) -> Plan:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -97,8 +98,8 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes off this run, for as long as this one lives.
+    def held(self) -> Iterator[Path]:
+        """The folder; keep other processes off this run, for as long as this one lives.
 
         Raises:
             RunIsBusy: if a living process holds it.
@@ -112,7 +113,7 @@ class RunFolder:
         except Timeout:
             raise RunIsBusy(f"another process is working on {self.path}; wait for it") from None
         try:
-            yield
+            yield self.path
         finally:
             lock.release()
 
@@ -284,6 +285,8 @@ def typed_value(value: Any) -> str:
         return f"[{','.join(map(typed_value, value))}]"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{typed_value(entry)}' for key, entry in value.items())}}}"
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -320,6 +323,19 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
         words.append((_SHORT.get(last, last) if leaf or last == "seed" else "") + value)
     title = re.sub(r"[^A-Za-z0-9_.]+", "-", "_".join(words)).strip("-.")
     return f"{title[:80].rstrip('-._')}-{digest}"
+
+
+@contextmanager
+def fresh_run(config: Config, overrides: list[str]) -> Iterator[Path]:
+    """A new run folder, held, and removed if the input turns out to be wrong."""
+    name = run_name(config, overrides, fingerprint(config))
+    path = new_run_path(Path(config.output_dir), name)
+    with RunFolder(path).held():
+        try:
+            yield path
+        except ConfigError:
+            shutil.rmtree(path)  # nothing has happened in it
+            raise
 
 
 def new_run_path(output_dir: Path, name: str) -> Path:

@@ -372,7 +372,7 @@ def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Resu
                 return None
             if before is not None and before.status in FAILURES:
                 shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
-            from convscape.train import train
+            from convscape.training import train
 
             try:
                 return train(config, path, overrides)
@@ -411,7 +411,7 @@ def _prepare(plan: SweepPlan, allow_packages: list[str]) -> None:
     Raises:
         ConfigError: if one of them cannot be used.
     """
-    from convscape.train import data_module, own_class
+    from convscape.training import data_module, own_class
 
     for config in plan.data_configs.values():
         data_module(config, config.load_images(), macs=None)
