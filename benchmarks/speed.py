@@ -127,7 +127,7 @@ def convscape(
     network: str, num_images: int, epochs: int, after_epoch: AfterEpoch, *overrides: str
 ) -> None:
     """Ours as a user runs it: Lightning, checkpoints, TensorBoard, history; validation left out."""
-    from convscape import train as training
+    from convscape import training
     from convscape.cache import ImageSet
     from convscape.config import Config
 
@@ -291,9 +291,9 @@ def measure(variant: str, network: str, num_images: int, epochs: int) -> dict[st
 
 def uses_bf16(network: str) -> bool:
     """Whether Convscape trains the network in bf16 on this machine unless told otherwise."""
-    from convscape import train
+    from convscape import training
 
-    return train.uses_bf16(config_of(network, []))
+    return training.uses_bf16(config_of(network, []))
 
 
 # --- the driver -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from convscape import explain
 from convscape.errors import ConfigError
 from convscape.geometry import InfeasibleGeometry, Window, output_size
-from convscape.models import CNN, MLP, ImageClassifier
+from convscape.models import CNN, MLP, ImageClassifier, Sequential
 from convscape.trained import TrainedRun
 
 from .conftest import TINY
@@ -35,8 +35,33 @@ NETWORKS = {
         "dropout": 0.2,
         "head": "global_avg",
     },
+    "around": {
+        "channels": [4, 5, 6],
+        "kernel_size": [3, "3x5", 3],
+        "stride": [1, 2, 1],
+        "padding": "circular",
+        "pool": ["avg", "max", "aps"],
+        "pool_size": 2,
+        "pool_stride": [2, 1, 2],
+        "pool_padding": "circular",
+    },
+    "smooth": {
+        "channels": [3, 4],
+        "padding": "same",
+        "pool": ["blur", "aps"],
+        "pool_size": [2, "2x3"],
+        "pool_stride": [2, "2x3"],
+        "pool_padding": ["same", 1],
+    },
     "sampled": {"channels": [96, 130], "pool": "none", "head": "global_max"},
+    "layers": {
+        "layers": [
+            *({"pool": 2}, {"conv": {"channels": 5, "activation": "relu"}}, {"pool": 2}),
+            *("batch_norm", {"conv": 7}, {"activation": "tanh"}, {"dense": 8}, "batch_norm"),
+        ]
+    },
 }
+KINDS = {"layers": Sequential}
 
 
 def random_model(kind, shape, **knobs):
@@ -79,7 +104,7 @@ def shown_numbers(page):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_of_a_random_cnn_shows_torchs_numbers(name, browser, tmp_path):
-    model = random_model(CNN, (3, 20, 24), **NETWORKS[name])
+    model = random_model(KINDS.get(name, CNN), (3, 20, 24), **NETWORKS[name])
     image = torch.randint(0, 256, (3, 20, 24), dtype=torch.uint8)
     run = TrainedRun(Path("a run"), None, model)
     explain.write_page(run, image, "an image", 3, tmp_path / "page.html")

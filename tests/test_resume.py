@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from convscape import train as training
+from convscape import training
 from convscape.runs import RunFolder
 from tests.conftest import wait_for
 from tests.test_config import checked

@@ -18,7 +18,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape import machine
-from convscape.train import uses_bf16
+from convscape.training import uses_bf16
 from tests.conftest import ROOT, TINY
 from tests.test_config import checked
 

@@ -8,8 +8,8 @@ from sklearn.metrics import confusion_matrix
 
 from convscape.errors import ConfigError
 from convscape.runs import RunFolder
-from convscape.train import train
 from convscape.trained import evaluate, load_run, wilson_interval
+from convscape.training import train
 from tests.conftest import TINY
 from tests.test_config import checked
 

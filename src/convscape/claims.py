@@ -257,7 +257,7 @@ def _check(name: str, claim: Claim, config: Config) -> None:
     """
     from convscape.probes import check_settings
     from convscape.scenes import border_brightness
-    from convscape.train import data_module
+    from convscape.training import data_module
 
     for probe in claim.probes:
         settings = {key: v for key, v in probe.items() if key not in ("name", "num_images")}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +98,7 @@ def train_task(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from convscape.config import check
-    from convscape.runs import RunFolder, fingerprint, helper_rank, new_run_path, run_name
+    from convscape.runs import RunFolder, fresh_run, helper_rank
 
     overrides = list(HydraConfig.get().overrides.task)
     if helper_rank() > 0:  # Lightning has started this command once more, for DDP
@@ -112,28 +111,22 @@ def train_task(cfg: DictConfig) -> None:
         run_in_sweep(check(composed), overrides)
         return
     if composed["resume"] is not None:
-        config, path, overrides = _resumed(composed, overrides)
-        result = RunFolder(path).read_result()
+        config, old_path, overrides = resumed(composed, overrides)
+        result = RunFolder(old_path).read_result()
         if result is not None and result.status == "ok":
-            say("this run is finished:", *summary(result, path))
+            say("this run is finished:", *summary(result, old_path))
             return
+        place = RunFolder(old_path).held()
     else:
         config = check(composed)
+        place = fresh_run(config, overrides)
     plan = config.plan()
     say(*([str(plan), *plan.remarks] if plan is not None else []))
-    if composed["resume"] is None:
-        name = run_name(config, overrides, fingerprint(config))
-        path = new_run_path(Path(config.output_dir), name)
-    os.environ[_RUN_PATH] = str(path)
-    with RunFolder(path).held():
-        from convscape.train import train  # torch and lightning, once the input is right
+    with place as path:
+        os.environ[_RUN_PATH] = str(path)
+        from convscape.training import train  # torch and lightning, once the input is right
 
-        try:
-            result = train(config, path, overrides)
-        except ConfigError:
-            if composed["resume"] is None:
-                shutil.rmtree(path)  # nothing has happened in it
-            raise
+        result = train(config, path, overrides)
     say(*summary(result, path))
     sys.exit(exit_code(result))
 
@@ -145,7 +138,7 @@ def _help(cfg: DictConfig, overrides: list[str]) -> None:
     """Take part in the training that the first process leads; it speaks and writes for all."""
     from convscape.config import check
     from convscape.runs import RunFolder
-    from convscape.train import train
+    from convscape.training import train
 
     path = Path(os.environ[_RUN_PATH])
     stored = RunFolder(path).read_config() | {"allow_packages": list(cfg.allow_packages)}
@@ -159,7 +152,7 @@ def _in_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Path, list[str]]:
+def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Path, list[str]]:
     """The config and folder of the run to go on with.
 
     Raises:

@@ -7,8 +7,7 @@ sentence per mistake: the key, the value, what is allowed and the closest match.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -27,14 +26,19 @@ from pydantic import (
 from convscape import geometry
 from convscape.errors import ConfigError
 from convscape.geometry import NamedLayer, Plan
+from convscape.sequential import LayerError, kind_of, sequential_layers, whole_layers
+from convscape.values import (
+    ACTIVATIONS,
+    boolean,
+    hint,
+    integer,
+    one_of,
+    optional_size,
+    probability,
+)
 
 if TYPE_CHECKING:
     from convscape.cache import ImageSet
-
-ACTIVATIONS = (
-    "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
-)  # fmt: skip
-
 
 # --- kinds of values --------------------------------------------------------------------------
 
@@ -52,44 +56,14 @@ def _each(check: Callable[[Any], Any]) -> AfterValidator:
     return AfterValidator(apply)
 
 
-def _one_of(*choices: str) -> Callable[[Any], Any]:
-    def check(value: Any) -> None:
-        if value not in choices:
-            raise ValueError(
-                f"{value!r} is unknown; allowed: {', '.join(choices)}{hint(value, choices)}"
-            )
-
-    return check
-
-
-def _integer(value: Any) -> None:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is not allowed; allowed: an integer of 1 or more")
-
-
-def _boolean(value: Any) -> None:
-    if type(value) is not bool:
-        raise ValueError(f"{value!r} is not allowed; allowed: true or false")
-
-
-def _probability(value: Any) -> None:
-    if type(value) not in (int, float) or not 0 <= value < 1:
-        raise ValueError(f"{value!r} is not a probability; allowed: 0 or more, below 1")
-
-
-def _optional_size(value: Any) -> None:
-    if value is not None:
-        geometry.parse_size(value)
-
-
 Sizes = Annotated[Any, _each(geometry.parse_size)]
-OptionalSizes = Annotated[Any, _each(_optional_size)]
+OptionalSizes = Annotated[Any, _each(optional_size)]
 Paddings = Annotated[Any, _each(geometry.parse_padding)]
-Groups = Annotated[Any, _each(_integer)]
-Flags = Annotated[Any, _each(_boolean)]
-Probabilities = Annotated[Any, _each(_probability)]
-Activations = Annotated[Any, _each(_one_of(*ACTIVATIONS))]
-PoolKinds = Annotated[Any, _each(_one_of(*get_args(geometry.PoolKind), "none"))]
+Groups = Annotated[Any, _each(integer)]
+Flags = Annotated[Any, _each(boolean)]
+Probabilities = Annotated[Any, _each(probability)]
+Activations = Annotated[Any, _each(one_of(*ACTIVATIONS))]
+PoolKinds = Annotated[Any, _each(one_of(*get_args(geometry.PoolKind), "none"))]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -136,7 +110,7 @@ class CNNConfig(Section):
     loss: Loss
     label_smoothing: Fraction
 
-    def layers(self, num_classes: int) -> list[NamedLayer]:
+    def named_layers(self, num_classes: int) -> list[NamedLayer]:
         """The network as a list of layers."""
         return geometry.cnn_layers(num_classes, **self.knobs)
 
@@ -167,7 +141,7 @@ class MLPConfig(Section):
     loss: Loss
     label_smoothing: Fraction
 
-    def layers(self, num_classes: int) -> list[NamedLayer]:
+    def named_layers(self, num_classes: int) -> list[NamedLayer]:
         """The network as a list of layers."""
         return geometry.mlp_layers(num_classes, **self.knobs)
 
@@ -180,6 +154,35 @@ class MLPConfig(Section):
     def title(self) -> str:
         """A short name for run folders: mlp_512-512."""
         return "mlp_" + ("-".join(map(str, self.hidden)) or "softmax")
+
+
+class SequentialConfig(Section):
+    """One layer after the other, as in `sequential.whole_layers`; we add the output layer."""
+
+    target: Literal["convscape.models.Sequential"] = Field(alias="_target_")
+    layers: Annotated[Any, BeforeValidator(whole_layers)]
+    init: Init
+    loss: Loss
+    label_smoothing: Fraction
+
+    def named_layers(self, num_classes: int) -> list[NamedLayer]:
+        """The network as a list of layers."""
+        return sequential_layers(num_classes, **self.knobs)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keys that shape the network, as `sequential.sequential_layers` takes them."""
+        return {"layers": self.layers}
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders, of the layers that learn: seq_conv32-conv64-dense128."""
+        widths = (
+            f"{kind_of(name)}{values.get('channels') or values.get('units')}"
+            for name, values in self.layers.items()
+            if kind_of(name) in ("conv", "dense")
+        )
+        return "seq_" + ("-".join(widths) or "softmax")
 
 
 class OwnModelConfig(BaseModel):
@@ -201,12 +204,15 @@ class OwnModelConfig(BaseModel):
 
 def _model_kind(value: Any) -> str:
     target = value.get("_target_") if isinstance(value, dict) else getattr(value, "target", None)
-    return {"convscape.models.CNN": "cnn", "convscape.models.MLP": "mlp"}.get(str(target), "own")
+    package, _, name = str(target).rpartition(".")
+    is_ours = package == "convscape.models" and name in ("CNN", "MLP", "Sequential")
+    return name.lower() if is_ours else "own"
 
 
 ModelConfig = Annotated[
     Annotated[CNNConfig, Tag("cnn")]
     | Annotated[MLPConfig, Tag("mlp")]
+    | Annotated[SequentialConfig, Tag("sequential")]
     | Annotated[OwnModelConfig, Tag("own")],
     Discriminator(_model_kind),
 ]
@@ -251,7 +257,7 @@ class DataConfig(Section):
     root: str
     cache_dir: str
     download: bool
-    image_size: Annotated[Any, AfterValidator(lambda v: (_optional_size(v), v)[1])]
+    image_size: Annotated[Any, AfterValidator(lambda v: (optional_size(v), v)[1])]
     channels: Literal[1, 3] | None
     mean: list[float] | None
     std: list[Annotated[float, Field(gt=0)]] | None
@@ -451,7 +457,7 @@ class Config(Section):
         """The network as a list of layers; None for a model of the user's own."""
         if isinstance(self.model, OwnModelConfig):
             return None
-        return self.model.layers(self.image_shape[1])
+        return self.model.named_layers(self.image_shape[1])
 
     def plan(self) -> Plan | None:
         """Shapes, parameters and MACs; None for a model of the user's own.
@@ -474,7 +480,7 @@ def check(composed: dict[str, Any]) -> Config:
     try:
         config = Config.model_validate(composed)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(error, composed))) from None
+        raise ConfigError("\n".join(_sentences(error.errors(), composed))) from None
     if config.trainer.max_epochs is None and config.trainer.max_steps is None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both null; set one of them")
     if isinstance(config.model, OwnModelConfig):
@@ -489,6 +495,30 @@ def check(composed: dict[str, Any]) -> Config:
     return config
 
 
+def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of a constructor as `check` refuses the keys of `section`.
+
+    Keys that are left out have the constructor's defaults; tuples are as good as lists.
+
+    Raises:
+        ConfigError: one line for every mistake.
+    """
+    allowed = [k for k in section.model_fields if k not in ("target", "loss", "label_smoothing")]
+    for key in arguments:
+        if key not in allowed:
+            raise ConfigError(
+                f"{key}: there is no such argument; allowed: {', '.join(allowed)}"
+                f"{hint(key, allowed)}"
+            )
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+    try:
+        section.model_validate(plain)
+    except ValidationError as error:
+        mistakes = [each for each in error.errors() if each["type"] != "missing"]
+        if mistakes:
+            raise ConfigError("\n".join(_sentences(mistakes, plain))) from None
+
+
 def check_target(target: str, allow_packages: Iterable[str]) -> None:
     """Refuse a class outside the packages that the user allowed on the command line.
 
@@ -500,28 +530,22 @@ def check_target(target: str, allow_packages: Iterable[str]) -> None:
     package = target.partition(".")[0]
     if package not in allow_packages:
         raise ConfigError(
-            f"model._target_={target!r} is neither convscape.models.CNN nor convscape.models.MLP "
+            f"model._target_={target!r} is none of convscape.models.CNN, .MLP and .Sequential, "
             f"nor in an allowed package; if {package!r} is yours, add allow_packages=[{package}]"
         )
 
 
-def _check_blocks(model: CNNConfig | MLPConfig) -> None:
+def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:
     try:
-        model.layers(num_classes=1)
+        model.named_layers(num_classes=1)
     except ValueError as error:
         raise ConfigError(f"model.{error}") from None
 
 
-def hint(word: Any, choices: Iterable[str]) -> str:
-    """`; did you mean 'same'?`, or nothing where nothing is close."""
-    matches = get_close_matches(str(word), list(choices), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def _sentences(error: ValidationError, composed: dict[str, Any]) -> list[str]:
+def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
     """One for each mistake: what the branches of a union allow is said together."""
     allowed: dict[str, list[str]] = {}
-    for each in error.errors():
+    for each in errors:
         head, _, tail = _sentence(each, composed).partition(": allowed: ")
         allowed.setdefault(head, []).append(tail)
     return [
@@ -551,6 +575,8 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
             allowed = str(context["expected_tags"]).replace("'", "")
             matched = hint(context["tag"], allowed.split(", "))
             return f"{key}.name={context['tag']}: allowed: {allowed}{matched}"
+        case "value_error" if isinstance(context["error"], LayerError):
+            return ".".join([*path[:-1], str(context["error"])])
         case "value_error":
             return f"{given}: {context['error']}"
         case kind if kind.endswith("_type"):
@@ -569,7 +595,7 @@ _TYPE_WORDS = {
 
 # Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
 _BRANCHES = {
-    "cnn", "mlp", "own", "sgd", "adam", "adamw", "rmsprop", "adadelta", "adagrad",
+    "cnn", "mlp", "sequential", "own", "sgd", "adam", "adamw", "rmsprop", "adadelta", "adagrad",
     "constant", "step", "multistep", "cosine", "one_cycle",
     "constrained-int", "literal['auto']", "literal[1,3]", "int", "float", "str",
 }  # fmt: skip

@@ -160,8 +160,12 @@ class ImageDataModule(pl.LightningDataModule):
     - `val_size`: a number of images, or a fraction of the train images.
     - `train_size`: how many of the remaining train images to use; None for all.
     - `augment`: arguments of `Augment`.
-    - `normalize`: mean and std per channel, for a LightningModule of the user's: its batches are
-      (images, labels) with float images; `ImageClassifier` takes `Steps` of uint8 images.
+    - `mean`, `std`: per channel, of pixels scaled to 0..1; None for those of the train images.
+    - `normalize`: for a LightningModule of the user's: its batches are (images, labels) with float
+      images of mean 0 and deviation 1; `ImageClassifier` takes `Steps` of uint8 images.
+    - `config`: the data section of a config that describes all this, if there is one.
+
+    `batches` is for a loop of one's own.
 
     Raises:
         DataError: if the splits ask for more images than there are.
@@ -180,7 +184,10 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int = 0,
         steps_per_execution: int = 1,
         num_steps: int | None = None,
-        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        normalize: bool = False,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.image_set = image_set
@@ -189,7 +196,11 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.steps_per_execution = steps_per_execution
         self.num_steps = num_steps
+        self.mean = list(image_set.mean if mean is None else mean)
+        # a channel that is the same everywhere has no deviation to divide by
+        self.std = list(std) if std is not None else [s or 1.0 for s in image_set.std]
         self.normalize = normalize
+        self.config = None if config is None else dict(config)
         train_indices, val_indices = split(image_set.train_labels, val_size, train_size, split_seed)
         self.indices = {
             "train": torch.from_numpy(train_indices),
@@ -205,11 +216,45 @@ class ImageDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Single float batches for a LightningModule of the user's."""
-        if self.normalize is None:
+        if not self.normalize:
             return batch
         images, labels = next(iter(batch)) if isinstance(batch, Steps) else batch
-        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in self.normalize)
+        channels = (torch.tensor(v, device=images.device) for v in (self.mean, self.std))
+        mean, std = (values.view(-1, 1, 1) for values in channels)
         return (images / 255 - mean) / std, labels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.image_set.train_images.shape[1:]
+        return channels, height, width
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the labels."""
+        return list(self.image_set.classes)
+
+    def batches(
+        self, split: str = "train", epoch: int = 0, device: str | torch.device = "cpu"
+    ) -> Iterator[Batch]:
+        """Images (N, C, H, W) uint8 and labels (N,) of a split on `device`, for one's own loop.
+
+        Those of "train" are shuffled and augmented anew in each `epoch`, which is counted from 0;
+        every batch seeds torch's random numbers from (seed, step), as in a run.
+
+        Raises:
+            ValueError: if there is no such split.
+        """
+        if split not in self.indices:
+            raise ValueError(f"split={split}: allowed: {', '.join(self.indices)}")
+        device = torch.device(device)
+        if split != "train":
+            yield from self._eval_loader(split, device)
+            return
+        loader = self._train_loader(device)
+        loader.set_epoch(epoch)
+        for steps in loader:
+            yield from steps
 
     def labels(self, split: str) -> Tensor:
         """Labels (N,) of "train", "val" or "test"."""
@@ -241,7 +286,13 @@ class ImageDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Items of `steps_per_execution` shuffled and augmented batches."""
         assert self.trainer is not None
-        device = self.trainer.strategy.root_device
+        trainer = self.trainer
+        device = trainer.strategy.root_device
+        return self._train_loader(device, rank=trainer.global_rank, world_size=trainer.world_size)
+
+    def _train_loader(
+        self, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> TrainLoader:
         return TrainLoader(
             *self._resident("train", device),
             self.indices["train"],
@@ -251,20 +302,26 @@ class ImageDataModule(pl.LightningDataModule):
             seed=self.seed,
             steps_per_item=self.steps_per_execution,
             num_steps=self.num_steps,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=rank,
+            world_size=world_size,
         )
 
     def _eval_dataloader(self, split: str) -> EvalLoader:
         assert self.trainer is not None
-        device = self.trainer.strategy.root_device
+        trainer = self.trainer
+        device = trainer.strategy.root_device
+        return self._eval_loader(split, device, trainer.global_rank, trainer.world_size)
+
+    def _eval_loader(
+        self, split: str, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> EvalLoader:
         return EvalLoader(
             *self._resident(split, device),
             self.indices[split],
             device=device,
             batch_size=self.eval_batch_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=rank,
+            world_size=world_size,
         )
 
     def val_dataloader(self) -> EvalLoader:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from convscape import geometry, pictures
 from convscape.errors import ConfigError
 from convscape.geometry import Activation, BatchNorm, Conv, Dense, GlobalPool, LayerPlan, Pool
-from convscape.models import CNN, MLP
+from convscape.layers import BlurPool2d, PolyphasePool2d
+from convscape.models import ImageClassifier
 from convscape.trained import TrainedRun
 
 MOST_MAPS = 64  # of a layer; more are sampled
@@ -66,17 +67,12 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
 def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) -> dict[str, Any]:
     """Everything that the page shows, as plain values; tensors are base64 of float32."""
     model = run.model
-    if not isinstance(model, CNN | MLP):
+    plan = model.plan if isinstance(model, ImageClassifier) else None
+    if not isinstance(model, ImageClassifier) or plan is None:
         raise ConfigError(
-            f"{run.path} holds a model of your own; only the CNN and the MLP of Convscape, whose "
-            "layers are known, can be explained"
+            f"{run.path} holds a model of your own; only those of Convscape (cnn, mlp, "
+            "sequential), whose layers are known, can be explained"
         )
-    for row in model.plan.layers:
-        layer = row.layer
-        if isinstance(layer, Conv | Pool) and layer.padding == "circular":
-            raise ConfigError(f"{row.name}: padding=circular cannot be explained")
-        if isinstance(layer, Pool) and layer.kind in ("blur", "aps"):
-            raise ConfigError(f"{row.name}: pool={layer.kind} cannot be explained")
     model = model.cpu().float().eval()
     values = model.normalize(image[None])
     maps = _Maps(range(image.shape[0]))
@@ -89,7 +85,7 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
             **maps.of(values),
         }
     ]
-    for row in model.plan.layers:
+    for row in plan.layers:
         module = model.network.get_submodule(row.name)
         before, values = values, module(values)
         layers.append(_layer(row, module, before, values, maps, image.shape))
@@ -97,7 +93,7 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
     order = chances.argsort(descending=True)[:MOST_CLASSES].tolist()
     return {
         "title": f"{run.path.name}: {name}",
-        "network": f"{len(model.plan.layers)} layers, {model.plan.num_parameters:,} parameters",
+        "network": f"{len(plan.layers)} layers, {plan.num_parameters:,} parameters",
         "classes": [run.classes[index] for index in order],
         "order": order,
         "num_classes": len(chances),
@@ -162,6 +158,7 @@ def _layer(
             "stride": list(layer.stride),
             "dilation": [window.dilation for window in windows],
             "pad": [pad[0] for pad in pads],
+            "circular": layer.padding == "circular",
         }
     match layer:
         case Conv():
@@ -175,6 +172,11 @@ def _layer(
                 facts["bias"] = module.bias[torch.from_numpy(maps.chosen)].tolist()
         case Pool(kind) | GlobalPool(kind):
             facts["pool"] = kind
+            if isinstance(module, PolyphasePool2d):
+                _, (chosen,) = module.grids(before)
+                facts["grid"] = divmod(int(chosen), module.pool.stride[1])
+            elif isinstance(module, BlurPool2d):
+                facts["weights"] = _packed(module.kernel)
         case Activation(name):
             facts["function"] = name
         case BatchNorm():

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import prod
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from convscape.errors import ConfigError
 
@@ -244,6 +245,30 @@ def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
     return list(value)
 
 
+class CNNKnobs(TypedDict, total=False):
+    """What shapes the blocks and the head of a CNN, beside `channels`; see conf/model/cnn.yaml.
+
+    A size is 3 or "3x5" (height x width); a list gives one value per block.
+    """
+
+    kernel_size: int | str | list[int | str]
+    stride: int | str | list[int | str]
+    padding: int | str | list[int | str]
+    dilation: int | str | list[int | str]
+    groups: int | list[int]
+    pool: str | list[str]
+    pool_size: int | str | list[int | str]
+    pool_stride: int | str | list[int | str | None] | None
+    pool_padding: int | str | list[int | str]
+    pool_ceil_mode: bool | list[bool]
+    batch_norm: bool | list[bool]
+    activation: str | list[str]
+    dropout: float | list[float]
+    head: Literal["flatten", "global_avg", "global_max"]
+    dense: Sequence[int]
+    dense_dropout: float
+
+
 def cnn_layers(
     num_classes: int,
     *,
@@ -400,7 +425,7 @@ class LayerPlan:
     field: Field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a network will be: its layers in order, and remarks on what is legal but odd."""
 
@@ -422,7 +447,13 @@ class Plan:
     def stages(self) -> list[LayerPlan]:
         """The last layer of each block, and the hidden dense layers: the shape of the network."""
         last = {row.name.partition(".")[0]: row for row in self.layers}
-        return [row for stage, row in last.items() if stage not in ("flatten", "output")]
+        last.pop("output", None)
+        unshaped = Flatten | BatchNorm | Activation | Dropout
+        return [
+            row
+            for stage, row in last.items()
+            if row.name != stage or not isinstance(row.layer, unshaped)
+        ]
 
     @property
     def receptive_field(self) -> Pair:
@@ -430,7 +461,8 @@ class Plan:
         fields = [row.field for row in self.layers if isinstance(row.layer, Conv | Pool)]
         return fields[-1].size if fields else _pair(self.input_shape[1:])
 
-    def __str__(self) -> str:
+    def rows(self) -> list[tuple[str, ...]]:
+        """The layer table: a header, a row per layer, the total."""
         header = ("layer", "what", "output", "parameters", "MACs", "sees")
         rows = [
             (
@@ -444,7 +476,24 @@ class Plan:
             for row in self.layers
         ]
         total = ("total", "", "", f"{self.num_parameters:,}", f"{self.macs:,}", "")
-        return format_table([header, *rows, total], right_aligned=(3, 4))
+        return [header, *rows, total]
+
+    def __str__(self) -> str:
+        return format_table(self.rows(), right_aligned=(3, 4))
+
+    def __repr__(self) -> str:  # what a Python prompt shows
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """The layer table in a notebook."""
+        header, *rows = self.rows()
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        )
+        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self.remarks)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<div>{table}{remarks}</div>"
 
 
 def plan_layers(layers: Iterable[NamedLayer], input_shape: Sequence[int]) -> Plan:
@@ -515,10 +564,11 @@ def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
     window = layer_windows(layer)[axis]
     explicit = 0 if isinstance(window.padding, str) else window.padding
     if isinstance(layer, Pool) and 2 * explicit > window.kernel_size:
+        key = "pool_padding" if _is_of_block(name) else "padding"
         raise InfeasibleGeometry(
-            f"{_place(name)}: pool_padding {format_padding(layer.padding)} is more than half of "
+            f"{_place(name)}: {key} {format_padding(layer.padding)} is more than half of "
             f"its {_by(layer.kernel_size)} window, which could then hold padding alone; "
-            f"pool_padding <= {window.kernel_size // 2} or pool_padding=same would work"
+            f"{key} <= {window.kernel_size // 2} or {key}=same would work"
         )
     size = shape[1 + axis]
     if window.padding == "circular" and max(pad_amounts(size, window)) > size:
@@ -535,8 +585,9 @@ def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
 def _misfit(name: str, layer: Conv | Pool, shape: Shape, formula: str) -> str:
     """One sentence: which window does not fit which input, why, and what would."""
     is_conv = isinstance(layer, Conv)
-    prefix = "" if is_conv else "pool_"
-    size_key = "kernel_size" if is_conv else "pool_size"
+    is_of_block = _is_of_block(name)
+    prefix = "pool_" if is_of_block and not is_conv else ""
+    size_key = "kernel_size" if is_conv else f"{prefix}size"
     windows = layer_windows(layer)
     rooms = _pair(shape[1 + a] + sum(pad_amounts(shape[1 + a], windows[a])) for a in range(2))
     largest = _pair(
@@ -547,8 +598,8 @@ def _misfit(name: str, layer: Conv | Pool, shape: Shape, formula: str) -> str:
         remedies.append("dilation=1")
     remedies.append(f"{prefix}padding=same")
     if not is_conv:
-        remedies.append("pool=none")
-    if name.startswith("block") and not name.startswith("block1."):
+        remedies.append("pool=none" if is_of_block else "kind=none")
+    if is_of_block and not name.startswith("block1."):
         remedies.append("fewer blocks")
     what = f"{layer.kind} pool" if isinstance(layer, Pool) else "kernel"
     stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
@@ -632,10 +683,15 @@ def _by(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 
+def _is_of_block(name: str) -> bool:
+    """Whether it is block3.pool, whose keys are pool_size and the like, and not pool3."""
+    return name.startswith("block")
+
+
 def _place(name: str) -> str:
     """As a person says it: block3.conv is "block 3", block3.pool is "block 3 pool"."""
     block, _, part = name.partition(".")
-    words = f"block {block.removeprefix('block')}" if block.startswith("block") else block
+    words = f"block {block.removeprefix('block')}" if _is_of_block(name) else f"layer {block}"
     return words if part in ("", "conv") else f"{words} {part}"
 
 

@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convscape.cli import CONFIG_DIR
-from convscape.config import hint
+from convscape.sequential import KINDS, LayerError, kind_of
+from convscape.values import hint
 
 LAUNCHERS = {"joblib": "parallel", "submitit_slurm": "slurm", "ray": "ray"}  # name: extra
 
@@ -26,6 +27,14 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     `arguments`: what was typed, by default the command line.
     """
     typed = sys.argv[1:] if arguments is None else arguments
+    if isinstance(error, TypeError) and re.fullmatch(
+        r"Index '.*' \(str\) is not an int", str(error)
+    ):
+        key = next((a.partition("=")[0] for a in typed if ".layers." in a), "model.layers")
+        return (
+            f"{key}: the layers are written as a list, whose entries have no names; write them as "
+            "a mapping (conv1: ..., pool1: ...) to set single values"
+        )
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return None
     text = str(error)
@@ -57,6 +66,8 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
 def unknown_key(key: str, arguments: Sequence[str]) -> str:
     """What is wrong with `key`, and which one was probably meant."""
     known = _known_keys(arguments)
+    if key.startswith("model.layers."):
+        return _unknown_layer_key(key, known)
     matched = hint(key, known)
     section = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == section]
@@ -65,6 +76,29 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
     choice = next((a for a in arguments if a.startswith(f"{section}=")), "")
     where = f" with {choice}" if choice else ""
     return f"{key}: there is no such key{where}{matched}; allowed: {', '.join(siblings)}"
+
+
+def _unknown_layer_key(key: str, known: Sequence[str]) -> str:
+    """Of the key of a layer: most have a default and are not written in the network."""
+    name, _, leaf = key.removeprefix("model.layers.").partition(".")
+    inner = [k.removeprefix("model.layers.") for k in known if k.startswith("model.layers.")]
+    names = [k for k in inner if "." not in k]
+    try:
+        keys = KINDS[kind_of(name)]
+    except LayerError as error:
+        return f"model.{error}"
+    if name not in names:
+        return (
+            f"{key}: this network has no layer {name}; its layers are {', '.join(names)}; "
+            f"+model.layers.{name}=... adds one at the end"
+        )
+    if leaf not in keys:
+        return f"{key}: there is no such key; allowed: {', '.join(keys)}{hint(leaf, keys)}"
+    if not any(k.startswith(f"{name}.") for k in inner):
+        return (
+            f"{key}: {name} is written as a value alone; write model.layers.{name}={{{leaf}: ...}}"
+        )
+    return f"{key}: the key is not written in this network; +{key}=... adds it"
 
 
 def _known_keys(arguments: Sequence[str]) -> list[str]:

@@ -131,6 +131,11 @@ class PolyphasePool2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
+        grids, chosen = self.grids(images)
+        return grids[torch.arange(len(grids), device=grids.device), chosen]
+
+    def grids(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """All ways to leave out positions (N, ways, C, H', W'), and which one is chosen (N,)."""
         (down, along) = self.pool.stride
         maxima = _maxima(images, self.pool, self.windows)
         height, width = maxima.shape[2] // down, maxima.shape[3] // along
@@ -139,7 +144,7 @@ class PolyphasePool2d(nn.Module):
         grids = grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)  # (N, down * along, C, H', W')
         # in 64 bits: the sum must not depend on where a value stands
         norms = grids.double().square().sum((2, 3, 4))
-        return grids[torch.arange(len(grids), device=grids.device), norms.argmax(1)]
+        return grids, norms.argmax(1)
 
 
 def _maxima(
@@ -200,7 +205,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
     """The modules of a planned network; "block1.conv" becomes `network.block1.conv`.
 
-    A block's max pooling runs before its ReLU, which changes no number: both orders take the
+    Max pooling runs before the ReLU that it follows, which changes no number: both orders take the
     largest value of a window, or 0. ReLU then has a quarter of the values to look at.
     """
     stages: OrderedDict[str, OrderedDict[str, nn.Module]] = OrderedDict()
@@ -208,13 +213,9 @@ def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
         stage, _, part = row.name.partition(".")
         module = _build_layer(NamedLayer(row.name, row.layer), row.input_shape)
         stages.setdefault(stage, OrderedDict())[part] = module
-    for parts in stages.values():
-        pool, activation = parts.get("pool"), parts.get("activation")
-        if isinstance(pool, MaxPool2d) and isinstance(activation, nn.ReLU | nn.LeakyReLU):
-            _move_behind(parts, "activation", "pool")
-    network = nn.Sequential(
+    network = _pooling_first(
         OrderedDict(
-            (stage, parts[""] if "" in parts else nn.Sequential(parts))
+            (stage, parts[""] if "" in parts else _pooling_first(parts))
             for stage, parts in stages.items()
         )
     )
@@ -222,11 +223,14 @@ def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
     return network
 
 
-def _move_behind(parts: OrderedDict[str, nn.Module], moved: str, place: str) -> None:
-    names = [name for name in parts if name != moved]
-    names.insert(names.index(place) + 1, moved)
-    for name in names:
-        parts.move_to_end(name)
+def _pooling_first(parts: OrderedDict[str, nn.Module]) -> nn.Sequential:
+    """The parts in a row, a ReLU behind the max pooling that follows it."""
+    row = list(parts.items())
+    for place in range(len(row) - 1):
+        first, second = row[place][1], row[place + 1][1]
+        if isinstance(first, nn.ReLU | nn.LeakyReLU) and isinstance(second, MaxPool2d):
+            row[place : place + 2] = row[place + 1], row[place]
+    return nn.Sequential(OrderedDict(row))
 
 
 def _build_layer(named: NamedLayer, input_shape: geometry.Shape) -> nn.Module:

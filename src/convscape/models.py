@@ -1,4 +1,4 @@
-"""`ImageClassifier(LightningModule)` and its two children, `MLP` and `CNN`.
+"""`ImageClassifier(LightningModule)` and its children `MLP`, `CNN` and `Sequential`.
 
 Everything is built from plain numbers, strings, lists and dicts, so that a checkpoint loads with
 `weights_only=True` and rebuilds its model alone: `CNN.load_from_checkpoint(path)`.
@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscape import geometry
+from convscape.config import CNNConfig, MLPConfig, SequentialConfig, check_arguments
+from convscape.errors import ConfigError
 from convscape.kernels import designed_filters
 from convscape.layers import build_network, freeze_first_layer
 from convscape.quick_lightning import pl
 from convscape.schedules import lr_factor
+from convscape.sequential import sequential_layers, whole_layers
+from convscape.values import hint
+
+if TYPE_CHECKING:
+    from convscape.data import ImageDataModule
 
 Batch = tuple[Tensor, Tensor]
 
@@ -30,6 +37,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adadelta": torch.optim.Adadelta,
     "adagrad": torch.optim.Adagrad,
 }
+ADAM = {"name": "adam", "lr": 0.001}  # Keras' default; a run's comes from conf/optimizer
 FUSED = {"sgd", "adam", "adamw", "adagrad"}  # one kernel for all parameters, on CPU and CUDA
 
 
@@ -55,11 +63,16 @@ class ImageClassifier(pl.LightningModule):
     - `classes`: their names, in the order of the logits.
     - `loss`: "cross_entropy", or "mse" between softmax and one-hot labels.
     - `optimizer`: `name` as in conf/optimizer, and that optimiser's arguments.
-    - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`.
+    - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`; none is constant.
+
+    A loop of one's own needs `model(images)` with images of 0..255, `model.loss(logits, labels)`
+    and `model.configure_optimizers()`: see examples/plain_loop.py. `plan` says its layers, where
+    they are known; `print(model)` shows them as a table.
     """
 
     scale: Tensor
     shift: Tensor
+    plan: geometry.Plan | None = None
 
     def __init__(
         self,
@@ -76,10 +89,42 @@ class ImageClassifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
+        self.automatic_optimization = False
+        self._train_tally = Tally()
+        self._eval_tally = Tally()
+        self.set_training(
+            mean=mean,
+            std=std,
+            classes=classes,
+            loss=loss,
+            label_smoothing=label_smoothing,
+            optimizer=optimizer,
+            schedule=schedule,
+            gradient_clip_norm=gradient_clip_norm,
+        )
+
+    def set_training(
+        self,
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        classes: Sequence[str] = (),
+        loss: str = "cross_entropy",
+        label_smoothing: float = 0.0,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        """Everything about a model but its network, as the class says; what is left out is reset.
+
+        Raises:
+            ConfigError: if there is no such loss or optimiser.
+        """
         self.classes = list(classes)
-        self.loss_name = loss
+        self.loss_name = _known("loss", loss, ("cross_entropy", "mse"))
         self.label_smoothing = label_smoothing
-        self.optimizer_arguments = dict(optimizer or {})
+        self.optimizer_arguments = dict(optimizer or ADAM)
+        _known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
         self.schedule = dict(schedule or {})
         self.gradient_clip_norm = gradient_clip_norm
         # (pixel / 255 - mean) / std as one multiplication and one addition
@@ -87,9 +132,6 @@ class ImageClassifier(pl.LightningModule):
         shift = -torch.tensor(mean) / torch.tensor(std)
         self.register_buffer("scale", scale.view(-1, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(-1, 1, 1), persistent=False)
-        self.automatic_optimization = False
-        self._train_tally = Tally()
-        self._eval_tally = Tally()
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (N, C, H, W) of 0..255 as float32 with zero mean and unit deviation."""
@@ -113,10 +155,11 @@ class ImageClassifier(pl.LightningModule):
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0."""
-        return self.optimizer_arguments["lr"] * lr_factor(step, **self.schedule)
+        factor = lr_factor(step, **self.schedule) if self.schedule else 1.0
+        return self.optimizer_arguments["lr"] * factor
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser; its learning rate is set before each step, from the step's number."""
+        """The optimiser; `training_step` sets its learning rate before each step."""
         arguments = dict(self.optimizer_arguments)
         name = arguments.pop("name")
         if name in FUSED and self.device.type in ("cpu", "cuda"):
@@ -214,16 +257,59 @@ class ImageClassifier(pl.LightningModule):
             self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]})
 
 
-class CNN(ImageClassifier):
+def _known(key: str, name: Any, allowed: Iterable[str]) -> str:
+    if name not in allowed:
+        raise ConfigError(f"{key}={name}: allowed: {', '.join(allowed)}{hint(name, allowed)}")
+    return str(name)
+
+
+class PlannedClassifier(ImageClassifier):
+    """What `CNN`, `MLP` and `Sequential` have in common: their layers are known."""
+
+    plan: geometry.Plan
+
+    def __init__(
+        self, network: nn.Module, plan: geometry.Plan, training: Mapping[str, Any] | None
+    ) -> None:
+        super().__init__(network, **(training or {}))
+        self.plan = plan
+
+    @classmethod
+    def for_data(cls, data: ImageDataModule, **arguments: Any) -> Self:
+        """A model that fits `data`: its image shape, classes, mean and std; `arguments` as of cls.
+
+        CNN.for_data(convscape.data_module("digits"), channels=[16, 32])
+        """
+        known = {"mean": data.mean, "std": data.std, "classes": data.classes}
+        training = {**known, **arguments.pop("training", {})}
+        make: Any = cls
+        model: Self = make(data.image_shape, len(data.classes), training=training, **arguments)
+        return model
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.plan), *self.plan.remarks])
+
+    def _repr_html_(self) -> str:
+        return self.plan._repr_html_()
+
+
+class CNN(PlannedClassifier):
     """Blocks of convolution and pooling, then dense layers.
 
+    CNN((1, 28, 28), 10, channels=[32, 64], kernel_size=5, padding="same")
+
     - `input_shape`: (C, H, W) of an image.
+    - `channels`: of each block; as many blocks as entries.
     - `init`: how the weights begin, see `layers.initialize`.
     - `first_layer`: "learned", or "random" or "designed" and frozen.
-    - `knobs`: the network, as `geometry.cnn_layers` takes it.
-    - `training`: everything else, as `ImageClassifier` takes it.
+    - `training`: everything but the network, as `ImageClassifier` takes it.
+    - `knobs`: kernel_size=3, stride=1, padding="valid", dilation=1, groups=1, pool="max",
+      pool_size=2, pool_stride=None, pool_padding="valid", pool_ceil_mode=False, batch_norm=False,
+      activation="relu", dropout=0.0, head="flatten", dense=(), dense_dropout=0.0: all have the
+      names, the values and the meaning of conf/model/cnn.yaml. A list gives one value per block.
 
     Raises:
+        ConfigError: if an argument has another name or value than is allowed.
         InfeasibleGeometry: if a window does not fit its input.
     """
 
@@ -232,12 +318,16 @@ class CNN(ImageClassifier):
         input_shape: Sequence[int],
         num_classes: int,
         *,
-        init: str = "default",
+        channels: Sequence[int],
+        init: str = "glorot_uniform",
         first_layer: str = "learned",
         training: Mapping[str, Any] | None = None,
-        **knobs: Any,
+        **knobs: Unpack[geometry.CNNKnobs],
     ) -> None:
-        plan = geometry.plan_layers(geometry.cnn_layers(num_classes, **knobs), input_shape)
+        given = {"channels": channels, "init": init, "first_layer": first_layer, **knobs}
+        check_arguments(CNNConfig, given)
+        layers = geometry.cnn_layers(num_classes, channels=channels, **knobs)
+        plan = geometry.plan_layers(layers, input_shape)
         network = build_network(plan, init)
         if first_layer == "designed":
             conv = plan.layers[0].layer
@@ -246,27 +336,69 @@ class CNN(ImageClassifier):
             freeze_first_layer(network, torch.from_numpy(filters).float())
         elif first_layer == "random":
             freeze_first_layer(network)
-        super().__init__(network, **(training or {}))
-        self.plan = plan
+        super().__init__(network, plan, training)
         self.save_hyperparameters(logger=False)
 
 
-class MLP(ImageClassifier):
-    """Dense layers on the flattened pixels; arguments as of `CNN`, knobs of `mlp_layers`."""
+class MLP(PlannedClassifier):
+    """Dense layers on the flattened pixels; arguments as of `CNN`.
+
+    MLP((1, 28, 28), 10, hidden=[512, 512], dropout=0.2)
+
+    - `hidden`: widths of the hidden layers; [] is softmax regression.
+    - `dropout`, `batch_norm`: after each hidden layer.
+    """
 
     def __init__(
         self,
         input_shape: Sequence[int],
         num_classes: int,
         *,
-        init: str = "default",
+        hidden: Sequence[int],
+        activation: str = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        init: str = "glorot_uniform",
         training: Mapping[str, Any] | None = None,
-        **knobs: Any,
     ) -> None:
+        knobs: dict[str, Any] = {
+            "hidden": hidden,
+            "activation": activation,
+            "dropout": dropout,
+            "batch_norm": batch_norm,
+        }
+        check_arguments(MLPConfig, {"init": init, **knobs})
         plan = geometry.plan_layers(geometry.mlp_layers(num_classes, **knobs), input_shape)
-        super().__init__(build_network(plan, init), **(training or {}))
-        self.plan = plan
+        super().__init__(build_network(plan, init), plan, training)
         self.save_hyperparameters(logger=False)
+
+
+class Sequential(PlannedClassifier):
+    """One layer after the other, then the output layer; arguments as of `CNN`.
+
+    Sequential((1, 28, 28), 10, layers=[{"conv": 32}, {"pool": 2}, {"dense": 64}])
+
+    - `layers`: as `sequential.whole_layers` takes them: {"conv1": 32, "pool1": 2, "dense1": 64}, or
+      a list of layers without names: [{"conv": {"channels": 32, "kernel_size": 5}}, "flatten"].
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        layers: Mapping[str, Any] | Sequence[Any],
+        init: str = "glorot_uniform",
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        layers = whole_layers(layers)
+        check_arguments(SequentialConfig, {"layers": layers, "init": init})
+        plan = geometry.plan_layers(sequential_layers(num_classes, layers=layers), input_shape)
+        super().__init__(build_network(plan, init), plan, training)
+        self.save_hyperparameters(logger=False)
+
+
+OURS: dict[str, type[PlannedClassifier]] = {kind.__name__: kind for kind in (CNN, MLP, Sequential)}
 
 
 class Tally:

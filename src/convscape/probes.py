@@ -35,7 +35,9 @@ FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)  # of all
 TOLERATED = 0.01  # accuracy that pruning may cost: one point
 
 
-def ask(run: TrainedRun, name: str, num_images: int, split: str, **settings: Any) -> Answer:
+def ask(
+    run: TrainedRun, name: str, num_images: int = 1000, split: str = "test", **settings: Any
+) -> Answer:
     """The answer of the probe `name` on the first images of a split, `settings` included.
 
     Raises:

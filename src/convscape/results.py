@@ -197,6 +197,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def load_sweep(*folders: str | Path) -> pd.DataFrame:
+    """The runs of sweep folders as a table: a row per run, a column per swept key and number.
+
+    `status` is not "ok" for runs that could not be or failed, and `reason` says why; `data` is the
+    data set. `load_sweep("outputs/sweeps/geometry").groupby("model.stride")["val/acc"].mean()`.
+
+    Raises:
+        ConfigError: if a folder is missing or holds no run.
+    """
+    paths = [Path(folder) for folder in folders]
+    found = tables(read_runs(paths), orders=[typed_order(path) for path in paths])
+    return pd.concat([table.frame.assign(data=table.data) for table in found], ignore_index=True)
+
+
 # --- what was swept ---------------------------------------------------------------------------
 
 

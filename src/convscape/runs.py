@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -23,8 +24,9 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from convscape.config import CNNConfig, Config, OwnModelConfig
+from convscape.config import Config, OwnModelConfig
 from convscape.errors import ConfigError
+from convscape.geometry import Conv
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
@@ -96,8 +98,8 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes off this run, for as long as this one lives.
+    def held(self) -> Iterator[Path]:
+        """The folder; keep other processes off this run, for as long as this one lives.
 
         Raises:
             RunIsBusy: if a living process holds it.
@@ -111,7 +113,7 @@ class RunFolder:
         except Timeout:
             raise RunIsBusy(f"another process is working on {self.path}; wait for it") from None
         try:
-            yield
+            yield self.path
         finally:
             lock.release()
 
@@ -234,8 +236,8 @@ def fingerprint(config: Config) -> str:
         assert layers is not None
         matter["model"] = [str(named.layer) for named in layers]
         matter["model"] += [model.init, model.loss, model.label_smoothing]
-        if isinstance(model, CNNConfig):
-            matter["model"].append(model.first_layer)
+        if any(isinstance(named.layer, Conv) for named in layers):
+            matter["model"].append(getattr(model, "first_layer", "learned"))
     return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -283,6 +285,8 @@ def typed_value(value: Any) -> str:
         return f"[{','.join(map(typed_value, value))}]"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{typed_value(entry)}' for key, entry in value.items())}}}"
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -312,12 +316,26 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
         matters = section in (*SECTIONS, "seed")
         if not matters or key in _IN_TITLE or leaf in NO_MATTER.get(section, ()):
             continue
-        last = key.rpartition(".")[2]
+        # pool1.size says more than size
+        last = key.partition(".layers.")[2] or key.rpartition(".")[2]
         if re.fullmatch(r"\d*\.\d{5,}", value):
             value = f"{float(value):.3g}"
         words.append((_SHORT.get(last, last) if leaf or last == "seed" else "") + value)
     title = re.sub(r"[^A-Za-z0-9_.]+", "-", "_".join(words)).strip("-.")
     return f"{title[:80].rstrip('-._')}-{digest}"
+
+
+@contextmanager
+def fresh_run(config: Config, overrides: list[str]) -> Iterator[Path]:
+    """A new run folder, held, and removed if the input turns out to be wrong."""
+    name = run_name(config, overrides, fingerprint(config))
+    path = new_run_path(Path(config.output_dir), name)
+    with RunFolder(path).held():
+        try:
+            yield path
+        except ConfigError:
+            shutil.rmtree(path)  # nothing has happened in it
+            raise
 
 
 def new_run_path(output_dir: Path, name: str) -> Path:

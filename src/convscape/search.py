@@ -275,7 +275,7 @@ class _Worker:
             return before
         if before is not None and before.status != "interrupted":
             shutil.rmtree(path / "checkpoints", ignore_errors=True)
-        from convscape.train import train
+        from convscape.training import train
 
         prunes = self.search.prune and len(self.search.objectives) == 1
 

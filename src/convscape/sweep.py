@@ -258,7 +258,8 @@ class _Base:
         config: dict[str, Any] = pickle.loads(self._config)
         own = []
         for path, value in values:
-            _parent(config, path)[path[-1]] = copy.deepcopy(value)
+            section = _parent(config, path)
+            section[path[-1]] = _merged(section.get(path[-1]), value)
             own.append(path)
         for path, target in self._references:
             if path not in own:
@@ -275,6 +276,13 @@ def _interpolations(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[lis
             yield from _interpolations(value, path)
     elif isinstance(node, str) and "${" in node:
         yield list(path), node
+
+
+def _merged(before: Any, value: Any) -> Any:
+    """As Hydra sets a value: a mapping changes those keys that it names."""
+    if not (isinstance(before, dict) and isinstance(value, dict)):
+        return copy.deepcopy(value)
+    return before | {key: _merged(before.get(key), entry) for key, entry in value.items()}
 
 
 def _parent(config: dict[str, Any], path: list[str]) -> dict[str, Any]:
@@ -364,7 +372,7 @@ def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Resu
                 return None
             if before is not None and before.status in FAILURES:
                 shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
-            from convscape.train import train
+            from convscape.training import train
 
             try:
                 return train(config, path, overrides)
@@ -403,7 +411,7 @@ def _prepare(plan: SweepPlan, allow_packages: list[str]) -> None:
     Raises:
         ConfigError: if one of them cannot be used.
     """
-    from convscape.train import data_module, own_class
+    from convscape.training import data_module, own_class
 
     for config in plan.data_configs.values():
         data_module(config, config.load_images(), macs=None)

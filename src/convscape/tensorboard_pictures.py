@@ -7,6 +7,7 @@ that after epochs 1, 2, 4, 8, ... as far as the budget reaches. `visual=full` ke
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from convscape import visual
 from convscape.config import Config
 from convscape.data import ImageDataModule, TrainLoader
-from convscape.models import CNN, MLP, ImageClassifier
+from convscape.models import ImageClassifier
 from convscape.quick_lightning import pl
 
 LIGHT_BUDGET = 0.05  # of the training time
@@ -137,9 +138,9 @@ class TensorBoardPictures(pl.callbacks.Callback):
         writer = _writer(trainer)
         text = yaml.safe_dump(self.config.model_dump(by_alias=True), sort_keys=False)
         writer.add_text("config", _as_code(text), 0)
-        if isinstance(module, CNN | MLP):
-            writer.add_text("layers", _as_code(str(module.plan)), 0)
         if isinstance(module, ImageClassifier):
+            if module.plan is not None:
+                writer.add_text("layers", _as_code(str(module.plan)), 0)
             images, _ = _examples(trainer.datamodule, 1)  # type: ignore[attr-defined]
             network = copy.deepcopy(module.network)  # a copy is not compiled; torch.jit needs that
             with warnings.catch_warnings():
@@ -161,7 +162,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         if now is not None and self._first_filters is not None:
             picture = visual.filters(self._first_filters.numpy(), now.numpy())
             _add_picture(writer, "filters/first_layer", picture, step)
-        if isinstance(module, CNN):
+        if isinstance(module, ImageClassifier) and module.plan is not None:
             self._draw_feature_maps(writer, module, data, step)
         self._draw_answers("val", writer, step)
         if self.is_full and isinstance(module, ImageClassifier):
@@ -170,17 +171,23 @@ class TensorBoardPictures(pl.callbacks.Callback):
                 writer.add_histogram(f"gradients/{name}", gradient, step)
 
     def _draw_feature_maps(
-        self, writer: Any, module: CNN, data: ImageDataModule, step: int
+        self, writer: Any, module: ImageClassifier, data: ImageDataModule, step: int
     ) -> None:
+        """What each convolution has made of the images, as the next layer that learns sees it."""
         images, labels = _examples(data, NUM_EXAMPLES)
         captions = [data.image_set.classes[label] for label in labels.tolist()]
         maps = module.normalize(images.to(module.device))
+        convolution = None
         for name, stage in module.network.named_children():
-            maps = stage(maps)
-            if maps.ndim == 4 and name.startswith("block"):
-                values = maps.float().cpu().numpy()
-                picture = visual.feature_maps(name, images.numpy(), values, captions)
-                _add_picture(writer, f"feature_maps/{name}", picture, step)
+            is_next = isinstance(next(stage.modules()), nn.Sequential | nn.Conv2d)
+            before, maps = maps, stage(maps)
+            if convolution is not None and (is_next or maps.ndim != 4):
+                values = before.float().cpu().numpy()
+                picture = visual.feature_maps(convolution, images.numpy(), values, captions)
+                _add_picture(writer, f"feature_maps/{convolution}", picture, step)
+            convolution = name if is_next and maps.ndim == 4 else convolution
+            if maps.ndim != 4:
+                return
 
     def _draw_answers(self, split: str, writer: Any, step: int) -> None:
         answers = self._answers
@@ -287,9 +294,12 @@ def _first_filters(module: nn.Module) -> Tensor | None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             return layer.weight[:NUM_FILTERS].detach().float().cpu().clone()
-        if isinstance(layer, nn.Linear) and isinstance(module, MLP):
+        if isinstance(layer, nn.Linear):
+            plan = module.plan if isinstance(module, ImageClassifier) else None
+            if plan is None or layer.in_features != math.prod(plan.input_shape):
+                return None
             weights = layer.weight[:NUM_FILTERS].detach().float().cpu()
-            return weights.reshape(-1, *module.plan.input_shape).clone()
+            return weights.reshape(-1, *plan.input_shape).clone()
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,16 +20,23 @@ from convscape.config import Config, OwnModelConfig, check
 from convscape.data import ImageDataModule
 from convscape.errors import ConfigError
 from convscape.geometry import format_table
-from convscape.runs import RunFolder
-from convscape.train import build_model, data_module, normalization, uses_bf16
+from convscape.runs import Result, RunFolder
+from convscape.training import build_model, data_module, normalization, ours, uses_bf16
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
 MOST_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainedRun:
-    """A run's config, and its network with the weights of the chosen checkpoint, in eval mode."""
+    """A run's `config`, and its network `model` with the weights of the chosen checkpoint.
+
+    The model is in eval mode. `data`, `image_set`, `result`, `metrics` and `history` are read when
+    they are asked for.
+    """
 
     path: Path
     config: Config
@@ -44,6 +51,33 @@ class TrainedRun:
     def data(self) -> ImageDataModule:
         """Its splits."""
         return data_module(self.config, self.image_set, macs=None)
+
+    @property
+    def result(self) -> Result:
+        """What its result.json holds: status, metrics, sizes, times, environment."""
+        result = RunFolder(self.path).read_result()
+        if result is None:
+            raise ConfigError(f"{self.path} has no result.json that can be read")
+        return result
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Losses, and accuracies from 0 to 1, of the chosen checkpoint: val/acc, test/acc ..."""
+        return self.result.metrics
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch."""
+        import pandas as pd
+
+        return pd.read_csv(RunFolder(self.path).history_file)
+
+    def __str__(self) -> str:
+        result = RunFolder(self.path).read_result()
+        metrics = result.metrics if result is not None else {}
+        return ", ".join([str(self.path), *(f"{k} {value:.4f}" for k, value in metrics.items())])
+
+    __repr__ = __str__  # what a Python prompt shows
 
     @property
     def classes(self) -> list[str]:
@@ -113,8 +147,7 @@ def load_run(path: str | Path, allow_packages: Sequence[str] = ()) -> TrainedRun
         image_set = config.load_images()
         model: nn.Module = build_model(config, image_set, data_module(config, image_set, None))
     else:
-        kind = models.CNN if config.model.target.endswith("CNN") else models.MLP
-        model = kind(**checkpoint["hyper_parameters"])
+        model = ours(config.model.target)(**checkpoint["hyper_parameters"])
     model.load_state_dict(checkpoint["state_dict"])
     if torch.cuda.is_available() and config.trainer.device != "cpu":
         model.to("cuda")

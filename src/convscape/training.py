@@ -42,10 +42,13 @@ def train(
     path: Path,
     overrides: list[str],
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    model: models.PlannedClassifier | None = None,
 ) -> Result:
     """Train, test and record one run in the folder `path`, going on from its last checkpoint.
 
     `on_epoch` gets each epoch's row of the history once it is saved, and may raise `Stopped`.
+    `model` is trained in place of the one that the config says and builds from its seed; the
+    weights go on from what they are, which result.json tells as environment.weights.
 
     Every ending but a mistake in the input is a `Result` with its status.
 
@@ -71,13 +74,15 @@ def train(
     if plan is not None:
         result.num_parameters, result.macs = plan.num_parameters, plan.macs
         result.receptive_field = list(plan.receptive_field)
+    if model is not None:
+        result.environment["weights"] = "given"
     image_set = config.load_images()
     result.data_checksum = image_set.checksum
     record = _Record(folder, result)
     with StopOnSignal(folder) as stop, _log_to(record.log_file):
         record.write()
         try:
-            _fit_and_test(config, folder, image_set, result, stop, start, on_epoch)
+            _fit_and_test(config, folder, image_set, result, stop, start, on_epoch, model)
             result.status = "ok"
         except (Stopped, KeyboardInterrupt) as error:
             result.fail("interrupted", error)
@@ -118,10 +123,17 @@ def _fit_and_test(
     stop: StopOnSignal,
     start: float,
     on_epoch: Callable[[dict[str, float]], None] | None,
+    given: models.PlannedClassifier | None,
 ) -> None:
     _set_process_state(config)
     data = data_module(config, image_set, result.macs)
-    model = build_model(config, image_set, data)
+    if given is None:
+        model = build_model(config, image_set, data)
+    else:
+        model = given
+        arguments = training_arguments(config, image_set, data)
+        given.set_training(**arguments)
+        given.hparams["training"] = arguments  # what its checkpoints are built from
     if result.num_parameters is None:
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     max_epochs = _max_epochs(config, data)
@@ -232,7 +244,10 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
         seed=config.seed,
         steps_per_execution=steps or 1,
         num_steps=config.trainer.max_steps,
-        normalize=(mean, std) if _is_own_lightning_module(config) else None,
+        mean=mean,
+        std=std,
+        normalize=_is_own_lightning_module(config),
+        config=data.model_dump(exclude_unset=True),
     )
 
 
@@ -252,11 +267,27 @@ def normalization(config: Config, image_set: ImageSet) -> tuple[list[float], lis
 
 
 def build_model(config: Config, image_set: ImageSet, data: ImageDataModule) -> pl.LightningModule:
-    """The model of a config: `CNN`, `MLP`, or a class of the user's.
+    """The model of a config: `CNN`, `MLP`, `Sequential`, or a class of the user's.
 
     Raises:
         ConfigError: if the user's class cannot be found or built.
     """
+    training = training_arguments(config, image_set, data)
+    input_shape = list(image_set.train_images.shape[1:])
+    num_classes = len(image_set.classes)
+    model = config.model
+    if isinstance(model, OwnModelConfig):
+        return _build_own(model, config.allow_packages, input_shape, num_classes, training)
+    arguments = model.knobs | {"init": model.init, "training": training}
+    if isinstance(model, CNNConfig):
+        arguments["first_layer"] = model.first_layer
+    return ours(model.target)(input_shape, num_classes, **arguments)
+
+
+def training_arguments(
+    config: Config, image_set: ImageSet, data: ImageDataModule
+) -> dict[str, Any]:
+    """Everything about a model but its network, as `ImageClassifier.set_training` takes it."""
     mean, std = normalization(config, image_set)
     world_size = config.trainer.devices
     per_epoch = steps_per_epoch(data.num_train_images, data.batch_size, world_size)
@@ -275,16 +306,14 @@ def build_model(config: Config, image_set: ImageSet, data: ImageDataModule) -> p
         },
         "gradient_clip_norm": config.trainer.gradient_clip_norm,
     }
-    input_shape = list(image_set.train_images.shape[1:])
-    num_classes = len(image_set.classes)
-    model = config.model
-    if isinstance(model, OwnModelConfig):
-        return _build_own(model, config.allow_packages, input_shape, num_classes, training)
-    training |= {"loss": model.loss, "label_smoothing": model.label_smoothing}
-    arguments = model.knobs | {"init": model.init, "training": training}
-    if isinstance(model, CNNConfig):
-        return models.CNN(input_shape, num_classes, first_layer=model.first_layer, **arguments)
-    return models.MLP(input_shape, num_classes, **arguments)
+    if not isinstance(config.model, OwnModelConfig):
+        training |= {"loss": config.model.loss, "label_smoothing": config.model.label_smoothing}
+    return training
+
+
+def ours(target: str) -> Any:
+    """The class of this project that `model._target_` names."""
+    return models.OURS[target.rpartition(".")[2]]
 
 
 def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn.Module]:

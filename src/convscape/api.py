@@ -1,0 +1,263 @@
+"""The laboratory from Python: the same configs, checks and run folders as from the shell.
+
+What is wrong is a `ConfigError`, which is a ValueError, with the sentence that the shell prints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convscape.config import Config, check
+from convscape.errors import ConfigError, RunFailed
+from convscape.runs import RunFolder, fresh_run, typed_value
+
+if TYPE_CHECKING:
+    from convscape.data import ImageDataModule
+    from convscape.geometry import Plan
+    from convscape.models import ImageClassifier, PlannedClassifier
+    from convscape.trained import TrainedRun
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The config that `overrides` ask for, as plain values, whatever else uses Hydra here.
+
+    Raises:
+        ConfigError: if there is no such key or choice.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.initialize import get_gh_backup, restore_gh_from_backup
+    from omegaconf import OmegaConf
+
+    from convscape.cli import CONFIG_DIR
+    from convscape.hydra_errors import explain
+
+    theirs = get_gh_backup()
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            cfg = hydra.compose("train", [str(override) for override in overrides])
+            composed: Any = OmegaConf.to_container(cfg, resolve=True)
+        return composed
+    except Exception as error:
+        sentence = explain(error, overrides)
+        if sentence is None:
+            raise
+        raise ConfigError(sentence) from None
+    finally:
+        restore_gh_from_backup(theirs)
+
+
+def plan(*overrides: str) -> Plan:
+    """The layers of the network that `overrides` ask for; it prints as a table.
+
+    print(convscape.plan("data=mnist", "model.kernel_size=7"))
+
+    A network from plain arguments has its own: convscape.CNN((1, 28, 28), 10, channels=[8]).plan
+
+    Raises:
+        ConfigError: if an override is wrong, or a model of one's own is asked for.
+        InfeasibleGeometry: naming the layer, its input and what would work.
+    """
+    planned = check(compose(*overrides)).plan()
+    if planned is None:
+        raise ConfigError("a network of your own: only building it tells its shapes")
+    return planned
+
+
+def data_module(name: str = "digits", *, seed: int = 0, **settings: Any) -> ImageDataModule:
+    """The data set `name`, split and cut into batches, with the defaults of conf/data/<name>.yaml.
+
+    convscape.data_module("mnist", batch_size=256, augment={"shift": 2})
+
+    - `seed`: of the order of the training images and of their augmentation.
+    - `settings`: keys of the config's data section.
+
+    Raises:
+        ConfigError: if there is no such data set, key or value.
+        DataError: if the data set is missing or damaged, or too small.
+    """
+    composed = compose(f"data={name}")
+    data = _merged(composed["data"], _plain(settings))
+    config = check(composed | {"data": data, "seed": seed})
+    from convscape import training
+
+    return training.data_module(config, config.load_images(), macs=None)
+
+
+def train(
+    *overrides: str, model: ImageClassifier | None = None, data: ImageDataModule | None = None
+) -> TrainedRun:
+    """Train one run into <output_dir>/runs, and return it with the weights of its best epoch.
+
+    convscape.train("data=mnist", "model.kernel_size=5")
+    convscape.train("trainer.max_epochs=3", model=model, data=data)
+
+    - `overrides`: as on the command line of scripts/train.py, resume=<run folder> too.
+    - `model`: a CNN, MLP or Sequential. It is trained itself: its weights go on from what they are,
+      and end as the best epoch's. What its `training` says of optimiser, loss, clipping and
+      normalisation holds unless an override says otherwise; the rest comes from the config.
+    - `data`: from `data_module`.
+
+    Raises:
+        ConfigError: if the input is wrong.
+        RunFailed: if the run diverged, ran out of memory or failed otherwise.
+        KeyboardInterrupt: if it was interrupted; resume=<run folder> goes on.
+    """
+    from convscape.cli import resumed
+
+    composed, words = _described(list(overrides), model, data)
+    if composed["resume"] is not None:
+        if model is not None or data is not None:
+            raise ConfigError("resume goes on with that run's own model and data; give no others")
+        config, path, words = resumed(composed, list(overrides))
+        result = RunFolder(path).read_result()
+        place: Any = RunFolder(path).held()
+    else:
+        config, result = check(composed), None
+        place = fresh_run(config, words)
+    if config.trainer.devices > 1:
+        raise ConfigError("trainer.devices must be 1 in Python; scripts/train.py trains on several")
+    config.plan()  # refuses what cannot be before torch is imported
+    from convscape import trained, training
+
+    if model is not None:
+        _check_fit(model, config)  # type: ignore[arg-type]
+    if result is None or result.status != "ok":
+        with place as path:
+            result = training.train(config, path, words, model=model)  # type: ignore[arg-type]
+    if result.status == "interrupted":
+        raise KeyboardInterrupt(f'to go on: convscape.train("resume={path}")')
+    if result.error is not None:
+        raise RunFailed(
+            f"{result.status}: {result.error['type']}: {result.error['message']}; more in "
+            f"{path / 'run.log'}",
+            path,
+        )
+    if model is None:
+        return trained.load_run(path, config.allow_packages)
+    return trained.TrainedRun(path, config, model.eval())
+
+
+# --- objects as a config ----------------------------------------------------------------------
+
+
+def _described(
+    overrides: list[str], model: ImageClassifier | None, data: ImageDataModule | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The config of overrides and objects, and the overrides that say nearly the same in words."""
+    for key, thing in (("model", model), ("data", data)):
+        for override in overrides:
+            if thing is not None and re.match(rf"[+~]*{key}[.=@]", override):
+                raise ConfigError(
+                    f"{override}: the {key} is given as an object; say this where it is made"
+                )
+    sections: dict[str, dict[str, Any]] = {}
+    words: list[str] = []
+    if data is not None:
+        sections["data"] = _data_section(data)
+        words.append(f"data={sections['data']['name']}")
+        words.append(f"data.epochs={sections['data']['epochs']}")
+        if data.seed:
+            words.append(f"seed={data.seed}")
+    if model is not None:
+        sections["model"] = _model_section(model)
+        words.append(f"model={type(model).__name__.lower()}")
+        told = dict(model.hparams.get("training") or {})
+        if any(re.match(r"optimizer[.=]", override) for override in overrides):
+            told.pop("optimizer", None)
+        words += _words_of_training(told, data)
+    composed = compose(*words, *overrides)
+    for key, section in sections.items():
+        differing = _merged(composed[key], section) if key == "data" else section
+        words += _differences(key, composed[key], differing)
+        composed[key] = differing
+    words = [word for word in words if not word.startswith("data.epochs=")]
+    return composed, [*words, *overrides]
+
+
+def _data_section(data: ImageDataModule) -> dict[str, Any]:
+    if getattr(data, "config", None) is None:
+        raise ConfigError(
+            "data: no config describes this data module, and so no run folder could; make it with "
+            "convscape.data_module(...), or train it in a loop of your own"
+        )
+    assert data.config is not None
+    return data.config
+
+
+def _model_section(model: ImageClassifier) -> dict[str, Any]:
+    """What conf/model/*.yaml would say of a model."""
+    from convscape.models import PlannedClassifier
+
+    if not isinstance(model, PlannedClassifier):
+        raise ConfigError(
+            f"model: a {type(model).__name__} is none of convscape.CNN, MLP and Sequential; your "
+            "own class trains with 'model=own', 'model._target_=<package>.<Class>' and "
+            "'allow_packages=[<package>]'"
+        )
+    section = compose(f"model={type(model).__name__.lower()}")["model"]
+    given = {key: value for key, value in model.hparams.items() if key in section}
+    chosen = {"loss": model.loss_name, "label_smoothing": model.label_smoothing}
+    return section | _plain(given) | chosen
+
+
+def _words_of_training(training: Mapping[str, Any], data: ImageDataModule | None) -> Iterator[str]:
+    """What a model was told of its training, as overrides, as far as the data do not say it."""
+    optimizer = dict(training.get("optimizer") or {})
+    if optimizer:
+        yield f"optimizer={optimizer.pop('name')}"
+        yield from (f"optimizer.{key}={typed_value(_plain(v))}" for key, v in optimizer.items())
+    if training.get("gradient_clip_norm") is not None:
+        yield f"trainer.gradient_clip_norm={training['gradient_clip_norm']}"
+    for key in ("mean", "std"):
+        if key in training and (data is None or list(training[key]) != getattr(data, key)):
+            yield f"data.{key}={typed_value(_plain(training[key]))}"
+
+
+def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
+    """Overrides that lead from one section to the other."""
+    if key == "model.layers":
+        if before != after:
+            yield "~model.layers"
+            yield f"+model.layers={typed_value(after)}"
+    elif isinstance(after, dict):
+        for name, value in after.items():
+            yield from _differences(f"{key}.{name}", before.get(name), value)
+    elif before != after:
+        yield f"{key}={typed_value(after)}"
+
+
+def _check_fit(model: PlannedClassifier, config: Config) -> None:
+    image_shape, num_classes = config.image_shape
+    takes = tuple(model.plan.input_shape), model.plan.layers[-1].output_shape[0]
+    if takes != (image_shape, num_classes):
+        described = [
+            f"{'x'.join(map(str, shape))} and {count} classes"
+            for shape, count in (takes, (image_shape, num_classes))
+        ]
+        raise ConfigError(
+            f"the model takes images of {described[0]}, and data={config.data.name} has "
+            f"{described[1]}"
+        )
+
+
+def _merged(section: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(section)
+    for key, value in settings.items():
+        before = merged.get(key)
+        both = isinstance(before, dict) and isinstance(value, Mapping)
+        merged[key] = _merged(before, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _plain(value: Any) -> Any:
+    """As it would come from YAML."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
