@@ -139,7 +139,8 @@ class PolyphasePool2d(nn.Module):
         grids = grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)  # (N, down * along, C, H', W')
         # in 64 bits: the sum must not depend on where a value stands
         norms = grids.double().square().sum((2, 3, 4))
-        return grids[torch.arange(len(grids), device=grids.device), norms.argmax(1)]
+        # grids.shape[0] and not len(grids), which would fix the batch size of an exported network
+        return grids[torch.arange(grids.shape[0], device=grids.device), norms.argmax(1)]
 
 
 def _maxima(
