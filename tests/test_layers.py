@@ -266,3 +266,14 @@ def test_a_frozen_first_layer_is_what_was_asked_for():
     assert (correlations - np.eye(40)).max() < 0.999  # no filter twice
     random = CNN((1, 12, 12), 10, channels=[4], first_layer="random")
     assert not random.network.block1.conv.weight.requires_grad
+
+
+@pytest.mark.parametrize("pool", ["max", "avg", "blur", "aps"])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("size", [8, 9, 10, 11])
+def test_every_pool_gives_the_size_that_was_planned(pool, ceil_mode, size):
+    knobs = {"channels": [2], "pool": pool, "pool_size": 3, "pool_stride": 2}
+    plan = geometry.plan_layers(
+        geometry.cnn_layers(10, pool_ceil_mode=ceil_mode, **knobs), (1, size, size)
+    )
+    assert build_network(plan)(torch.zeros(1, 1, size, size)).shape == (1, 10)

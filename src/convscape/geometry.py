@@ -554,7 +554,7 @@ def layer_windows(layer: Conv | Pool) -> tuple[Window, Window]:
             layer.stride[axis],
             padding,
             layer.dilation[axis] if isinstance(layer, Conv) else 1,
-            layer.ceil_mode if isinstance(layer, Pool) else False,
+            isinstance(layer, Pool) and layer.kind in ("max", "avg") and layer.ceil_mode,
         )
 
     return along(0), along(1)

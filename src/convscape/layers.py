@@ -132,7 +132,8 @@ class PolyphasePool2d(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
         grids, chosen = self.grids(images)
-        return grids[torch.arange(len(grids), device=grids.device), chosen]
+        # grids.shape[0] and not len(grids), which would fix the batch size of an exported network
+        return grids[torch.arange(grids.shape[0], device=grids.device), chosen]
 
     def grids(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """All ways to leave out positions (N, ways, C, H', W'), and which one is chosen (N,)."""

@@ -1,0 +1,44 @@
+"""A trained network as one file: for ONNX Runtime, for PyTorch on its own, or its weights alone.
+
+python scripts/export.py outputs/runs/<run> --format onnx
+python scripts/export.py outputs/runs/<run> --format torch_export --out lenet.pt2
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from convscape.cli import run_command, say
+
+
+def main() -> None:
+    """Read the command line, write the file and say how close to the checkpoint it is."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("--format", required=True, choices=("onnx", "torch_export", "safetensors"))
+    parser.add_argument("--out", type=Path, help="the file (default <run>/model.<suffix>)")
+    parser.add_argument(
+        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
+    )
+    arguments = parser.parse_args()
+
+    def command() -> int:
+        from convscape.export import LogitsDiffer, check_packages, export
+        from convscape.trained import load_run
+
+        check_packages(arguments.format)
+        run = load_run(arguments.run, arguments.allow_packages)
+        try:
+            say(str(export(run, arguments.format, arguments.out)))
+        except LogitsDiffer as error:
+            say(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()
