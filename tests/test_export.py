@@ -17,8 +17,8 @@ from convscape.config import ACTIVATIONS
 from convscape.geometry import InfeasibleGeometry
 from convscape.models import CNN
 from convscape.runs import RunFolder
-from convscape.training import build_model, data_module, train
 from convscape.trained import load_run
+from convscape.training import build_model, data_module, train
 from tests.conftest import ROOT, TINY
 from tests.test_config import checked
 

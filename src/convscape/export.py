@@ -32,8 +32,8 @@ from convscape.cache import DataError
 from convscape.config import OwnModelConfig
 from convscape.errors import ConfigError
 from convscape.runs import RunFolder, write_whole
-from convscape.training import normalization
 from convscape.trained import TrainedRun
+from convscape.training import normalization
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 NEEDS = {
