@@ -277,3 +277,17 @@ def test_every_pool_gives_the_size_that_was_planned(pool, ceil_mode, size):
         geometry.cnn_layers(10, pool_ceil_mode=ceil_mode, **knobs), (1, size, size)
     )
     assert build_network(plan)(torch.zeros(1, 1, size, size)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1, 1), (5, 3, 2)])
+def test_batch_norm_is_torchs_and_takes_a_single_image(shape):
+    is_flat = len(shape) == 1
+    ours = (layers.BatchNorm1d if is_flat else layers.BatchNorm2d)(5)
+    theirs = (nn.BatchNorm1d if is_flat else nn.BatchNorm2d)(5)
+    for seed in range(2):
+        images = draw(seed, 4, *shape).float()
+        torch.testing.assert_close(ours(images), theirs(images))
+    image = draw(2, 1, *shape).float()
+    if image.numel() == 5:  # where torch gives up
+        theirs.eval()
+    torch.testing.assert_close(ours(image), theirs(image))

@@ -486,7 +486,7 @@ def in_words(answer: Answer) -> list[str]:
 
 def table_cells(answer: Answer) -> tuple[list[list[str]], list[int]]:
     """The table of the arms as text, header first, and which columns hold numbers."""
-    metrics = [key for key in answer.arms[0] if "/" in key] if answer.arms else []
+    metrics = metrics_of(answer)
     header = ["arm", "parameters", "MACs", *[f"{m}{' (%)' * _is_share(m)}" for m in metrics]]
     rows = [header]
     for arm in answer.arms:
@@ -499,6 +499,11 @@ def table_cells(answer: Answer) -> tuple[list[list[str]], list[int]]:
             row.append(text)
         rows.append(row)
     return rows, list(range(1, len(header)))
+
+
+def metrics_of(answer: Answer) -> list[str]:
+    """What the table of the arms shows besides costs."""
+    return [key for key in answer.arms[0] if "/" in key] if answer.arms else []
 
 
 def _is_share(metric: str) -> bool:
@@ -525,10 +530,11 @@ def _write(
     write_whole(folder / "answer.json", json.dumps(asdict(answer), indent=1))
     if not done:
         return
-    from convscape.probe_figures import CAPTIONS, draw_probe
+    from convscape.probe_figures import CAPTIONS, draw_arms, draw_probe
     from convscape.report import write_report
 
-    pictures: list[tuple[str, Path]] = []
+    scales = {metric: 100.0 if _is_share(metric) else 1.0 for metric in metrics_of(answer)}
+    pictures = [(CAPTIONS["arms"], draw_arms(answer.arms, scales, folder / "figures"))]
     for number, probe in enumerate(claim.probes):
         by_arm: dict[str, list[dict[str, Any]]] = {}
         for run, _, answers in done:
@@ -585,14 +591,13 @@ def book(answers: Sequence[Answer], figures: Mapping[str, Sequence[str]]) -> str
 
 def write_book(answers: Sequence[Answer], folder: Path) -> Path:
     """`book` of the answers as claims.md beside their folders, with links to their figures."""
-    figures = {
-        answer.claim: [
-            path.relative_to(folder).as_posix()
-            for path in sorted((folder / answer.claim / "figures").glob("*.png"))
-            if path.stem in ("shift", "prune", "occlude", "main_effects")
-        ]
-        for answer in answers
-    }
+    figures = {}
+    for answer in answers:
+        names = ["arms", "shift", "prune", "occlude"]
+        if load(answer.claim).grid:  # arms differ in more than one key
+            names = ["main_effects"]
+        paths = [folder / answer.claim / "figures" / f"{name}.png" for name in names]
+        figures[answer.claim] = [p.relative_to(folder).as_posix() for p in paths if p.is_file()]
     path = folder / "claims.md"
     write_whole(path, book(answers, figures))
     return path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -157,6 +158,30 @@ def _maxima(
     return F.max_pool2d(images, pool.kernel_size, stride=1)
 
 
+class _OneValue:
+    """Batch norm that takes a batch with one value per channel as evaluation does.
+
+    A value alone has no deviation, and torch refuses to train on it: the last batch of an epoch may
+    hold a single image.
+    """
+
+    def forward(self: Any, values: Tensor) -> Tensor:
+        """(N, C, ...) -> (N, C, ...)."""
+        if not self.training or values.numel() > values.shape[1]:
+            return super().forward(values)  # type: ignore[misc]
+        return F.batch_norm(
+            values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
+class BatchNorm1d(_OneValue, nn.BatchNorm1d):
+    """Per feature, of (N, C)."""
+
+
+class BatchNorm2d(_OneValue, nn.BatchNorm2d):
+    """Per channel, of (N, C, H, W)."""
+
+
 class GlobalPool(nn.Module):
     """Mean or maximum over all positions."""
 
@@ -247,7 +272,7 @@ def _build_layer(named: NamedLayer, input_shape: geometry.Shape) -> nn.Module:
         case geometry.Dense(out_features, bias):
             return nn.Linear(input_shape[0], out_features, bias)
         case geometry.BatchNorm():
-            norm = nn.BatchNorm2d if len(input_shape) == 3 else nn.BatchNorm1d
+            norm = BatchNorm2d if len(input_shape) == 3 else BatchNorm1d
             return norm(input_shape[0])
         case geometry.Activation(name):
             return ACTIVATIONS[name]()

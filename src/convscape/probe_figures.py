@@ -1,4 +1,4 @@
-"""Figures of what probes found: one arm alone, or several beside each other, seeds pooled."""
+"""Figures of arms beside each other, or of one alone, seeds pooled: metrics, what probes found."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from convscape.statistics import estimate
 Arms = Mapping[str, Sequence[dict[str, Any]]]  # answers of a probe by arm, one for each seed
 
 CAPTIONS = {
+    "arms": "Mean of each arm; bars: 95 % interval over seeds.",
     "shift": "Accuracy on shifted images: over the distance, mean of eight directions with its "
     "95 % interval over seeds, and over every shift.",
     "canvas": "Accuracy on the image scaled down and laid at a random place.",
@@ -45,6 +46,34 @@ def draw_probe(name: str, arms: Arms, folder: Path) -> Path | None:
     path = folder / f"{name}.png"
     with rc_context(STYLE):
         figure = makers[name](arms)
+        figure.savefig(path, dpi=150)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return path
+
+
+def draw_arms(arms: Sequence[dict[str, Any]], metrics: Mapping[str, float], folder: Path) -> Path:
+    """Write `arms.png`: each arm's mean with its interval, a panel for each metric.
+
+    - `arms`: rows of a claim's table: "arm", and for each metric "mean" and "half_width".
+    - `metrics`: what each is multiplied with; 100 for a share, which makes it percent.
+    """
+    names = [row["arm"] for row in arms]
+    places = range(len(arms))
+    size = (1 + 0.07 * max(map(len, names)) + PANEL * len(metrics), 1 + 0.26 * len(arms))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "arms.png"
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for axis, (metric, scale), color in zip(
+            axes, metrics.items(), itertools.cycle(COLORS), strict=False
+        ):
+            means = [scale * row[metric]["mean"] for row in arms]
+            widths = [scale * (row[metric]["half_width"] or 0.0) for row in arms]
+            axis.errorbar(means, places, xerr=widths, fmt="o", color=color, capsize=3)
+            axis.set_xlabel(f"{metric}{' (%)' * (scale == 100)}")
+        axes[0].set_yticks(places, names)
+        axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first on top
         figure.savefig(path, dpi=150)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path

@@ -215,7 +215,10 @@ def sheet(
     columns: int,
     scale: Scale | None = None,
 ) -> Picture:
-    """Tiles in rows under a title, each with its caption below, and the scale of the colours."""
+    """Tiles in rows under a title, each with its caption below, and the scale of the colours.
+
+    A caption may run on below tiles that have none.
+    """
     columns = max(1, min(columns, len(tiles)))
     width = max((each.width for each in tiles), default=TILE)
     height = max((each.height for each in tiles), default=TILE)
@@ -235,9 +238,12 @@ def sheet(
         y = top + index // columns * (height + caption_height + GAP)
         canvas.paste(each, (x, y))
         draw.rectangle((x - 1, y - 1, x + each.width, y + each.height), outline=(200, 200, 200))
+        others = captions[index + 1 : (index // columns + 1) * columns]
+        free = next((place for place, other in enumerate(others) if other), len(others))
+        room = (free + 1) * (width + GAP) - 2
         for number, words in enumerate(caption.split("\n")):
             place = (x, y + height + 3 + number * line)
-            draw.text(place, clipped(words, width + GAP - 2, 11), INK, font(11))
+            draw.text(place, clipped(words, room, 11), INK, font(11))
     if scale:
         _draw_scale(draw, scale, (GAP, size[1] - 34))
     return canvas
