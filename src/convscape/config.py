@@ -7,6 +7,7 @@ sentence per mistake: the key, the value, what is allowed and the closest match.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
@@ -63,7 +64,7 @@ def _one_of(*choices: str) -> Callable[[Any], Any]:
 
 
 def _integer(value: Any) -> None:
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= geometry.LARGEST:
         raise ValueError(f"{value!r} is not allowed; allowed: an integer of 1 or more")
 
 
@@ -90,7 +91,8 @@ Flags = Annotated[Any, _each(_boolean)]
 Probabilities = Annotated[Any, _each(_probability)]
 Activations = Annotated[Any, _each(_one_of(*ACTIVATIONS))]
 PoolKinds = Annotated[Any, _each(_one_of(*get_args(geometry.PoolKind), "none"))]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=geometry.LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0)]
@@ -218,10 +220,10 @@ ModelConfig = Annotated[
 class AugmentConfig(Section):
     """Random changes of every training image, drawn for each image on its own."""
 
-    shift: Annotated[int, Field(ge=0)]
+    shift: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
     flip: bool
-    rotate: NotNegative
-    cutout: Annotated[int, Field(ge=0)]
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    cutout: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
     brightness: Fraction
     contrast: Fraction
 
@@ -238,10 +240,10 @@ def _count_or_fraction(value: Any) -> Any:
 class ChangeConfig(Section):
     """What is done to all images of a set before anything else, see `scenes`."""
 
-    permute: Annotated[int, Field(ge=0)] | None
-    canvas: Positive | None
-    clutter: Annotated[int, Field(ge=0)]
-    shuffle_labels: Annotated[int, Field(ge=0)] | None
+    permute: Seed | None
+    canvas: Annotated[int, Field(ge=1, le=4096)] | None
+    clutter: Annotated[int, Field(ge=0, le=1000)]
+    shuffle_labels: Seed | None
 
 
 class DataConfig(Section):
@@ -257,7 +259,7 @@ class DataConfig(Section):
     std: list[Annotated[float, Field(gt=0)]] | None
     val_size: Annotated[Any, BeforeValidator(_count_or_fraction)]
     train_size: Positive | None
-    split_seed: int
+    split_seed: Seed
     batch_size: Positive
     eval_batch_size: Positive
     augment: AugmentConfig
@@ -384,7 +386,7 @@ class TrainerConfig(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     devices: Positive
     precision: Literal["auto", "fp32", "bf16"]
-    threads: Positive | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
     steps_per_execution: Positive | Literal["auto"]
     deterministic: bool
     compile: bool
@@ -403,7 +405,7 @@ class Config(Section):
     scheduler: SchedulerConfig
     trainer: TrainerConfig
     visual: Literal["off", "light", "full"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     name: str | None
     output_dir: str
     resume: str | None
@@ -565,6 +567,7 @@ _TYPE_WORDS = {
     "bool_type": "true or false",
     "string_type": "a word",
     "list_type": "a list, such as [32,64]",
+    "model_type": "a section with keys of its own",
 }
 
 # Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
@@ -599,8 +602,14 @@ def _section_class(annotation: Any, node: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    text = str(value) if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _SHORT.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# an alias bomb in a stranger's YAML is written out only so far
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel = 4
 
 
 def resolve_path(path: str) -> Path:
