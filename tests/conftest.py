@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,31 @@ def browser():
         browser = driver.chromium.launch(executable_path=chromium, args=flags.split())
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def as_nobody(tmp_path):
+    """A context in which files may be refused, also where the tests are run by root."""
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o777)  # pytest lets nobody else in
+    (tmp_path / "cache").mkdir(exist_ok=True)
+
+    @contextmanager
+    def nobody():
+        if os.geteuid() != 0:
+            yield
+            return
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache").chmod(0o777)
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    yield nobody
+    tmp_path.parent.parent.chmod(0o700)
+    tmp_path.parent.chmod(0o700)
 
 
 @pytest.fixture

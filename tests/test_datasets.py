@@ -208,6 +208,13 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
         load_digits_set(tmp_path / "file" / "cache")
 
 
+@pytest.mark.parametrize("size", ["2000000000x2000000000", "300000x300000"])
+def test_images_that_no_disk_can_hold_are_refused_before_anything_is_written(tmp_path, size):
+    with pytest.raises(DataError, match=r"prepared images take .* bytes.*smaller data\.image_size"):
+        load_digits_set(tmp_path, image_size=size)
+    assert not list(tmp_path.glob("*digits*/"))
+
+
 def _checksum(cache_dir):
     return load_digits_set(cache_dir).checksum, time.monotonic()
 

@@ -1,5 +1,7 @@
+import contextlib
 import gzip
 import hashlib
+import multiprocessing
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +39,11 @@ def server(monkeypatch):
             )
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            if answer == "trickle":
+                with contextlib.suppress(OSError):  # until the other side has had enough
+                    while not released.wait(0.05):
+                        self.wfile.write(b"x")
+                return
             self.wfile.write(content[:5000] if answer in ("half", "hang") else content)
             if answer == "hang":
                 self.wfile.flush()
@@ -80,6 +87,7 @@ def test_passing_trouble_is_retried(server, tmp_path, trouble):
     [
         ("half", "the transfer stopped after 5,000 of 100,000 bytes", 3),
         ("hang", "the server was silent for 0.3 s", 3),
+        ("trickle", r"the server sent only \d+ bytes in 0 s", 3),
         (503, "the server answered 503", 3),
         (403, "the server answered 403", 1),
         (404, "the server answered 404", 1),
@@ -123,7 +131,9 @@ def test_of_many_at_once_one_downloads(server, tmp_path):
     assert len(server.requests) == 1
 
 
-def test_a_data_set_is_fetched_where_torchvision_keeps_it(server, tmp_path):
+@pytest.fixture
+def small_mnist(server):
+    """Thirty images on the server, and where they are to be had."""
     shapes = {
         "train-images-idx3-ubyte": (20, 28, 28),
         "train-labels-idx1-ubyte": (20,),
@@ -134,9 +144,26 @@ def test_a_data_set_is_fetched_where_torchvision_keeps_it(server, tmp_path):
         header = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">u4").tobytes()
         server.files[f"{name}.gz"] = gzip.compress(header + bytes(int(np.prod(shape))))
     digests = {name: hashlib.md5(content).hexdigest() for name, content in server.files.items()}
-    published = Published(mirrors=[server.url], digests=digests, classes=tuple("0123456789"))
-    where = {"root": tmp_path / "data", "cache_dir": tmp_path / "cache", "published": published}
+    return Published(mirrors=[server.url], digests=digests, classes=tuple("0123456789"))
+
+
+def test_a_data_set_is_fetched_where_torchvision_keeps_it(server, small_mnist, tmp_path):
+    where = {"root": tmp_path / "data", "cache_dir": tmp_path / "cache", "published": small_mnist}
     assert len(load_images("mnist", **where).train_labels) == 20
     assert files_in(tmp_path / "data" / "MNIST" / "raw") == sorted(server.files)
     load_images("mnist", **where)
     assert len(server.requests) == 4
+
+
+def _fetched_and_prepared(folder, published):
+    where = {"root": folder / "data", "cache_dir": folder / "cache", "published": published}
+    return load_images("mnist", **where).checksum
+
+
+def test_four_processes_at_once_fetch_and_prepare_a_set_once(server, small_mnist, tmp_path):
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        checksums = pool.starmap(_fetched_and_prepared, [(tmp_path, small_mnist)] * 4)
+    assert len(set(checksums)) == 1
+    assert sorted(server.requests) == sorted(f"/{name}" for name in server.files)
+    assert files_in(tmp_path / "data" / "MNIST" / "raw") == sorted(server.files)
+    assert len(list((tmp_path / "cache").glob("mnist-*/"))) == 1

@@ -224,19 +224,67 @@ def damaged(content, dice):
     return content[:place] + bytes([content[place] ^ dice.randrange(1, 256)]) + content[place + 1 :]
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["checksums known", "unknown"])
-@pytest.mark.parametrize("kind", ["idx", "idx.gz", "batches", "tar.gz"])
-def test_damage_anywhere_is_one_sentence_and_with_checksums_never_missed(
-    tmp_path, load, mnist_files, cifar10_files, kind, known
-):
+def files_of(kind, mnist_files, cifar10_files):
+    """Name of the set, its folder and its files, in one of the ways it is published."""
     packed = {f"{name}.gz": gzip.compress(content) for name, content in mnist_files.items()}
     members = {f"cifar-10-batches-py/{name}": c for name, c in cifar10_files.items()}
-    name, folder, files = {
+    return {
         "idx": ("mnist", "MNIST/raw", mnist_files),
         "idx.gz": ("fashion_mnist", "FashionMNIST/raw", packed),
         "batches": ("cifar10", "cifar-10-batches-py", cifar10_files),
         "tar.gz": ("cifar10", ".", {"cifar-10-python.tar.gz": tar_bytes(members)}),
     }[kind]
+
+
+KINDS = ["idx", "idx.gz", "batches", "tar.gz"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_cut_or_garbled_at_a_hundred_places_is_caught_by_its_checksum(
+    tmp_path, load, mnist_files, cifar10_files, kind
+):
+    name, folder, files = files_of(kind, mnist_files, cifar10_files)
+    write(tmp_path / folder, files)
+    published, dice = published_of(files), random.Random(0)
+    for victim, content in files.items():
+        path = tmp_path / folder / victim
+        places = dice.sample(range(len(content)), 100)
+        changed = [content[:p] for p in places]
+        changed += [content[:p] + bytes([content[p] ^ 85]) + content[p + 1 :] for p in places]
+        for wrong in changed:
+            path.write_bytes(wrong)
+            with pytest.raises(DataError, match=rf"{victim}.* is damaged or not the published"):
+                load(name, published)
+        path.write_bytes(content)
+    load(name, published)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_that_may_not_be_read_is_named(
+    tmp_path, load, mnist_files, cifar10_files, kind, as_nobody
+):
+    name, folder, files = files_of(kind, mnist_files, cifar10_files)
+    write(tmp_path / folder, files)
+    for victim in files:
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        (tmp_path / folder / victim).chmod(0)
+        with (
+            as_nobody(),
+            pytest.raises(DataError, match=rf"{victim}': Permission denied; check"),
+        ):
+            load(name)
+        (tmp_path / folder / victim).chmod(0o644)
+    with as_nobody():
+        load(name)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["checksums known", "unknown"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_anywhere_is_one_sentence_and_with_checksums_never_missed(
+    tmp_path, load, mnist_files, cifar10_files, kind, known
+):
+    name, folder, files = files_of(kind, mnist_files, cifar10_files)
     write(tmp_path / folder, files)
     published = published_of(files) if known else UNKNOWN
     load(name, published)
@@ -303,3 +351,25 @@ def test_an_archive_without_a_batch_is_refused(tmp_path, load, cifar10_files):
     write(tmp_path, {"cifar-10-python.tar.gz": tar_bytes(members)})
     with pytest.raises(DataError, match="it holds no cifar-10-batches-py/test_batch"):
         load("cifar10")
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
+)
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside"])
+def test_a_batch_that_is_a_link_or_a_pipe_is_no_batch(tmp_path, load, cifar10_files, kind, target):
+    (tmp_path.parent / "outside").write_bytes(cifar10_files["test_batch"])
+    buffer = io.BytesIO(tar_bytes({}))
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in cifar10_files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            if name == "test_batch":
+                member.type, member.linkname = kind, target
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    write(tmp_path, {"cifar-10-python.tar.gz": buffer.getvalue()})
+    with pytest.raises(DataError, match="it holds no cifar-10-batches-py/test_batch"):
+        load("cifar10")
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "cifar-10-python.tar.gz"}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convscape.cache import DataError
 from convscape.datasets import image_shape, load_images
-from convscape.pictures import read_picture, resized, split_by_name
+from convscape.pictures import describe_fit, read_picture, resized, split_by_name
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 COLOURS = {"blue": BLUE, "green": GREEN, "red": RED}
@@ -242,6 +242,32 @@ def test_two_thousand_classes_work(tmp_path, load):
     assert data.train_labels.tolist() == list(range(2000))
 
 
+def test_two_thousand_classes_are_trained_reported_and_explained(command, browser, tmp_path):
+    for split in ("train", "test"):
+        for number in range(2000):
+            colour = tuple(number // 13**place % 13 * 20 for place in range(3))
+            paint(tmp_path / "many" / split / f"{number:04}" / "a.bmp", colour, size=(4, 4))
+    words = ["data=image_folder", f"data.root={tmp_path / 'many'}", "data.image_size=8"]
+    words += ["data.val_size=100", "model=cnn", "model.channels=[4]", "trainer.max_epochs=1"]
+    answer = command("train", *words, f"data.cache_dir={tmp_path / 'cache'}")
+    assert answer.code == 0, answer.err
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    answer = command("evaluate", run)
+    assert "1999" in answer.out
+    assert len(answer.out.splitlines()) < 2010  # no matrix of four million counts
+    assert command("predict", run, tmp_path / "many" / "test" / "0007").code == 0
+    assert command("explain", run, 1234).code == 0
+    assert command("report", run).code == 0
+    for name in ("explain.html", "report.html"):
+        assert (run / name).stat().st_size < 8e6
+        page = browser.new_page()
+        page.goto((run / name).as_uri())
+        if name == "explain.html":
+            assert "20 most probable of 2000 classes" in page.locator("body").text_content()
+            assert page.locator("#softmax tr").count() < 30
+        page.close()
+
+
 def test_an_unreadable_picture_is_refused_or_left_out_as_configured(tree, load, caplog):
     for name in ("3.png", "7.png"):
         (tree / "train" / "green" / name).write_bytes(b"garbage")
@@ -351,11 +377,32 @@ def test_folders_that_make_no_sense_are_refused_in_one_sentence(tree, load, spoi
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
-def test_a_folder_without_permission_is_named(tree, load):
+def test_a_folder_or_picture_without_permission_is_named(tree, load, as_nobody):
+    load(tree)  # what is imported on the way may be root's
+    (tree / "train" / "green" / "3.png").chmod(0)
+    with as_nobody(), pytest.raises(DataError, match=r"green/3\.png' \(Permission denied\)"):
+        load(tree, image_size=9)
     (tree / "train" / "red").chmod(0)
-    with pytest.raises(DataError, match=r"red.*Permission denied"):
+    with as_nobody(), pytest.raises(DataError, match=r"red.*Permission denied"):
         load(tree)
+
+
+def test_a_picture_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png' \(it is not a file\)"):
+        read_picture(tmp_path / "pipe.png", (3, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it mends
+def test_an_animation_cut_off_anywhere_is_described_or_refused(tmp_path):
+    frames = [Image.effect_noise((30, 30), 90).convert("P") for _ in range(4)]
+    frames[0].save(tmp_path / "whole.gif", save_all=True, append_images=frames[1:])
+    content, path = (tmp_path / "whole.gif").read_bytes(), tmp_path / "cut.gif"
+    for place in range(0, len(content), 41):
+        path.write_bytes(content[:place])
+        with contextlib.suppress(DataError):
+            read_picture(path, (3, 8, 8))
+            assert "30x30" in describe_fit(path, (3, 8, 8))
 
 
 def test_a_changed_picture_is_noticed(tree, load):

@@ -45,11 +45,35 @@ def test_mlps_and_cnns_are_planned_together(command):
         (["model.stride=1,2", "trainer.devices=2"], "trainer.devices must be 1 in a sweep"),
         (["optimizer.lr=interval(0,1)"], "scripts/search.py"),
         (["seed=range(0)"], "the sweep is empty"),
+        (["seed=range(1,1000000000)"], "too many values; allowed: 100,000"),
+        (["seed=shuffle(range(1,1000000000))"], "too many values"),
+        (["seed=range(0,1e9,1e-9)"], "too many values"),
+        (["seed=range(5,9,0)"], "too many values"),
+        (["seed=range(9000)", "data.split_seed=range(9000)"], "81,000,000 runs; allowed: up to"),
+        (["model=null"], "model=null: there is no such choice; allowed: cnn"),
+        (["data=-1"], "data=-1: there is no such choice; allowed: cifar10"),
+        (["data=../../etc/passwd"], "data=../../etc/passwd: there is no such choice"),
+        (["seed=" + "9" * 5000], "Hydra cannot read the command line"),
+        (["model.kernel_size=" + "[" * 500 + "3" + "]" * 500], "nested too deeply"),
+        (["model=mlp", "model.hidden=[" + "9" * 3000 + "]"], "equal to 2147483647"),
+        (["model.kernel_size=99999999999"], "too large; allowed: up to 2147483647"),
+        (["model.stride=9999999999999", "model.padding=same"], "too large"),
+        (["trainer.threads=1000000"], "trainer.threads=1000000"),
+        (["data.augment.rotate=200"], "data.augment.rotate=200"),
+        (["data.split_seed=-1"], "data.split_seed=-1"),
+        (["data.change.canvas=100000"], "data.change.canvas=100000"),
+        (["data.change=3"], "data.change=3: allowed: a section with keys of its own"),
+        (["data.root=/home/José"], "its value needs quotes: 'data.root='\"'\"'/home/José"),
+        (["seed=${seed}"], "seed: Recursive interpolation detected"),
     ],
 )
 def test_a_mistake_is_one_sentence(command, arguments, words):
     answer = command("plan", *arguments)
     assert (answer.code, words in answer.err) == (2, True), answer.out + answer.err
+
+
+def test_settings_of_hydra_itself_are_heard(command):
+    assert command("plan", "hydra.job.name=x", "hydra/launcher=basic", "seed=1,2").code == 0
 
 
 def test_ten_thousand_runs_are_planned_in_seconds(start):

@@ -58,7 +58,9 @@ class Augment:
             images = rotated(images, uniform(-self.rotate, self.rotate))
         if self.shift:
             down, right = (integers(-self.shift, self.shift) for _ in range(2))
-            images = shifted(images, down, right, self.shift)
+            # an image moved by its own side is as black as one moved further
+            down, right = down.clamp(-height, height), right.clamp(-width, width)
+            images = shifted(images, down, right, min(self.shift, max(height, width)))
         if self.flip:
             images = flipped(images, uniform(0, 1) < 0.5)
         if self.brightness:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 CHECKED_BYTES = 2**30  # larger caches are checked by their sizes alone: a CRC would read them whole
 SLOW_S = 1.0  # what takes longer than this is worth a progress bar
 
+FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # uint8 (n, C, H, W) and int64 (n,)
 
 
@@ -83,9 +84,10 @@ def load_or_build(folder: Path, name: str, read: Callable[[], Contents]) -> Imag
             pass
         except _Damaged as error:
             log.warning("the cache %s is damaged (%s): building it again", folder, error)
+        contents = read()
         try:
-            _build(folder, name, read())
-        except OSError as error:  # the sources turn their own into DataError
+            _build(folder, name, contents)
+        except OSError as error:
             raise _cannot("write", folder, error) from error
         return _load(folder, name)
 
@@ -285,6 +287,8 @@ def _load(folder: Path, name: str) -> ImageSet:
     try:
         sealed = json.loads((folder / "meta.json").read_bytes())
         meta = sealed["meta"]
+        if set(meta["files"]) != set(FILES):
+            raise _Damaged("meta.json names other files")
         if sealed["crc32"] != _crc32_of(meta):
             raise _Damaged("meta.json was changed")
         check = sum(facts["bytes"] for facts in meta["files"].values()) < CHECKED_BYTES
@@ -294,7 +298,7 @@ def _load(folder: Path, name: str) -> ImageSet:
         }
     except PermissionError as error:
         raise _cannot("read", folder, error) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _Damaged(str(error) or type(error).__name__) from error
     return ImageSet(
         name=name,

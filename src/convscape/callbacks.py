@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from convscape.checkpoints import read_checkpoint
 from convscape.cli import say
 from convscape.errors import Stopped
 from convscape.quick_lightning import pl
@@ -48,6 +49,10 @@ class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Plain values and weights, whatever else a stranger has put there."""
+        return read_checkpoint(Path(path))
 
 
 class Recorder(pl.callbacks.Checkpoint):

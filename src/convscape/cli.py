@@ -25,9 +25,19 @@ CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Print to the terminal; by default to stdout."""
+    """Print to the terminal; by default to stdout.
+
+    Names of files and classes may be a stranger's: what would steer the terminal is not printed,
+    and no password of a storage URL.
+    """
     if lines:
-        print(*lines, sep="\n", flush=True, file=file)
+        text = _PASSWORD.sub(r"\1***\2", "\n".join(lines))
+        print(_STEERING.sub("\N{REPLACEMENT CHARACTER}", text), flush=True, file=file)
+
+
+# control characters but for tab and newline, turns of the writing direction, bytes that are no text
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_PASSWORD = re.compile(r"(\w://[^\s/:@]*:)\S+(@)|(?i:(?<=[?&]password=)[^\s&'\"]+)")
 
 
 def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
@@ -186,7 +196,7 @@ def summary(result: Result, path: Path) -> list[str]:
     """What a person reads after a run."""
     match result.status:
         case "ok":
-            metrics, seconds = result.metrics, result.seconds["fit"]
+            metrics, seconds = result.metrics, result.seconds.get("fit", 0.0)
             accuracies = [
                 f"{split} acc {100 * metrics[f'{split}/acc']:.2f} %"
                 for split in ("test", "val")
@@ -236,7 +246,12 @@ def plan_command() -> None:
         single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
         whole = compose("train", single, return_hydra_config=True)
         params = whole.hydra.sweeper.params or {}
-        plan = plan_sweep(arguments, params, lambda overrides: compose("train", overrides))
+        hydras = [str(p.input_line) for p in parsed if re.match("hydra[./]", p.key_or_group)]
+        plan = plan_sweep(
+            [argument for argument in arguments if argument not in hydras],
+            params,
+            lambda overrides: compose("train", [*hydras, *overrides]),
+        )
     if len(plan.runs) > 1:
         possible = len(plan.feasible)
         say(str(plan), f"{len(plan.runs)} runs, {possible} possible", *duplicates(plan))

@@ -7,6 +7,7 @@ sentence per mistake: the key, the value, what is allowed and the closest match.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -64,7 +65,8 @@ Flags = Annotated[Any, _each(boolean)]
 Probabilities = Annotated[Any, _each(probability)]
 Activations = Annotated[Any, _each(one_of(*ACTIVATIONS))]
 PoolKinds = Annotated[Any, _each(one_of(*get_args(geometry.PoolKind), "none"))]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=geometry.LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0)]
@@ -224,10 +226,10 @@ ModelConfig = Annotated[
 class AugmentConfig(Section):
     """Random changes of every training image, drawn for each image on its own."""
 
-    shift: Annotated[int, Field(ge=0)]
+    shift: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
     flip: bool
-    rotate: NotNegative
-    cutout: Annotated[int, Field(ge=0)]
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    cutout: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
     brightness: Fraction
     contrast: Fraction
 
@@ -244,10 +246,10 @@ def _count_or_fraction(value: Any) -> Any:
 class ChangeConfig(Section):
     """What is done to all images of a set before anything else, see `scenes`."""
 
-    permute: Annotated[int, Field(ge=0)] | None
-    canvas: Positive | None
-    clutter: Annotated[int, Field(ge=0)]
-    shuffle_labels: Annotated[int, Field(ge=0)] | None
+    permute: Seed | None
+    canvas: Annotated[int, Field(ge=1, le=4096)] | None
+    clutter: Annotated[int, Field(ge=0, le=1000)]
+    shuffle_labels: Seed | None
 
 
 class DataConfig(Section):
@@ -263,7 +265,7 @@ class DataConfig(Section):
     std: list[Annotated[float, Field(gt=0)]] | None
     val_size: Annotated[Any, BeforeValidator(_count_or_fraction)]
     train_size: Positive | None
-    split_seed: int
+    split_seed: Seed
     batch_size: Positive
     eval_batch_size: Positive
     augment: AugmentConfig
@@ -390,7 +392,7 @@ class TrainerConfig(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     devices: Positive
     precision: Literal["auto", "fp32", "bf16"]
-    threads: Positive | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
     steps_per_execution: Positive | Literal["auto"]
     deterministic: bool
     compile: bool
@@ -409,7 +411,7 @@ class Config(Section):
     scheduler: SchedulerConfig
     trainer: TrainerConfig
     visual: Literal["off", "light", "full"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     name: str | None
     output_dir: str
     resume: str | None
@@ -591,6 +593,7 @@ _TYPE_WORDS = {
     "bool_type": "true or false",
     "string_type": "a word",
     "list_type": "a list, such as [32,64]",
+    "model_type": "a section with keys of its own",
 }
 
 # Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
@@ -625,8 +628,14 @@ def _section_class(annotation: Any, node: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    text = str(value) if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _SHORT.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# an alias bomb in a stranger's YAML is written out only so far
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel = 4
 
 
 def resolve_path(path: str) -> Path:

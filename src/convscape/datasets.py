@@ -9,7 +9,9 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,12 +125,34 @@ def load_images(
             source = _original(name, root, shape, download, published)
         _, height, width = shape
         folder = f"{name}-{height}x{width}-{_key(name, shape, source.identity)}"
-        return load_or_build(_expanded(cache_dir) / folder, name, source.read)
+        cache = _expanded(cache_dir) / folder
+
+        def read() -> Contents:
+            contents = source.read()
+            _check_room(cache.parent, contents.num_images * math.prod(shape))
+            return contents
+
+        return load_or_build(cache, name, read)
+    except MemoryError:
+        raise DataError(
+            f"images of {'x'.join(map(str, shape))} do not fit into memory; a smaller "
+            "data.image_size would"
+        ) from None
     except OSError as error:
         raise DataError(
             f"cannot read {str(error.filename or root)!r}: {error.strerror or error}; "
             "check its permissions, or set data.root (or CONVSCAPE_DATA) to another folder"
         ) from error
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    """Refuse to build a cache that the disk cannot hold, before it is full."""
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise DataError(
+            f"the prepared images take {num_bytes:,} bytes, and {str(folder)!r} has {free:,} free; "
+            "choose a smaller data.image_size, or another data.cache_dir (or CONVSCAPE_CACHE)"
+        )
 
 
 @dataclass(frozen=True)
@@ -227,8 +251,9 @@ def _split(
 
 
 def _pieces(
-    images: np.ndarray, labels: np.ndarray, shape: tuple[int, int, int], step: int = 4096
+    images: np.ndarray, labels: np.ndarray, shape: tuple[int, int, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    step = max(1, pictures.CHUNK_BYTES // math.prod(shape))
     for start in range(0, len(images), step):
         some = slice(start, start + step)
         yield pictures.resized(images[some], shape), labels[some].astype(np.int64)

@@ -15,6 +15,7 @@ from convscape.cache import DataError, progress_when_slow
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0  # without one byte
+SLOWEST_BYTES_PER_S = 1000  # on average: a server that trickles would never be silent
 PAUSE_S = 1.0  # before the second attempt; doubled before the third
 ATTEMPTS = 3
 MAX_BYTES = 2**30  # far above any published file: a server that never ends is cut off
@@ -118,8 +119,12 @@ def _read_url(url: str, digest: str) -> bytes:
 
 def _read_all(response: http.client.HTTPResponse, advance: Callable[[int], None]) -> bytes:
     content = bytearray()
-    while block := response.read(2**18):
+    started = time.monotonic()
+    while block := response.read1(2**18):
         content += block
+        seconds = time.monotonic() - started
+        if seconds > TIMEOUT_S and len(content) < seconds * SLOWEST_BYTES_PER_S:
+            raise _Passing(f"the server sent only {len(content):,} bytes in {seconds:.0f} s")
         advance(len(block))
         if len(content) > MAX_BYTES:
             raise _Refused(f"it sent more than {MAX_BYTES:,} bytes")

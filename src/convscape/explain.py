@@ -56,11 +56,11 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
         undefined=jinja2.StrictUndefined,
     )
     document = explanation(run, image, name, label)
-    # "</" would end the script element
-    data = json.dumps(document, separators=(",", ":")).replace("</", "<\\/")
+    # "</script>" would end the script element, "<!--<script>" keep it from ending
+    data = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     page = environment.get_template("explain.html.j2").render(data=data, title=document["title"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="replace")
 
 
 @torch.no_grad()

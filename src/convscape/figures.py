@@ -43,6 +43,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "svg.fonttype": "none",
     "legend.frameon": False,
+    "text.parse_math": False,  # a "$" in a name is a dollar
 }
 
 
@@ -70,6 +71,15 @@ def draw_figures(
     return written
 
 
+def _labels(key: SweptKey) -> list[str]:
+    """The values of a key; of long ones, as paths are, no more than a figure has room for."""
+    return [_clipped(level) for level in key.levels]
+
+
+def _clipped(text: str, width: int = 20) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -88,10 +98,12 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
         means = level_means(table, metric, key)
         heights = [metric.scale * each.mean for each in means]
         widths = [metric.scale * (each.half_width or 0.0) for each in means]
-        axis.errorbar(key.levels, heights, widths, color=color, marker="o", capsize=4)
-        axis.set_xlabel(key.name)
+        places, labels = range(len(key.levels)), _labels(key)
+        axis.errorbar(places, heights, widths, color=color, marker="o", capsize=4)
+        axis.set_xticks(places, labels)
+        axis.set_xlabel(_clipped(key.name))
         axis.margins(x=0.15)
-        if max(map(len, key.levels)) * len(key.levels) > 24:
+        if max(map(len, labels)) * len(labels) > 24:
             axis.tick_params(axis="x", rotation=45)
     axes[0][0].set_ylabel(metric.title)
     for axis in axes[0][1:]:
@@ -121,10 +133,10 @@ def heat_maps(table: RunTable, metric: Metric) -> Figure | None:
         image = axis.imshow(values, vmin=low, vmax=high, cmap="cividis", aspect="auto")
         _write_cells(axis, values, (low + high) / 2, _has_gaps(table, *pair))
         axis.grid(visible=False)
-        axis.set_yticks(range(len(pair[0].levels)), pair[0].levels)
-        axis.set_xticks(range(len(pair[1].levels)), pair[1].levels)
-        axis.set_ylabel(pair[0].name)
-        axis.set_xlabel(pair[1].name)
+        axis.set_yticks(range(len(pair[0].levels)), _labels(pair[0]))
+        axis.set_xticks(range(len(pair[1].levels)), _labels(pair[1]))
+        axis.set_ylabel(_clipped(pair[0].name))
+        axis.set_xlabel(_clipped(pair[1].name))
     figure.colorbar(image, ax=axes, label=metric.title)
     return figure
 
@@ -224,7 +236,7 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
         for place, curve in enumerate(curves):
             stacked[place, : len(curve)] = scale * np.array(curve)
         epochs = np.arange(1, longest + 1)
-        label = f"{number}: {configuration_label(table.by, row)}"
+        label = _clipped(f"{number}: {configuration_label(table.by, row)}", 80)
         axis.plot(epochs, np.nanmean(stacked, 0), dash, color=color, label=label, linewidth=1.4)
         if len(curves) > 1:
             low, high = np.nanmin(stacked, 0), np.nanmax(stacked, 0)
@@ -292,15 +304,14 @@ def parallel_coordinates(
     jitter = np.linspace(-0.02, 0.02, len(positions))[:, None]
     for line, value in zip(positions + jitter, values, strict=True):
         axis.plot(line, color=scale.to_rgba(value), linewidth=1.3, alpha=0.85)
-    axis.set_xticks(
-        range(len(keys) + 1), [*(key.name.rpartition(".")[2] for key in keys), metric.title]
-    )
+    titles = [*(_clipped(key.name.rpartition(".")[2]) for key in keys), metric.title]
+    axis.set_xticks(range(len(titles)), titles)
     axis.set_yticks([])
     axis.grid(visible=False)
     for place, key in enumerate(keys):
         axis.axvline(place, color="0.6", linewidth=0.8)
         if len(key.levels) <= MOST_LEVELS:
-            for level, height in zip(key.levels, _heights(key), strict=True):
+            for level, height in zip(_labels(key), _heights(key), strict=True):
                 axis.text(place + 0.03, height, level, va="center", fontsize=8, bbox=LABEL)
     axis.axvline(len(keys), color="0.6", linewidth=0.8)
     for height, value in ((0, values.min()), (1, values.max())):

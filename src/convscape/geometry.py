@@ -26,6 +26,7 @@ class InfeasibleGeometry(ConfigError):
     """A window does not fit its input, or groups do not divide the channels."""
 
 
+LARGEST = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
 BLUR_SIZE = 3  # of the binomial filter of "blur" pooling
 
 # --- one axis ---------------------------------------------------------------------------------
@@ -198,6 +199,8 @@ def parse_size(value: Any, minimum: int = 1) -> Pair:
         raise ValueError(f"{value!r} is not a size; allowed: an integer or HxW, such as 3 or 3x5")
     if min(numbers) < minimum:
         raise ValueError(f"{value!r} is too small; allowed: {minimum} or more")
+    if max(numbers) > LARGEST:
+        raise ValueError(f"{value!r} is too large; allowed: up to {LARGEST}")
     return numbers[0], numbers[-1]
 
 
@@ -662,7 +665,8 @@ def describe_layer(layer: Layer) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = ()) -> str:
-    """Columns of text, the first row underlined."""
+    """Columns of text, the first row underlined; a line break in a cell is a space."""
+    rows = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,8 +38,10 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
             f"{key}: the layers are written as a list, whose entries have no names; write them as "
             "a mapping (conv1: ..., pool1: ...) to set single values"
         )
+    if isinstance(error, RecursionError):
+        return "the config is nested too deeply"
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
-        return None
+        return _of_hydra_itself(error, typed)
     text = str(error)
     if match := re.search(rf"'hydra/launcher/({'|'.join(LAUNCHERS)})'", text):
         return (
@@ -44,9 +49,12 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         )
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        given = next((a for a in typed if a.replace("=", "/", 1) == error.missing_cfg_file), None)
         allowed = ", ".join(error.options) + hint(choice, error.options)
-        return f"{group}={choice}: there is no such choice; allowed: {allowed}"
+        return f"{given or f'{group}={choice}'}: there is no such choice; allowed: {allowed}"
     if isinstance(error, OverrideParseException):
+        if quoted := _quoted(str(error.override)):
+            return f"cannot read {error.override!r}; its value needs quotes: {shlex.quote(quoted)}"
         reason = text.removeprefix(f"Error parsing override '{error.override}'\n").splitlines()[0]
         return f"cannot read {error.override!r}: {reason}; an override looks like key=value"
     if match := re.match(r"Ambiguous value for argument '(.*?)=(.*)'", text):
@@ -60,7 +68,36 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         return f"{match[1]} is there already; write {match[1]}=... without the +"
     if match := re.match(r"Multiple values for (.*?)\.", text):
         return f"{match[1]} is chosen twice; write {match[1]}=... without the +"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    # OmegaConf's own words, and below them where that was
+    match = re.search(r"\n\s*full_key: (.*)", text)
+    words = " ".join(text[: match.start() if match else None].split())
+    return f"{match[1]}: {words}" if match else words
+
+
+def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
+    """What Hydra stumbles over without an error of its own: choices and numbers of no kind."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if frame.f_globals.get("__name__", "").partition(".")[0] not in ("hydra", "omegaconf"):
+        return None
+    for argument in typed:
+        group, _, choice = argument.partition("=")
+        names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+        if group and names and choice not in names:
+            return f"{argument}: there is no such choice; allowed: {', '.join(names)}"
+    return f"Hydra cannot read the command line: {' '.join(str(error).split())}"
+
+
+def _quoted(override: str) -> str | None:
+    """The override with its value in quotes, if that lets Hydra read it: data.root='/home/José'."""
+    key, _, value = override.partition("=")
+    if "'" in value or not value:
+        return None
+    quoted = f"{key}='{value}'"
+    try:
+        OverridesParser.create().parse_overrides([quoted])
+    except OverrideParseException:
+        return None
+    return quoted
 
 
 def unknown_key(key: str, arguments: Sequence[str]) -> str:

@@ -171,10 +171,10 @@ def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
     Raises:
         DataError: if it cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     channels, height, width = shape
-    with _readable(path), Image.open(path) as image:
+    with _readable(path), _opened(path) as image:
         # lets JPEG decode at an eighth to a half of its size, where that is still large enough
         image.draft(None, (2 * max(height, width),) * 2)
         upright = ImageOps.exif_transpose(image)
@@ -192,9 +192,9 @@ def read_photograph(
     Raises:
         DataError: if it cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with _readable(name), _sample(str(name)) if name in SAMPLES else Image.open(name) as image:
+    with _readable(name), _sample(str(name)) if name in SAMPLES else _opened(name) as image:
         words = f"{Path(name).name}, {image.width}x{image.height}"
         image.draft(None, (2 * longest_side,) * 2)
         upright = ImageOps.exif_transpose(image)
@@ -205,6 +205,14 @@ def read_photograph(
             words += f" scaled down to {flat.width}x{flat.height}"
         pixels = np.asarray(flat)
     return np.atleast_3d(pixels).transpose(2, 0, 1), words
+
+
+def _opened(path: str | Path) -> "Image.Image":
+    from PIL import Image
+
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is not a file")  # a pipe would be waited for for ever
+    return Image.open(path)
 
 
 def _sample(name: str) -> "Image.Image":
@@ -236,11 +244,15 @@ def _readable(path: str | Path) -> Iterator[None]:
 
 
 def describe_fit(path: str | Path, shape: Shape) -> str:
-    """What `read_picture` does to a picture, in words: "640x480 RGB, cut to 480x480, ..."."""
+    """What `read_picture` does to a picture, in words: "640x480 RGB, cut to 480x480, ...".
+
+    Raises:
+        DataError: if it cannot be read.
+    """
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    with Image.open(path) as image:
+    with _readable(path), Image.open(path) as image:
         mode, frames = image.mode, getattr(image, "n_frames", 1)
         turned = image.getexif().get(0x0112, 1) != 1  # the EXIF tag of the orientation
         inner = ImageOps.exif_transpose(image).size if turned else image.size

@@ -10,6 +10,7 @@ import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,7 +99,7 @@ def ask_and_keep(path: Path, name: str, num_images: int, split: str, **settings:
     """
     file = path / "probes" / f"{name}.json"
     wanted = {"probe": name, "split": split, "num_images": num_images, **settings}
-    if file.is_file():
+    with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
         kept: Answer = json.loads(file.read_text("utf-8"))
         if kept["wanted"] == json.loads(json.dumps(wanted)):
             return kept

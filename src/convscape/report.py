@@ -304,20 +304,21 @@ class _Section:
             ]
             for a, row in zip(key.levels, values.tolist(), strict=True)
         ]
+        names = [_escaped(each.name) for each in (key, other)]
         figure = go.Figure(
             go.Heatmap(
                 z=[[None if v != v else v for v in row] for row in values.tolist()],
-                x=list(other.levels),
-                y=list(key.levels),
+                x=[_escaped(level) for level in other.levels],
+                y=[_escaped(level) for level in key.levels],
                 text=text,
-                hovertemplate=f"{key.name} %{{y}}, {other.name} %{{x}}<br>%{{text}}<extra></extra>",
+                hovertemplate=f"{names[0]} %{{y}}, {names[1]} %{{x}}<br>%{{text}}<extra></extra>",
                 colorscale="Cividis",
                 colorbar={"title": {"text": self.metric.title}},
             )
         )
         figure.update_layout(
-            xaxis={"title": {"text": other.name}, "type": "category"},
-            yaxis={"title": {"text": key.name}, "type": "category"},
+            xaxis={"title": {"text": names[1]}, "type": "category"},
+            yaxis={"title": {"text": names[0]}, "type": "category"},
         )
         return figure
 
@@ -444,8 +445,8 @@ def _cell_text(value: float, reason: str | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    """For Plotly, which takes some HTML in its labels; line breaks are ours."""
-    return "<br>".join(html.escape(line) for line in text.split("<br>"))
+    """For Plotly, which takes some HTML and TeX in its labels; line breaks are ours."""
+    return "<br>".join(html.escape(line).replace("$", "&#36;") for line in text.split("<br>"))
 
 
 def _text(value: Any) -> str:

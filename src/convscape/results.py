@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -161,40 +160,11 @@ def _is_run(path: Path) -> bool:
 def _read(file: Path) -> Result | str:
     """The result in `file`, or why there is none."""
     try:
-        document = json.loads(file.read_bytes())
+        return Result.from_json(file.read_bytes())
     except FileNotFoundError:
         return "there is no result.json"
     except (OSError, ValueError) as error:
         return f"result.json is damaged: {error}"
-    wrong = _wrong_part(document)
-    if wrong is not None:
-        return f"result.json is damaged: {wrong}"
-    return Result(**{key: document[key] for key in document if key in Result.__annotations__})
-
-
-_TYPES = {
-    "run": str, "fingerprint": str, "status": str, "config": dict, "overrides": list, "seed": int,
-    "metrics": dict, "seconds": dict, "environment": dict,
-}  # fmt: skip
-
-
-def _wrong_part(document: Any) -> str | None:
-    if not isinstance(document, dict):
-        return "it holds no keys"
-    for key, kind in _TYPES.items():
-        if not isinstance(document.get(key), kind):
-            return f"{key} is missing or of the wrong kind"
-    numbers = (*document["metrics"].values(), *document["seconds"].values())
-    if not all(_is_number(value) for value in numbers):
-        return "a metric is no number"
-    error = document.get("error")
-    if error is not None and not (isinstance(error, dict) and {"type", "message"} <= set(error)):
-        return "error has no type and message"
-    return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def load_sweep(*folders: str | Path) -> pd.DataFrame:
@@ -424,7 +394,7 @@ def typed_order(folder: Path) -> dict[str, str]:
     """Keys and values of a sweep as they were typed, from its sweep.yaml; empty without one."""
     try:
         definition = yaml.safe_load((folder / "sweep.yaml").read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     if not isinstance(definition, dict):
         return {}

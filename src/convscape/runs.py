@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from filelock import FileLock, Timeout
@@ -79,10 +79,69 @@ class Result:
     attempts: int = 1
     environment: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, content: bytes) -> Result:
+        """What `RunFolder.write` wrote, or a stranger did.
+
+        Raises:
+            ValueError: naming what is missing or of the wrong kind.
+        """
+        try:
+            document = json.loads(content)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        wrong = _wrong_part(document)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return cls(**{key: document[key] for key in document if key in cls.__annotations__})
+
     def fail(self, status: Status, error: BaseException) -> None:
         """Record how the run ended."""
         self.status = status
         self.error = {"type": type(error).__name__, "message": str(error)}
+
+
+_KINDS = {
+    "run": str, "fingerprint": str, "config": dict, "overrides": list, "seed": int,
+    "metrics": dict, "seconds": dict, "environment": dict,
+}  # fmt: skip
+_NUMBERS = ("num_parameters", "macs", "samples_per_second", "peak_memory_bytes", "best_epoch")
+
+
+def _wrong_part(document: Any) -> str | None:
+    """What keeps a JSON document from being a `Result`, in words."""
+    if not isinstance(document, dict):
+        return "it holds no keys"
+    for key, kind in _KINDS.items():
+        if not isinstance(document.get(key), kind):
+            return f"{key} is missing or of the wrong kind"
+    if document.get("status") not in get_args(Status):
+        return "status is missing or unknown"
+    if not all(isinstance(override, str) for override in document["overrides"]):
+        return "an override is no text"
+    numbers = [*document["metrics"].values(), *document["seconds"].values()]
+    numbers += [document.get(key, 0) for key in ("epochs", "global_step", "attempts")]
+    numbers += [document[key] for key in _NUMBERS if document.get(key) is not None]
+    seen = document.get("receptive_field")
+    if seen is not None and not (isinstance(seen, list) and len(seen) == 2):
+        return "receptive_field is no pair"
+    if not all(_is_number(value) for value in [*numbers, *(seen or ())]):
+        return "a metric is no number"
+    error = document.get("error")
+    is_ok = document["status"] in ("ok", "running")
+    if error is None and not is_ok:
+        return "error is missing"
+    if error is not None and not (
+        isinstance(error, dict)
+        and {"type", "message"} <= set(error)
+        and all(isinstance(text, str) for text in error.values())
+    ):
+        return "error has no type and message"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class RunFolder:
@@ -147,9 +206,9 @@ class RunFolder:
             )
         try:
             config = yaml.safe_load(self.config_file.read_text("utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{self.config_file} is damaged: {str(error).splitlines()[0]}"
+                f"{self.config_file} is damaged: {' '.join(str(error).split())}"
             ) from None
         if not isinstance(config, dict):
             raise ConfigError(f"{self.config_file} is damaged: it holds no keys")
@@ -158,10 +217,8 @@ class RunFolder:
     def read_result(self) -> Result | None:
         """What the run has reached; None before its first second or if the file is damaged."""
         try:
-            document = json.loads(self.result_file.read_text("utf-8"))
-            known = {key: document[key] for key in document if key in Result.__annotations__}
-            return Result(**known)
-        except (OSError, ValueError, TypeError):
+            return Result.from_json(self.result_file.read_bytes())
+        except (OSError, ValueError):
             return None
 
 
@@ -187,7 +244,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name and rename it, so that no one sees half of it."""
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

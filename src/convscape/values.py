@@ -33,7 +33,7 @@ def one_of(*choices: str) -> Callable[[Any], None]:
 
 def integer(value: Any) -> None:
     """A count: 1 or more."""
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= geometry.LARGEST:
         raise ValueError(f"{value!r} is not allowed; allowed: an integer of 1 or more")
 
 
