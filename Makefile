@@ -2,11 +2,13 @@
 # make sweep   the geometry sweep; make sweep ARGS="data=mnist"
 # make bench   how fast is it, beside other ways to train the same network (about 40 minutes)
 # make test    lint, types and all tests that need neither long time nor other machines
+# make soak    break trainings and sweeps at random for 10 minutes, and count what was lost;
+#              make soak ARGS="--seconds 600 --seed 1"
 # Each does its own set-up, once: a .venv in this folder with the locked versions.
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
-.PHONY: train sweep test lint bench lock
+.PHONY: train sweep test lint bench soak lock
 .DELETE_ON_ERROR:
 
 train: .venv/.train
@@ -27,6 +29,9 @@ bench: .venv/.bench
 	.venv/bin/python benchmarks/startup.py
 	.venv/bin/python benchmarks/sweeps.py
 	.venv/bin/python benchmarks/speed.py $(ARGS)
+
+soak: .venv/.test
+	.venv/bin/python tests/soak.py $(ARGS)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convscape needs Python 3.11 or newer")'

@@ -1,10 +1,11 @@
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +83,28 @@ def start(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # as a terminal would: its workers are in its group
         )
         started.append(process)
         return process
 
     yield run
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The run of `test_resume.OVERRIDES` that was left alone, for those that were not."""
+    from convscape.runs import RunFolder
+    from tests.dying import train_apart
+    from tests.test_resume import OVERRIDES
+
+    path = tmp_path_factory.mktemp("whole")
+    assert train_apart(OVERRIDES, path) == "ok"
+    return RunFolder(path)
 
 
 @pytest.fixture

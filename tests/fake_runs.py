@@ -79,8 +79,7 @@ def finished_run(base, cell, seed, acc, number):
 def write_run(path, result):
     """The folder of a run with its result and a rising history."""
     folder = RunFolder(path)
-    folder.create(result.config)
-    folder.write(result)
+    folder.create(result)
     if result.status == "ok":
         final = result.metrics["val/acc"]
         with folder.history_file.open("w", newline="") as file:

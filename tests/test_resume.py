@@ -5,59 +5,158 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import time
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape import training
 from convscape.runs import RunFolder
 from tests.conftest import wait_for
+from tests.dying import MOMENTS, train_apart
 from tests.test_config import checked
 
-# dropout, batch norm, augmentation and a schedule: all that has a state or draws numbers
+# dropout, batch norm, augmentation, bf16 and a schedule: all that has a state or draws numbers
 OVERRIDES = [
     "model.channels=[4,4]",
     "model.dropout=0.2",
     "model.batch_norm=true",
     "data.augment.shift=2",
     "data.batch_size=32",
+    "data.eval_batch_size=40",
     "data.train_size=400",
     "data.val_size=100",
+    "scheduler=one_cycle",
     "trainer.max_epochs=4",
     "trainer.threads=1",
     "trainer.steps_per_execution=2",
     "trainer.progress=off",
+    "trainer.precision=bf16",
 ]
+TIMES = ("seconds", "samples_per_second", "peak_memory_bytes", "environment", "attempts")
 
 
-def weights(folder):
-    """Of the last epoch."""
-    return torch.load(folder.last_checkpoint, weights_only=True)["state_dict"]
+def bits(checkpoint):
+    """All that a checkpoint holds of weights and optimiser, by name."""
+    loaded = torch.load(checkpoint, weights_only=True)
+    found = dict(loaded["state_dict"])
+    for number, state in loaded["optimizer_states"][0]["state"].items():
+        found |= {f"{number}.{key}": value for key, value in state.items()}
+    return found
+
+
+def scalars(folder):
+    """What TensorBoard shows: step and value of each point, the speed aside."""
+    events = EventAccumulator(str(folder.path), {"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(point.step, point.value) for point in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag != "samples_per_second"
+    }
+
+
+def result_but_for_times(folder):
+    result = json.loads(folder.result_file.read_text())
+    return {key: value for key, value in result.items() if key not in TIMES}
+
+
+def history(folder):
+    with folder.history_file.open() as file:
+        return [{**row, "train_seconds": ""} for row in csv.DictReader(file)]
+
+
+def files(folder):
+    """Names of all files but event files, of which each attempt has its own."""
+    names = {path.name for path in folder.path.rglob("*") if path.is_file()}
+    return {name for name in names if not name.startswith(("events.", ".lock"))}
 
 
 def assert_equal_runs(one, other):
-    """Bit for bit in weights, metrics and history; times aside."""
-    ours, theirs = weights(one), weights(other)
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    results = [json.loads(folder.result_file.read_text()) for folder in (one, other)]
-    for key in ("status", "metrics", "best_epoch", "epochs", "global_step", "fingerprint"):
-        assert results[0][key] == results[1][key], key
-    histories = []
-    for folder in (one, other):
-        with folder.history_file.open() as file:
-            histories.append([{**row, "train_seconds": ""} for row in csv.DictReader(file)])
-    assert histories[0] == histories[1]
+    """Bit for bit in weights, optimiser, metrics, history and curves; times aside."""
+    for name in ("last_checkpoint", "best_checkpoint"):
+        ours, theirs = bits(getattr(one, name)), bits(getattr(other, name))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    assert result_but_for_times(one) == result_but_for_times(other)
+    assert history(one) == history(other)
+    assert scalars(one) == scalars(other)
+    assert files(one) == files(other)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run that was left alone."""
-    path = tmp_path_factory.mktemp("whole")
-    assert training.train(checked(*OVERRIDES), path, OVERRIDES).status == "ok"
-    return RunFolder(path)
+# four epochs of 13 steps, 7 calls, 3 batches of validation; seven files per pair of epochs
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("begun", 1),
+        ("writing", 5),  # the first best.ckpt
+        ("renaming", 4),
+        ("renamed", 5),
+        ("step", 10),
+        ("validation", 4),
+        ("points", 2),
+        ("epoch", 4),
+        ("trained", 1),
+        ("test", 2),
+    ],
+)
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(tmp_path, whole, moment, number):
+    assert train_apart(OVERRIDES, tmp_path, moment, number) is None
+    assert train_apart(OVERRIDES, tmp_path) == "ok"
+    assert_equal_runs(RunFolder(tmp_path), whole)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_fifty_random_moments_ends_with_the_same_bits(tmp_path, whole):
+    """At random times, and at random calls of all that is special, until each run is done."""
+    rng = random.Random(0)
+    kills = runs = 0
+    while kills < 50:
+        path = tmp_path / str(runs)
+        runs += 1
+        for _ in range(12):
+            if rng.random() < 0.3:
+                ending = train_apart(OVERRIDES, path, after_s=rng.uniform(0, 3))
+            else:
+                moment = rng.choice([name for name in MOMENTS if name != "report"])
+                ending = train_apart(OVERRIDES, path, moment, rng.randint(1, 9))
+            if ending is not None:
+                break
+            kills += 1
+        assert ending == "ok" or train_apart(OVERRIDES, path) == "ok"
+        assert_equal_runs(RunFolder(path), whole)
+
+
+def test_a_run_that_stopped_early_goes_on_to_its_test_and_no_further(tmp_path):
+    overrides = [*OVERRIDES, "trainer.max_epochs=9", "trainer.early_stopping=1"]
+    overrides += ["optimizer.lr=1e-12", "model.batch_norm=false"]
+    assert train_apart(overrides, tmp_path / "whole") == "ok"
+    assert train_apart(overrides, tmp_path / "killed", "test", 1) is None
+    assert train_apart(overrides, tmp_path / "killed") == "ok"
+    assert RunFolder(tmp_path / "whole").read_result().epochs == 2
+    assert_equal_runs(RunFolder(tmp_path / "killed"), RunFolder(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("number", [1, 4, 6])
+def test_a_signal_in_the_validation_keeps_the_epoch(tmp_path, whole, number):
+    """It has three batches; what was trained is saved, and validated once more."""
+    status = train_apart(OVERRIDES, tmp_path, "validation", number, signal.SIGTERM)
+    assert status == "interrupted"
+    epoch = (number + 2) // 3
+    steps = torch.load(RunFolder(tmp_path).last_checkpoint, weights_only=True)["global_step"]
+    assert steps == 13 * epoch
+    assert train_apart(OVERRIDES, tmp_path) == "ok"
+    assert_equal_runs(RunFolder(tmp_path), whole)
+
+
+@pytest.mark.parametrize("moment", ["data", "saved", "pictures", "trained", "test"])
+def test_a_signal_elsewhere_loses_nothing(tmp_path, whole, moment):
+    assert train_apart(OVERRIDES, tmp_path, moment, 1, signal.SIGTERM) == "interrupted"
+    assert RunFolder(tmp_path).read_result().error["message"] == "stopped by SIGTERM"
+    assert train_apart(OVERRIDES, tmp_path) == "ok"
+    assert_equal_runs(RunFolder(tmp_path), whole)
 
 
 def stop_at(monkeypatch, call):
@@ -150,29 +249,9 @@ def test_half_a_checkpoint_is_never_there(tmp_path, monkeypatch):
         result = training.train(checked(*OVERRIDES, "visual=off"), tmp_path, OVERRIDES)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (result.status, "File too large" in result.error["message"]) == ("failed", True)
+    assert (result.status, result.error["type"]) == ("interrupted", "CannotWrite")
+    assert "File too large" in result.error["message"]
     assert folder.read_result() == result
     assert torch.load(folder.last_checkpoint, weights_only=True)["epoch"] == 1
     files = {file.name for file in folder.last_checkpoint.parent.iterdir()}
     assert files == {"best.ckpt", "last.ckpt"}
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_many_moments_ends_with_the_same_bits(start, tmp_path, whole):
-    """SIGKILL after a random time, again and again, until the run is done."""
-    rng = random.Random(0)
-    process = start("train", *OVERRIDES)
-    kills = 0
-    while process.poll() is None:
-        time.sleep(rng.uniform(3, 8))
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-            kills += 1
-            runs = list(tmp_path.glob("outputs/runs/*"))
-            if runs and not (runs[0] / "config.yaml").exists():
-                shutil.rmtree(runs[0])
-                runs = []
-            process = start("train", *([f"resume={runs[0]}"] if runs else OVERRIDES))
-    assert kills > 0
-    assert_equal_runs(RunFolder(run_folder(tmp_path)), whole)

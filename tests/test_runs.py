@@ -133,7 +133,7 @@ def test_what_is_not_a_run_is_refused(tmp_path, content, words):
 
 def test_a_config_is_kept_as_plain_values(tmp_path):
     config = checked().model_dump(by_alias=True)
-    RunFolder(tmp_path / "run").create(config)
+    RunFolder(tmp_path / "run").create(Result("cnn", "12345678", config=config))
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == config
 
 

@@ -286,10 +286,10 @@ def test_a_name_in_use_by_another_sweep_is_refused_with_the_difference(command, 
 def test_a_read_only_output_folder_is_one_sentence(command, tmp_path):
     (tmp_path / "outputs").mkdir(mode=0o555)
     answer = command("train", *SHORT, "seed=0,1")
-    assert (answer.code, "cannot write the sweep folder" in answer.err) == (2, True)
+    assert (answer.code, "cannot write the folder" in answer.err) == (2, True)
 
 
 def test_what_is_no_folder_is_refused_as_output(command, tmp_path):
     (tmp_path / "file").write_text("")
     answer = command("train", *SHORT, "seed=0,1", "output_dir=file")
-    assert (answer.code, "choose another one with output_dir" in answer.err) == (2, True)
+    assert (answer.code, "choose another place with output_dir" in answer.err) == (2, True)

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from convscape.errors import ConfigError
-from convscape.runs import RunFolder
+from convscape.runs import Result, RunFolder
 from convscape.trained import evaluate, load_run, wilson_interval
 from convscape.training import train
 from tests.conftest import TINY
@@ -132,7 +132,7 @@ def test_a_users_mistake_is_one_sentence(command, script, arguments, words):
 
 def test_a_checkpoint_that_is_damaged_or_missing_is_one_sentence(run_path, tmp_path):
     config = RunFolder(run_path).read_config()
-    RunFolder(tmp_path).create(config)
+    RunFolder(tmp_path).create(Result("cnn", "12345678", config=config))
     with pytest.raises(ConfigError, match=r"has no checkpoints/best\.ckpt"):
         load_run(tmp_path)
     RunFolder(tmp_path).best_checkpoint.write_bytes(b"garbage")

@@ -5,22 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+
+from convscape import events
 from convscape.checkpoints import read_checkpoint
 from convscape.cli import say
-from convscape.errors import Stopped
+from convscape.errors import Stopped, stopped_by
+from convscape.models import ImageClassifier
 from convscape.quick_lightning import pl
-from convscape.runs import CHOSEN_BY, RunFolder, write_whole
+from convscape.runs import CHOSEN_BY, RunFolder, name_also, write_whole
 
 SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -29,7 +32,7 @@ class Interrupted(Stopped):
     """The run was asked to stop by a signal."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        super().__init__(stopped_by(signum))
         self.signum = signum
 
 
@@ -40,15 +43,9 @@ class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write `checkpoint` to `path`."""
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        try:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(Path(path), content.getbuffer())
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Plain values and weights, whatever else a stranger has put there."""
@@ -56,19 +53,39 @@ class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
 
 
 class Recorder(pl.callbacks.Checkpoint):
-    """Keeps the history and the checkpoints `last` and `best` (highest val/acc, earliest first).
+    """Keeps the history, TensorBoard's curves and the checkpoints `last` and `best`.
 
+    `best` is that of the highest val/acc, the earliest first. `last.ckpt` is written last of all:
+    whatever it counts on is there, and a kill before it only means that the epoch is done again.
     A child of `Checkpoint`, since Lightning calls those after the module has logged its epoch.
-    `best.ckpt` is a second name of that epoch's `last.ckpt`, so nothing is written twice.
+
+    - `patience`: stop after as many epochs without a better val/acc.
+    - `reports`: told of each epoch's row once it is saved.
     """
 
-    def __init__(self, folder: RunFolder, *reports: Callable[[dict[str, float]], None]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        patience: int | None = None,
+        reports: Sequence[Callable[[dict[str, float]], None]] = (),
+    ) -> None:
         self.folder = folder
+        self.patience = patience
         self.reports = reports
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
         self._train_seconds = 0.0  # of the epoch so far, without validation
         self._clock = 0.0
+        self._old_events = events.event_files(folder.path)
+        self._event_sizes: dict[str, int] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what came after the checkpoint that the run goes on from."""
+        if trainer.is_global_zero:
+            events.cut_back(self._old_events, self._event_sizes)
+            if self.history:
+                write_whole(self.folder.history_file, _as_csv(self.history))
+        trainer.should_stop = self._is_enough()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -83,7 +100,7 @@ class Recorder(pl.callbacks.Checkpoint):
         self._train_seconds += time.perf_counter() - self._clock
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's row and checkpoints."""
+        """Write the epoch's row, points and checkpoints."""
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         seconds, self._train_seconds = self._train_seconds, 0.0
         row = {
@@ -93,19 +110,37 @@ class Recorder(pl.callbacks.Checkpoint):
             "train_seconds": seconds,
         }
         self.history.append(row)
-        if trainer.logger is not None:
-            rate = trainer.datamodule.num_train_images / seconds  # type: ignore[attr-defined]
-            trainer.logger.log_metrics({"samples_per_second": rate}, step=trainer.global_step)
         is_best = self._is_best(metrics.get(CHOSEN_BY))
         if is_best:
             self.best_epoch = trainer.current_epoch + 1
-        trainer.save_checkpoint(self.folder.last_checkpoint)
         if trainer.is_global_zero:
-            if is_best:
-                _second_name(self.folder.last_checkpoint, self.folder.best_checkpoint)
+            self._draw_points(trainer, pl_module, row)
             write_whole(self.folder.history_file, _as_csv(self.history))
+        if is_best:
+            trainer.save_checkpoint(self.folder.best_checkpoint)
+            if trainer.is_global_zero:
+                name_also(self.folder.best_checkpoint, self.folder.last_checkpoint)
+        else:
+            trainer.save_checkpoint(self.folder.last_checkpoint)
+        if trainer.is_global_zero:
             for report in self.reports:
                 report(row)
+        trainer.should_stop = trainer.should_stop or self._is_enough()
+
+    def _draw_points(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, row: dict[str, float]
+    ) -> None:
+        assert trainer.logger is not None
+        rate = trainer.datamodule.num_train_images / row["train_seconds"]  # type: ignore[attr-defined]
+        points = {"samples_per_second": rate}
+        if isinstance(pl_module, ImageClassifier):  # another's module has Lightning log them
+            points |= {key: value for key, value in row.items() if "/" in key or key == "lr"}
+        trainer.logger.log_metrics(points, step=trainer.global_step)
+
+    def _is_enough(self) -> bool:
+        if self.patience is None or self.best_epoch is None:
+            return False
+        return len(self.history) - self.best_epoch >= self.patience
 
     def _is_best(self, value: float | None) -> bool:
         if value is None or self.best_epoch is None:
@@ -118,6 +153,7 @@ class Recorder(pl.callbacks.Checkpoint):
             "history": self.history,
             "best_epoch": self.best_epoch,
             "train_seconds": self._train_seconds,
+            "event_sizes": events.sizes(self.folder.path),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -125,17 +161,7 @@ class Recorder(pl.callbacks.Checkpoint):
         self.history = state_dict["history"]
         self.best_epoch = state_dict["best_epoch"]
         self._train_seconds = state_dict["train_seconds"]
-
-
-def _second_name(path: Path, name: Path) -> None:
-    """Let `name` stand for what `path` is now, whole at every moment."""
-    temporary = name.with_name(f".{name.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:  # no hard links on this file system
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, name)
+        self._event_sizes = state_dict["event_sizes"]
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
@@ -149,16 +175,17 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 class StopOnSignal(pl.callbacks.Callback):
     """Turns Ctrl-C and SIGTERM into a checkpoint and `Interrupted`; a second one ends at once.
 
-    Used as a context around the whole run. Within an epoch it waits for the end of the current
-    `training_step` call, a fraction of a second; during validation for the end of the epoch.
+    Used as a context around the whole run. While it trains it waits for a good moment: the end of
+    the current `training_step` call, a fraction of a second, or of a batch of validation images.
+    At all other times `at_once` it raises where the run is; what is half done then is done again.
     SIGUSR1 and SIGUSR2 are a scheduler's, where its launcher listens for them: they stop the run
     in the same way and are then handed on, so that the launcher can put the job back in the queue.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self.received: int | None = None
-        self._training = False
+        self.received: list[int] = []
+        self._raises = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
@@ -171,40 +198,74 @@ class StopOnSignal(pl.callbacks.Callback):
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
-        if self.received in SCHEDULERS:
-            signal.raise_signal(self.received)
+        if self.received and self.received[0] in SCHEDULERS:
+            signal.raise_signal(self.received[0])
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise `Interrupted` from anywhere within, but for the training; outside only note it."""
+        self._raises = True
+        try:
+            self._raise_if_received()
+            yield
+        finally:
+            self._raises = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if signum in self.received:  # a terminal and a launcher may each send one of their own
             os._exit(128 + signum)
-        self.received = signum
-        if not self._training:
-            raise Interrupted(signum)
+        self.received.append(signum)
+        if self._raises:
+            raise Interrupted(self.received[0])
+
+    def _raise_if_received(self) -> None:
+        if self.received:
+            raise Interrupted(self.received[0])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on wait for a good moment; Lightning has just put its own handlers in place."""
         for signum in self._previous:
             signal.signal(signum, self._handle)
-        self._training = True
+        self._raises = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         """Save within the epoch, unless it is complete but for its validation."""
-        if self.received is not None and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.folder.last_checkpoint)
-            raise Interrupted(self.received)
+        if self.received and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that was stopped in its validation begins it again, and so does the counting."""
+        if trainer.state.fn == "fit":
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
+            self.on_validation_batch_end(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save with the epoch trained and its validation still to be done."""
+        if self.received and trainer.state.fn == "fit":
+            # what Lightning takes for a validation that was stopped in its first batch
+            progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.total.ready = progress.total.started = 1
+            self._save(trainer)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Once more, should a library have taken the first for an error of its own."""
+        self._raise_if_received()
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.folder.last_checkpoint)
+        self._raise_if_received()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch before was saved at its end."""
-        if self.received is not None:
-            raise Interrupted(self.received)
+        self._raise_if_received()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """All epochs are saved; what is left is the test."""
-        self._training = False
-        if self.received is not None:
-            raise Interrupted(self.received)
+        self._raises = True
+        self._raise_if_received()
 
 
 class Progress(pl.callbacks.Callback):

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from convscape.errors import ConfigError
+from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,13 +62,17 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
 
 
 def run_command(command: Callable[[], Any]) -> NoReturn:
-    """Run `command` and exit; a user's mistake is one sentence on stderr and exit code 2."""
+    """Run `command` and exit; a user's mistake is one sentence on stderr and exit code 2.
+
+    Ctrl-C and SIGTERM raise KeyboardInterrupt wherever it is; a second one ends at once.
+    """
     try:
-        code = command() or 0
+        with _stops():
+            code = command() or 0
     except ConfigError as error:
         code = _refuse(str(error))
-    except KeyboardInterrupt:
-        code = 130
+    except KeyboardInterrupt as stop:
+        code = code_of_stop(stop)
     except BrokenPipeError:  # as in `... | head`: whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -77,6 +84,42 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
             raise
         code = _refuse(sentence)
     sys.exit(code)
+
+
+@contextmanager
+def _stops() -> Iterator[None]:
+    received: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + signum)
+        received.append(signum)
+        hand_on(signum)
+        raise KeyboardInterrupt(stopped_by(signum))
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def hand_on(signum: int) -> bool:
+    """Stop the worker processes of this one too; whether there are any.
+
+    They get the other one of the two signals: a terminal has sent them the same one already, and a
+    second one of a kind ends a run at once.
+    """
+    import multiprocessing
+
+    other = signal.SIGTERM if signum == signal.SIGINT else signal.SIGINT
+    workers = [process.pid for process in multiprocessing.active_children()]
+    for pid in workers:
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, other)
+    return bool(workers)
 
 
 def answer_help(head: str) -> None:
@@ -134,11 +177,26 @@ def train_task(cfg: DictConfig) -> None:
     say(*([str(plan), *plan.remarks] if plan is not None else []))
     with place as path:
         os.environ[_RUN_PATH] = str(path)
-        from convscape.training import train  # torch and lightning, once the input is right
-
-        result = train(config, path, overrides)
+        result = _trained(config, path, overrides, is_new=composed["resume"] is None)
     say(*summary(result, path))
     sys.exit(exit_code(result))
+
+
+def _trained(config: Config, path: Path, overrides: list[str], is_new: bool) -> Result:
+    from convscape.runs import RunFolder
+
+    folder = RunFolder(path)
+    if is_new:
+        folder.begin(config, overrides)  # so that it can go on if it is stopped right now
+    try:
+        from convscape.training import train  # torch and lightning, once the input is right
+
+        return train(config, path, overrides)
+    except KeyboardInterrupt as stop:  # while they are imported
+        result = folder.begin(config, overrides)
+        result.fail("interrupted", stop)
+        folder.write(result)
+        return result
 
 
 _RUN_PATH = "CONVSCAPE_RUN_PATH"  # tells the helpers of DDP which run they are to help
@@ -184,11 +242,13 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Pat
 
 
 def exit_code(result: Result) -> int:
-    """The exit code of a run on its own: SIGTERM's, where that was what interrupted it."""
-    if result.error is not None and result.error["message"].endswith("SIGTERM"):
-        return 143
+    """The exit code of a run on its own: an interrupted one's says what interrupted it."""
     from convscape.runs import EXIT_CODES
 
+    if result.status == "interrupted":
+        assert result.error is not None
+        is_about_the_disk = result.error["type"] == CannotWrite.__name__
+        return 1 if is_about_the_disk else code_of_stop(result.error["message"])
     return EXIT_CODES[result.status]
 
 
@@ -216,14 +276,17 @@ def summary(result: Result, path: Path) -> list[str]:
                 f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}",
             ]
         case "interrupted":
+            assert result.error is not None
             command = f"python scripts/train.py resume={shlex.quote(str(path))}"
-            return [f"interrupted after epoch {result.epochs}; to go on:", f"  {command}"]
+            return [
+                f"interrupted after epoch {result.epochs}: {result.error['message']}",
+                f"to go on:  {command}",
+            ]
         case _:
             assert result.error is not None
-            return [
-                f"{result.status}: {result.error['type']}: {result.error['message']}",
-                f"more in {path / 'run.log'}",
-            ]
+            what = f"{result.status}: {result.error['type']}: {result.error['message']}"
+            log = path / "run.log"
+            return [what, f"more in {log}"] if log.is_file() else [what]
 
 
 # --- scripts/plan.py --------------------------------------------------------------------------

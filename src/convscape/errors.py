@@ -1,5 +1,9 @@
 """What a command answers with one sentence and exit code 2, and what ends a run before its time."""
 
+from __future__ import annotations
+
+import errno
+import signal
 from pathlib import Path
 
 
@@ -17,3 +21,35 @@ class RunFailed(RuntimeError):
 
 class Stopped(Exception):
     """A run is asked to stop: it is saved, recorded as interrupted, and can go on."""
+
+
+class CannotWrite(ConfigError):
+    """The disk is full, or does not allow it.
+
+    Before anything is trained that is a mistake in the input. Later it interrupts the run, which
+    can go on, and stops the whole sweep, since the next run could not write either.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"cannot write the folder {path}: {error.strerror or error}; "
+            "make room or allow it there, or choose another place with output_dir=..."
+        )
+
+
+def is_about_the_disk(error: BaseException) -> bool:
+    """Whether it says that a place cannot be written to, and nothing of who wanted to."""
+    return isinstance(error, OSError) and error.errno in (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+        *(errno.EROFS, errno.EACCES, errno.EPERM),
+    )
+
+
+def stopped_by(signum: int) -> str:
+    """Why a run was interrupted."""
+    return f"stopped by {signal.Signals(signum).name}"
+
+
+def code_of_stop(message: object) -> int:
+    """The exit code for a stop: SIGTERM's, where the message says so, or else that of Ctrl-C."""
+    return 143 if str(message).endswith("SIGTERM") else 130

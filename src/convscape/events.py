@@ -1,15 +1,120 @@
-"""What TensorBoard shows of a run besides its curves: the HParams tab and a custom layout."""
+"""The event files that TensorBoard reads, and what it shows besides curves: HParams, a layout."""
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import writer as torch_writer
 
 from convscape.config import Config
+from convscape.quick_lightning import pl, rank_zero_experiment
 from convscape.runs import fingerprint, flat_config, typed_value
+
+PREFIX = "events.out.tfevents."
+
+
+class EventFile:
+    """Writes events at once and whole.
+
+    TensorBoard's own writer has a thread that holds back up to two minutes of events, which a kill
+    loses, and in which a full disk goes unheard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        stamps = [int(path.name.removeprefix(PREFIX).split(".")[0]) for path in event_files(folder)]
+        # TensorBoard reads files by name, and a clock may have been set back in between
+        stamp = max([int(time.time()), *(last + 1 for last in stamps)])
+        self._folder = folder
+        self._path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  until close()
+        self._records = RecordWriter(self._file)
+        self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def get_logdir(self) -> str:
+        """For torch, which asks for it."""
+        return str(self._folder)
+
+    def add_event(self, event: Event) -> None:
+        """Write one."""
+        self._records.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        """All is written."""
+
+    def close(self) -> None:
+        """No more comes."""
+        self._file.close()
+
+
+class _FileWriter(torch_writer.FileWriter):
+    def __init__(self, folder: Path) -> None:
+        self.event_writer = EventFile(folder)
+
+
+class _SummaryWriter(torch_writer.SummaryWriter):
+    file_writer: Any
+    all_writers: Any
+
+    def _get_file_writer(self) -> Any:
+        if self.file_writer is None:
+            self.file_writer = _FileWriter(Path(self.log_dir))
+            self.all_writers = {self.log_dir: self.file_writer}
+        return self.file_writer
+
+
+class EventLogger(pl.loggers.TensorBoardLogger):
+    """Lightning's logger, writing into the run folder with `EventFile`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Torch's `SummaryWriter`, made when it is first asked for."""
+        if self._experiment is None:
+            self._experiment = _SummaryWriter(self.log_dir)
+        return self._experiment
+
+    def finalize(self, status: str) -> None:
+        """Lightning calls it after the training; the test is still to come."""
+
+    def close(self) -> None:
+        """No more comes."""
+        if self._experiment is not None:
+            self._experiment.close()
+
+    def save(self) -> None:
+        """All is written; Lightning would add a file of hyper-parameters that it does not know."""
+
+
+def event_files(folder: Path) -> list[Path]:
+    """Those of a run, the oldest first."""
+    return sorted(folder.glob(f"{PREFIX}[0-9]*"))
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """How long each event file is now, for `cut_back`."""
+    return {path.name: path.stat().st_size for path in event_files(folder)}
+
+
+def cut_back(paths: list[Path], sizes: Mapping[str, int]) -> None:
+    """Take away what was written since `sizes`: it is about to be written again."""
+    for path in paths:
+        if path.name not in sizes:
+            path.unlink()
+        elif path.stat().st_size > sizes[path.name]:
+            os.truncate(path, sizes[path.name])
+
 
 LAYOUT = {
     "training": {

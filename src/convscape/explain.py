@@ -17,6 +17,7 @@ from convscape.errors import ConfigError
 from convscape.geometry import Activation, BatchNorm, Conv, Dense, GlobalPool, LayerPlan, Pool
 from convscape.layers import BlurPool2d, PolyphasePool2d
 from convscape.models import ImageClassifier
+from convscape.runs import write_whole
 from convscape.trained import TrainedRun
 
 MOST_MAPS = 64  # of a layer; more are sampled
@@ -60,7 +61,7 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
     data = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     page = environment.get_template("explain.html.j2").render(data=data, title=document["title"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", errors="replace")
+    write_whole(path, page)
 
 
 @torch.no_grad()

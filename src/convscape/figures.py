@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from convscape.results import Metric, RunTable, SweptKey
+from convscape.runs import write_whole
 from convscape.statistics import level_means, pareto_front
 
 # Okabe and Ito's colours, https://jfly.uni-koeln.de/color/
@@ -66,9 +68,17 @@ def draw_figures(
             if figure is None:
                 continue
             written[name] = folder / f"{prefix}{name}.png"
-            figure.savefig(written[name], dpi=150)
-            figure.savefig(written[name].with_suffix(".svg"), metadata={"Date": None})
+            save(figure, written[name])
     return written
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, and beside it as SVG; each is there whole or not at all."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    write_whole(path, png.getbuffer())
+    write_whole(path.with_suffix(".svg"), svg.getbuffer())
 
 
 def _labels(key: SweptKey) -> list[str]:

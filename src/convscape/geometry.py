@@ -447,6 +447,12 @@ class Plan:
         return sum(row.macs for row in self.layers)
 
     @property
+    def num_activations(self) -> int:
+        """Numbers that come up for one image: its own, and the outputs of all layers."""
+        shapes = [self.input_shape, *(row.output_shape for row in self.layers)]
+        return sum(prod(shape) for shape in shapes)
+
+    @property
     def stages(self) -> list[LayerPlan]:
         """The last layer of each block, and the hidden dense layers: the shape of the network."""
         last = {row.name.partition(".")[0]: row for row in self.layers}

@@ -75,10 +75,33 @@ def peak_memory() -> int:
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
-    for line in _proc("self/status").splitlines():
-        if line.startswith("VmHWM"):
+    measured = _kibibytes("self/status", "VmHWM")
+    return measured or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def free_memory(device: str) -> int:
+    """Bytes that this process may still take: of the GPU, or by its limits and what is there."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    free = [_kibibytes("meminfo", "MemAvailable")] if _proc("meminfo") else []
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - _kibibytes("self/status", "VmSize"))
+    with suppress(OSError, ValueError):  # of a container; "max" where it has none
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text("utf-8"))
+        free.append(limit - int((group / "memory.current").read_text("utf-8")))
+    return min(free, default=0)
+
+
+def _kibibytes(file: str, key: str) -> int:
+    """A line of a file in /proc, in bytes; 0 where it is missing."""
+    for line in _proc(file).splitlines():
+        if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 0
 
 
 @functools.cache

@@ -217,7 +217,7 @@ class ImageClassifier(pl.LightningModule):
         """Log the epoch's mean loss and accuracy, each over every image as it was trained on."""
         self._check_finite()
         self._log_tally("train", self._train_tally)
-        self.log("lr", self.learning_rate(self.global_step - 1))
+        self.log("lr", self.learning_rate(self.global_step - 1), logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a checkpoint within an epoch has counted so far."""
@@ -242,11 +242,21 @@ class ImageClassifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/acc."""
-        self._log_tally("val", self._eval_tally)
+        self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
         """Log test/loss and test/acc."""
-        self._log_tally("test", self._eval_tally)
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, split: str) -> None:
+        """Log what was counted.
+
+        Raises:
+            Diverged: if a loss is not finite: the step before has spoiled the weights.
+        """
+        if self._eval_tally.first_not_finite() is not None:
+            raise Diverged(self.global_step, self.learning_rate(max(0, self.global_step - 1)))
+        self._log_tally(split, self._eval_tally)
 
     def _log_tally(self, split: str, tally: Tally) -> None:
         totals = self.trainer.strategy.reduce(tally.totals(), reduce_op="sum")
@@ -254,7 +264,8 @@ class ImageClassifier(pl.LightningModule):
         tally.reset()
         if count:
             exact = torch.tensor([loss_sum, hits], dtype=torch.float64) / count
-            self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]})
+            # not to TensorBoard: `Recorder` draws an epoch before it saves its checkpoint
+            self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]}, logger=False)
 
 
 def _known(key: str, name: Any, allowed: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from convscape import visual
-from convscape.figures import COLORS, DASHES, STYLE
+from convscape.figures import COLORS, DASHES, STYLE, save
 from convscape.statistics import estimate
 
 Arms = Mapping[str, Sequence[dict[str, Any]]]  # answers of a probe by arm, one for each seed
@@ -46,8 +46,7 @@ def draw_probe(name: str, arms: Arms, folder: Path) -> Path | None:
     path = folder / f"{name}.png"
     with rc_context(STYLE):
         figure = makers[name](arms)
-        figure.savefig(path, dpi=150)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        save(figure, path)
     return path
 
 

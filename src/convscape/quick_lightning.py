@@ -31,9 +31,10 @@ imports.RequirementCache.__bool__ = _is_met_and_needed  # type: ignore[method-as
 imports.package_available = _is_installed_and_needed  # type: ignore[assignment]
 try:
     import lightning.pytorch as pl
+    from lightning.fabric.loggers.logger import rank_zero_experiment
     from lightning.fabric.plugins.environments import LightningEnvironment
 finally:
     imports.RequirementCache.__bool__ = _is_met  # type: ignore[method-assign]
     imports.package_available = _is_installed
 
-__all__ = ["LightningEnvironment", "pl"]
+__all__ = ["LightningEnvironment", "pl", "rank_zero_experiment"]

@@ -15,7 +15,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +25,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from convscape.config import Config, OwnModelConfig
-from convscape.errors import ConfigError
-from convscape.geometry import Conv
+from convscape.errors import CannotWrite, ConfigError
+from convscape.geometry import Conv, InfeasibleGeometry
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
@@ -162,29 +162,62 @@ class RunFolder:
 
         Raises:
             RunIsBusy: if a living process holds it.
-            ConfigError: if the folder cannot be made.
+            CannotWrite: if the folder cannot be made.
         """
+        lock = FileLock(self.path / ".lock")
         with _explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunIsBusy(f"another process is working on {self.path}; wait for it") from None
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                busy = f"another process is working on {self.path}; wait for it"
+                raise RunIsBusy(busy) from None
         try:
             yield self.path
         finally:
             lock.release()
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Make the folder, and keep the config as it was asked for.
+    def begin(self, config: Config, overrides: list[str]) -> Result:
+        """Make the folder what `resume=` can go on with, before anything that takes time.
+
+        Whoever calls it holds the run; calling it twice changes nothing.
 
         Raises:
-            ConfigError: if the folder cannot be written to.
+            CannotWrite: if the folder cannot be written to.
+        """
+        before = self.read_result()
+        result = new_result(config, overrides)
+        result.epochs = self.num_epochs()
+        if before is not None and before.status in ("running", "interrupted"):
+            result.attempts = before.attempts + (before.status == "interrupted")
+        self.create(result)
+        return result
+
+    def create(self, result: Result) -> None:
+        """Make the folder, with the result so far and the config as it was asked for.
+
+        Raises:
+            CannotWrite: if the folder cannot be written to.
         """
         with _explained(self.path):
             self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.config_file, yaml.safe_dump(config, sort_keys=False))
+            self._clear_up()
+            self.write(result)
+            # the last one: what has a config is a run
+            write_whole(self.config_file, yaml.safe_dump(result.config, sort_keys=False))
+
+    def _clear_up(self) -> None:
+        """Remove the halves of files that a killed process has left."""
+        for folder in (self.path, self.last_checkpoint.parent):
+            for path in folder.glob(f".*{_HALF}"):
+                path.unlink(missing_ok=True)
+
+    def num_epochs(self) -> int:
+        """Epochs in the history, which is written just before each checkpoint."""
+        try:
+            return self.history_file.read_bytes().count(b"\n") - 1
+        except OSError:
+            return 0
 
     def write(self, result: Result) -> None:
         """Replace `result.json`."""
@@ -226,6 +259,13 @@ class RunIsBusy(ConfigError):
     """A living process is working on the run."""
 
 
+class FolderIsGone(Exception):
+    """The run folder was removed while the run was going on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was removed while the run was going on; start it once more")
+
+
 def helper_rank() -> int:
     """Which process of a run this is: 0, or that of a helper that Lightning started for DDP."""
     return int(os.environ.get("LOCAL_RANK", "0"))
@@ -236,30 +276,65 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(
-            f"cannot write the folder {path}: {error.strerror}; "
-            "choose another place with output_dir=..."
-        ) from None
+        raise CannotWrite(path, error) from None
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no one sees half of it."""
+_HALF = ".half"  # ends the name of what is being written
+
+
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file under a temporary name and rename it, so that no one sees half of it.
+
+    It is on the disk before it gets its name: after a power cut there is the old or the new one.
+    """
     data = content.encode(errors="replace") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(_HALF, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(temporary)
         raise
+
+
+def name_also(path: Path, name: Path) -> None:
+    """Let `name` stand for what `path` is now, whole at every moment."""
+    temporary = name.with_name(f".{name.name}.{os.getpid()}{_HALF}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:  # no hard links on this file system
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, name)
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def new_result(config: Config, overrides: list[str]) -> Result:
+    """What is known of a run before it begins."""
+    digest = fingerprint(config)
+    result = Result(
+        run=run_name(config, overrides, digest),
+        fingerprint=digest,
+        config=config.model_dump(by_alias=True),
+        overrides=overrides,
+        seed=config.seed,
+    )
+    with suppress(InfeasibleGeometry):  # then there is no plan
+        plan = config.plan()
+        if plan is not None:
+            result.num_parameters, result.macs = plan.num_parameters, plan.macs
+            result.receptive_field = list(plan.receptive_field)
+    return result
 
 
 # --- names and fingerprints -------------------------------------------------------------------
@@ -391,7 +466,7 @@ def fresh_run(config: Config, overrides: list[str]) -> Iterator[Path]:
         try:
             yield path
         except ConfigError:
-            shutil.rmtree(path)  # nothing has happened in it
+            shutil.rmtree(path, ignore_errors=True)  # nothing has happened in it
             raise
 
 

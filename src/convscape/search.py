@@ -7,6 +7,7 @@ trial, trains it and tells what came out, until all workers together have made `
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,10 +19,10 @@ from pydantic import Field, ValidationError
 
 from convscape.cli import say
 from convscape.config import Section, check
-from convscape.errors import ConfigError, Stopped
+from convscape.errors import CannotWrite, ConfigError, Stopped, code_of_stop
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.runs import Result, RunFolder, RunIsBusy, fingerprint, run_name
-from convscape.sweep import Compose, Composer, quiet
+from convscape.sweep import FAILURES, Compose, Composer, SweepStopped, quiet
 
 try:
     import optuna
@@ -105,8 +106,11 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     code = 0
     try:
         worker.work()
-    except KeyboardInterrupt:
-        code = 130
+    except SweepStopped as stop:
+        code = 1
+        say(f"error: {stop}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        code = code_of_stop(stop)
         say("interrupted; the same command goes on")
     say(*_summary(search, study, folder))
     return code
@@ -263,7 +267,7 @@ class _Worker:
         before = RunFolder(path).read_result()
         if before is not None and before.status == "ok":
             return before
-        if before is not None and before.status != "interrupted":
+        if before is not None and before.status in FAILURES:
             shutil.rmtree(path / "checkpoints", ignore_errors=True)
         from convscape.training import train
 
@@ -295,7 +299,9 @@ class _Worker:
             self.study.tell(trial, state=TrialState.PRUNED)
         elif result.status == "interrupted":
             self._put_back(trial.number, "put_back")
-            raise KeyboardInterrupt
+            is_about_the_disk = result.error["type"] == CannotWrite.__name__
+            stop = SweepStopped if is_about_the_disk else KeyboardInterrupt
+            raise stop(result.error["message"])
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 

@@ -14,24 +14,27 @@ import os
 import pickle
 import re
 import shutil
+import signal
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from convscape.cli import say
+from convscape.cli import hand_on, say
 from convscape.config import Config, OwnModelConfig, check
-from convscape.errors import ConfigError
+from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 from convscape.geometry import InfeasibleGeometry, Plan, format_size, format_table
 from convscape.hydra_errors import explain
 from convscape.machine import available_cores
@@ -42,6 +45,7 @@ from convscape.runs import (
     RunIsBusy,
     Status,
     fingerprint,
+    new_result,
     run_name,
     write_whole,
 )
@@ -335,23 +339,29 @@ def run_sweep(
     todo = [run for run in plan.feasible if _is_missing(states.get(run.fingerprint), cfg.retry)]
     todo.sort(key=lambda run: run.fingerprint in states)  # what ended badly before comes last
     say(*overview(plan, folder, num_todo=len(todo)))
-    is_interrupted = False
+    code_of_end: int | None = None
     if todo:
         _prepare(plan, list(cfg.allow_packages))
-        os.environ[_PROGRESS] = f"{len(todo)} {time.time()}"
+        os.environ[_PROGRESS] = f"{len(todo)} {time.monotonic()}"
         extra = [f"name={name}", *_for_all_runs(cfg)]
-        try:
-            launch([[*run.overrides, *extra] for run in todo], 0)
-        except (KeyboardInterrupt, SystemExit):
-            is_interrupted = True
-        except Exception as error:  # noqa: BLE001  a worker was killed, or there is no scheduler
-            problem = f"{_launcher(cfg)}: {type(error).__name__}: {_first_line(error)}"
-            if find_results(folder) == states:
-                raise ConfigError(f"{problem}; no run was begun") from None
-            say(problem, file=sys.stderr)
+        with _stopping_workers(folder) as received:
+            try:
+                launch([[*run.overrides, *extra] for run in todo], 0)
+            except SweepStopped as stop:
+                say(f"error: {stop}", file=sys.stderr)
+                code_of_end = 1
+            except (KeyboardInterrupt, SystemExit) as stop:
+                code_of_end = code_of_stop(stop)
+            except Exception as error:  # noqa: BLE001  a worker was killed, no scheduler
+                problem = f"{_launcher(cfg)}: {type(error).__name__}: {_first_line(error)}"
+                if not received and find_results(folder) == states:
+                    raise ConfigError(f"{problem}; no run was begun") from None
+                say(*([] if received else [problem]), file=sys.stderr)
+        if received:
+            code_of_end = code_of_stop(stopped_by(received[0]))
         states = _settled(folder)
     results = [states[run.fingerprint] for run in plan.runs if run.fingerprint in states]
-    if not is_interrupted and any(result.status == "ok" for result in results):
+    if code_of_end is None and any(result.status == "ok" for result in results):
         from convscape.report import write_report
 
         try:
@@ -359,16 +369,50 @@ def run_sweep(
         except ConfigError as error:  # the runs are done all the same
             say(f"no report: {error}", file=sys.stderr)
     say(*summary(plan, results, folder))
-    return 130 if is_interrupted else sweep_exit_code(plan, results)
+    return sweep_exit_code(plan, results) if code_of_end is None else code_of_end
+
+
+class SweepStopped(KeyboardInterrupt):
+    """No run of the sweep can go on. As of Ctrl-C, no launcher takes it for the error of one."""
+
+
+@contextmanager
+def _stopping_workers(folder: Path) -> Iterator[list[int]]:
+    """Hand a signal on to the workers of this process, and let their runs be saved."""
+    received: list[int] = []
+    # not the one of fail_fast: another process that shares the sweep goes on
+    file = (folder / f".stopped-{socket.gethostname()}-{os.getpid()}").absolute()
+    os.environ[_STOP_OF_PARENT] = str(file)
+
+    def stop(signum: int, frame: Any) -> None:
+        if signum in received:
+            os._exit(128 + signum)
+        received.append(signum)
+        with suppress(OSError):
+            file.touch()
+        if not hand_on(signum):
+            raise KeyboardInterrupt(stopped_by(signum))
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
 
 
 def run_in_sweep(config: Config, overrides: list[str]) -> None:
     """One run of a sweep, in whatever process a launcher has put it."""
     assert config.name is not None
     folder = Path(config.output_dir) / "sweeps" / config.name
-    if (folder / _STOP).exists():
+    if (folder / _STOP).exists() or _is_stopped():
         return
-    result = train_if_missing(config, folder, _chosen(overrides))
+    try:
+        result = train_if_missing(config, folder, _chosen(overrides))
+    except CannotWrite as error:
+        raise SweepStopped(str(error)) from None
     if result is None:
         return
     done, left = _progress()
@@ -376,7 +420,11 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
     if result.status in FAILURES and config.fail_fast:
         (folder / _STOP).touch()
     if result.status == "interrupted":
-        raise KeyboardInterrupt
+        assert result.error is not None
+        if result.error["type"] == CannotWrite.__name__:
+            raise SweepStopped(result.error["message"])
+        if not _is_stopped():  # else the sweep knows, and waits for its workers
+            raise KeyboardInterrupt(result.error["message"])
 
 
 def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Result | None:
@@ -390,6 +438,7 @@ def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Resu
                 return None
             if before is not None and before.status in FAILURES:
                 shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
+                run.history_file.unlink(missing_ok=True)
             from convscape.training import train
 
             try:
@@ -407,7 +456,13 @@ def path_of_run(config: Config, folder: Path, overrides: list[str]) -> Path:
 
 
 _STOP = ".stopped-by-fail-fast"
+_STOP_OF_PARENT = "CONVSCAPE_SWEEP_STOP"  # the file by which workers learn that they are to stop
 _PROGRESS = "CONVSCAPE_SWEEP_PROGRESS"  # runs to do and when they began, for the lines of the runs
+
+
+def _is_stopped() -> bool:
+    """Whether the process that launched this one was told to stop, or this one itself was."""
+    return Path(os.environ.get(_STOP_OF_PARENT, "")).is_file()
 
 
 def _is_missing(result: Result | None, retry: bool) -> bool:
@@ -448,20 +503,16 @@ def _settled(folder: Path) -> dict[str, Result]:
         result = run.read_result()
         if result is None or result.status != "running":
             continue
-        with suppress(RunIsBusy), run.held():
-            if _is_newer(run.last_checkpoint, run.result_file):
+        with suppress(RunIsBusy, CannotWrite, OSError), run.held():
+            if run.num_epochs() > result.epochs:
                 result.attempts = 0
             result.fail(
                 "failed" if result.attempts > 1 else "interrupted",
                 ProcessLookupError("its process ended without a word: killed, or out of memory"),
             )
-            run.write(result)
             states[result.fingerprint] = result
+            run.write(result)
     return states
-
-
-def _is_newer(path: Path, other: Path) -> bool:
-    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def _record_infeasible(plan: SweepPlan, folder: Path) -> dict[str, Result]:
@@ -488,17 +539,9 @@ def _recorded(
     folder: RunFolder, config: Config, overrides: list[str], status: Status, error: ConfigError
 ) -> Result:
     """Write the result of a run that never began."""
-    digest = fingerprint(config)
-    result = Result(
-        run_name(config, overrides, digest),
-        digest,
-        config=config.model_dump(by_alias=True),
-        overrides=overrides,
-        seed=config.seed,
-    )
+    result = new_result(config, overrides)
     result.fail(status, error)
-    folder.create(result.config)
-    folder.write(result)
+    folder.create(result)
     return result
 
 
@@ -516,10 +559,11 @@ def _claim(
         definition.pop(key, None)
     file = folder / "sweep.yaml"
     try:
-        if file.is_file() and not extend:
-            before = _read_definition(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # another may be started at the same moment
+            before = _read_definition(file) if file.is_file() and not extend else definition
             keys = [k for k in {**before, **definition} if before.get(k) != definition.get(k)]
-            if keys:
+            if keys and not extend:
                 changes = "; ".join(
                     f"{k} was {before.get(k, 'not set')} and is now {definition.get(k, 'not set')}"
                     for k in keys
@@ -528,13 +572,9 @@ def _claim(
                     f"name={name} is in use by another sweep: {changes}; "
                     "choose another name, or add to it with extend=true"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(file, yaml.safe_dump(definition, sort_keys=False))
+            write_whole(file, yaml.safe_dump(definition, sort_keys=False))
     except OSError as error:
-        raise ConfigError(
-            f"cannot write the sweep folder {folder}: {error.strerror}; "
-            "choose another one with output_dir=..."
-        ) from None
+        raise CannotWrite(folder, error) from None
 
 
 def _read_definition(file: Path) -> dict[str, Any]:
@@ -627,7 +667,7 @@ def _progress() -> tuple[str, str]:
     if _PROGRESS not in os.environ:
         return f"[{number}]", ""
     total, start = os.environ[_PROGRESS].split()
-    left = (time.time() - float(start)) / number * (int(total) - number)
+    left = (time.monotonic() - float(start)) / number * (int(total) - number)
     if number < 3 or number == int(total):
         return f"[{number}/{total}]", ""
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import logging
@@ -12,6 +13,8 @@ import sys
 import time
 import traceback
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +29,11 @@ from convscape.checkpoints import read_checkpoint
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
-from convscape.errors import ConfigError, Stopped
-from convscape.events import begin_session, end_session
+from convscape.errors import CannotWrite, ConfigError, Stopped, is_about_the_disk
+from convscape.events import EventLogger, begin_session, end_session
+from convscape.geometry import Plan
 from convscape.quick_lightning import LightningEnvironment, pl
-from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, helper_rank, run_name
+from convscape.runs import FolderIsGone, Result, RunFolder, helper_rank, new_result
 from convscape.tensorboard_pictures import TensorBoardPictures
 
 logger = logging.getLogger("convscape")
@@ -59,33 +63,22 @@ def train(
     """
     folder = RunFolder(path)
     start = time.perf_counter()
-    digest = fingerprint(config)
-    result = Result(
-        run=run_name(config, overrides, digest),
-        fingerprint=digest,
-        config=config.model_dump(by_alias=True),
-        overrides=overrides,
-        seed=config.seed,
-        environment=environment(config),
-    )
-    before = folder.read_result()
-    if before is not None and before.status == "interrupted":
-        result.attempts = before.attempts + 1
-    plan = config.plan()
-    if plan is not None:
-        result.num_parameters, result.macs = plan.num_parameters, plan.macs
-        result.receptive_field = list(plan.receptive_field)
+    last = whole_checkpoint(folder)
+    if last is not None:
+        read_checkpoint(last)  # refused before anything is written
+    free_bytes = 0
+    is_ours = helper_rank() == 0  # DDP's helpers leave config and result to the first process
+    result = folder.begin(config, overrides) if is_ours else new_result(config, overrides)
+    result.environment = environment(config)
     if model is not None:
         result.environment["weights"] = "given"
-    if folder.last_checkpoint.is_file():
-        read_checkpoint(folder.last_checkpoint)  # refused before anything is written
-    image_set = config.load_images()
-    result.data_checksum = image_set.checksum
-    record = _Record(folder, result)
-    with StopOnSignal(folder) as stop, _log_to(record.log_file):
-        record.write()
+    with StopOnSignal(folder) as stop, _log_to(folder):
         try:
-            _fit_and_test(config, folder, image_set, result, stop, start, on_epoch, model)
+            with stop.at_once():
+                free_bytes = machine.free_memory(_device(config))
+                image_set = config.load_images()
+                result.data_checksum = image_set.checksum
+                _fit_and_test(config, folder, image_set, result, stop, start, on_epoch, model)
             result.status = "ok"
         except (Stopped, KeyboardInterrupt) as error:
             result.fail("interrupted", error)
@@ -94,28 +87,37 @@ def train(
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it was, a sweep goes on
-            result.fail("out_of_memory" if _is_out_of_memory(error) else "failed", error)
-            logger.error("%s", traceback.format_exc())
+            _record_error(result, error, path)
+            if result.status == "out_of_memory":
+                assert result.error is not None
+                result.error["message"] += f"; {advice_on_memory(config, free_bytes)}"
+        if result.status != "ok":
+            gc.collect()  # an error holds on to all that was there; the next run may need it
         result.peak_memory_bytes = machine.peak_memory()
-        record.write()
+        if is_ours:
+            _write(folder, result)
     return result
 
 
-class _Record:
-    """Config and result of the run in its folder; the helpers of DDP leave them to the first."""
+def _record_error(result: Result, error: BaseException, path: Path) -> None:
+    if not path.is_dir():
+        result.fail("failed", FolderIsGone(path))
+    elif isinstance(error, OSError) and is_about_the_disk(error):
+        result.fail("interrupted", CannotWrite(path, error))
+    elif _is_out_of_memory(error):
+        result.fail("out_of_memory", error)
+        logger.error("%s", traceback.format_exc())
+    else:
+        result.fail("failed", error)
+        logger.error("%s", traceback.format_exc())
 
-    def __init__(self, folder: RunFolder, result: Result) -> None:
-        self._folder, self._result = folder, result
-        rank = helper_rank()
-        self._is_ours = rank == 0
-        self.log_file = folder.log_file if rank == 0 else folder.path / f"run-rank{rank}.log"
-        if self._is_ours:
-            folder.create(result.config)
 
-    def write(self) -> None:
-        """Replace result.json."""
-        if self._is_ours:
-            self._folder.write(self._result)
+def _write(folder: RunFolder, result: Result) -> None:
+    """Record how the run ended; where that fails it has not ended, and can go on."""
+    try:
+        folder.write(result)
+    except OSError as error:
+        _record_error(result, error, folder.path)
 
 
 def _fit_and_test(
@@ -142,19 +144,11 @@ def _fit_and_test(
     max_epochs = _max_epochs(config, data)
     progress = Progress(config.trainer.progress, max_epochs)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
-    recorder = Recorder(folder, *reports)
+    recorder = Recorder(folder, config.trainer.early_stopping, reports)
     callbacks: list[pl.Callback] = [recorder, stop, progress]
-    if config.trainer.early_stopping is not None:
-        callbacks.append(
-            pl.callbacks.EarlyStopping(
-                CHOSEN_BY, mode="max", patience=config.trainer.early_stopping
-            )
-        )
     if config.visual != "off":
         callbacks.append(TensorBoardPictures(config.visual, config))
-    tensorboard = pl.loggers.TensorBoardLogger(
-        folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
-    )
+    tensorboard = EventLogger(folder.path)
     trainer = pl.Trainer(
         accelerator=config.trainer.device.partition(":")[0],
         devices=_devices(config),
@@ -175,27 +169,57 @@ def _fit_and_test(
     result.environment["device"] = str(trainer.strategy.root_device)
     if config.trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
-    last = folder.last_checkpoint if folder.last_checkpoint.is_file() else None
-    writer = tensorboard.experiment
-    if last is None and trainer.is_global_zero:
-        begin_session(writer, config, result.overrides)
+    last = whole_checkpoint(folder)
     result.seconds["setup"] = time.perf_counter() - start
     try:
-        _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
+        if last is None and trainer.is_global_zero:
+            begin_session(tensorboard.experiment, config, result.overrides)
+        try:
+            _timed(
+                *(result, "fit"),
+                lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True),
+            )
+        finally:
+            progress.close()
+            _read_history(result, recorder, trainer, data)
+        best = folder.best_checkpoint
+        result.checkpoint = str(best.relative_to(folder.path))
+        _timed(
+            *(result, "test"),
+            lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
+        )
+        tested = _plain_numbers(trainer.callback_metrics)
+        result.metrics |= tested
+        if isinstance(model, models.ImageClassifier):  # another's module has Lightning log it
+            tensorboard.log_metrics(tested, step=result.global_step)
+        if trainer.is_global_zero:
+            end_session(tensorboard.experiment)
     finally:
-        progress.close()
-        _read_history(result, recorder, trainer, data)
-    best = folder.best_checkpoint
-    result.checkpoint = str(best.relative_to(folder.path))
-    _timed(
-        result,
-        "test",
-        lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
-    )
-    result.metrics |= _plain_numbers(trainer.callback_metrics)
-    if trainer.is_global_zero:
-        end_session(writer)
-    tensorboard.finalize("success")
+        tensorboard.close()
+
+
+def whole_checkpoint(folder: RunFolder) -> Path | None:
+    """The checkpoint to go on from: the last, or else the best; None to begin anew.
+
+    Whichever it is, the run ends with the same bits. A disk may damage what was whole, and a best
+    one that is lost can only be had again from the beginning.
+    """
+    there = [path for path in (folder.last_checkpoint, folder.best_checkpoint) if path.is_file()]
+    damaged = [path for path in there if not _is_whole(path)]
+    for path in damaged:
+        logger.warning("%s is damaged: training again what it stood for", path)
+    if folder.best_checkpoint in damaged:
+        return None
+    return next((path for path in there if path not in damaged), None)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the checksums of a checkpoint, which is a zip file, are right."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error):
+        return False
 
 
 def _timed(result: Result, phase: str, work: Any) -> None:
@@ -394,6 +418,11 @@ def _set_process_state(config: Config) -> None:
     machine.reset_peak_memory()
 
 
+def _device(config: Config) -> str:
+    asked = config.trainer.device
+    return "cuda" if asked == "auto" and torch.cuda.is_available() else asked
+
+
 def _devices(config: Config) -> Any:
     _, _, index = config.trainer.device.partition(":")
     return [int(index)] if index else config.trainer.devices
@@ -415,7 +444,41 @@ def uses_bf16(config: Config) -> bool:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # oneDNN, C++ and a library that cannot be mapped say it in their own words
+    words = ("can't allocate memory", "bad_alloc", "Cannot allocate memory", "could not create a")
+    return isinstance(error, RuntimeError | OSError) and any(w in str(error) for w in words)
+
+
+# Of a training step in fp32 and in bf16: measured 4.7 to 5.8 and 2.3 to 3.1 for six CNNs with
+# batches of 512 on the CPU, by the growth of VmHWM
+BYTES_PER_ACTIVATION = (5.2, 2.8)
+BYTES_PER_PARAMETER = 16  # itself, its gradient, and two numbers that Adam keeps
+
+
+def training_bytes(plan: Plan, batch_size: int, in_bf16: bool) -> int:
+    """What training on batches of that size takes, within a fifth or so; see the factors above."""
+    per_image = plan.num_activations * BYTES_PER_ACTIVATION[in_bf16]
+    return round(per_image * batch_size + plan.num_parameters * BYTES_PER_PARAMETER)
+
+
+def advice_on_memory(config: Config, free_bytes: int) -> str:
+    """How much was needed, and the batch size that would fit."""
+    plan, in_bf16, asked = config.plan(), uses_bf16(config), config.data.batch_size
+    if plan is None:
+        return "a smaller data.batch_size or data.eval_batch_size takes less"
+    needed = training_bytes(plan, asked, in_bf16)
+    words = (
+        f"batches of {asked:,} take about {_in_mib(needed)}, and {_in_mib(free_bytes)} were free"
+    )
+    sizes = [asked >> shift for shift in range(1, asked.bit_length())]
+    fits = [n for n in sizes if training_bytes(plan, n, in_bf16) < 0.7 * free_bytes]
+    if needed < 0.7 * free_bytes:
+        return f"{words}; what else takes memory is data.eval_batch_size"
+    return f"{words}; " + (f"data.batch_size={fits[0]} would fit" if fits else "none would fit")
+
+
+def _in_mib(number: int) -> str:
+    return f"{number / 2**20:,.0f} MiB"
 
 
 def environment(config: Config) -> dict[str, Any]:
@@ -432,10 +495,20 @@ def environment(config: Config) -> dict[str, Any]:
     }
 
 
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk is told of once, by what cannot do without it."""
+
+
 @contextmanager
-def _log_to(path: Path) -> Iterator[None]:
+def _log_to(folder: RunFolder) -> Iterator[None]:
     """Log records and warnings of the run go to its own file, and not to the terminal."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    rank = helper_rank()
+    name = "run.log" if rank == 0 else f"run-rank{rank}.log"
+    try:
+        handler = _RunLog(folder.path / name, encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(folder.path, error) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     sources = [
         logging.getLogger(name)

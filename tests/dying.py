@@ -1,0 +1,131 @@
+"""Trains in a process of its own and lets a signal or a fault meet it at a chosen moment."""
+
+import functools
+import importlib
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.test_config import checked
+
+# name: what is called then, and whether it is met before or after that call
+MOMENTS = {
+    "writing": ("os:fsync", "before"),  # the content is written, and has no name yet
+    "renaming": ("os:replace", "before"),
+    "renamed": ("os:replace", "after"),
+    "linking": ("os:link", "after"),
+    "begun": ("convscape.runs:RunFolder.begin", "after"),
+    "data": ("convscape.training:data_module", "before"),
+    "step": ("convscape.models:ImageClassifier.training_step", "before"),
+    "validation": ("convscape.models:ImageClassifier.validation_step", "after"),
+    "test": ("convscape.models:ImageClassifier.test_step", "after"),
+    "epoch": ("convscape.callbacks:Recorder.on_train_epoch_end", "before"),
+    "saved": ("convscape.callbacks:Recorder.on_train_epoch_end", "after"),
+    "points": ("convscape.events:EventLogger.log_metrics", "after"),
+    "pictures": ("convscape.tensorboard_pictures:TensorBoardPictures._draw_all", "before"),
+    "trained": ("convscape.callbacks:StopOnSignal.on_train_end", "before"),
+    "report": ("convscape.report:_page", "before"),
+}
+
+
+def at(moment, number, happen, put=setattr):
+    """Let `happen()` come with the `number`-th call of what `moment` names."""
+    place, when = MOMENTS[moment]
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    original = getattr(owner, name)
+    calls = []
+
+    @functools.wraps(original)
+    def meeting(*arguments, **keywords):
+        calls.append(None)
+        if when == "before" and len(calls) == number:
+            happen()
+        result = original(*arguments, **keywords)
+        if when == "after" and len(calls) == number:
+            happen()
+        return result
+
+    put(owner, name, meeting)
+
+
+def send(signum):
+    os.kill(os.getpid(), signum)
+
+
+def set_clock(days):
+    """Let the time of day jump; the time that passes is another clock's."""
+    real = time.time
+    time.time = lambda: real() + 86400 * days
+
+
+def leave_no_room():
+    """As a full disk: files end at their first byte. It needs no root and harms no one else."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+
+def _work(overrides, path, moment, number, signum, days, answers):
+    from convscape.training import train
+
+    happen = functools.partial(set_clock, days) if days else functools.partial(send, signum)
+    if signum is None and not days:
+        happen = leave_no_room
+    if moment is not None:
+        at(moment, number, happen)
+    elif days:
+        happen()
+    config = checked(*overrides)
+    with suppress(KeyboardInterrupt):  # before the run has begun
+        answers.put(train(config, Path(path), list(overrides)).status)
+
+
+def train_on_a_full_disk(overrides, path, moment, number):
+    """The status that the run ended with; from that moment on nothing can be written."""
+    return train_apart(overrides, path, moment, number, signum=None)
+
+
+def _starve(runs, path, room_bytes, answers):
+    from convscape.training import train
+
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + room_bytes, resource.RLIM_INFINITY))
+    for number, overrides in enumerate(runs):
+        result = train(checked(*overrides), Path(path) / str(number), list(overrides))
+        answers.put((result.status, result.error and result.error["message"]))
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["convscape.training", "tests.dying"])  # a start costs little then
+
+
+def train_apart(
+    overrides, path, moment=None, number=1, signum=signal.SIGKILL, after_s=None, days=0
+):
+    """The status that the run ended with; None where it died.
+
+    It gets `signum` at the `number`-th `moment`, or after `after_s` seconds; or its clock is set.
+    """
+    answers = _context.SimpleQueue()
+    arguments = (overrides, str(path), moment, number, signum, days, answers)
+    process = _context.Process(target=_work, args=arguments)
+    process.start()
+    if after_s is not None:
+        time.sleep(after_s)
+        with suppress(ProcessLookupError):  # it was quicker
+            os.kill(process.pid, signum)
+    process.join()
+    return None if answers.empty() else answers.get()
+
+
+def train_in_little_memory(runs, path, room_bytes):
+    """Status and message of each of `runs` (their overrides), one after the other in a process."""
+    answers = _context.SimpleQueue()
+    process = _context.Process(target=_starve, args=(runs, str(path), room_bytes, answers))
+    process.start()
+    process.join()
+    return [answers.get() for _ in runs if not answers.empty()]
