@@ -196,7 +196,7 @@ def test_a_config_that_names_a_function_to_call_is_refused_by_every_command(run,
     change_config(run, model={"_target_": target, "command": "touch pwned"}, allow_packages=["os"])
     package = target.partition(".")[0]
     for ask in commands:
-        refused(ask(), rf"'{target}' is neither.*allow_packages=\[{package}\]")
+        refused(ask(), rf"'{target}' is none of .*allow_packages=\[{package}\]")
 
 
 @pytest.mark.parametrize(

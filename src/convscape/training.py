@@ -214,7 +214,13 @@ def whole_checkpoint(folder: RunFolder) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the checksums of a checkpoint, which is a zip file, are right."""
+    """Whether the checksums of a checkpoint, which is a zip file, are right.
+
+    What is none is not damaged but foreign: reading it says so.
+    """
+    with open(path, "rb") as content:
+        if content.read(2) not in (b"PK", b""):
+            return True
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
