@@ -88,9 +88,9 @@ class Recorder(pl.callbacks.Checkpoint):
             "train_seconds": seconds,
         }
         self.history.append(row)
-        if trainer.logger is not None:
-            rate = trainer.datamodule.num_train_images / seconds  # type: ignore[attr-defined]
-            trainer.logger.log_metrics({"samples_per_second": rate}, step=trainer.global_step)
+        rate = trainer.datamodule.num_train_images / seconds  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            logger.log_metrics({"samples_per_second": rate}, step=trainer.global_step)
         is_best = self._is_best(metrics.get(CHOSEN_BY))
         if is_best:
             self.best_epoch = trainer.current_epoch + 1

@@ -199,12 +199,11 @@ def summary(result: Result, path: Path) -> list[str]:
             ]
             if result.samples_per_second:
                 words.append(f"{result.samples_per_second:,.0f} images/s")
-            logdir = shlex.quote(str(path))
-            return [
-                ", ".join(words),
-                f"run folder:  {path}",
-                f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}",
-            ]
+            lines = [", ".join(words), f"run folder:  {path}"]
+            if result.config["logger"]["tensorboard"] is not None:
+                logdir = shlex.quote(str(path))
+                lines.append(f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}")
+            return lines
         case "interrupted":
             command = f"python scripts/train.py resume={shlex.quote(str(path))}"
             return [f"interrupted after epoch {result.epochs}; to go on:", f"  {command}"]

@@ -397,6 +397,41 @@ class TrainerConfig(Section):
     progress: Literal["auto", "bar", "lines", "off"]
 
 
+# --- loggers ----------------------------------------------------------------------------------
+
+
+class TensorBoardConfig(Section):
+    """Event files in the run folder."""
+
+
+class CsvConfig(Section):
+    """metrics.csv and hparams.csv in the run folder."""
+
+
+class WandbConfig(Section):
+    """Weights & Biases."""
+
+    project: str
+    entity: str | None
+    mode: Literal["offline", "online"]
+
+
+class MlflowConfig(Section):
+    """MLflow, on a server or in a file."""
+
+    experiment: str
+    tracking_uri: str | None
+
+
+class LoggerConfig(Section):
+    """Where the metrics go: those that are there are used, several at once."""
+
+    tensorboard: TensorBoardConfig | None = None
+    csv: CsvConfig | None = None
+    wandb: WandbConfig | None = None
+    mlflow: MlflowConfig | None = None
+
+
 # --- the whole --------------------------------------------------------------------------------
 
 
@@ -408,6 +443,7 @@ class Config(Section):
     optimizer: OptimizerConfig
     scheduler: SchedulerConfig
     trainer: TrainerConfig
+    logger: LoggerConfig = LoggerConfig()
     visual: Literal["off", "light", "full"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     name: str | None
@@ -492,6 +528,7 @@ def check(composed: dict[str, Any]) -> Config:
             f"name={config.name!r} cannot name a folder; allowed: up to 100 letters, digits, "
             "'_', '-' and '.', beginning with a letter, digit or '_'"
         )
+    _check_secrets(config.logger)
     return config
 
 
@@ -517,6 +554,17 @@ def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> Non
         mistakes = [each for each in error.errors() if each["type"] != "missing"]
         if mistakes:
             raise ConfigError("\n".join(_sentences(mistakes, plain))) from None
+
+
+def _check_secrets(logger: LoggerConfig) -> None:
+    """Refuse what must not be written into a run folder, and do not repeat it."""
+    uri = logger.mlflow.tracking_uri if logger.mlflow is not None else None
+    if uri is not None and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
+        raise ConfigError(
+            "logger.mlflow.tracking_uri holds a user, password or token, and the run folder would "
+            "keep it; leave it out of the address and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or the whole address as MLFLOW_TRACKING_URI"
+        )
 
 
 def check_target(target: str, allow_packages: Iterable[str]) -> None:

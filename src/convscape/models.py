@@ -255,6 +255,8 @@ class ImageClassifier(pl.LightningModule):
         if count:
             exact = torch.tensor([loss_sum, hits], dtype=torch.float64) / count
             self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]})
+            # Lightning would count calls of training_step, whose number says nothing
+            self.log("step", float(self.global_step))
 
 
 def _known(key: str, name: Any, allowed: Iterable[str]) -> str:

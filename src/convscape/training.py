@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from convscape import machine, models
+from convscape import loggers, machine, models
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
 from convscape.errors import ConfigError, Stopped
-from convscape.events import begin_session, end_session
 from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.runs import CHOSEN_BY, Result, RunFolder, fingerprint, helper_rank, run_name
 from convscape.tensorboard_pictures import TensorBoardPictures
@@ -56,6 +55,7 @@ def train(
         ConfigError: if the input is wrong, before anything is trained.
         DataError: if the data set is missing or damaged.
     """
+    loggers.check_installed(config.logger)
     folder = RunFolder(path)
     start = time.perf_counter()
     digest = fingerprint(config)
@@ -81,8 +81,11 @@ def train(
     record = _Record(folder, result)
     with StopOnSignal(folder) as stop, _log_to(record.log_file):
         record.write()
+        trackers = loggers.build(config, folder, result)
         try:
-            _fit_and_test(config, folder, image_set, result, stop, start, on_epoch, model)
+            _fit_and_test(
+                config, folder, image_set, result, trackers, stop, start, on_epoch, model
+            )
             result.status = "ok"
         except (Stopped, KeyboardInterrupt) as error:
             result.fail("interrupted", error)
@@ -93,6 +96,8 @@ def train(
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it was, a sweep goes on
             result.fail("out_of_memory" if _is_out_of_memory(error) else "failed", error)
             logger.error("%s", traceback.format_exc())
+        finally:
+            loggers.end(trackers, result.status)
         result.peak_memory_bytes = machine.peak_memory()
         record.write()
     return result
@@ -120,6 +125,7 @@ def _fit_and_test(
     folder: RunFolder,
     image_set: ImageSet,
     result: Result,
+    trackers: list[pl.loggers.Logger],
     stop: StopOnSignal,
     start: float,
     on_epoch: Callable[[dict[str, float]], None] | None,
@@ -147,11 +153,8 @@ def _fit_and_test(
                 CHOSEN_BY, mode="max", patience=config.trainer.early_stopping
             )
         )
-    if config.visual != "off":
+    if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
-    tensorboard = pl.loggers.TensorBoardLogger(
-        folder.path.parent, name="", version=folder.path.name, default_hp_metric=False
-    )
     trainer = pl.Trainer(
         accelerator=config.trainer.device.partition(":")[0],
         devices=_devices(config),
@@ -160,7 +163,7 @@ def _fit_and_test(
         callbacks=callbacks,
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
         plugins=[WholeFileCheckpointIO(), LightningEnvironment()],
-        logger=tensorboard,
+        logger=trackers,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -173,9 +176,8 @@ def _fit_and_test(
     if config.trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
     last = folder.last_checkpoint if folder.last_checkpoint.is_file() else None
-    writer = tensorboard.experiment
-    if last is None and trainer.is_global_zero:
-        begin_session(writer, config, result.overrides)
+    if trainer.is_global_zero:
+        loggers.begin(trackers, config, result.overrides, is_new=last is None)
     result.seconds["setup"] = time.perf_counter() - start
     try:
         _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
@@ -190,9 +192,6 @@ def _fit_and_test(
         lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
     )
     result.metrics |= _plain_numbers(trainer.callback_metrics)
-    if trainer.is_global_zero:
-        end_session(writer)
-    tensorboard.finalize("success")
 
 
 def _timed(result: Result, phase: str, work: Any) -> None:
