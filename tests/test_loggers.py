@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape import loggers
-from convscape import train as training
+from convscape import training
 from convscape.errors import ConfigError
 from convscape.runs import RunFolder
 from tests.conftest import TINY
@@ -203,3 +203,19 @@ def test_sweeps_and_repeats_take_any_logger(command, tmp_path):
     answer = command("train", *sweep, "logger=csv")
     assert answer.code == 0, answer.err
     assert "seed1" not in answer.err  # nothing is trained again
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["logger.wandb.project=x"], "not chosen; add logger=[tensorboard,wandb]"),
+        (["logger=wandb", "logger.wandb.projekt=x"], "did you mean 'logger.wandb.project'?"),
+        (["logger=wandb", "+logger.wandb.projekt=x"], "did you mean 'project'?"),
+        (["logger=wandb", "logger.wandb.mode=on"], "allowed: offline, online"),
+        (["logger=wandbb"], "did you mean 'wandb'?"),
+    ],
+)
+def test_a_logger_that_is_mistyped_is_one_sentence(command, words, sentence):
+    answer = command("train", *words)
+    assert (answer.code, sentence in answer.err) == (2, True), answer.err
+    assert answer.err.count("\n") == 1

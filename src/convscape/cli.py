@@ -200,7 +200,7 @@ def summary(result: Result, path: Path) -> list[str]:
             if result.samples_per_second:
                 words.append(f"{result.samples_per_second:,.0f} images/s")
             lines = [", ".join(words), f"run folder:  {path}"]
-            if result.config["logger"]["tensorboard"] is not None:
+            if result.config.get("logger", {}).get("tensorboard") is not None:
                 logdir = shlex.quote(str(path))
                 lines.append(f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}")
             return lines
@@ -306,7 +306,10 @@ def claim_command() -> int:
                 seeds=seeds,
                 jobs=jobs,
             )
-            say(*claims.in_words(answer), f"report:  {output_dir / 'claims' / each}/report.html")
+            say(
+                *claims.in_words(answer),
+                f"report:  {output_dir / 'claims' / Path(each).stem}/report.html",
+            )
             answers.append(answer)
     if name == "all":
         path = claims.write_book(answers, output_dir / "claims")

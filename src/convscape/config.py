@@ -222,7 +222,10 @@ ModelConfig = Annotated[
 
 
 class AugmentConfig(Section):
-    """Random changes of every training image, drawn for each image on its own."""
+    """Random changes of every training image, drawn for each image on its own.
+
+    `own` names functions of the user's, in packages of `allow_packages`.
+    """
 
     shift: Annotated[int, Field(ge=0)]
     flip: bool
@@ -230,6 +233,7 @@ class AugmentConfig(Section):
     cutout: Annotated[int, Field(ge=0)]
     brightness: Fraction
     contrast: Fraction
+    own: list[str] = []
 
 
 def _count_or_fraction(value: Any) -> Any:
@@ -253,7 +257,9 @@ class ChangeConfig(Section):
 class DataConfig(Section):
     """A data set, its splits and its batches."""
 
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "own"]
+    target: str | None = Field(default=None, alias="_target_")
+    arguments: dict[str, Any] = {}
     root: str
     cache_dir: str
     download: bool
@@ -461,10 +467,43 @@ class Config(Section):
         from convscape.scenes import changed_shape
 
         data = self.data
-        shape, num_classes = image_shape(
-            data.name, root=data.root, image_size=data.image_size, channels=data.channels
-        )
+        if data.name == "own":
+            image_set = self._own_images()
+            _, *size = image_set.train_images.shape
+            shape, num_classes = (size[0], size[1], size[2]), len(image_set.classes)
+        else:
+            shape, num_classes = image_shape(
+                data.name, root=data.root, image_size=data.image_size, channels=data.channels
+            )
         return changed_shape(shape, data.change), num_classes
+
+    def _own_images(self) -> ImageSet:
+        """What the user's function returns."""
+        from convscape.own import load_own
+
+        data = self.data
+        assert data.target is not None
+        return load_own(
+            data.target,
+            data.arguments,
+            self.allow_packages,
+            root=data.root,
+            cache_dir=data.cache_dir,
+            image_size=data.image_size,
+            channels=data.channels,
+            test_fraction=data.test_fraction,
+        )
+
+    def content_digest(self) -> str | None:
+        """A hash of the images, for data sets whose name does not say what is in them."""
+        from convscape.datasets import folder_digest
+
+        match self.data.name:
+            case "image_folder":
+                return folder_digest(self.data.root)
+            case "own":
+                return self._own_images().checksum
+        return None
 
     def load_images(self) -> ImageSet:
         """The data set, from its cache or its source.
@@ -476,6 +515,8 @@ class Config(Section):
         from convscape.scenes import changed
 
         data = self.data
+        if data.name == "own":
+            return changed(self._own_images(), data.change)
         image_set = load_images(
             data.name,
             root=data.root,
@@ -523,6 +564,10 @@ def check(composed: dict[str, Any]) -> Config:
         check_target(config.model.target, config.allow_packages)
     else:
         _check_blocks(config.model)
+    if config.data.name == "own":
+        check_own("data._target_", config.data.target or "???", config.allow_packages)
+    for target in config.data.augment.own:
+        check_own("data.augment.own", target, config.allow_packages)
     if config.name is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", config.name, re.ASCII):
         raise ConfigError(
             f"name={config.name!r} cannot name a folder; allowed: up to 100 letters, digits, "
@@ -580,6 +625,22 @@ def check_target(target: str, allow_packages: Iterable[str]) -> None:
         raise ConfigError(
             f"model._target_={target!r} is none of convscape.models.CNN, .MLP and .Sequential, "
             f"nor in an allowed package; if {package!r} is yours, add allow_packages=[{package}]"
+        )
+
+
+def check_own(key: str, target: str, allow_packages: Iterable[str]) -> None:
+    """Refuse a function outside the packages that the user allowed on the command line.
+
+    Raises:
+        ConfigError: naming the key that allows one's own package.
+    """
+    package, _, name = target.partition(".")
+    if target == "???" or not name:
+        raise ConfigError(f"{key}={target}: allowed: a function of yours, <package>.<function>")
+    if package not in allow_packages:
+        raise ConfigError(
+            f"{key}={target} is not in an allowed package; if {package!r} is yours, add "
+            f"allow_packages=[{package}]"
         )
 
 
@@ -664,6 +725,9 @@ def _section_class(annotation: Any, node: Any) -> Any:
     options = getattr(annotation, "__args__", None)
     if options is None:
         return annotation
+    options = [option for option in options if option is not type(None)]
+    if len(options) == 1:
+        return options[0]
     for option in options:
         section = getattr(option, "__origin__", option)
         tag = section.model_fields.get("target") or section.model_fields.get("name")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
-import os
 import platform
 import random
-import sys
 import time
 import traceback
 import warnings
@@ -20,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convscape import loggers, machine, models
+from convscape import loggers, machine, models, own
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
@@ -83,9 +80,7 @@ def train(
         record.write()
         trackers = loggers.build(config, folder, result)
         try:
-            _fit_and_test(
-                config, folder, image_set, result, trackers, stop, start, on_epoch, model
-            )
+            _fit_and_test(config, folder, image_set, result, trackers, stop, start, on_epoch, model)
             result.status = "ok"
         except (Stopped, KeyboardInterrupt) as error:
             result.fail("interrupted", error)
@@ -232,6 +227,7 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
     elif macs is not None:
         steps = models.steps_per_execution(macs, data.batch_size)
     mean, std = normalization(config, image_set)
+    changes = own.functions("data.augment.own", data.augment.own, config.allow_packages)
     return ImageDataModule(
         image_set,
         val_size=data.val_size,
@@ -239,7 +235,7 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
         split_seed=data.split_seed,
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
-        augment=data.augment.model_dump(),
+        augment=data.augment.model_dump() | {"own": changes},
         seed=config.seed,
         steps_per_execution=steps or 1,
         num_steps=config.trainer.max_steps,
@@ -322,13 +318,7 @@ def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn
         ConfigError: if it is not allowed, not there, or no torch module.
     """
     check_target(model.target, allow_packages)
-    module_name, _, class_name = model.target.rpartition(".")
-    if os.getcwd() not in sys.path:  # where the user's packages are looked for first: here
-        sys.path.append(os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"model._target_={model.target}: {error}") from None
+    found = own.find("model._target_", model.target, allow_packages)
     if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
         raise ConfigError(
             f"model._target_={model.target} is not a class; allowed: a torch.nn.Module or a "
