@@ -12,8 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from convscape import loggers
-from convscape import training
+from convscape import loggers, training
 from convscape.errors import ConfigError
 from convscape.runs import RunFolder
 from tests.conftest import TINY
