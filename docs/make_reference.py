@@ -87,7 +87,8 @@ def _group(group: str, default: str) -> list[str]:
         names = ", ".join(f"`{group}={name}`" for name in sections)
         if len(by_class) > 1:
             lines += [f"### {names}", "", _doc(kind), ""]
-        lines += _table(_rows(kind, f"{group}.", sections, comments))
+        own = _comments([file for file in files if file.stem in sections])
+        lines += _table(_rows(kind, f"{group}.", sections, comments | own))
     return lines
 
 
@@ -114,7 +115,8 @@ def _preset_list(files: list[Path], default: str | None) -> list[str]:
     lines = []
     for file in files:
         words = " (default)" if file.stem == default else ""
-        lines.append(f"- `{file.stem}`{words}: {_first_sentence(file)}")
+        said = _first_sentence(file)
+        lines.append(f"- `{file.stem}`{words}" + (f": {said}" if said else ""))
     return [*lines, ""]
 
 
@@ -160,7 +162,11 @@ def _rows(
             continue
         allowed = KEYS_BY_HAND.get(key) or _allowed(hints[field])
         meaning = comments.get("data.mean" if key == "data.std" else key, "")
-        if name == "name" and prefix:
+        if (
+            (name == "name" and prefix)
+            or get_origin(hints[field]) is Literal
+            and name == "_target_"
+        ):
             continue  # the preset's: it is chosen with the group
         rows.append((f"`{key}`", allowed, _defaults(present, info), meaning))
     return rows
@@ -282,6 +288,7 @@ def _comments(files: list[Path], section: str = "") -> dict[str, str]:
         group = "" if is_global or file.parent == CONFIG_DIR else f"{file.parent.name}."
         path: list[tuple[int, str]] = []
         above: list[str] = []
+        seen: list[str] = []
         for line in lines:
             if match := re.match(r" *# (?!@)(.*)", line):
                 above.append(match[1])
@@ -292,7 +299,9 @@ def _comments(files: list[Path], section: str = "") -> dict[str, str]:
                 path = [(i, name) for i, name in path if i < indent] + [(indent, match[2])]
                 key = group + ".".join(name for _, name in path)
                 comment = re.search(r"(?:^|\s)# (.*)", match[3])
-                words = comment[1] if comment else " ".join(above) if path[1:] or group else ""
+                is_first = not any(key.startswith(group) for key in seen)  # above is the head
+                words = comment[1] if comment else "" if is_first else " ".join(above)
+                seen.append(key)
                 words = words.partition(". These are")[0]  # of one preset's numbers
                 if words and (not section or key.startswith(f"{section}.")):
                     found.setdefault(key, words)
