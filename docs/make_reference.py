@@ -162,10 +162,8 @@ def _rows(
             continue
         allowed = KEYS_BY_HAND.get(key) or _allowed(hints[field])
         meaning = comments.get("data.mean" if key == "data.std" else key, "")
-        if (
-            (name == "name" and prefix)
-            or get_origin(hints[field]) is Literal
-            and name == "_target_"
+        if (name == "name" and prefix) or (
+            get_origin(hints[field]) is Literal and name == "_target_"
         ):
             continue  # the preset's: it is chosen with the group
         rows.append((f"`{key}`", allowed, _defaults(present, info), meaning))
