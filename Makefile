@@ -56,5 +56,6 @@ lock:
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet \
 	    pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet \
-	    --extra parallel --extra slurm --extra search --group dev --constraint requirements.lock \
+	    --extra parallel --extra slurm --extra search --extra wandb --extra mlflow --group dev \
+	    --constraint requirements.lock \
 	    pyproject.toml --output-file requirements-dev.lock

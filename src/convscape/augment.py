@@ -1,6 +1,7 @@
 """Random changes to a batch of uint8 images, on its device, each image with its own draw."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ class Augment:
       border (DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552).
     - `brightness`, `contrast`: a factor between 1 - this and 1 + this, on the values and on their
       distance from the image's mean; 0..1.
+    - `own`: functions that take and return such images, called last, one after the other. What they
+      draw from torch's own generators repeats with the seed.
     """
 
     shift: int = 0
@@ -27,6 +30,7 @@ class Augment:
     cutout: int = 0
     brightness: float = 0
     contrast: float = 0
+    own: tuple[Callable[[Tensor], Tensor], ...] = ()
 
     def __post_init__(self) -> None:
         _check("shift", self.shift, int, math.inf, "a whole number of pixels, 0 or more")
@@ -70,6 +74,8 @@ class Augment:
         if self.cutout:
             rows, columns = integers(0, height - 1), integers(0, width - 1)
             images = cut_out(images, rows, columns, self.cutout)
+        for change in self.own:
+            images = _changed_by(change, images)
         return images
 
 
@@ -130,6 +136,16 @@ def cut_out(images: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
     right = torch.arange(width, device=images.device) - columns[:, None] + side // 2
     in_rows, in_columns = (down >= 0) & (down < side), (right >= 0) & (right < side)
     return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0)
+
+
+def _changed_by(change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    changed = change(images)
+    if changed.dtype != torch.uint8 or changed.shape != images.shape:
+        raise ValueError(
+            f"data.augment.own: {change.__module__}.{change.__name__} made {changed.dtype} "
+            f"{tuple(changed.shape)} of {images.dtype} {tuple(images.shape)}; allowed: the same"
+        )
+    return changed
 
 
 def _as_bytes(values: Tensor) -> Tensor:

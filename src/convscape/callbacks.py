@@ -114,7 +114,7 @@ class Recorder(pl.callbacks.Checkpoint):
         if is_best:
             self.best_epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
-            self._draw_points(trainer, pl_module, row)
+            self._log_points(trainer, pl_module, row)
             write_whole(self.folder.history_file, _as_csv(self.history))
         if is_best:
             trainer.save_checkpoint(self.folder.best_checkpoint)
@@ -127,15 +127,15 @@ class Recorder(pl.callbacks.Checkpoint):
                 report(row)
         trainer.should_stop = trainer.should_stop or self._is_enough()
 
-    def _draw_points(
+    def _log_points(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, row: dict[str, float]
     ) -> None:
-        assert trainer.logger is not None
         rate = trainer.datamodule.num_train_images / row["train_seconds"]  # type: ignore[attr-defined]
         points = {"samples_per_second": rate}
         if isinstance(pl_module, ImageClassifier):  # another's module has Lightning log them
             points |= {key: value for key, value in row.items() if "/" in key or key == "lr"}
-        trainer.logger.log_metrics(points, step=trainer.global_step)
+        for logger in trainer.loggers:
+            logger.log_metrics(points, step=trainer.global_step)
 
     def _is_enough(self) -> bool:
         if self.patience is None or self.best_epoch is None:

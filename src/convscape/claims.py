@@ -95,17 +95,18 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Claim:
-    """The claim of that name.
+    """The claim of that name, or of a file of one's own.
 
     Raises:
         ConfigError: if there is none, or its file is wrong.
     """
-    if name not in names():
+    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not path.is_file():
         raise ConfigError(
-            f"there is no claim {name!r}; allowed: list, all, {', '.join(names())}"
+            f"there is no claim {name!r}; allowed: list, all, {', '.join(names())}, "
+            "or a file <claim>.yaml"
             f"{hint(name, names())}"
         )
-    path = FOLDER / f"{name}.yaml"
     try:
         return Claim.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
@@ -178,6 +179,8 @@ def run_claim(
     """
     start = time.perf_counter()
     claim = load(name)
+    command = " ".join(["python scripts/claim.py", name, f"mode={mode}", *overrides])
+    name = Path(name).stem
     folder = output_dir / "claims" / name
     runs = plan(claim, overrides, mode, compose, seeds)
     _check(name, claim, runs[0].config)
@@ -196,7 +199,7 @@ def run_claim(
         *(name, claim.question, claim.claim, mode, overall(findings), findings),
         arms=_table(claim, rows),
         budget=budget,
-        command=" ".join(["python scripts/claim.py", name, f"mode={mode}", *overrides]),
+        command=command,
         seconds=round(time.perf_counter() - start, 1),
         unfinished=[
             f"{_title(run.labels)}, seed {run.config.seed}: "

@@ -269,12 +269,11 @@ def summary(result: Result, path: Path) -> list[str]:
             ]
             if result.samples_per_second:
                 words.append(f"{result.samples_per_second:,.0f} images/s")
-            logdir = shlex.quote(str(path))
-            return [
-                ", ".join(words),
-                f"run folder:  {path}",
-                f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}",
-            ]
+            lines = [", ".join(words), f"run folder:  {path}"]
+            if result.config.get("logger", {}).get("tensorboard") is not None:
+                logdir = shlex.quote(str(path))
+                lines.append(f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}")
+            return lines
         case "interrupted":
             assert result.error is not None
             command = f"python scripts/train.py resume={shlex.quote(str(path))}"
@@ -385,7 +384,10 @@ def claim_command() -> int:
                 seeds=seeds,
                 jobs=jobs,
             )
-            say(*claims.in_words(answer), f"report:  {output_dir / 'claims' / each}/report.html")
+            say(
+                *claims.in_words(answer),
+                f"report:  {output_dir / 'claims' / Path(each).stem}/report.html",
+            )
             answers.append(answer)
     if name == "all":
         path = claims.write_book(answers, output_dir / "claims")

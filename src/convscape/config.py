@@ -224,7 +224,10 @@ ModelConfig = Annotated[
 
 
 class AugmentConfig(Section):
-    """Random changes of every training image, drawn for each image on its own."""
+    """Random changes of every training image, drawn for each image on its own.
+
+    `own` names functions of the user's, in packages of `allow_packages`.
+    """
 
     shift: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
     flip: bool
@@ -232,6 +235,7 @@ class AugmentConfig(Section):
     cutout: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
     brightness: Fraction
     contrast: Fraction
+    own: list[str] = []
 
 
 def _count_or_fraction(value: Any) -> Any:
@@ -255,7 +259,9 @@ class ChangeConfig(Section):
 class DataConfig(Section):
     """A data set, its splits and its batches."""
 
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "own"]
+    target: str | None = Field(default=None, alias="_target_")
+    arguments: dict[str, Any] = {}
     root: str
     cache_dir: str
     download: bool
@@ -399,6 +405,41 @@ class TrainerConfig(Section):
     progress: Literal["auto", "bar", "lines", "off"]
 
 
+# --- loggers ----------------------------------------------------------------------------------
+
+
+class TensorBoardConfig(Section):
+    """Event files in the run folder."""
+
+
+class CsvConfig(Section):
+    """metrics.csv and hparams.csv in the run folder."""
+
+
+class WandbConfig(Section):
+    """Weights & Biases."""
+
+    project: str
+    entity: str | None
+    mode: Literal["offline", "online"]
+
+
+class MlflowConfig(Section):
+    """MLflow, on a server or in a file."""
+
+    experiment: str
+    tracking_uri: str | None
+
+
+class LoggerConfig(Section):
+    """Where the metrics go: those that are there are used, several at once."""
+
+    tensorboard: TensorBoardConfig | None = None
+    csv: CsvConfig | None = None
+    wandb: WandbConfig | None = None
+    mlflow: MlflowConfig | None = None
+
+
 # --- the whole --------------------------------------------------------------------------------
 
 
@@ -410,6 +451,7 @@ class Config(Section):
     optimizer: OptimizerConfig
     scheduler: SchedulerConfig
     trainer: TrainerConfig
+    logger: LoggerConfig = LoggerConfig()
     visual: Literal["off", "light", "full"]
     seed: Seed
     name: str | None
@@ -427,10 +469,43 @@ class Config(Section):
         from convscape.scenes import changed_shape
 
         data = self.data
-        shape, num_classes = image_shape(
-            data.name, root=data.root, image_size=data.image_size, channels=data.channels
-        )
+        if data.name == "own":
+            image_set = self._own_images()
+            _, *size = image_set.train_images.shape
+            shape, num_classes = (size[0], size[1], size[2]), len(image_set.classes)
+        else:
+            shape, num_classes = image_shape(
+                data.name, root=data.root, image_size=data.image_size, channels=data.channels
+            )
         return changed_shape(shape, data.change), num_classes
+
+    def _own_images(self) -> ImageSet:
+        """What the user's function returns."""
+        from convscape.own import load_own
+
+        data = self.data
+        assert data.target is not None
+        return load_own(
+            data.target,
+            data.arguments,
+            self.allow_packages,
+            root=data.root,
+            cache_dir=data.cache_dir,
+            image_size=data.image_size,
+            channels=data.channels,
+            test_fraction=data.test_fraction,
+        )
+
+    def content_digest(self) -> str | None:
+        """A hash of the images, for data sets whose name does not say what is in them."""
+        from convscape.datasets import folder_digest
+
+        match self.data.name:
+            case "image_folder":
+                return folder_digest(self.data.root)
+            case "own":
+                return self._own_images().checksum
+        return None
 
     def load_images(self) -> ImageSet:
         """The data set, from its cache or its source.
@@ -442,6 +517,8 @@ class Config(Section):
         from convscape.scenes import changed
 
         data = self.data
+        if data.name == "own":
+            return changed(self._own_images(), data.change)
         image_set = load_images(
             data.name,
             root=data.root,
@@ -489,11 +566,16 @@ def check(composed: dict[str, Any]) -> Config:
         check_target(config.model.target, config.allow_packages)
     else:
         _check_blocks(config.model)
+    if config.data.name == "own":
+        check_own("data._target_", config.data.target or "???", config.allow_packages)
+    for target in config.data.augment.own:
+        check_own("data.augment.own", target, config.allow_packages)
     if config.name is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", config.name, re.ASCII):
         raise ConfigError(
             f"name={config.name!r} cannot name a folder; allowed: up to 100 letters, digits, "
             "'_', '-' and '.', beginning with a letter, digit or '_'"
         )
+    _check_secrets(config.logger)
     return config
 
 
@@ -521,6 +603,17 @@ def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> Non
             raise ConfigError("\n".join(_sentences(mistakes, plain))) from None
 
 
+def _check_secrets(logger: LoggerConfig) -> None:
+    """Refuse what must not be written into a run folder, and do not repeat it."""
+    uri = logger.mlflow.tracking_uri if logger.mlflow is not None else None
+    if uri is not None and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
+        raise ConfigError(
+            "logger.mlflow.tracking_uri holds a user, password or token, and the run folder would "
+            "keep it; leave it out of the address and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or the whole address as MLFLOW_TRACKING_URI"
+        )
+
+
 def check_target(target: str, allow_packages: Iterable[str]) -> None:
     """Refuse a class outside the packages that the user allowed on the command line.
 
@@ -534,6 +627,22 @@ def check_target(target: str, allow_packages: Iterable[str]) -> None:
         raise ConfigError(
             f"model._target_={target!r} is none of convscape.models.CNN, .MLP and .Sequential, "
             f"nor in an allowed package; if {package!r} is yours, add allow_packages=[{package}]"
+        )
+
+
+def check_own(key: str, target: str, allow_packages: Iterable[str]) -> None:
+    """Refuse a function outside the packages that the user allowed on the command line.
+
+    Raises:
+        ConfigError: naming the key that allows one's own package.
+    """
+    package, _, name = target.partition(".")
+    if target == "???" or not name:
+        raise ConfigError(f"{key}={target}: allowed: a function of yours, <package>.<function>")
+    if package not in allow_packages:
+        raise ConfigError(
+            f"{key}={target} is not in an allowed package; if {package!r} is yours, add "
+            f"allow_packages=[{package}]"
         )
 
 
@@ -619,6 +728,9 @@ def _section_class(annotation: Any, node: Any) -> Any:
     options = getattr(annotation, "__args__", None)
     if options is None:
         return annotation
+    options = [option for option in options if option is not type(None)]
+    if len(options) == 1:
+        return options[0]
     for option in options:
         section = getattr(option, "__origin__", option)
         tag = section.model_fields.get("target") or section.model_fields.get("name")

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,8 +177,8 @@ def _digits(shape: tuple[int, int, int]) -> _Source:
         )
         return Contents(
             classes=tuple(str(name) for name in digits.target_names),
-            train=_pieces(images[train], digits.target[train], shape),
-            test=_pieces(images[test], digits.target[test], shape),
+            train=pictures.pieces(images[train], digits.target[train], shape),
+            test=pictures.pieces(images[test], digits.target[test], shape),
             num_images=len(images),
         )
 
@@ -199,8 +199,8 @@ def _original(
         _check_arrays(name, arrays, root)
         return Contents(
             classes=arrays.classes,
-            train=_pieces(arrays.train_images, arrays.train_labels, shape),
-            test=_pieces(arrays.test_images, arrays.test_labels, shape),
+            train=pictures.pieces(arrays.train_images, arrays.train_labels, shape),
+            test=pictures.pieces(arrays.test_images, arrays.test_labels, shape),
             num_images=len(arrays.train_images) + len(arrays.test_images),
         )
 
@@ -248,15 +248,6 @@ def _split(
     names = [Path(os.path.relpath(picture.path, root)).as_posix() for picture in tree.train]
     train, test = pictures.split_by_name(names, labels, fraction)
     return [tree.train[i] for i in train], [tree.train[i] for i in test]
-
-
-def _pieces(
-    images: np.ndarray, labels: np.ndarray, shape: tuple[int, int, int]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    step = max(1, pictures.CHUNK_BYTES // math.prod(shape))
-    for start in range(0, len(images), step):
-        some = slice(start, start + step)
-        yield pictures.resized(images[some], shape), labels[some].astype(np.int64)
 
 
 def _check_arrays(name: str, arrays: originals.Arrays, root: Path) -> None:

@@ -125,21 +125,30 @@ LAYOUT = {
 }
 
 
+def hyperparameters(config: Config, overrides: list[str]) -> dict[str, bool | int | float | str]:
+    """What was chosen: the network, how it learns, and what was typed; the seed is not among it."""
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    return {
+        key: value if isinstance(value, bool | int | float | str) else typed_value(value)
+        for key, value in flat_config(config.model_dump(by_alias=True))
+        if key == "data" or key.startswith(("model", "optimizer", "scheduler")) or key in typed
+    }
+
+
+def trial_id(config: Config) -> str:
+    """The same for runs that differ only in the seed."""
+    return fingerprint(config.model_copy(update={"seed": 0}))
+
+
 def begin_session(writer: Any, config: Config, overrides: list[str]) -> None:
-    """Tell the HParams tab what was chosen: the network, how it learns, and what was typed.
+    """Tell the HParams tab the hyper-parameters.
 
     Runs that differ only in the seed have one trial id, so that TensorBoard shows their mean in one
     row. Columns are the union over all runs: nothing is declared beforehand, as a CNN and an MLP
     have different keys.
     """
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-    trial = fingerprint(config.model_copy(update={"seed": 0}))
-    chosen = {
-        key: value if isinstance(value, bool | int | float | str) else typed_value(value)
-        for key, value in flat_config(config.model_dump(by_alias=True))
-        if key == "data" or key.startswith(("model", "optimizer", "scheduler")) or key in typed
-    }
-    _file_writer(writer).add_summary(summary_v2.hparams_pb(chosen, trial_id=trial))
+    chosen = hyperparameters(config, overrides)
+    _file_writer(writer).add_summary(summary_v2.hparams_pb(chosen, trial_id=trial_id(config)))
     writer.add_custom_scalars(LAYOUT)
 
 

@@ -102,6 +102,11 @@ def _quoted(override: str) -> str | None:
 
 def unknown_key(key: str, arguments: Sequence[str]) -> str:
     """What is wrong with `key`, and which one was probably meant."""
+    group, _, name = key.rpartition(".")[0].partition(".")
+    is_chosen = any(a.startswith("logger=") and name in a for a in arguments)
+    is_logger = group == "logger" and (CONFIG_DIR / "logger" / f"{name}.yaml").is_file()
+    if is_logger and not is_chosen:
+        return f"{key}: that logger is not chosen; add logger=[tensorboard,{name}]"
     known = _known_keys(arguments)
     if key.startswith("model.layers."):
         return _unknown_layer_key(key, known)

@@ -264,7 +264,7 @@ class ImageClassifier(pl.LightningModule):
         tally.reset()
         if count:
             exact = torch.tensor([loss_sum, hits], dtype=torch.float64) / count
-            # not to TensorBoard: `Recorder` draws an epoch before it saves its checkpoint
+            # not to the loggers: `Recorder` tells them of an epoch before it saves its checkpoint
             self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]}, logger=False)
 
 

@@ -281,6 +281,15 @@ def resized(images: np.ndarray, shape: Shape) -> np.ndarray:
     return result
 
 
+def pieces(
+    images: np.ndarray, labels: np.ndarray, shape: Shape, step: int = 4096
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Some images (n, C, H, W) of that shape and their labels (n,) at a time."""
+    for start in range(0, len(images), step):
+        some = slice(start, start + step)
+        yield resized(images[some], shape), labels[some].astype(np.int64)
+
+
 def _flattened(image: "Image.Image", channels: int) -> "Image.Image":
     """Grey or colour of 8 bits, with nothing transparent."""
     from PIL import Image

@@ -356,10 +356,15 @@ def fingerprint(config: Config) -> str:
     for section, keys in NO_MATTER.items():
         for key in keys:
             matter[section].pop(key)
-    if config.data.name == "image_folder":
-        from convscape.datasets import folder_digest
-
-        matter["data"]["content"] = folder_digest(config.data.root)
+    for section, key in (
+        (matter["data"], "target"),
+        (matter["data"], "arguments"),
+        (matter["data"]["augment"], "own"),
+    ):
+        if not section[key]:  # as if there were no such key
+            del section[key]
+    if (content := config.content_digest()) is not None:
+        matter["data"]["content"] = content
     model = config.model
     if isinstance(model, OwnModelConfig):
         matter["model"] = _plain(model.model_dump())

@@ -57,6 +57,7 @@ Launch = Callable[[Sequence[Sequence[str]], int], Any]
 _STEERING = (
     "retry", "fail_fast", "extend", "output_dir", "allow_packages", "trainer.progress",
     "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
+    "logger",
 )  # fmt: skip
 MOST_RUNS = 100_000  # of a grid, which is planned before the first run
 FAILURES = ("failed", "diverged", "out_of_memory")
@@ -484,9 +485,11 @@ def _prepare(plan: SweepPlan, allow_packages: list[str]) -> None:
     Raises:
         ConfigError: if one of them cannot be used.
     """
+    from convscape.loggers import check_installed
     from convscape.training import data_module, own_class
 
     for config in plan.data_configs.values():
+        check_installed(config.logger)
         data_module(config, config.load_images(), macs=None)
     for model in plan.own_models.values():
         own_class(model, allow_packages)
@@ -555,7 +558,12 @@ def _claim(
     """
     definition = {key: str(value) for key, value in params.items()}
     definition |= {_key(a): a.partition("=")[2] for a in arguments}
-    for key in (*_STEERING, "name", "sweep", *[k for k in definition if k.startswith("hydra")]):
+    for key in (
+        *_STEERING,
+        "name",
+        "sweep",
+        *[k for k in definition if k.startswith(("hydra", "logger."))],
+    ):
         definition.pop(key, None)
     file = folder / "sweep.yaml"
     try:

@@ -304,8 +304,9 @@ def _first_filters(module: nn.Module) -> Tensor | None:
 
 
 def _writer(trainer: pl.Trainer) -> Any:
-    assert trainer.logger is not None
-    return trainer.logger.experiment  # type: ignore[attr-defined]
+    tensorboard = trainer.loggers[0]
+    assert isinstance(tensorboard, pl.loggers.TensorBoardLogger)
+    return tensorboard.experiment
 
 
 def _add_picture(writer: Any, tag: str, picture: visual.Picture, step: int) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import inspect
 import logging
-import os
 import platform
 import random
-import sys
 import time
 import traceback
 import warnings
@@ -23,14 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from convscape import machine, models
+from convscape import loggers, machine, models, own
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
 from convscape.checkpoints import read_checkpoint
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
 from convscape.errors import CannotWrite, ConfigError, Stopped, is_about_the_disk
-from convscape.events import EventLogger, begin_session, end_session
 from convscape.geometry import Plan
 from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.runs import FolderIsGone, Result, RunFolder, helper_rank, new_result
@@ -61,6 +57,7 @@ def train(
         ConfigError: if the input is wrong, before anything is trained.
         DataError: if the data set is missing or damaged.
     """
+    loggers.check_installed(config.logger)
     folder = RunFolder(path)
     start = time.perf_counter()
     last = whole_checkpoint(folder)
@@ -72,13 +69,18 @@ def train(
     result.environment = environment(config)
     if model is not None:
         result.environment["weights"] = "given"
+    trackers: list[pl.loggers.Logger] = []
     with StopOnSignal(folder) as stop, _log_to(folder):
         try:
             with stop.at_once():
                 free_bytes = machine.free_memory(_device(config))
                 image_set = config.load_images()
                 result.data_checksum = image_set.checksum
-                _fit_and_test(config, folder, image_set, result, stop, start, on_epoch, model)
+                trackers += loggers.build(config, folder, result)
+                _fit_and_test(
+                    *(config, folder, image_set, result, trackers),
+                    *(stop, start, on_epoch, model),
+                )
             result.status = "ok"
         except (Stopped, KeyboardInterrupt) as error:
             result.fail("interrupted", error)
@@ -91,6 +93,11 @@ def train(
             if result.status == "out_of_memory":
                 assert result.error is not None
                 result.error["message"] += f"; {advice_on_memory(config, free_bytes)}"
+        finally:
+            try:
+                loggers.end(trackers, result.status)
+            except OSError as error:
+                _record_error(result, error, path)
         if result.status != "ok":
             gc.collect()  # an error holds on to all that was there; the next run may need it
         result.peak_memory_bytes = machine.peak_memory()
@@ -125,6 +132,7 @@ def _fit_and_test(
     folder: RunFolder,
     image_set: ImageSet,
     result: Result,
+    trackers: list[pl.loggers.Logger],
     stop: StopOnSignal,
     start: float,
     on_epoch: Callable[[dict[str, float]], None] | None,
@@ -146,9 +154,8 @@ def _fit_and_test(
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
     recorder = Recorder(folder, config.trainer.early_stopping, reports)
     callbacks: list[pl.Callback] = [recorder, stop, progress]
-    if config.visual != "off":
+    if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
-    tensorboard = EventLogger(folder.path)
     trainer = pl.Trainer(
         accelerator=config.trainer.device.partition(":")[0],
         devices=_devices(config),
@@ -157,7 +164,7 @@ def _fit_and_test(
         callbacks=callbacks,
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
         plugins=[WholeFileCheckpointIO(), LightningEnvironment()],
-        logger=tensorboard,
+        logger=trackers,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -170,32 +177,26 @@ def _fit_and_test(
     if config.trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
     last = whole_checkpoint(folder)
+    if trainer.is_global_zero:
+        loggers.begin(trackers, config, result.overrides, is_new=last is None)
     result.seconds["setup"] = time.perf_counter() - start
     try:
-        if last is None and trainer.is_global_zero:
-            begin_session(tensorboard.experiment, config, result.overrides)
-        try:
-            _timed(
-                *(result, "fit"),
-                lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True),
-            )
-        finally:
-            progress.close()
-            _read_history(result, recorder, trainer, data)
-        best = folder.best_checkpoint
-        result.checkpoint = str(best.relative_to(folder.path))
-        _timed(
-            *(result, "test"),
-            lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
-        )
-        tested = _plain_numbers(trainer.callback_metrics)
-        result.metrics |= tested
-        if isinstance(model, models.ImageClassifier):  # another's module has Lightning log it
-            tensorboard.log_metrics(tested, step=result.global_step)
-        if trainer.is_global_zero:
-            end_session(tensorboard.experiment)
+        _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
     finally:
-        tensorboard.close()
+        progress.close()
+        _read_history(result, recorder, trainer, data)
+    best = folder.best_checkpoint
+    result.checkpoint = str(best.relative_to(folder.path))
+    _timed(
+        result,
+        "test",
+        lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
+    )
+    tested = _plain_numbers(trainer.callback_metrics)
+    result.metrics |= tested
+    if isinstance(model, models.ImageClassifier):  # another's module has Lightning log it
+        for tracker in trackers:
+            tracker.log_metrics(tested, step=result.global_step)
 
 
 def whole_checkpoint(folder: RunFolder) -> Path | None:
@@ -266,6 +267,7 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
     elif macs is not None:
         steps = models.steps_per_execution(macs, data.batch_size)
     mean, std = normalization(config, image_set)
+    changes = own.functions("data.augment.own", data.augment.own, config.allow_packages)
     return ImageDataModule(
         image_set,
         val_size=data.val_size,
@@ -273,7 +275,7 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
         split_seed=data.split_seed,
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
-        augment=data.augment.model_dump(),
+        augment=data.augment.model_dump() | {"own": changes},
         seed=config.seed,
         steps_per_execution=steps or 1,
         num_steps=config.trainer.max_steps,
@@ -356,13 +358,7 @@ def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn
         ConfigError: if it is not allowed, not there, or no torch module.
     """
     check_target(model.target, allow_packages)
-    module_name, _, class_name = model.target.rpartition(".")
-    if os.getcwd() not in sys.path:  # where the user's packages are looked for first: here
-        sys.path.append(os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"model._target_={model.target}: {error}") from None
+    found = own.find("model._target_", model.target, allow_packages)
     if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
         raise ConfigError(
             f"model._target_={model.target} is not a class; allowed: a torch.nn.Module or a "

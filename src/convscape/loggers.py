@@ -1,0 +1,338 @@
+"""Where the metrics of a run go besides its history: TensorBoard, CSV, Weights & Biases, MLflow.
+
+All of them get the same names, numbers and hyper-parameters. None of them changes a result, and a
+server that is away costs one warning: the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from filelock import FileLock
+
+from convscape.cli import say
+from convscape.config import Config, LoggerConfig, MlflowConfig, WandbConfig
+from convscape.errors import ConfigError
+from convscape.events import (
+    EventLogger,
+    begin_session,
+    end_session,
+    hyperparameters,
+    trial_id,
+)
+from convscape.quick_lightning import pl
+from convscape.runs import Result, RunFolder, Status, helper_rank, write_whole
+
+logger = logging.getLogger("convscape")
+
+Log = Callable[[Mapping[str, float], int], None]  # metrics, and the optimiser step they belong to
+Close = Callable[[Status], None]
+
+SERVER_TIMEOUT_S = 10  # how long a server may take to answer before the run goes on without it
+FINISH_TIMEOUT_S = 60  # how long the last numbers may take to reach it
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a tracking library is told of a run when it begins."""
+
+    folder: RunFolder
+    name: str
+    group: str  # the same for runs that differ in the seed alone
+    hparams: dict[str, Any]
+    tags: dict[str, Any]
+    output_dir: Path
+
+    @property
+    def ids_file(self) -> Path:
+        """Under which ids the tracking libraries know the run."""
+        return self.folder.path / "loggers.json"
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self.folder.last_checkpoint.is_file()
+
+
+def check_installed(chosen: LoggerConfig) -> None:
+    """Refuse loggers whose library is missing, with the extra that brings it.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    needed = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
+    for name, modules in needed.items():
+        if getattr(chosen, name) is not None and not all(map(find_spec, modules)):
+            raise ConfigError(f"logger={name} is not installed; pip install -e '.[{name}]'")
+
+
+def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.Logger]:
+    """Lightning loggers for those that `config` names; TensorBoard's is the first."""
+    chosen = config.logger
+    facts = Facts(
+        folder=folder,
+        name=result.run,
+        group=trial_id(config),
+        hparams=hyperparameters(config, result.overrides),
+        tags={"seed": config.seed, "fingerprint": result.fingerprint},
+        output_dir=Path(config.output_dir).absolute(),
+    )
+    loggers: list[pl.loggers.Logger] = []
+    if chosen.tensorboard is not None:
+        loggers.append(EventLogger(folder.path))
+    if chosen.csv is not None:
+        loggers.append(Tracker("csv", lambda: open_csv(facts)))
+    if (wandb := chosen.wandb) is not None:
+        loggers.append(Tracker("wandb", lambda: open_wandb(wandb, facts)))
+    if (mlflow := chosen.mlflow) is not None:
+        loggers.append(Tracker("mlflow", lambda: open_mlflow(mlflow, facts)))
+    return loggers
+
+
+def begin(
+    loggers: list[pl.loggers.Logger], config: Config, overrides: list[str], *, is_new: bool
+) -> None:
+    """Open each record, or go on with it; for the first process of a run only."""
+    for each in loggers:
+        if isinstance(each, Tracker):
+            each.start()
+        elif is_new and isinstance(each, EventLogger):
+            begin_session(each.experiment, config, overrides)
+
+
+def end(loggers: list[pl.loggers.Logger], status: Status) -> None:
+    """Close each record.
+
+    Raises:
+        OSError: if the disk does not take the last events.
+    """
+    for each in loggers:
+        if isinstance(each, Tracker):
+            each.end(status)
+        elif isinstance(each, EventLogger):
+            if status == "ok" and helper_rank() == 0:
+                end_session(each.experiment)
+            each.close()
+
+
+class Tracker(pl.loggers.Logger):
+    """Hands metrics on, as Lightning's loggers do, until that fails for the first time.
+
+    - `open_`: begins the record; returns how to log to it and how to close it.
+    """
+
+    def __init__(self, kind: str, open_: Callable[[], tuple[Log, Close]]) -> None:
+        super().__init__()
+        self._kind, self._open = kind, open_
+        self._log: Log | None = None
+        self._close: Close | None = None
+
+    @property
+    def name(self) -> str:
+        """Which logger it is."""
+        return self._kind
+
+    @property
+    def version(self) -> str:
+        """Nothing: the run folder says it."""
+        return ""
+
+    def start(self) -> None:
+        """Begin the record, or leave it with a warning."""
+
+        def work() -> None:
+            self._log, self._close = self._open()
+
+        self._guarded(work)
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They were handed over when the record began."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hand on `metrics` of the optimiser step `step`; nothing on the helpers of DDP."""
+        if (log := self._log) is not None:
+            self._guarded(lambda: log(metrics, step or 0))
+
+    def end(self, status: Status) -> None:
+        """Close the record."""
+        if (close := self._close) is not None:
+            self._guarded(lambda: close(status))
+        self._log = self._close = None
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the library's own, of its own insides
+                work()
+        except Exception as error:  # noqa: BLE001  whatever a server does, the run goes on
+            self._log = self._close = None
+            reason = shorten(f"{type(error).__name__}: {without_secrets(str(error))}", 200)
+            sentence = f"logger={self._kind} failed, the run goes on without it: {reason}"
+            logger.warning("%s", sentence)
+            say(f"warning: {sentence}", file=sys.stderr)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with what stands before the @ of an address left out."""
+    return re.sub(r"://[^/@\s]+@", "://...@", text)
+
+
+# --- the record in the run folder -------------------------------------------------------------
+
+
+def open_csv(run: Facts) -> tuple[Log, Close]:
+    """metrics.csv and hparams.csv; a number that is logged again replaces the one before."""
+    path = run.folder.path / "metrics.csv"
+    values: dict[tuple[int, str], float] = {}
+    if run.is_continued and path.is_file():
+        with path.open(encoding="utf-8") as file:
+            values = {
+                (int(r["step"]), r["metric"]): float(r["value"]) for r in csv.DictReader(file)
+            }
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        values.update({(step, name): float(value) for name, value in metrics.items()})
+        rows = [(step, name, value) for (step, name), value in values.items()]
+        write_whole(path, _table(("step", "metric", "value"), rows))
+
+    rows = list((run.hparams | run.tags).items())
+    write_whole(run.folder.path / "hparams.csv", _table(("name", "value"), rows))
+    return log, lambda status: None
+
+
+def _table(header: tuple[str, ...], rows: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    return text.getvalue()
+
+
+# --- Weights & Biases -------------------------------------------------------------------------
+
+
+def open_wandb(settings: WandbConfig, run: Facts) -> tuple[Log, Close]:
+    """A run of wandb whose files are in <run>/wandb; a run that goes on keeps its id."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    identity = _remembered(run, "wandb") or uuid.uuid4().hex[:12]
+    is_online = settings.mode == "online"
+    if is_online and not _is_logged_in(wandb):
+        raise RuntimeError("there is no account; `wandb login`, or logger.wandb.mode=offline")
+    tracked = wandb.init(
+        project=settings.project,
+        entity=settings.entity,
+        mode=settings.mode,
+        id=identity,
+        resume="allow" if is_online else None,
+        name=run.name,
+        group=run.group,
+        config=run.hparams | run.tags,
+        dir=str(run.folder.path),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
+            init_timeout=SERVER_TIMEOUT_S,
+            login_timeout=SERVER_TIMEOUT_S,
+            finish_timeout=FINISH_TIMEOUT_S,
+            finish_timeout_raises=True,
+        ),
+    )
+    _remember(run, "wandb", identity)
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        tracked.log(dict(metrics), step=step)
+
+    return log, lambda status: tracked.finish(exit_code=0 if status == "ok" else 1)
+
+
+def _is_logged_in(wandb: Any) -> bool:
+    """Whether an API key is at hand; wandb would ask for one at the terminal and wait."""
+    return bool(wandb.Api(timeout=SERVER_TIMEOUT_S).api_key)
+
+
+# --- MLflow -----------------------------------------------------------------------------------
+
+
+def open_mlflow(settings: MlflowConfig, run: Facts) -> tuple[Log, Close]:
+    """A run of MLflow, on a server or in a file; a run that goes on keeps its id."""
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT_S)),
+    ):
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
+    for noisy in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+    file = run.output_dir / "mlflow.db"
+    uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
+    # several runs that begin at once would each make the tables and the experiment
+    with FileLock(run.output_dir / ".mlflow.lock"):
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(settings.experiment)
+        if found is not None:
+            experiment = found.experiment_id
+        else:
+            # in a file MLflow would put them where the command happened to be typed
+            artifacts = None if uri.startswith("http") else (run.output_dir / "mlflow").as_uri()
+            experiment = client.create_experiment(settings.experiment, artifacts)
+    identity = _remembered(run, "mlflow")
+    if identity is None:
+        tags = {key: str(value) for key, value in run.tags.items()} | {"group": run.group}
+        identity = client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
+    else:
+        client.update_run(identity, status="RUNNING")
+    parameters = [Param(key, str(value)) for key, value in run.hparams.items()]
+    client.log_batch(identity, params=parameters)
+    _remember(run, "mlflow", identity)
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        now = int(1000 * time.time())
+        numbers = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        client.log_batch(identity, metrics=numbers)
+
+    def close(status: Status) -> None:
+        word = {"ok": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
+        client.set_terminated(identity, word)
+
+    return log, close
+
+
+# --- ids --------------------------------------------------------------------------------------
+
+
+def _remembered(run: Facts, kind: str) -> str | None:
+    """The id under which the tracking library knows a run that goes on."""
+    if not run.is_continued or not run.ids_file.is_file():
+        return None
+    identity: str | None = json.loads(run.ids_file.read_text("utf-8")).get(kind)
+    return identity
+
+
+def _remember(run: Facts, kind: str, identity: str) -> None:
+    before = json.loads(run.ids_file.read_text("utf-8")) if run.ids_file.is_file() else {}
+    write_whole(run.ids_file, json.dumps({**before, kind: identity}) + "\n")

@@ -1,0 +1,230 @@
+"""Every command, code block, link and number of README.md and docs/, as it stands there.
+
+Commands that would train for long are shortened, and all pages share one folder: what a page says
+about `outputs/runs/<run>` is tried on the run before.
+"""
+
+import importlib.util
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from convscape.geometry import parse_size
+from tests.conftest import ROOT, TINY
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES}
+EVERYTHING = "\n".join(TEXTS.values())
+SCRIPTS = ROOT / "scripts"
+IS_FILE = re.compile(r"# ([\w/]+\.(?:py|yaml))\n")  # what a block that is one begins with
+
+# no test downloads a data set: the digits have MNIST's size
+SHORTER = {"data=mnist": "data=digits", "search.trials=20": "search.trials=2"}
+SHORTER |= {"<image>": "17", "seed=range(10)": "seed=range(2)", "seed=range(6)": "seed=range(3)"}
+ELSEWHERE = (
+    "hydra/launcher=slurm",
+    "hydra/launcher=ray_cluster",
+    "mode=online",
+    "tracking_uri=",
+    "download=false",
+)
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(text):
+    lines = [line for block in blocks(text, "bash") for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines if not line.startswith("#")]
+
+
+def is_refused(words):
+    """Whether the page says that the command is an example of a mistake."""
+    lines = [line for line in EVERYTHING.splitlines() if line.endswith("# refused")]
+    return words in [shlex.split(line, comments=True) for line in lines]
+
+
+def of_python(words):
+    """Whether it is a script of ours, and one that a single machine without a server can run."""
+    ours = words[0] == "python" and words[1].startswith("scripts/")
+    return ours and not any(mark in word for word in words for mark in ELSEWHERE)
+
+
+def shortened(words):
+    """The script's name and arguments, for a network that trains in a second."""
+    script, arguments = Path(words[1]).stem, [SHORTER.get(word, word) for word in words[2:]]
+    if script in ("train", "search") and not any(
+        word.startswith(("resume=", "--")) for word in arguments
+    ):
+        arguments += TINY[1:]
+    if script == "claim" and arguments != ["list"]:
+        arguments += ["data=digits", *TINY[1:], "seeds=1", "jobs=1"]
+    return script, arguments
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with some pictures, where the commands of all pages are typed."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (40, 30), "gray").save(folder / "pictures" / "one.png")
+    for kind, grey in (("cats", 60), ("dogs", 200)):
+        (folder / "photos" / kind).mkdir(parents=True)
+        for number in range(300):
+            picture = Image.new("L", (32, 32), grey + number % 20)
+            picture.save(folder / "photos" / kind / f"{number}.png")
+    return folder
+
+
+def write_files(text, folder):
+    """Blocks that begin with `# path` are files; those of one file follow each other."""
+    begun = set()
+    for language in ("python", "yaml"):
+        for block in blocks(text, language):
+            if match := IS_FILE.match(block):
+                path = folder / match[1]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a" if path in begun else "w") as file:
+                    file.write(block)
+                begun.add(path)
+
+
+@pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if commands(text)])
+def test_the_commands_of_a_page_work_in_their_order(command, workplace, monkeypatch, page):
+    monkeypatch.chdir(workplace)
+    write_files(TEXTS[page], workplace)
+    for typed in commands(TEXTS[page]):
+        configs = (workplace / "outputs" / "runs").glob("*/config.yaml")
+        runs = sorted(configs, key=lambda file: file.stat().st_mtime_ns)
+        newest = str(runs[-1].parent.relative_to(workplace)) if runs else ""
+        words = [word.replace("outputs/runs/<run>", newest) for word in typed]
+        if words[0] == "tensorboard":
+            assert (workplace / words[-1]).is_dir(), words
+        if not of_python(words):
+            continue
+        script, arguments = shortened(words)
+        answer = command(script, *arguments)
+        said = f"{shlex.join(words)}\n{answer.out}\n{answer.err}"
+        assert answer.code == (2 if is_refused(typed) else 0), said
+
+
+@pytest.mark.parametrize("page", ["docs/how_to.md"])
+def test_python_of_a_page_runs(workplace, monkeypatch, page):
+    """After its commands, whose results it reads."""
+    monkeypatch.chdir(workplace)
+    snippets = [block for block in blocks(TEXTS[page], "python") if not IS_FILE.match(block)]
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, page, "exec"), {})
+
+
+def test_every_script_is_shown():
+    shown = {words[1] for text in TEXTS.values() for words in commands(text) if len(words) > 1}
+    assert {f"scripts/{path.name}" for path in SCRIPTS.glob("*.py")} <= shown
+
+
+def test_other_commands_name_what_exists():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for text in TEXTS.values():
+        for words in commands(text):
+            if words[0] == "make":
+                assert words[1] in targets, words
+            if words[0] == "pip":
+                assert words[:3] == ["pip", "install", "-e"], words
+
+
+def test_the_extras_exist_and_are_named():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = set(re.findall(r"'\.\[(\w+)\]'", EVERYTHING))
+    assert named == set(project["optional-dependencies"]) - {"bench"}  # make bench installs that
+
+
+def test_every_choice_that_is_named_exists():
+    for group, choice in re.findall(
+        r"\b(data|model|optimizer|scheduler|logger|experiment|sweep|search)=(\w+)", EVERYTHING
+    ):
+        assert (ROOT / "conf" / group / f"{choice}.yaml").is_file(), (group, choice)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.is_file() or name == "docs/claims.md", target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+def test_files_and_folders_of_the_readme_exist():
+    tree = TEXTS["README.md"].partition("## What is where")[2].split("```")[1]
+    for name in re.findall(r"\b(\w+\.py)\b", tree):
+        assert (ROOT / "src" / "convscape" / name).is_file(), name
+    for name in re.findall(r"^(\w[\w/]*)/ ", tree, re.MULTILINE):
+        assert (ROOT / name).is_dir(), name
+
+
+# --- docs/reference.md ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made():
+    pytest.importorskip("optuna", reason="needs pip install -e '.[search]'")
+    spec = importlib.util.spec_from_file_location("made", ROOT / "docs" / "make_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.page()
+
+
+def test_the_reference_is_what_the_config_says(made):
+    assert TEXTS["docs/reference.md"] == made, "run: python docs/make_reference.py"
+
+
+def test_the_reference_explains_every_key(made):
+    rows = [line.split(" | ") for line in made.splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    for row in rows:
+        assert all(cell.strip(" |") for cell in row), row
+
+
+# --- docs/facts.md ----------------------------------------------------------------------------
+
+
+def rows_under(heading):
+    """Cells of the table under a heading of facts.md, without its head."""
+    text = TEXTS["docs/facts.md"].partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_the_worked_padding_is_what_the_geometry_computes():
+    from convscape.geometry import Window, output_size, pad_amounts
+
+    rows = rows_under("Padding")
+    assert len(rows) >= 7
+    for row in rows:
+        size, kernel, stride, same, before, after, valid = map(int, row)
+        window = Window(kernel, stride, "same")
+        assert (output_size(size, window), *pad_amounts(size, window)) == (same, before, after)
+        assert output_size(size, Window(kernel, stride)) == valid
+
+
+def test_the_networks_of_the_facts_are_counted_right():
+    from tests.test_config import checked
+
+    rows = rows_under("Parameters, MACs and what a unit sees")
+    assert len(rows) >= 4
+    for command_line, parameters, macs, sees in rows:
+        plan = checked(*shlex.split(command_line.strip("`"))).plan()
+        assert f"{plan.num_parameters:,}" == parameters
+        assert f"{plan.macs:,}" == macs
+        if sees != "all":
+            assert plan.receptive_field == parse_size(sees)

@@ -1,0 +1,220 @@
+"""Each logger gets the same, changes nothing, keeps no secret, and may fail."""
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from convscape import loggers, training
+from convscape.errors import ConfigError
+from convscape.runs import RunFolder
+from tests.conftest import TINY
+from tests.test_config import checked
+
+ALL = "logger=[tensorboard,csv,wandb,mlflow]"
+pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader")  # mlflow on sqlalchemy 2.1
+SECRET = "c0ffee" * 7  # a key that looks like one
+
+
+@pytest.fixture(autouse=True)
+def libraries_keep_to_the_test(tmp_path, monkeypatch):
+    for name in ("CACHE", "CONFIG", "DATA"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-own"))
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def libraries():
+    pytest.importorskip("wandb", reason="needs pip install -e '.[wandb]'")
+    for name in ("mlflow", "sqlalchemy", "alembic"):
+        pytest.importorskip(name, reason="needs pip install -e '.[mlflow]'")
+
+
+def closed_port():
+    """A port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def run_folders(tmp_path):
+    return [RunFolder(path) for path in sorted((tmp_path / "outputs" / "runs").iterdir())]
+
+
+def mlflow_runs(database):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("convscape")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def table(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_get_the_same_and_change_neither_result_nor_fingerprint(start, libraries, tmp_path):
+    words = ["model.dropout=0.2", "data.augment.shift=1", "trainer.progress=off", *TINY]
+    process = start("train", ALL, *words)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, ""), out + err
+    process = start("train", "logger=[]", *words, PYTHONPROFILEIMPORTTIME="1")
+    out, imports = process.communicate(timeout=120)
+    assert (process.returncode, "tensorboard --" in out) == (0, False), out + imports
+    assert not re.search(r"\| +(wandb|mlflow|sqlalchemy)$", imports, re.MULTILINE)
+    tracked, plain = run_folders(tmp_path)
+    assert not list(plain.path.glob("events*"))
+
+    ours, theirs = (json.loads(f.result_file.read_text()) for f in (tracked, plain))
+    assert (ours["metrics"], ours["fingerprint"]) == (theirs["metrics"], theirs["fingerprint"])
+    ours, theirs = (
+        torch.load(f.last_checkpoint, weights_only=True)["state_dict"] for f in (tracked, plain)
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+    rows = table(tracked.path / "metrics.csv")
+    last = {row["metric"]: float(row["value"]) for row in rows}
+    assert {row["step"] for row in rows} == {"3", "6"}  # optimiser steps at the epochs' ends
+    events = EventAccumulator(str(tracked.path))
+    events.Reload()
+    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    assert {tag: values[-1].value for tag, values in scalars.items()} == pytest.approx(last)
+    assert [value.step for value in scalars["val/acc"]] == [3, 6]
+    _, (run,) = mlflow_runs(tmp_path / "outputs" / "mlflow.db")
+    assert run.data.metrics == last
+    assert run.info.status == "FINISHED"
+    hparams = {row["name"]: row["value"] for row in table(tracked.path / "hparams.csv")}
+    tags = {name: hparams.pop(name) for name in ("seed", "fingerprint")}
+    assert run.data.params == hparams
+    assert {"model.kernel_size", "optimizer.lr", "data.augment.shift"} <= set(hparams)
+    assert tags.items() <= run.data.tags.items()
+    (record,) = tracked.path.glob("wandb/offline-run-*/*.wandb")
+    for word in (*last, *hparams, *tags):
+        assert word.encode() in record.read_bytes(), word
+
+    for path in (tmp_path / "outputs").rglob("*"):
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
+
+
+def test_a_run_that_goes_on_keeps_its_records(libraries, tmp_path, monkeypatch):
+    words = [*TINY, ALL, "visual=off", "trainer.progress=off", f"output_dir={tmp_path}"]
+    folder = RunFolder(tmp_path / "run")
+    step, calls = training.models.ImageClassifier.training_step, []
+
+    def stopping(self, *arguments):
+        calls.append(None)
+        if len(calls) == 2:  # the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(training.models.ImageClassifier, "training_step", stopping)
+    assert training.train(checked(*words), folder.path, []).status == "interrupted"
+    ids = json.loads((folder.path / "loggers.json").read_text())
+    _, (run,) = mlflow_runs(tmp_path / "mlflow.db")
+    assert run.info.status == "KILLED"
+    assert training.train(checked(*words), folder.path, []).status == "ok"
+    assert json.loads((folder.path / "loggers.json").read_text()) == ids
+    client, (run,) = mlflow_runs(tmp_path / "mlflow.db")
+    assert (run.info.run_id, run.info.status) == (ids["mlflow"], "FINISHED")
+    history = client.get_metric_history(run.info.run_id, "val/acc")
+    assert [metric.step for metric in history] == [3, 6]
+    rows = table(folder.path / "metrics.csv")
+    assert [row["step"] for row in rows if row["metric"] == "val/acc"] == ["3", "6"]
+    assert len(list(folder.path.glob(f"wandb/offline-run-*-{ids['wandb']}"))) >= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("mlflow", ["logger.mlflow.tracking_uri=http://127.0.0.1:{port}"]),
+        ("wandb", ["logger.wandb.mode=online"]),
+    ],
+)
+def test_a_server_that_is_away_costs_one_warning(
+    command, libraries, tmp_path, monkeypatch, kind, words
+):
+    monkeypatch.setattr(loggers, "SERVER_TIMEOUT_S", 3)
+    words = [word.format(port=closed_port()) for word in words]
+    answer = command("train", *TINY, f"logger=[csv,{kind}]", *words)
+    assert answer.code == 0, answer.err
+    assert answer.err.count("warning") == 1
+    assert f"warning: logger={kind} failed, the run goes on without it: " in answer.err
+    (folder,) = run_folders(tmp_path)
+    assert json.loads(folder.result_file.read_text())["seconds"]["setup"] < 30
+    assert "test/acc" in (folder.path / "metrics.csv").read_text()
+    assert "logger=" in folder.log_file.read_text()
+
+
+def test_a_server_that_goes_away_is_asked_no_more(capsys):
+    asked = []
+
+    def log(metrics, step):
+        asked.append(step)
+        if step == 2:
+            raise ConnectionError("no route to http://me:hidden@host/api")
+
+    tracker = loggers.Tracker("far", lambda: (log, lambda status: asked.append(status)))
+    tracker.start()
+    for step in range(1, 5):
+        tracker.log_metrics({"val/acc": 0.5}, step)
+    tracker.end("ok")
+    assert asked == [1, 2]
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "http://...@host/api" in err
+    assert "hidden" not in err
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:hidden@host:5000", "postgresql://me:hidden@host/db", "http://h/?t=hidden"]
+)
+def test_an_address_with_a_password_is_refused_and_not_repeated(uri):
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD") as error:
+        checked("logger=mlflow", f"logger.mlflow.tracking_uri='{uri}'")
+    assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-m", "seed=0,1", "name=s"]])
+def test_a_library_that_is_missing_is_named_with_its_extra(command, monkeypatch, arguments):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    answer = command("train", *arguments, *TINY, "logger=[csv,mlflow]")
+    assert (answer.code, "pip install -e '.[mlflow]'" in answer.err) == (2, True), answer.err
+    assert answer.err.count("\n") == 1
+    assert not list(Path("outputs").glob("runs/*"))
+
+
+def test_sweeps_and_repeats_take_any_logger(command, tmp_path):
+    sweep = ["-m", "name=s", *TINY, "seed=0,1"]
+    assert command("train", *sweep, "logger=[tensorboard,csv]").code == 0
+    folders = list((tmp_path / "outputs" / "sweeps" / "s").glob("cnn*"))
+    assert all((folder / "metrics.csv").is_file() for folder in folders)
+    answer = command("train", *sweep, "logger=csv")
+    assert answer.code == 0, answer.err
+    assert "seed1" not in answer.err  # nothing is trained again
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["logger.wandb.project=x"], "not chosen; add logger=[tensorboard,wandb]"),
+        (["logger=wandb", "logger.wandb.projekt=x"], "did you mean 'logger.wandb.project'?"),
+        (["logger=wandb", "+logger.wandb.projekt=x"], "did you mean 'project'?"),
+        (["logger=wandb", "logger.wandb.mode=on"], "allowed: offline, online"),
+        (["logger=wandbb"], "did you mean 'wandb'?"),
+    ],
+)
+def test_a_logger_that_is_mistyped_is_one_sentence(command, words, sentence):
+    answer = command("train", *words)
+    assert (answer.code, sentence in answer.err) == (2, True), answer.err
+    assert answer.err.count("\n") == 1
