@@ -18,7 +18,7 @@ sweep: .venv/.train
 	.venv/bin/python scripts/train.py --multirun sweep=geometry $(ARGS)
 
 test: .venv/.test lint
-	.venv/bin/python -m pytest --durations=10 $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --durations=10 $(ARGS)
 
 lint: .venv/.test
 	.venv/bin/ruff check
@@ -56,6 +56,6 @@ lock:
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet \
 	    pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet \
-	    --extra parallel --extra slurm --extra search --extra wandb --extra mlflow --group dev \
-	    --constraint requirements.lock \
+	    --extra parallel --extra slurm --extra search --extra wandb --extra mlflow --extra onnx \
+	    --extra safetensors --group dev --constraint requirements.lock \
 	    pyproject.toml --output-file requirements-dev.lock
