@@ -1,6 +1,7 @@
 """The real TensorBoard on a sweep that mixes networks."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -94,3 +95,10 @@ def test_the_hparams_tab_shows_in_a_browser(tensorboard, browser):
     screenshots = ROOT / "outputs" / "screenshots"
     page.screenshot(path=screenshots / "hparams.png")
     assert (screenshots / "hparams.png").stat().st_size > 10_000
+
+
+def test_tensorflow_is_left_alone_where_it_is_installed(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-c", "import convscape.events"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})

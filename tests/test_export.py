@@ -16,7 +16,7 @@ from convscape import export
 from convscape.config import ACTIVATIONS
 from convscape.geometry import InfeasibleGeometry
 from convscape.models import CNN
-from convscape.runs import RunFolder
+from convscape.runs import Result, RunFolder
 from convscape.trained import load_run
 from convscape.training import build_model, data_module, train
 from tests.conftest import ROOT, TINY
@@ -320,7 +320,8 @@ def test_without_the_data_set_the_check_is_on_noise(run_path, tmp_path, monkeypa
 
 
 def test_a_run_without_a_checkpoint_is_one_sentence(command, run_path, tmp_path):
-    RunFolder(tmp_path / "run").create(RunFolder(run_path).read_config())
+    config = RunFolder(run_path).read_config()
+    RunFolder(tmp_path / "run").create(Result("cnn", "12345678", config=config))
     answer = command("export", tmp_path / "run", "--format", "torch_export")
     assert answer.code == 2
     assert answer.err == f"error: {tmp_path / 'run'} has no checkpoints/best.ckpt\n"

@@ -22,7 +22,7 @@ from convscape.config import check
 from convscape.errors import ConfigError
 from convscape.geometry import InfeasibleGeometry
 from convscape.hydra_errors import explain
-from convscape.runs import RunFolder, fingerprint, flat_config, run_name
+from convscape.runs import Result, RunFolder, fingerprint, flat_config, run_name
 from tests.conftest import ROOT, TINY
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "experiment", "sweep", "search")
@@ -263,7 +263,7 @@ def test_any_overrides_end_in_a_plan_or_in_a_sentence(arguments):
 
 
 def ending_of_stored(config, folder):
-    folder.create({})
+    folder.create(Result("cnn", "12345678"))
     folder.config_file.write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
     try:
         return planned(folder.read_config(), [])
