@@ -98,6 +98,7 @@ def test_bad_trials_are_pruned_and_saved(command, tmp_path, space):
         assert 2 <= result["epochs"] < 6
 
 
+@pytest.mark.slow
 def test_two_objectives_give_a_front(command, tmp_path, space):
     answer = command("search", space, *SMALL, "search.objectives=[val/acc,macs]")
     assert answer.code == 0, answer.err
@@ -108,6 +109,7 @@ def test_two_objectives_give_a_front(command, tmp_path, space):
             assert not (other.values[0] > one.values[0] and other.values[1] < one.values[1])
 
 
+@pytest.mark.slow
 def test_a_study_can_be_a_journal_file(command, tmp_path, space):
     storage = f"search.storage=journal:{tmp_path / 'study.log'}"
     assert command("search", space, *SMALL, storage).code == 0

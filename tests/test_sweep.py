@@ -134,7 +134,7 @@ def test_fail_fast_stops_at_the_first_failure(command, bad, tmp_path):
     assert statuses(tmp_path, "bad")["+model.how=fine"] == "ok"
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_a_run_that_kills_its_process_costs_no_other_run(start, bad, tmp_path, launcher):
     """The kill takes the sweep or its pool along; the same command goes on, and gives it up."""
     sweep = [*BAD_SWEEP, "+model.how=good,kill,diverge,fine", f"hydra/launcher={launcher}"]
