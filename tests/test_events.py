@@ -1,6 +1,7 @@
 """The real TensorBoard on a sweep that mixes networks."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -94,3 +95,18 @@ def test_the_hparams_tab_shows_in_a_browser(tensorboard, browser):
     screenshots = ROOT / "outputs" / "screenshots"
     page.screenshot(path=screenshots / "hparams.png")
     assert (screenshots / "hparams.png").stat().st_size > 10_000
+
+
+def test_tensorflow_is_left_alone_where_it_is_installed(tmp_path):
+    """It takes seconds, and its LLVM ends the process when torch loads its own."""
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    code = "import convscape.training, torch.utils.tensorboard"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
