@@ -93,6 +93,34 @@ def test_a_full_disk_stops_a_sweep_at_once(command, small_disk, monkeypatch):
     assert command("train", *sweep).code == 0
 
 
+CLAIM = ["depth", "seeds=1", "data=digits", "data.train_size=200", "data.val_size=100"]
+CLAIM += ["trainer.max_epochs=1", "visual=off"]
+
+
+def test_a_full_disk_stops_a_claim_at_once(command, small_disk, monkeypatch):
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    with monkeypatch.context() as patch:
+        at("epoch", 2, lambda: fill(small_disk), patch.setattr)  # of the second run
+        answer = command("claim", *CLAIM, "jobs=1")
+    assert answer.code == 1
+    sentence, hint = answer.err.splitlines()
+    assert sentence.startswith("error: ")
+    assert "No space left on device; make room" in sentence
+    assert hint == "the same command finishes the rest"
+    assert len(runs(small_disk)) == 2
+    (small_disk / "ballast").unlink()
+    assert command("claim", *CLAIM, "jobs=1").code == 0
+
+
+def test_a_full_disk_stops_the_workers_of_a_claim(start, small_disk):
+    fill(small_disk)
+    process = start("claim", *CLAIM, "jobs=2")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "No space left on device; make room" in err.splitlines()[0]
+    assert "Traceback" not in err
+
+
 def test_a_read_only_disk_is_a_users_mistake(command, small_disk):
     path = small_disk / "runs" / "killed"
     assert train_apart(RUN, path, "epoch", 2) is None

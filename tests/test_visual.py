@@ -1,15 +1,22 @@
 """What TensorBoard shows of a run, read from its event file and in a real browser."""
 
+import copy
+import gc
 import socket
 import subprocess
 import sys
 import urllib.request
+from collections import OrderedDict
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.tensorboard._pytorch_graph import graph
 
 from convscape import visual
+from convscape.tensorboard_pictures import _graph
 
 from .conftest import TINY, wait_for
 
@@ -37,6 +44,31 @@ def test_light_shows_pictures_text_and_graph(model, command, tmp_path):
     assert tags["graph"]
     assert {"config/text_summary", "layers/text_summary"} <= set(tags["tensors"])
     assert not tags["histograms"]
+
+
+def test_the_graph_is_torchs_own_and_leaves_nothing_behind():
+    """Torch's keeps a class or two for each module that it has ever drawn."""
+    layers = {"block": nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())}
+    layers |= {"flatten": nn.Flatten(), "dense": nn.Linear(72, 10)}
+    network, images = nn.Sequential(OrderedDict(layers)).eval(), torch.zeros(1, 1, 8, 8)
+
+    def operations(nodes):
+        found = [node for node in nodes if node.op.startswith("aten::")]
+        scopes = [node.name.rpartition("/")[0] for node in found]
+        shapes = [str(node.attr["_output_shapes"]) for node in found]
+        return list(zip(scopes, [node.op for node in found], shapes, strict=True))
+
+    ours = _graph(copy.deepcopy(network), images).node
+    gc.collect()
+    before = sum(issubclass(type(o), type) for o in gc.get_objects())
+    _graph(copy.deepcopy(network), images)
+    gc.collect()
+    assert sum(issubclass(type(o), type) for o in gc.get_objects()) == before
+    assert operations(ours) == operations(graph(network, images)[0].node)
+    (convolution,) = (node for node in ours if node.op == "aten::_convolution")
+    place = "Sequential/Sequential[block]/Conv2d[0]"
+    assert convolution.input[1:3] == [f"{place}/weight", f"{place}/bias"]
+    assert {f"{place}/weight", f"{place}/bias"} < {node.name for node in ours}
 
 
 def test_full_shows_histograms_curves_and_an_embedding_too(command, tmp_path):

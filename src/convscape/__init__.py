@@ -12,7 +12,9 @@ Everything here is loaded when it is first used, so that importing the package c
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from convscape.models import CNN, MLP, ImageClassifier, Sequential
     from convscape.results import load_sweep
     from convscape.trained import TrainedRun, evaluate, load_run, predict
+
+# TensorBoard's switch to do without TensorFlow. It would import it where it is installed, which
+# takes seconds, and aborts: its LLVM and that of torch's Triton do not bear each other.
+sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
 
 __all__ = [
     "CNN",

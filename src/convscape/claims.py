@@ -21,12 +21,21 @@ from pydantic import Field, ValidationError
 
 from convscape.cli import CONFIG_DIR, say
 from convscape.config import Config, Section, check, hint
-from convscape.errors import ConfigError
+from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.machine import available_cores
 from convscape.runs import Result, RunFolder, fingerprint, write_whole
 from convscape.statistics import CONFIDENCE, Estimate, estimate
-from convscape.sweep import Compose, Composer, find_results, line, path_of_run, train_if_missing
+from convscape.sweep import (
+    Compose,
+    Composer,
+    SweepStopped,
+    find_results,
+    line,
+    path_of_run,
+    stop_of,
+    train_if_missing,
+)
 
 Mode = Literal["quick", "full"]
 Verdict = Literal["supported", "not supported", "undecided"]
@@ -176,6 +185,7 @@ def run_claim(
 
     Raises:
         ConfigError: before anything is trained, if the input is wrong.
+        SweepStopped: if nothing can be written any more.
     """
     start = time.perf_counter()
     claim = load(name)
@@ -332,7 +342,7 @@ def _work(
     """One run in whatever process: train it if it is missing, and ask the probes.
 
     Raises:
-        KeyboardInterrupt: if the run was interrupted.
+        KeyboardInterrupt: if the run was interrupted; `SweepStopped` if nothing can be written.
     """
     if _is_over is not None and _is_over.is_set():
         raise KeyboardInterrupt
@@ -340,9 +350,12 @@ def _work(
 
     config["trainer"] |= {"progress": "off", "threads": threads or config["trainer"]["threads"]}
     checked = check(config)
-    result = train_if_missing(checked, folder, overrides)
+    try:
+        result = train_if_missing(checked, folder, overrides)
+    except CannotWrite as error:
+        raise SweepStopped(str(error)) from None
     if result is not None and result.status == "interrupted":
-        raise KeyboardInterrupt
+        raise stop_of(result)
     path = path_of_run(checked, folder, overrides)
     kept = RunFolder(path).read_result()
     if kept is None or kept.status != "ok":

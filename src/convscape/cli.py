@@ -359,6 +359,7 @@ def claim_command() -> int:
     from hydra import compose, initialize_config_dir
 
     from convscape import claims
+    from convscape.sweep import SweepStopped
 
     name, *words = sys.argv[1:] or ["list"]
     if name == "list":
@@ -375,15 +376,19 @@ def claim_command() -> int:
     answers = []
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         for each in chosen:
-            answer = claims.run_claim(
-                each,
-                overrides,
-                mode,  # type: ignore[arg-type]
-                lambda words: compose("train", words),
-                output_dir=output_dir,
-                seeds=seeds,
-                jobs=jobs,
-            )
+            try:
+                answer = claims.run_claim(
+                    each,
+                    overrides,
+                    mode,  # type: ignore[arg-type]
+                    lambda words: compose("train", words),
+                    output_dir=output_dir,
+                    seeds=seeds,
+                    jobs=jobs,
+                )
+            except SweepStopped as stop:
+                say(f"error: {stop}", "the same command finishes the rest", file=sys.stderr)
+                return 1
             say(
                 *claims.in_words(answer),
                 f"report:  {output_dir / 'claims' / Path(each).stem}/report.html",

@@ -13,10 +13,10 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import writer as torch_writer
 
 from convscape.config import Config
 from convscape.quick_lightning import pl, rank_zero_experiment
-from convscape.quick_tensorboard import torch_writer
 from convscape.runs import fingerprint, flat_config, typed_value
 
 PREFIX = "events.out.tfevents."

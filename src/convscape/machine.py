@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import os
 import platform
 import resource
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,21 @@ def give_freed_memory_back() -> None:
     """What `keep_freed_memory` kept goes back to the system: the next run may be smaller."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def collecting_garbage() -> Iterator[None]:
+    """At the end free what refers to itself, as Lightning's trainer with all that it has held.
+
+    Only what was made within is gone through: torch and the rest are 400,000 objects more.
+    """
+    gc.collect(1)  # else what is young would have grown old when it thaws
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
 
 
 def reset_peak_memory() -> None:

@@ -19,10 +19,10 @@ from pydantic import Field, ValidationError
 
 from convscape.cli import say
 from convscape.config import Section, check
-from convscape.errors import CannotWrite, ConfigError, Stopped, code_of_stop
+from convscape.errors import ConfigError, Stopped, code_of_stop
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.runs import Result, RunFolder, RunIsBusy, fingerprint, run_name
-from convscape.sweep import FAILURES, Compose, Composer, SweepStopped, quiet
+from convscape.sweep import FAILURES, Compose, Composer, SweepStopped, quiet, stop_of
 
 try:
     import optuna
@@ -299,9 +299,7 @@ class _Worker:
             self.study.tell(trial, state=TrialState.PRUNED)
         elif result.status == "interrupted":
             self._put_back(trial.number, "put_back")
-            is_about_the_disk = result.error["type"] == CannotWrite.__name__
-            stop = SweepStopped if is_about_the_disk else KeyboardInterrupt
-            raise stop(result.error["message"])
+            raise stop_of(result)
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 

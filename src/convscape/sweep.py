@@ -377,6 +377,13 @@ class SweepStopped(KeyboardInterrupt):
     """No run of the sweep can go on. As of Ctrl-C, no launcher takes it for the error of one."""
 
 
+def stop_of(result: Result) -> KeyboardInterrupt:
+    """What an interrupted run means to the runs after it, to be raised."""
+    assert result.error is not None
+    is_about_the_disk = result.error["type"] == CannotWrite.__name__
+    return (SweepStopped if is_about_the_disk else KeyboardInterrupt)(result.error["message"])
+
+
 @contextmanager
 def _stopping_workers(folder: Path) -> Iterator[list[int]]:
     """Hand a signal on to the workers of this process, and let their runs be saved."""
@@ -421,11 +428,10 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
     if result.status in FAILURES and config.fail_fast:
         (folder / _STOP).touch()
     if result.status == "interrupted":
-        assert result.error is not None
-        if result.error["type"] == CannotWrite.__name__:
-            raise SweepStopped(result.error["message"])
-        if not _is_stopped():  # else the sweep knows, and waits for its workers
-            raise KeyboardInterrupt(result.error["message"])
+        stop = stop_of(result)
+        # of a signal the sweep knows, and waits for its workers
+        if isinstance(stop, SweepStopped) or not _is_stopped():
+            raise stop
 
 
 def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Result | None:
