@@ -37,28 +37,26 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def command() -> None:
-        from convscape import visual
-        from convscape.geometry import describe_layer
-        from convscape.kernels import KERNELS, conv_layer, filtered, parse_kernel
+        from convscape.kernels import KERNELS
+        from convscape.number_pictures import kernel_sheet
         from convscape.pictures import read_photograph
 
         image, words = read_photograph(arguments.picture, 1024, arguments.grey)
-        tiles, captions = [visual.tile(image, 320)], [words]
-        for name in arguments.kernel or KERNELS:
-            kernel = parse_kernel(name)
-            layer = conv_layer(kernel, arguments.stride, arguments.padding, arguments.dilation)
-            result = filtered(
-                image, kernel, layer, turned=arguments.convolution, signed=arguments.signed
-            )
-            tiles.append(visual.tile(result, 320))
-            size = f"{result.shape[2]}x{result.shape[1]}"
-            captions.append(f"{name.strip()}\n{describe_layer(layer)}: {size}")
-        what = "true convolution" if arguments.convolution else "cross-correlation"
-        values = "0 is grey" if arguments.signed else "below 0 is black, above 1 white"
-        sheet = visual.sheet(f"{what}, channel by channel; {values}", tiles, captions, 4)
+        kernels = arguments.kernel or list(KERNELS)
+        sheet = kernel_sheet(
+            image,
+            words,
+            kernels,
+            stride=arguments.stride,
+            padding=arguments.padding,
+            dilation=arguments.dilation,
+            turned=arguments.convolution,
+            signed=arguments.signed,
+        )
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(arguments.out)
-        say(f"{arguments.out}: {what} of {words} with {len(tiles) - 1} kernels")
+        what = "true convolution" if arguments.convolution else "cross-correlation"
+        say(f"{arguments.out}: {what} of {words} with {len(kernels)} kernels")
 
     run_command(command)
 

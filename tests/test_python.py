@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 import convscape
+from convscape import inside
 from convscape.cli import CONFIG_DIR
 from convscape.config import CNNConfig, check
 from convscape.data import ImageDataModule
@@ -84,6 +86,69 @@ def test_the_knobs_of_a_cnn_are_typed_completely():
     assert set(typing.get_type_hints(CNNKnobs)) == knobs
     config = set(CNNConfig.model_fields) - {"target", "channels", "init", "first_layer"}
     assert config - {"loss", "label_smoothing"} == knobs
+
+
+# --- sweeps -----------------------------------------------------------------------------------
+
+
+def test_a_sweep_from_python_is_that_of_the_shell_and_repeats_nothing(command, capsys):
+    words = ("model.channels=[2]", "data.train_size=300", "data.val_size=100", *QUICK)
+    grid = ("model.kernel_size=3,29", "seed=range(2)")
+    runs = convscape.train_sweep(*grid, *words, name="kernels")
+    assert runs["status"].value_counts().to_dict() == {"ok": 2, "infeasible": 2}
+    assert runs[runs["status"] == "ok"]["model.kernel_size"].tolist() == ["3", "3"]
+    assert "4 runs, 2 impossible, 2 to do" in capsys.readouterr().out
+    assert "0 to do" in command("train", "-m", *grid, *words, "name=kernels").out
+    pd.testing.assert_frame_equal(convscape.train_sweep(*grid, *words, name="kernels"), runs)
+    assert "2 impossible, 0 to do" in capsys.readouterr().out
+    assert len(convscape.load_sweep("outputs/sweeps/kernels")) == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model.kernal_size=3,5"], "did you mean 'model.kernel_size'"),
+        (["model.stride=0,1"], "model.stride"),
+        (["hydra/launcher=joblib"], "hydra/launcher=joblib: in Python a sweep"),
+        (["name=other"], "name=other: in Python"),
+        (["resume=outputs/runs/x"], "resume is for single runs"),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_one_sentence_and_trains_nothing(overrides, sentence, tmp_path):
+    with pytest.raises(convscape.ConfigError, match=sentence):
+        convscape.train_sweep(*overrides, name="mistake")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_can_be_trained_beside_the_main_thread():
+    words = ("model.channels=[2]", "data.train_size=300", "data.val_size=100", *QUICK)
+    with ThreadPoolExecutor() as pool:
+        runs = pool.submit(convscape.train_sweep, "seed=0,1", *words, name="aside").result()
+    assert runs["status"].tolist() == ["ok", "ok"]
+
+
+# --- inside a network -------------------------------------------------------------------------
+
+
+def test_feature_maps_are_what_the_next_block_gets_and_filters_are_copies(data):
+    model = convscape.CNN.for_data(data, channels=[2, 3]).eval()
+    images, _ = data.tensors("val", slice(4))
+    maps = inside.feature_maps(model, images)
+    assert [*maps] == ["block1", "block2"]
+    expected = model.network.block1(model.normalize(images))
+    torch.testing.assert_close(maps["block1"], expected)
+    torch.testing.assert_close(maps["block2"], model.network.block2(expected))
+    filters = inside.first_filters(model)
+    assert torch.equal(filters, model.network.block1.conv.weight)
+    filters.zero_()
+    assert model.network.block1.conv.weight.any()
+
+
+def test_the_filters_of_an_mlp_have_the_shape_of_the_image(data):
+    model = convscape.MLP.for_data(data, hidden=[5])
+    assert inside.first_filters(model).shape == (5, 1, 28, 28)
+    assert inside.first_filters(model, limit=2).shape == (2, 1, 28, 28)
+    assert inside.first_filters(nn.ReLU()) is None
 
 
 # --- networks ---------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convscape import kernels, probes
-    from convscape.api import data_module, plan, train
+    from convscape import inside, kernels, probes
+    from convscape.api import data_module, plan, train, train_sweep
     from convscape.cache import DataError
     from convscape.data import ImageDataModule
     from convscape.errors import ConfigError, RunFailed
@@ -46,6 +46,7 @@ __all__ = [
     "TrainedRun",
     "data_module",
     "evaluate",
+    "inside",
     "kernels",
     "load_run",
     "load_sweep",
@@ -53,10 +54,11 @@ __all__ = [
     "predict",
     "probes",
     "train",
+    "train_sweep",
 ]
 
 _HOMES = {
-    "api": ("data_module", "plan", "train"),
+    "api": ("data_module", "plan", "train", "train_sweep"),
     "cache": ("DataError",),
     "data": ("ImageDataModule",),
     "errors": ("ConfigError", "RunFailed"),
@@ -68,7 +70,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("kernels", "probes"):
+    if name in ("inside", "kernels", "probes"):
         return import_module(f"convscape.{name}")
     for home, names in _HOMES.items():
         if name in names:

@@ -6,7 +6,8 @@ What is wrong is a `ConfigError`, which is a ValueError, with the sentence that 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from convscape.errors import ConfigError, RunFailed
 from convscape.runs import RunFolder, fresh_run, typed_value
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
     from convscape.data import ImageDataModule
     from convscape.geometry import Plan
     from convscape.models import ImageClassifier, PlannedClassifier
@@ -27,10 +31,23 @@ def compose(*overrides: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such key or choice.
     """
+    with _hydra(overrides) as composer:
+        return _resolved(composer([str(override) for override in overrides]))
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return plain
+
+
+@contextmanager
+def _hydra(overrides: Sequence[str]) -> Iterator[Callable[[list[str]], DictConfig]]:
+    """Hydra on conf/, to compose configs with; what it refuses of `overrides` is a ConfigError."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.initialize import get_gh_backup, restore_gh_from_backup
-    from omegaconf import OmegaConf
 
     from convscape.cli import CONFIG_DIR
     from convscape.hydra_errors import explain
@@ -39,9 +56,7 @@ def compose(*overrides: str) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            cfg = hydra.compose("train", [str(override) for override in overrides])
-            composed: Any = OmegaConf.to_container(cfg, resolve=True)
-        return composed
+            yield lambda words: hydra.compose("train", words)
     except Exception as error:
         sentence = explain(error, overrides)
         if sentence is None:
@@ -140,6 +155,45 @@ def train(
     if model is None:
         return trained.load_run(path, config.allow_packages)
     return trained.TrainedRun(path, config, model.eval())
+
+
+def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
+    """Train a grid of runs, one after the other, and return them as `load_sweep` does.
+
+    convscape.train_sweep("model.kernel_size=3,5,7", "seed=range(3)", name="kernels")
+
+    The same as scripts/train.py -m: the whole grid is checked first, the same call again finishes
+    what is missing, and the folder <output_dir>/sweeps/<name> holds the runs, report.html and
+    figures/. A run that fails does not stop the others: its `status` says so.
+
+    - `overrides`: as on the command line, a key with several values for each choice.
+
+    Raises:
+        ConfigError: if the input is wrong, or `name` is another sweep's.
+        KeyboardInterrupt: if it was interrupted; the same call again goes on.
+    """
+    from convscape.results import load_sweep
+    from convscape.sweep import folder_of_sweep, run_in_sweep, run_sweep, shared_config
+
+    arguments = [*overrides, f"name={name}"]
+    for argument in overrides:
+        if re.match(r"[+~]*(hydra[./]|name=)", argument):
+            raise ConfigError(
+                f"{argument}: in Python a sweep has its name=... as an argument of its own, and "
+                "goes on in this process; scripts/train.py -m takes Hydra's launchers"
+            )
+    with _hydra(arguments) as composer:
+
+        def launch(jobs: Sequence[Sequence[str]], first: int) -> None:
+            for number, job in enumerate(jobs, first):
+                run_in_sweep(check(_resolved(composer(list(job)))), list(job), number)
+
+        cfg, preset = shared_config(arguments)
+        code = run_sweep(cfg, preset, arguments, composer, launch)
+    folder = folder_of_sweep(cfg, arguments)
+    if code > 1:
+        raise KeyboardInterrupt(f"{folder} is not finished; the same call again goes on")
+    return load_sweep(folder)
 
 
 # --- objects as a config ----------------------------------------------------------------------

@@ -161,7 +161,7 @@ def train_task(cfg: DictConfig) -> None:
     if _in_sweep():
         from convscape.sweep import run_in_sweep
 
-        run_in_sweep(check(composed), overrides)
+        run_in_sweep(check(composed), overrides, HydraConfig.get().job.num)
         return
     if composed["resume"] is not None:
         config, old_path, overrides = resumed(composed, overrides)
@@ -300,14 +300,12 @@ def plan_command() -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from convscape.sweep import duplicates, plan_sweep
+    from convscape.sweep import duplicates, plan_sweep, shared_config
 
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(arguments)
-        single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
-        whole = compose("train", single, return_hydra_config=True)
-        params = whole.hydra.sweeper.params or {}
+        _, params = shared_config(arguments)
         hydras = [str(p.input_line) for p in parsed if re.match("hydra[./]", p.key_or_group)]
         plan = plan_sweep(
             [argument for argument in arguments if argument not in hydras],

@@ -496,13 +496,20 @@ class Plan:
     def _repr_html_(self) -> str:
         """The layer table in a notebook."""
         header, *rows = self.rows()
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-        )
+        head = _cells("th", header)
+        body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
         remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self.remarks)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         return f"<div>{table}{remarks}</div>"
+
+
+def _cells(tag: str, row: Sequence[str]) -> str:
+    """Words to the left; notebooks set everything to the right."""
+    sides = ("left", "left", "left", "right", "right", "left")
+    pairs = zip(row, sides, strict=True)
+    return "".join(
+        f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for cell, side in pairs
+    )
 
 
 def plan_layers(layers: Iterable[NamedLayer], input_shape: Sequence[int]) -> Plan:

@@ -17,16 +17,18 @@ from convscape import geometry
 from convscape.errors import ConfigError
 from convscape.geometry import Conv, describe_layer
 from convscape.kernels import (
+    KERNELS,
     SlidingWindow,
     Step,
     conv_layer,
+    filtered,
     parse_kernel,
     parse_matrix,
     pool_layer,
     shown,
 )
 from convscape.pictures import read_photograph
-from convscape.visual import FAINT, GAP, INK, PAPER, Scale, font, text_width
+from convscape.visual import FAINT, GAP, INK, PAPER, Scale, font, sheet, text_width, tile
 
 WINDOW = (213, 94, 0)  # the window and its result
 PADDING = (232, 232, 232)
@@ -304,15 +306,17 @@ def read_matrix(text: str, patch: str) -> np.ndarray:
 def film(
     matrix: np.ndarray,
     *,
-    kernel: str,
-    pool: str | None,
-    pool_size: str,
-    stride: str | None,
-    padding: str,
-    dilation: str,
-    turned: bool,
+    kernel: str = "identity",
+    pool: str | None = None,
+    pool_size: str = "2",
+    stride: str | None = None,
+    padding: str = "valid",
+    dilation: str = "1",
+    turned: bool = False,
 ) -> MovingWindow:
     """The moving window of a convolution, or of a pool; arguments as scripts/window.py has them.
+
+    film(parse_matrix("9 4 1; 1 1 1; 1 2 1"), kernel="0 2 1; 4 1 0; 1 0 1").frames()
 
     Raises:
         ConfigError: if they do not parse or the window does not fit.
@@ -323,3 +327,35 @@ def film(
     layer = conv_layer(weights, stride or "1", padding, dilation)
     window = SlidingWindow(matrix, layer, weights)
     return MovingWindow(window.turned if turned else window, turned)
+
+
+def kernel_sheet(
+    image: np.ndarray,
+    words: str,
+    kernels: Sequence[str] = tuple(KERNELS),
+    *,
+    stride: str = "1",
+    padding: str = "same",
+    dilation: str = "1",
+    turned: bool = False,
+    signed: bool = False,
+) -> Picture:
+    """An image (C, H, W) uint8 called `words`, and what kernels make of it, channel by channel.
+
+    Arguments as scripts/kernels.py has them: names or matrices; `turned` is true convolution,
+    `signed` shows 0 as grey, so that negative values are seen.
+
+    Raises:
+        ConfigError: if they do not parse or a window does not fit.
+    """
+    tiles, captions = [tile(image, 320)], [words]
+    for name in kernels:
+        kernel = parse_kernel(name)
+        layer = conv_layer(kernel, stride, padding, dilation)
+        result = filtered(image, kernel, layer, turned=turned, signed=signed)
+        tiles.append(tile(result, 320))
+        size = f"{result.shape[2]}x{result.shape[1]}"
+        captions.append(f"{name.strip()}\n{describe_layer(layer)}: {size}")
+    what = "true convolution" if turned else "cross-correlation"
+    values = "0 is grey" if signed else "below 0 is black, above 1 white"
+    return sheet(f"{what}, channel by channel; {values}", tiles, captions, 4)

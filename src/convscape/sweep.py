@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,6 +135,19 @@ def _row(runs: list[PlannedRun], reasons: list[str]) -> tuple[str, ...]:
 
 
 # --- planning ---------------------------------------------------------------------------------
+
+
+def shared_config(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """What `arguments` say of all runs, Hydra's own keys included, and a preset's values.
+
+    Hydra is initialised by the caller.
+    """
+    from hydra import compose
+
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
+    cfg = compose("train", single, return_hydra_config=True)
+    return cfg, dict(cfg.hydra.sweeper.params or {})
 
 
 def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose) -> SweepPlan:
@@ -332,8 +346,8 @@ def run_sweep(
     if cfg.resume is not None:
         raise ConfigError("resume is for single runs; the same command again finishes a sweep")
     plan = plan_sweep(arguments, params, compose)
-    name = cfg.name or f"sweep-{_digest(arguments)}"
-    folder = Path(cfg.output_dir) / "sweeps" / name
+    folder = folder_of_sweep(cfg, arguments)
+    name = folder.name
     _claim(folder, name, params, arguments, cfg.extend)
     (folder / _STOP).unlink(missing_ok=True)
     states = _settled(folder) | _record_infeasible(plan, folder)
@@ -373,6 +387,11 @@ def run_sweep(
     return sweep_exit_code(plan, results) if code_of_end is None else code_of_end
 
 
+def folder_of_sweep(cfg: DictConfig, arguments: list[str]) -> Path:
+    """Where the runs of a sweep are; one without a name has that of its grid."""
+    return Path(cfg.output_dir) / "sweeps" / (cfg.name or f"sweep-{_digest(arguments)}")
+
+
 class SweepStopped(KeyboardInterrupt):
     """No run of the sweep can go on. As of Ctrl-C, no launcher takes it for the error of one."""
 
@@ -401,7 +420,9 @@ def _stopping_workers(folder: Path) -> Iterator[list[int]]:
         if not hand_on(signum):
             raise KeyboardInterrupt(stopped_by(signum))
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    is_main = threading.current_thread() is threading.main_thread()  # only that one may
+    signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {signum: signal.signal(signum, stop) for signum in signals}
     try:
         yield received
     finally:
@@ -411,8 +432,8 @@ def _stopping_workers(folder: Path) -> Iterator[list[int]]:
             file.unlink(missing_ok=True)
 
 
-def run_in_sweep(config: Config, overrides: list[str]) -> None:
-    """One run of a sweep, in whatever process a launcher has put it."""
+def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
+    """Run `number`, counted from 0, of a sweep, in whatever process a launcher has put it."""
     assert config.name is not None
     folder = Path(config.output_dir) / "sweeps" / config.name
     if (folder / _STOP).exists() or _is_stopped():
@@ -423,7 +444,7 @@ def run_in_sweep(config: Config, overrides: list[str]) -> None:
         raise SweepStopped(str(error)) from None
     if result is None:
         return
-    done, left = _progress()
+    done, left = _progress(number + 1)
     say(line(result, done, left))
     if result.status in FAILURES and config.fail_fast:
         (folder / _STOP).touch()
@@ -673,11 +694,8 @@ def _first_line(message: Any) -> str:
     return line if len(line) <= 120 else f"{line[:117]}..."
 
 
-def _progress() -> tuple[str, str]:
+def _progress(number: int) -> tuple[str, str]:
     """As in "[3/36]" and "about 5 min left", as far as this process can know."""
-    from hydra.core.hydra_config import HydraConfig
-
-    number = HydraConfig.get().job.num + 1
     if _PROGRESS not in os.environ:
         return f"[{number}]", ""
     total, start = os.environ[_PROGRESS].split()

@@ -7,7 +7,6 @@ that after epochs 1, 2, 4, 8, ... as far as the budget reaches. `visual=full` ke
 from __future__ import annotations
 
 import copy
-import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 from torch.utils.tensorboard._pytorch_graph import parse
 
-from convscape import visual
+from convscape import inside, visual
 from convscape.config import Config
 from convscape.data import ImageDataModule, TrainLoader
 from convscape.models import ImageClassifier
@@ -31,7 +30,6 @@ LIGHT_BUDGET = 0.05  # of the training time
 NUM_TRAINING_IMAGES = 32
 NUM_MISTAKES = 24
 NUM_EXAMPLES = 4  # images whose feature maps are shown
-NUM_FILTERS = 32
 MOST_EMBEDDED = 1000  # images in the projector
 MOST_CURVES = 20  # classes with a precision-recall curve
 
@@ -57,7 +55,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         """Remember the first layer as it begins; write what does not change."""
         self._start = time.perf_counter()
         if self._first_filters is None:
-            self._first_filters = _first_filters(pl_module)
+            self._first_filters = inside.first_filters(pl_module)
             if trainer.is_global_zero:
                 self._timed(self._write_fixed, trainer, pl_module)
 
@@ -160,7 +158,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         title = "training images as the network sees them"
         picture = visual.images_with_captions(title, images[:count].cpu().numpy(), captions)
         _add_picture(writer, "training_images", picture, step)
-        now = _first_filters(module)
+        now = inside.first_filters(module)
         if now is not None and self._first_filters is not None:
             picture = visual.filters(self._first_filters.numpy(), now.numpy())
             _add_picture(writer, "filters/first_layer", picture, step)
@@ -178,18 +176,9 @@ class TensorBoardPictures(pl.callbacks.Callback):
         """What each convolution has made of the images, as the next layer that learns sees it."""
         images, labels = _examples(data, NUM_EXAMPLES)
         captions = [data.image_set.classes[label] for label in labels.tolist()]
-        maps = module.normalize(images.to(module.device))
-        convolution = None
-        for name, stage in module.network.named_children():
-            is_next = isinstance(next(stage.modules()), nn.Sequential | nn.Conv2d)
-            before, maps = maps, stage(maps)
-            if convolution is not None and (is_next or maps.ndim != 4):
-                values = before.float().cpu().numpy()
-                picture = visual.feature_maps(convolution, images.numpy(), values, captions)
-                _add_picture(writer, f"feature_maps/{convolution}", picture, step)
-            convolution = name if is_next and maps.ndim == 4 else convolution
-            if maps.ndim != 4:
-                return
+        for name, maps in inside.feature_maps(module, images).items():
+            picture = visual.feature_maps(name, images.numpy(), maps.numpy(), captions)
+            _add_picture(writer, f"feature_maps/{name}", picture, step)
 
     def _draw_answers(self, split: str, writer: Any, step: int) -> None:
         answers = self._answers
@@ -323,20 +312,6 @@ def _gradients(module: ImageClassifier, images: Tensor, labels: Tensor) -> dict[
         loss = module.loss(module(images.to(module.device)), labels.to(module.device))
         gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
     return dict(zip(weights, gradients, strict=True))
-
-
-def _first_filters(module: nn.Module) -> Tensor | None:
-    """A copy of the first weights (N, C, H, W) that look at an image; a dense layer's as images."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            return layer.weight[:NUM_FILTERS].detach().float().cpu().clone()
-        if isinstance(layer, nn.Linear):
-            plan = module.plan if isinstance(module, ImageClassifier) else None
-            if plan is None or layer.in_features != math.prod(plan.input_shape):
-                return None
-            weights = layer.weight[:NUM_FILTERS].detach().float().cpu()
-            return weights.reshape(-1, *plan.input_shape).clone()
-    return None
 
 
 def _writer(trainer: pl.Trainer) -> Any:
