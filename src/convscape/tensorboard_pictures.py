@@ -278,7 +278,8 @@ def _graph(network: nn.Module, images: Tensor) -> GraphDef:
     """
     names = {module: name for name, module in network.named_modules(prefix="__module")}
     for module in names:
-        module.original_name = type(module).__name__  # it is a copy
+        if not hasattr(module, "original_name"):  # as a part that TorchScript has compiled does
+            module.original_name = type(module).__name__
     jit = torch.jit._trace
     jit._trace_module_map = {m: name for m, name in names.items() if m is not network}
     try:
