@@ -13,6 +13,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import convscape  # noqa: F401  before TensorBoard, which it keeps from importing TensorFlow
+
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 

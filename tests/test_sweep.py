@@ -14,7 +14,7 @@ from tests.conftest import TINY, wait_for
 
 # what badnets.Net does in training, by the value of model.how
 BAD = """
-    import os, signal, sys, torch
+    import os, signal, sys, time, torch
     from torch import nn
 
     class Net(nn.Sequential):
@@ -32,6 +32,8 @@ BAD = """
                     return super().forward(images) * float("nan")
                 if self.how == "memory":
                     torch.empty(2**50)
+                if self.how == "slow":
+                    time.sleep(0.5)  # its first epoch is not saved before "kill" has died
                 if self.how == "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
             return super().forward(images)
@@ -137,14 +139,14 @@ def test_fail_fast_stops_at_the_first_failure(command, bad, tmp_path):
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_a_run_that_kills_its_process_costs_no_other_run(start, bad, tmp_path, launcher):
     """The kill takes the sweep or its pool along; the same command goes on, and gives it up."""
-    sweep = [*BAD_SWEEP, "+model.how=good,kill,diverge,fine", f"hydra/launcher={launcher}"]
+    sweep = [*BAD_SWEEP, "+model.how=slow,kill,diverge,fine", f"hydra/launcher={launcher}"]
     for _ in range(4):
         code = start("train", *sweep).wait()
         if statuses(tmp_path, "bad").get("+model.how=kill") == "failed":
             break
     assert code == 1
     assert statuses(tmp_path, "bad") == {
-        "+model.how=good": "ok",
+        "+model.how=slow": "ok",
         "+model.how=kill": "failed",
         "+model.how=diverge": "diverged",
         "+model.how=fine": "ok",

@@ -1,5 +1,6 @@
 """Two of a kind at the same time, and clocks that do not behave."""
 
+import gc
 import json
 import os
 import subprocess
@@ -7,10 +8,12 @@ import sys
 
 import pytest
 
+from convscape import training
 from convscape.runs import RunFolder
 from tests.conftest import ROOT, TINY, wait_for
 from tests.dying import train_apart
 from tests.fake_runs import write_runs
+from tests.test_config import checked
 from tests.test_resume import OVERRIDES, assert_equal_runs
 
 
@@ -60,6 +63,18 @@ def test_a_clock_that_is_set_back_during_a_run_changes_nothing(tmp_path, whole):
     one = RunFolder(tmp_path / "set")
     assert_equal_runs(one, whole)
     assert all(seconds >= 0 for seconds in one.read_result().seconds.values())
+
+
+def test_a_run_leaves_no_trainer_behind(tmp_path):
+    """It refers to itself, holds the images, and Python seldom looks at what has grown old."""
+
+    def trainers():
+        return sum(type(each) is training.pl.Trainer for each in gc.get_objects())
+
+    gc.collect()
+    before = trainers()
+    assert training.train(checked(*OVERRIDES), tmp_path, OVERRIDES).status == "ok"
+    assert trainers() == before
 
 
 MANY = """

@@ -360,18 +360,21 @@ def run_sweep(
         os.environ[_PROGRESS] = f"{len(todo)} {time.monotonic()}"
         extra = [f"name={name}", *_for_all_runs(cfg)]
         with _stopping_workers(folder) as received:
-            try:
-                launch([[*run.overrides, *extra] for run in todo], 0)
-            except SweepStopped as stop:
-                say(f"error: {stop}", file=sys.stderr)
-                code_of_end = 1
-            except (KeyboardInterrupt, SystemExit) as stop:
-                code_of_end = code_of_stop(stop)
-            except Exception as error:  # noqa: BLE001  a worker was killed, no scheduler
-                problem = f"{_launcher(cfg)}: {type(error).__name__}: {_first_line(error)}"
-                if not received and find_results(folder) == states:
-                    raise ConfigError(f"{problem}; no run was begun") from None
-                say(*([] if received else [problem]), file=sys.stderr)
+            for first, batch in _batches(todo, states):
+                try:
+                    launch([[*run.overrides, *extra] for run in batch], first)
+                except SweepStopped as stop:
+                    say(f"error: {stop}", file=sys.stderr)
+                    code_of_end = 1
+                except (KeyboardInterrupt, SystemExit) as stop:
+                    code_of_end = code_of_stop(stop)
+                except Exception as error:  # noqa: BLE001  a worker was killed, no scheduler
+                    problem = f"{_launcher(cfg)}: {type(error).__name__}: {_first_line(error)}"
+                    if not received and find_results(folder) == states:
+                        raise ConfigError(f"{problem}; no run was begun") from None
+                    say(*([] if received else [problem]), file=sys.stderr)
+                if received or code_of_end is not None:
+                    break
         if received:
             code_of_end = code_of_stop(stopped_by(received[0]))
         states = _settled(folder)
@@ -390,6 +393,29 @@ def run_sweep(
 def folder_of_sweep(cfg: DictConfig, arguments: list[str]) -> Path:
     """Where the runs of a sweep are; one without a name has that of its grid."""
     return Path(cfg.output_dir) / "sweeps" / (cfg.name or f"sweep-{_digest(arguments)}")
+
+
+def _batches(
+    todo: Sequence[PlannedRun], states: Mapping[str, Result]
+) -> Iterator[tuple[int, list[PlannedRun]]]:
+    """What is launched together, with the number of its first run.
+
+    Those whose process has died, with nothing saved, come last and one by one: what kills its
+    process takes a pool of workers along, and what else runs there is not to die of it twice.
+    """
+    died = [
+        run
+        for run in todo
+        if (result := states.get(run.fingerprint)) is not None
+        and result.error is not None
+        and result.error["type"] == ProcessLookupError.__name__
+        and result.attempts
+    ]
+    others = [run for run in todo if run not in died]
+    if others:
+        yield 0, others
+    for number, run in enumerate(died, len(others)):
+        yield number, [run]
 
 
 class SweepStopped(KeyboardInterrupt):

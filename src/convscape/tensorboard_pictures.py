@@ -267,20 +267,21 @@ def _graph(network: nn.Module, images: Tensor) -> GraphDef:
     """
     names = {module: name for name, module in network.named_modules(prefix="__module")}
     for module in names:
-        module.original_name = type(module).__name__  # type: ignore[assignment]  # it is a copy
-    jit = torch.jit._trace  # type: ignore[attr-defined]
+        if not hasattr(module, "original_name"):  # as a part that TorchScript has compiled does
+            module.original_name = type(module).__name__
+    jit = torch.jit._trace
     jit._trace_module_map = {m: name for m, name in names.items() if m is not network}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.jit
-            traced, _ = torch.jit._get_trace_graph(network, (images,))  # type: ignore[attr-defined]
+            traced, _ = torch.jit._get_trace_graph(network, (images,))
     finally:
         jit._trace_module_map = None
     weights = list(jit._unique_state_dict(network))
     for value, name in zip(list(traced.inputs())[1:], weights, strict=True):
         value.setDebugName(name)
     nodes = parse(traced, network)
-    places = {}
+    places: dict[str, str] = {}
     for node in nodes:
         for name in node.input:
             weight = name.removeprefix("input/")
