@@ -46,6 +46,7 @@ def test_light_shows_pictures_text_and_graph(model, command, tmp_path):
     assert not tags["histograms"]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # how torch's own is made
 def test_the_graph_is_torchs_own_and_leaves_nothing_behind():
     """Torch's keeps a class or two for each module that it has ever drawn."""
     layers = {"block": nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())}
