@@ -324,7 +324,8 @@ def test_a_run_without_a_checkpoint_is_one_sentence(command, run_path, tmp_path)
     RunFolder(tmp_path / "run").create(Result("cnn", "12345678", config=config))
     answer = command("export", tmp_path / "run", "--format", "torch_export")
     assert answer.code == 2
-    assert answer.err == f"error: {tmp_path / 'run'} has no checkpoints/best.ckpt\n"
+    assert answer.err.startswith(f"error: {tmp_path / 'run'} has no checkpoints/best.ckpt")
+    assert answer.err.count("\n") == 1
 
 
 def test_a_missing_extra_is_named_before_anything_is_loaded(command, monkeypatch):
