@@ -82,9 +82,19 @@ def damage(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("names", [["last"], ["best"], ["last", "best"]])
-def test_a_checkpoint_that_the_disk_has_damaged_is_made_again(tmp_path, whole, names):
-    assert train_apart(OVERRIDES, tmp_path / "run", "epoch", 3) is None
+@pytest.mark.parametrize(
+    ("moment", "number", "names"),
+    [
+        ("epoch", 3, ["last"]),
+        ("epoch", 3, ["best"]),
+        ("epoch", 3, ["last", "best"]),
+        ("trained", 1, ["last"]),
+    ],
+)
+def test_a_checkpoint_that_the_disk_has_damaged_is_made_again(
+    tmp_path, whole, moment, number, names
+):
+    assert train_apart(OVERRIDES, tmp_path / "run", moment, number) is None
     for name in names:
         damage(tmp_path / "run" / "checkpoints" / f"{name}.ckpt")
     assert train_apart(OVERRIDES, tmp_path / "run") == "ok"

@@ -28,7 +28,14 @@ from convscape.datasets import ImageSet
 from convscape.errors import CannotWrite, ConfigError, Stopped, is_about_the_disk
 from convscape.geometry import Plan
 from convscape.quick_lightning import LightningEnvironment, pl
-from convscape.runs import FolderIsGone, Result, RunFolder, helper_rank, new_result
+from convscape.runs import (
+    FolderIsGone,
+    Result,
+    RunFolder,
+    helper_rank,
+    name_also,
+    new_result,
+)
 from convscape.tensorboard_pictures import TensorBoardPictures
 
 logger = logging.getLogger("convscape")
@@ -175,6 +182,9 @@ def _fit_and_test(
     if config.trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
     last = whole_checkpoint(folder)
+    if last == folder.best_checkpoint and trainer.is_global_zero:
+        # it may be that of the last epoch: then no other comes that would be written as the last
+        name_also(folder.best_checkpoint, folder.last_checkpoint)
     if trainer.is_global_zero:
         loggers.begin(trackers, config, result.overrides, is_new=last is None)
     result.seconds["setup"] = time.perf_counter() - start
