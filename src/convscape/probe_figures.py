@@ -73,8 +73,7 @@ def draw_arms(arms: Sequence[dict[str, Any]], metrics: Mapping[str, float], fold
             axis.set_xlabel(f"{metric}{' (%)' * (scale == 100)}")
         axes[0].set_yticks(places, names)
         axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first on top
-        figure.savefig(path, dpi=150)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        save(figure, path)
     return path
 
 
