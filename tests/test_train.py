@@ -394,3 +394,14 @@ def test_a_folder_of_pictures_larger_than_memory_trains(memory_group, tmp_path):
     assert process.returncode == 0, process.stdout + process.stderr
     cached = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file())
     assert cached > MEMORY_LIMIT
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_without_a_gpu_a_run_does_not_look_for_one_in_each_step(before, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    with machine.settling_cuda():
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before  # a job started later may have a GPU

@@ -44,6 +44,7 @@ logger = logging.getLogger("convscape")
 FEWEST_MACS_FOR_BF16 = 150_000
 
 
+@machine.settling_cuda()
 @machine.collecting_garbage()
 def train(
     config: Config,
