@@ -1,9 +1,10 @@
-"""How many runs a minute does a sweep make, one at a time and on all cores at once?
+"""How many runs a minute does a sweep make, one at a time and one on each core?
 
     python benchmarks/sweeps.py
 
-One at a time each run has all cores; with hydra/launcher=joblib each has one. The sweeps take
-turns, in processes of their own; starting the workers, planning and the report count.
+With hydra/launcher=joblib each run has one core; one at a time it has one, or all as it is unless
+told otherwise. The sweeps take turns, in processes of their own; starting the workers, planning and
+the report count.
 """
 
 import argparse
@@ -16,7 +17,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LAUNCHERS = {"one at a time": [], "on all cores": ["hydra/launcher=joblib"]}
+WAYS = {
+    "one at a time, one core": ["trainer.threads=1"],
+    "one at a time, all cores": [],
+    "one on each core": ["hydra/launcher=joblib"],
+}
 
 
 def main() -> None:
@@ -27,14 +32,16 @@ def main() -> None:
     parser.add_argument("--overrides", nargs="*", default=[], help="of every run")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/sweeps.json")
     arguments = parser.parse_args()
-    rates: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
+    rates: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(arguments.repetitions):
-        for name, launcher in LAUNCHERS.items():
-            rates[name].append(runs_per_minute(arguments.runs, [*launcher, *arguments.overrides]))
+        for name, way in WAYS.items():
+            rates[name].append(runs_per_minute(arguments.runs, [*way, *arguments.overrides]))
+    print("runs a minute, median (range); times those of one at a time on one core")  # noqa: T201
+    slowest = statistics.median(rates["one at a time, one core"])
     for name, values in rates.items():
-        low, high = min(values), max(values)
-        middle = statistics.median(values)
-        print(f"{name:<16} {middle:6.1f} runs/min  ({low:.1f} to {high:.1f})")  # noqa: T201
+        middle, low, high = statistics.median(values), min(values), max(values)
+        ratio = middle / slowest
+        print(f"  {name:<24} {middle:5.1f}  ({low:.1f} to {high:.1f})  {ratio:5.2f}")  # noqa: T201
     arguments.out.write_text(json.dumps(rates, indent=1) + "\n")
 
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from convscape.runs import RunFolder  # noqa: E402
 from tests.dying import MOMENTS, train_apart, train_on_a_full_disk  # noqa: E402
 from tests.test_numbers import damage  # noqa: E402
-from tests.test_resume import assert_equal_runs, result_but_for_times  # noqa: E402
+from tests.test_resume import differences, result_but_for_times  # noqa: E402
 
 MOST_ATTEMPTS = 8
 # what may be different from run to run: all of it has a state or draws random numbers
@@ -58,6 +58,7 @@ class Soak:
         self.folder = folder
         self.injected: collections.Counter[str] = collections.Counter()
         self.lost: list[str] = []
+        self.faults: list[str] = []  # of the run under way
         self.runs = self.sweeps = 0
 
     def go_on(self) -> None:
@@ -82,13 +83,15 @@ class Soak:
         if train_apart(overrides, whole.path) != "ok":
             raise Lost(f"a run that was left alone ended badly: {overrides}")
         ending = None
+        self.faults.clear()
         for _ in range(MOST_ATTEMPTS):
             ending = self.disturb(overrides, disturbed)
             if ending == "ok":
                 break
         if ending != "ok" and train_apart(overrides, disturbed.path) != "ok":
             raise Lost(f"it did not come to its end: {overrides}")
-        assert_equal_runs(disturbed, whole)
+        if different := differences(disturbed, whole):
+            raise Lost("\n  ".join([str(overrides), *self.faults, *different]))
 
     def disturb(self, overrides: list[str], run: RunFolder) -> str | None:
         """One attempt with a fault of some kind; how it ended."""
@@ -98,6 +101,7 @@ class Soak:
             ["killed", "killed at a moment", "stopped", "clock set", "disk full", "file damaged"]
         )
         arguments = (overrides, run.path)
+        self.faults.append(f"{fault}, {moment} {number}")
         if fault == "killed":
             ending = train_apart(*arguments, after_s=self.rng.uniform(0, 2))
         elif fault == "killed at a moment":
@@ -113,7 +117,9 @@ class Soak:
             files = [*run.path.glob("checkpoints/*.ckpt"), *run.path.glob("result.json")]
             if not files:
                 return None
-            damage(self.rng.choice(files))
+            damaged = self.rng.choice(files)
+            damage(damaged)
+            self.faults.append(f"{damaged.name} damaged")
             ending = train_apart(*arguments)
         if ending not in (None, "ok", "interrupted"):
             raise Lost(f"{fault} at {moment} {number} ended as {ending}: {overrides}")
@@ -167,7 +173,8 @@ class Soak:
             if train_apart(chosen, alone.path) != "ok":
                 raise Lost(f"{chosen} ended badly alone")
             ours, theirs = (result_but_for_times(run) for run in (RunFolder(path.parent), alone))
-            assert ours["metrics"] == theirs["metrics"]
+            if ours["metrics"] != theirs["metrics"]:
+                raise Lost(f"{chosen}: {ours['metrics']} instead of {theirs['metrics']}")
         if len(finished) != 4:
             raise Lost(f"{len(finished)} of 4 runs are there")
 

@@ -26,6 +26,8 @@ from convscape.runs import Result, RunFolder, fingerprint, flat_config, run_name
 from tests.conftest import ROOT, TINY
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "experiment", "sweep", "search")
+# as they are now: other tests may put files there
+FILES = {g: sorted(file.stem for file in (CONFIG_DIR / g).glob("*.yaml")) for g in GROUPS}
 ENDINGS = {"trains", "infeasible", "refused"}
 
 # --- what is drawn ----------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def right_override(draw):
 @st.composite
 def group_choice(draw):
     group = draw(st.sampled_from(GROUPS))
-    right = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+    right = FILES[group]
     wrong = [
         "../../etc/passwd",
         "/etc/passwd",

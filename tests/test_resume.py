@@ -1,6 +1,7 @@
 """Runs that are stopped anywhere end with the same bits as those that were left alone."""
 
 import csv
+import hashlib
 import json
 import os
 import random
@@ -58,6 +59,17 @@ def scalars(folder):
     }
 
 
+def last_pictures(folder):
+    """The last picture of each tag; how many came before it is a matter of time."""
+    events = EventAccumulator(str(folder.path), {"images": 0})
+    events.Reload()
+    drawn = {tag: events.Images(tag)[-1] for tag in events.Tags()["images"]}
+    return {
+        tag: (picture.step, hashlib.sha256(picture.encoded_image_string).hexdigest())
+        for tag, picture in drawn.items()
+    }
+
+
 def result_but_for_times(folder):
     result = json.loads(folder.result_file.read_text())
     return {key: value for key, value in result.items() if key not in TIMES}
@@ -74,16 +86,24 @@ def files(folder):
     return {name for name in names if not name.startswith(("events.", ".lock"))}
 
 
-def assert_equal_runs(one, other):
-    """Bit for bit in weights, optimiser, metrics, history and curves; times aside."""
+def differences(one, other):
+    """What two runs do not share bit for bit, times aside: weights, optimiser, numbers, curves."""
+    found = []
     for name in ("last_checkpoint", "best_checkpoint"):
         ours, theirs = bits(getattr(one, name)), bits(getattr(other, name))
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
-    assert result_but_for_times(one) == result_but_for_times(other)
-    assert history(one) == history(other)
-    assert scalars(one) == scalars(other)
-    assert files(one) == files(other)
+        found += [f"{name} {key}" for key in ours.keys() ^ theirs.keys()]
+        both = ours.keys() & theirs.keys()
+        found += [f"{name} {key}" for key in both if not torch.equal(ours[key], theirs[key])]
+    for look in (result_but_for_times, history, scalars, last_pictures, files):
+        ours, theirs = look(one), look(other)
+        if ours != theirs:
+            found.append(f"{look.__name__}: {ours} instead of {theirs}")
+    return found
+
+
+def assert_equal_runs(one, other):
+    """Bit for bit the same, times aside."""
+    assert not differences(one, other)
 
 
 # four epochs of 13 steps, 7 calls, 3 batches of validation; seven files per pair of epochs
@@ -127,6 +147,19 @@ def test_a_run_killed_at_fifty_random_moments_ends_with_the_same_bits(tmp_path, 
             kills += 1
         assert ending == "ok" or train_apart(OVERRIDES, path) == "ok"
         assert_equal_runs(RunFolder(path), whole)
+
+
+@pytest.mark.parametrize(("moment", "number"), [("trained", 1), ("pictures", 3), ("test", 1)])
+def test_what_is_drawn_at_the_end_is_drawn_by_a_run_that_only_had_this_left(
+    tmp_path, moment, number
+):
+    overrides = [*OVERRIDES, "trainer.max_epochs=3", "visual=full"]
+    for name in ("whole", "killed"):
+        if name == "killed":
+            assert train_apart(overrides, tmp_path / name, moment, number) is None
+        assert train_apart(overrides, tmp_path / name) == "ok"
+    assert_equal_runs(RunFolder(tmp_path / "killed"), RunFolder(tmp_path / "whole"))
+    assert (tmp_path / "whole" / "projector_config.pbtxt").is_file()
 
 
 def test_a_run_that_stopped_early_goes_on_to_its_test_and_no_further(tmp_path):

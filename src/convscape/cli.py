@@ -31,16 +31,23 @@ def say(*lines: str, file: TextIO | None = None) -> None:
     """Print to the terminal; by default to stdout.
 
     Names of files and classes may be a stranger's: what would steer the terminal is not printed,
-    and no password of a storage URL.
+    and no secret of an address.
     """
     if lines:
-        text = _PASSWORD.sub(r"\1***\2", "\n".join(lines))
+        text = without_secrets("\n".join(lines))
         print(_STEERING.sub("\N{REPLACEMENT CHARACTER}", text), flush=True, file=file)
 
 
 # control characters but for tab and newline, turns of the writing direction, bytes that are no text
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_PASSWORD = re.compile(r"(\w://[^\s/:@]*:)\S+(@)|(?i:(?<=[?&]password=)[^\s&'\"]+)")
+_SECRET = re.compile(
+    r"(\w://[^\s/:@]*:)\S+(@)|(https?://)[^\s/:@]+(@)|(?i:(?<=[?&]password=)[^\s&'\"]+)"
+)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with three stars for the passwords and tokens of addresses."""
+    return _SECRET.sub(r"\1\3***\2\4", text)
 
 
 def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:

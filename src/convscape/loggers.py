@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import re
 import sys
 import time
 import uuid
@@ -25,7 +24,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from convscape.cli import say
+from convscape.cli import say, without_secrets
 from convscape.config import Config, LoggerConfig, MlflowConfig, WandbConfig
 from convscape.errors import ConfigError
 from convscape.events import (
@@ -185,11 +184,6 @@ class Tracker(pl.loggers.Logger):
             sentence = f"logger={self._kind} failed, the run goes on without it: {reason}"
             logger.warning("%s", sentence)
             say(f"warning: {sentence}", file=sys.stderr)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with what stands before the @ of an address left out."""
-    return re.sub(r"://[^/@\s]+@", "://...@", text)
 
 
 # --- the record in the run folder -------------------------------------------------------------

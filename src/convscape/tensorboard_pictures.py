@@ -47,12 +47,14 @@ class TensorBoardPictures(pl.callbacks.Callback):
         self._first_filters: Tensor | None = None
         self._answers: _Answers | None = None
         self._drawn_at_step: int | None = None
+        self._has_trained = False
         self._start = self._spent = self._last_cost = 0.0
 
     # --- when -----------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the first layer as it begins; write what does not change."""
+        self._has_trained = True
         self._start = time.perf_counter()
         if self._first_filters is None:
             self._first_filters = inside.first_filters(pl_module)
@@ -65,8 +67,11 @@ class TensorBoardPictures(pl.callbacks.Callback):
         if epoch & (epoch - 1) == 0 and self._is_affordable():
             self._draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the network as it came out."""
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the network as it came out, also where nothing but that was left to do."""
+        pl_module.to(trainer.strategy.root_device)  # Lightning has put it away
+        if not self._has_trained:
+            self._go_back_to_end(trainer, pl_module)
         self._draw(trainer, pl_module)
         if self.is_full and trainer.is_global_zero:
             self._embed(trainer, pl_module)
@@ -112,6 +117,17 @@ class TensorBoardPictures(pl.callbacks.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self._first_filters = state_dict["first_filters"]
+
+    def _go_back_to_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The last epoch's images and answers: a run that was killed after it goes on from there."""
+        loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
+        loader.set_epoch((trainer.global_step - 1) // loader.steps_per_epoch)
+        module.eval()
+        self.on_validation_epoch_start(trainer, module)
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+            for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
+                self.on_validation_batch_end(trainer, module, module(batch[0]), batch)
+        self.on_validation_epoch_end(trainer, module)
 
     def _is_affordable(self) -> bool:
         expected = self._last_cost or 0.2  # seconds, until one was measured
