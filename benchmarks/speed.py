@@ -128,7 +128,6 @@ class LoopByHand:
     def serve(network: str, num_images: int, in_fp32: bool) -> None:
         """What the process does: an epoch for each line that comes."""
         epoch = best_loop(network, num_images, not in_fp32 and uses_bf16(network))
-        epoch()  # the first warms up
         for _ in sys.stdin:
             start = time.perf_counter()
             images = epoch()

@@ -130,14 +130,20 @@ class ImageClassifier(pl.LightningModule):
         # (pixel / 255 - mean) / std as one multiplication and one addition
         scale = 1 / (255 * torch.tensor(std))
         shift = -torch.tensor(mean) / torch.tensor(std)
+        self._only_scale = scale.item() if len(scale) == 1 else None  # then both in one pass
         self.register_buffer("scale", scale.view(-1, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(-1, 1, 1), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (N, C, H, W) of 0..255 as float32 with zero mean and unit deviation."""
-        pixels = images.mul(self.scale).add_(self.shift)  # bytes become floats on the way
-        # only now: with three channels innermost both would take four times as long
-        return pixels.to(memory_format=torch.channels_last)
+        # bytes become floats on the way
+        if self._only_scale is not None:
+            pixels = torch.add(self.shift, images, alpha=self._only_scale)
+        else:
+            pixels = images.mul(self.scale).add_(self.shift)
+        # only now: with three channels innermost the above would take four times as long
+        is_gray = images.shape[1] == 1
+        return pixels if is_gray else pixels.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W) with pixels of 0..255."""
@@ -260,7 +266,9 @@ class ImageClassifier(pl.LightningModule):
         self._log_tally(split, self._eval_tally)
 
     def _log_tally(self, split: str, tally: Tally) -> None:
-        totals = self.trainer.strategy.reduce(tally.totals(), reduce_op="sum")
+        totals = tally.totals()
+        if self.trainer.world_size > 1:  # where GPUs talk to each other, that is where sums are
+            totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum")
         loss_sum, hits, count = totals.tolist()
         tally.reset()
         if count:
@@ -443,10 +451,11 @@ class Tally:
         """Sum of losses over images, number of hits, number of images."""
         if not self._sizes:
             return torch.zeros(3)
-        losses = torch.cat(self._losses).to("cpu", torch.float64)
-        hits = torch.stack(self._hits).sum()
+        # what a checkpoint has brought is on the CPU
+        losses = torch.cat([losses.cpu() for losses in self._losses]).double()
+        hits = torch.stack([hits.cpu() for hits in self._hits]).sum().double()
         sizes = torch.tensor(self._sizes, dtype=torch.float64)
-        return torch.stack([(losses * sizes).sum(), hits.to("cpu", torch.float64), sizes.sum()])
+        return torch.stack([(losses * sizes).sum(), hits, sizes.sum()])
 
     def first_not_finite(self) -> int | None:
         """Which batch, counted from 0, was the first with a loss that is NaN or infinite."""

@@ -119,7 +119,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         self._first_filters = state_dict["first_filters"]
 
     def _go_back_to_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The last epoch's images and answers: a run that was killed after it goes on from there."""
+        """The last epoch's images and answers: a run that was killed after it goes on there."""
         loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
         loader.set_epoch((trainer.global_step - 1) // loader.steps_per_epoch)
         module.eval()
