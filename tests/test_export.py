@@ -71,8 +71,9 @@ def assert_onnx_agrees(model, images):
         expected = model(images)
     tolerance = 1e-5 * max(1, expected.abs().max())
     for batch in (slice(None), slice(0, 1), slice(3, 10)):
-        difference = (logits_by_onnx(content, images[batch]) - expected[batch]).abs().max()
-        assert difference <= tolerance
+        differences = (logits_by_onnx(content, images[batch]) - expected[batch]).abs().amax(1)
+        num_others = int((~(differences <= tolerance)).sum())
+        assert num_others <= export.most_undecided(model, len(differences)), differences.max()
 
 
 def pass_some(model, images):
@@ -146,6 +147,16 @@ def test_onnx_agrees_for_drawn_geometries(shape, knobs):
     except InfeasibleGeometry:
         hypothesis.reject()
     assert_drawn_network_agrees(shape, model)
+
+
+@needs("onnx")
+def test_where_two_grids_of_polyphase_pooling_are_alike_the_last_bit_decides():
+    knobs = {"channels": [4, 4, 8], "kernel_size": 1, "stride": "1x2", "padding": "0x2"}
+    knobs |= {"pool": "aps", "pool_padding": "circular", "activation": "none", "head": "global_avg"}
+    model, images = drawn_network((1, 9, 30), knobs), random_images((1, 9, 30))
+    assert_onnx_agrees(model, images)  # in up to ten of a thousand images
+    assert export.most_undecided(model, 1000) == 10
+    assert export.most_undecided(drawn_network((1, 9, 30), {"channels": [4]}), 1000) == 0
 
 
 @needs("onnx")

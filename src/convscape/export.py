@@ -31,6 +31,7 @@ from convscape import geometry, machine, models
 from convscape.cache import DataError
 from convscape.config import OwnModelConfig
 from convscape.errors import ConfigError
+from convscape.layers import PolyphasePool2d
 from convscape.runs import RunFolder, write_whole
 from convscape.trained import TrainedRun
 from convscape.training import normalization
@@ -76,6 +77,7 @@ class Export:
     - `tolerance`: how large it may be.
     - `checked_on`: the images, in words.
     - `opset`: of ONNX.
+    - `num_undecided`: images aside, see `most_undecided`.
     """
 
     path: Path
@@ -83,13 +85,15 @@ class Export:
     tolerance: float
     checked_on: str
     opset: int | None = None
+    num_undecided: int = 0
 
     def __str__(self) -> str:
+        aside = f"; {self.num_undecided} aside, where polyphase pooling finds two grids alike"
         opset = f", opset {self.opset}" if self.opset is not None else ""
         return (
             f"{self.path}: {self.path.stat().st_size:,} bytes{opset}\n"
             f"checked on {self.checked_on}: logits differ by at most {self.max_difference:.1e} "
-            f"(allowed: {self.tolerance:.1e})"
+            f"(allowed: {self.tolerance:.1e}){aside if self.num_undecided else ''}"
         )
 
 
@@ -130,18 +134,31 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
     images, checked_on = _images_to_check(run)
     with torch.inference_mode():
         expected = _checkpoint_logits(run, images)
-        difference = float((_file_logits(format, content, run, images) - expected).abs().max())
+        found = _file_logits(format, content, run, images)
+    differences = (found - expected).abs().amax(1)
     tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if not difference <= tolerance:
+    agree = differences <= tolerance  # no NaN does
+    num_others = int((~agree).sum())
+    if num_others > most_undecided(run.model, len(images)):
         raise LogitsDiffer(
-            f"the exported logits differ from the checkpoint's by {difference:.1e} "
+            f"the exported logits differ from the checkpoint's by {float(differences.max()):.1e} "
             f"(allowed: {tolerance:.1e}); no file was written"
         )
     try:
         write_whole(path, content)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
-    return Export(path, difference, tolerance, checked_on, opset)
+    difference = float(differences[agree].max())
+    return Export(path, difference, tolerance, checked_on, opset, num_others)
+
+
+def most_undecided(model: nn.Module, num_images: int) -> int:
+    """How many images' logits may differ by more: none, or one in a hundred with polyphase pooling.
+
+    That takes the strongest of several grids; where two are equally strong, the last bit decides.
+    """
+    chooses = any(isinstance(module, PolyphasePool2d) for module in model.modules())
+    return num_images // 100 if chooses else 0
 
 
 def input_shape(run: TrainedRun) -> geometry.Shape:

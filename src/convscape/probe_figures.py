@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from convscape import visual
 from convscape.figures import COLORS, DASHES, STYLE, save
@@ -124,6 +125,7 @@ def _shift_figure(arms: Arms) -> Figure:
         distances = [offset for offset in answers[0]["offsets"] if offset >= 0]
         means = [[a["numbers"][f"shift/acc_{d}"] for d in distances] for a in answers]
         _band(curve, distances, means, name, place)
+    curve.xaxis.set_major_locator(MaxNLocator(integer=True))
     curve.set_xlabel("shift (pixels)")
     curve.set_ylabel("accuracy (%)")
     _legend(top, len(arms))
@@ -139,6 +141,8 @@ def _shift_figure(arms: Arms) -> Figure:
         )
         extent = (-reach, reach, reach, -reach)
         image = axis.imshow(grid, vmin=0, vmax=100, cmap="cividis", extent=extent)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(name, fontsize=9)
         axis.grid(False)
     figure.colorbar(image, ax=list(axes.flat), label="accuracy (%)")

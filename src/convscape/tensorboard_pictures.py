@@ -7,9 +7,11 @@ that after epochs 1, 2, 4, 8, ... as far as the budget reaches. `visual=full` ke
 from __future__ import annotations
 
 import copy
+import shutil
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -220,7 +222,10 @@ class TensorBoardPictures(pl.callbacks.Callback):
             features = module.normalize(images.to(module.device))
             module.eval()
             features = module.network[:-1](features).flatten(1).float().cpu()
-        _writer(trainer).add_embedding(
+        writer = _writer(trainer)
+        # a run that was killed while it wrote them has left some of its files
+        shutil.rmtree(Path(writer.log_dir) / f"{trainer.global_step:05d}", ignore_errors=True)
+        writer.add_embedding(
             features,
             metadata=[data.image_set.classes[label] for label in labels.tolist()],
             label_img=images / 255,
