@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape import loggers, training
+from convscape.cli import say
 from convscape.errors import ConfigError
 from convscape.runs import RunFolder
 from tests.conftest import TINY
@@ -218,3 +219,17 @@ def test_a_logger_that_is_mistyped_is_one_sentence(command, words, sentence):
     answer = command("train", *words)
     assert (answer.code, sentence in answer.err) == (2, True), answer.err
     assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "printed"),
+    [
+        ("see https://t0ken@host/x", "see https://***@host/x"),
+        ("postgresql://me:p@ss/w@host/x", "postgresql://me:***@host/x"),
+        ("postgresql://me@host/x?password=secret", "postgresql://me@host/x?password=***"),
+        ("ssh://git@host and a@b", "ssh://git@host and a@b"),
+    ],
+)
+def test_no_secret_of_an_address_is_printed(said, printed, capsys):
+    say(said)
+    assert capsys.readouterr().out == f"{printed}\n"

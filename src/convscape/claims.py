@@ -580,12 +580,15 @@ def book(answers: Sequence[Answer], figures: Mapping[str, Sequence[str]]) -> str
     """All answers as Markdown; `figures` are links to pictures by claim."""
     if not answers:
         return ""
-    environment = answers[0].environment
+    environment, modes = answers[0].environment, {answer.mode for answer in answers}
+    command = "the commands below"
+    if len(modes) == 1:
+        command = f"`python scripts/claim.py all mode={answers[0].mode}`"
     lines = [
         "# The claims",
         "",
-        f"Measured with `python scripts/claim.py all mode={answers[0].mode}` on "
-        f"{environment.get('cpu')}, torch {environment.get('torch')}. Intervals are "
+        f"Measured with {command} on {environment.get('cpu')}, torch "
+        f"{environment.get('torch')}. Intervals are "
         f"{100 * CONFIDENCE:.0f} % intervals of Student's t over seeds; a verdict compares the "
         "interval with what was expected before.",
         "",
