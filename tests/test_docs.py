@@ -94,6 +94,11 @@ def write_files(text, folder):
                 begun.add(path)
 
 
+# the pages build on each other: all of them in one of pytest's processes
+in_one_workplace = pytest.mark.xdist_group("pages")
+
+
+@in_one_workplace
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if commands(text)])
 def test_the_commands_of_a_page_work_in_their_order(command, workplace, monkeypatch, page):
     monkeypatch.chdir(workplace)
@@ -113,6 +118,7 @@ def test_the_commands_of_a_page_work_in_their_order(command, workplace, monkeypa
         assert answer.code == (2 if is_refused(typed) else 0), said
 
 
+@in_one_workplace
 @pytest.mark.parametrize("page", ["docs/how_to.md"])
 def test_python_of_a_page_runs(workplace, monkeypatch, page):
     """After its commands, whose results it reads."""

@@ -173,7 +173,7 @@ def test_a_server_that_goes_away_is_asked_no_more(capsys):
     assert asked == [1, 2]
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "http://...@host/api" in err
+    assert "http://me:***@host/api" in err
     assert "hidden" not in err
 
 

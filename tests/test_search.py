@@ -1,6 +1,8 @@
 """Optuna over the same configs, with real workers on a real shared study."""
 
 import json
+import os
+import shutil
 import sqlite3
 import textwrap
 
@@ -16,7 +18,9 @@ SMALL = [*TINY[1:], "search.trials=6", "search.sampler_seed=1", "name=small"]
 @pytest.fixture
 def space(monkeypatch, tmp_path):
     """A preset with narrow networks, one in three of them impossible."""
-    file = CONFIG_DIR / "search" / "of_a_test.yaml"
+    # a folder for each process of pytest, where no other test looks for presets
+    file = CONFIG_DIR / "search" / f"of_tests_{os.getpid()}" / "narrow.yaml"
+    file.parent.mkdir()
     text = """
         trials: 6
         objectives: [val/acc]
@@ -31,8 +35,8 @@ def space(monkeypatch, tmp_path):
           optimizer.lr: {low: 0.001, high: 0.02, log: true}
     """
     file.write_text(textwrap.dedent(text))
-    yield "search=of_a_test"
-    file.unlink()
+    yield f"search={file.parent.name}/narrow"
+    shutil.rmtree(file.parent)
 
 
 def study_of(tmp_path, name="small"):

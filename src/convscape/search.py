@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,8 +27,9 @@ from convscape.sweep import FAILURES, Compose, Composer, SweepStopped, quiet, st
 
 try:
     import optuna
+    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
+    from optuna.trial import FrozenTrial, TrialState
 except ImportError:
     raise ConfigError("scripts/search.py needs Optuna: pip install -e '.[search]'") from None
 
@@ -251,14 +253,12 @@ class _Worker:
         path = next(
             self.folder.glob(f"*-{digest}"), self.folder / run_name(config, overrides, digest)
         )
-        trial.set_user_attr("folder", str(path))
         try:
-            with RunFolder(path).held():
-                result = self._trained(trial, config, path, overrides)
+            with RunFolder(path).held():  # who has a folder that nobody holds is taken for dead
+                trial.set_user_attr("folder", str(path))
+                self._tell(trial, self._trained(trial, config, path, overrides))
         except RunIsBusy:  # another worker makes the same network
-            self._put_back(trial.number, "put_back")
-            return True
-        self._tell(trial, result)
+            self._put_back(trial)
         return True
 
     def _trained(
@@ -298,7 +298,7 @@ class _Worker:
         if result.error["type"] == "Pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
         elif result.status == "interrupted":
-            self._put_back(trial.number, "put_back")
+            self._put_back(trial)
             raise stop_of(result)
         else:
             self.study.tell(trial, state=TrialState.FAIL)
@@ -310,26 +310,26 @@ class _Worker:
             if folder is None:
                 assert trial.datetime_start is not None
                 age = datetime.now() - trial.datetime_start
-                is_dead = age > timedelta(seconds=UNSTARTED_S)
-            else:
-                is_dead = not _is_held(Path(folder))
-            if is_dead:
-                self._put_back(trial.number, "put_back")
+                if age > timedelta(seconds=UNSTARTED_S):
+                    self._put_back(trial)
+                continue
+            with suppress(RunIsBusy):
+                with RunFolder(Path(folder)).held():
+                    is_given_up = self._give_up(trial)
+                if is_given_up:  # only now: whoever takes it up needs the folder
+                    self.study.enqueue_trial(trial.params)
 
-    def _put_back(self, number: int, why: str) -> None:
-        trial = next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
-        storage = self.study._storage
-        storage.set_trial_user_attr(trial._trial_id, why, True)
-        self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-        self.study.enqueue_trial(trial.params)
+    def _put_back(self, trial: optuna.Trial | FrozenTrial) -> None:
+        if self._give_up(trial):
+            self.study.enqueue_trial(trial.params)
 
-
-def _is_held(path: Path) -> bool:
-    """Whether a living process is working on a run."""
-    try:
-        with RunFolder(path).held():
+    def _give_up(self, trial: optuna.Trial | FrozenTrial) -> bool:
+        """Mark a trial as failed; False if it was ended since it was looked up."""
+        try:
+            self.study._storage.set_trial_user_attr(trial._trial_id, "put_back", True)
+        except UpdateFinishedTrialError:
             return False
-    except RunIsBusy:
+        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return True
 
 
