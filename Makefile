@@ -18,7 +18,7 @@ sweep: .venv/.train
 	.venv/bin/python scripts/train.py --multirun sweep=geometry $(ARGS)
 
 test: .venv/.test lint
-	.venv/bin/python -m pytest --numprocesses auto --dist loadgroup --durations=10 $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --durations=10 $(ARGS)
 
 lint: .venv/.test
 	.venv/bin/ruff check

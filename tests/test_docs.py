@@ -94,11 +94,6 @@ def write_files(text, folder):
                 begun.add(path)
 
 
-# the pages build on each other: all of them in one of pytest's processes
-in_one_workplace = pytest.mark.xdist_group("pages")
-
-
-@in_one_workplace
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if commands(text)])
 def test_the_commands_of_a_page_work_in_their_order(command, workplace, monkeypatch, page):
     monkeypatch.chdir(workplace)
@@ -116,17 +111,11 @@ def test_the_commands_of_a_page_work_in_their_order(command, workplace, monkeypa
         answer = command(script, *arguments)
         said = f"{shlex.join(words)}\n{answer.out}\n{answer.err}"
         assert answer.code == (2 if is_refused(typed) else 0), said
-
-
-@in_one_workplace
-@pytest.mark.parametrize("page", ["docs/how_to.md"])
-def test_python_of_a_page_runs(workplace, monkeypatch, page):
-    """After its commands, whose results it reads."""
-    monkeypatch.chdir(workplace)
-    snippets = [block for block in blocks(TEXTS[page], "python") if not IS_FILE.match(block)]
-    assert snippets
-    for snippet in snippets:
-        exec(compile(snippet, page, "exec"), {})
+    if page == "docs/how_to.md":  # its Python reads what its commands have left
+        snippets = [block for block in blocks(TEXTS[page], "python") if not IS_FILE.match(block)]
+        assert snippets
+        for snippet in snippets:
+            exec(compile(snippet, page, "exec"), {})
 
 
 def test_every_script_is_shown():
