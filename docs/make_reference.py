@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from convscape import config
 from convscape.cli import CONFIG_DIR
+from convscape.geometry import LARGEST
 
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """\
@@ -42,6 +43,7 @@ WORDS = (
     (config.Probabilities, "0 <= number < 1" + PER_BLOCK),
     (config.Activations, ", ".join(f"`{name}`" for name in config.ACTIVATIONS) + PER_BLOCK),
     (config.PoolKinds, "`max`, `avg`, `blur`, `aps`, `none`" + PER_BLOCK),
+    (config.Device, "`auto`, `cpu`, `cuda`, `cuda:<n>`, `mps`"),
 )
 KEYS_BY_HAND = {"data.image_size": "a size or `null`", "data.val_size": "images, or a fraction < 1"}
 
@@ -232,7 +234,7 @@ def _bounded(words: str, rules: list[Any]) -> str:
     flat = [rule for r in rules for rule in (r.metadata if isinstance(r, FieldInfo) else [r])]
     low = next((f"{r.ge:g} <= " for r in flat if isinstance(r, Ge)), "")
     low = next((f"{r.gt:g} < " for r in flat if isinstance(r, Gt)), low)
-    high = next((f" <= {r.le:g}" for r in flat if isinstance(r, Le)), "")
+    high = next((f" <= {r.le:g}" for r in flat if isinstance(r, Le) and r.le != LARGEST), "")
     high = next((f" < {_number(r.lt)}" for r in flat if isinstance(r, Lt)), high)
     shortest = next((r.min_length for r in flat if isinstance(r, MinLen)), None)
     longest = next((r.max_length for r in flat if isinstance(r, MaxLen)), None)
@@ -240,9 +242,6 @@ def _bounded(words: str, rules: list[Any]) -> str:
         return f"{words}, {shortest} of them"
     if shortest:
         return f"{words}, {shortest} or more"
-    pattern = next((r.pattern for r in flat if getattr(r, "pattern", None)), None)
-    if pattern:
-        return "`auto`, `cpu`, `cuda`, `cuda:<n>`, `mps`"
     if not high and low:
         return f"{words} {'>=' if '=' in low else '>'} {low.split()[0]}"
     return low + re.sub("^an? ", "", words) + high if low or high else words

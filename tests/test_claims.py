@@ -156,6 +156,24 @@ def test_wrong_input_is_one_sentence(command, words, sentence):
     assert answer.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("question: [", ["mine.yaml is not YAML: "]),
+        ("", ["mine.yaml: "]),
+        (
+            "question: why\nclaims: so",
+            ["mine.yaml: claim: the key is missing", "mine.yaml: claims: there is no such key"],
+        ),
+    ],
+)
+def test_a_wrong_file_of_ones_own_is_said_key_by_key(command, tmp_path, text, sentences):
+    (tmp_path / "mine.yaml").write_text(text)
+    answer = command("claim", "mine.yaml")
+    assert answer.code == 2
+    assert all(sentence in answer.err for sentence in sentences), answer.err
+
+
 def test_pictures_without_a_black_ground_are_refused(command, tmp_path):
     for split, count in (("train", 6), ("test", 2)):
         for name, grey in (("dark", 90), ("light", 200)):

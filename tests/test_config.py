@@ -46,17 +46,21 @@ def test_every_config_that_ships_is_valid_and_possible(choice):
         ("model.padding=-1", ["model.padding=-1", "not a padding"]),
         ("model.pool=maxx", ["'maxx' is unknown", "max, avg, blur, aps", "did you mean 'max'?"]),
         ("model.activation=rely", ["did you mean 'relu'?"]),
-        ("model.channels=[]", ["model.channels"]),
+        ("model.channels=[]", ["model.channels=[]: allowed: a list of 1 or more"]),
         ("model.channels=[32,0]", ["model.channels.1=0"]),
         ("model.batch_norm=3", ["model.batch_norm=3", "true or false"]),
         ("model.dropout=1", ["model.dropout=1", "not a probability"]),
         ("model.init=glorot", ["model.init=glorot", "did you mean 'glorot_uniform'?"]),
         ("optimizer.lr=abc", ["optimizer.lr=abc", "allowed: a number"]),
-        ("optimizer.lr=0", ["optimizer.lr=0", "greater than 0"]),
+        ("optimizer.lr=0", ["optimizer.lr=0: allowed: more than 0"]),
         ("optimizer.lr=nan", ["optimizer.lr=nan", "finite"]),
+        ("optimizer.betas=[0.9]", ["optimizer.betas=[0.9]: allowed: a list of 2 or more"]),
         ("optimizer.name=adamm", ["optimizer.name=adamm", "did you mean 'adam'?"]),
         ("trainer.max_epochs=abc", ["trainer.max_epochs=abc", "an integer"]),
+        ("trainer.max_epochs=0", ["trainer.max_epochs=0: allowed: 1 or more"]),
+        ("trainer.max_epochs=2147483648", ["allowed: up to 2147483647"]),
         ("trainer.max_epochs=null", ["trainer.max_epochs and trainer.max_steps are both null"]),
+        ("trainer.device=gpu", ["trainer.device=gpu: allowed: auto, cpu", "mean 'cuda'?"]),
         ("trainer.precision=bf17", ["trainer.precision=bf17", "did you mean 'bf16'?"]),
         (
             "trainer.steps_per_execution=often",
@@ -64,8 +68,10 @@ def test_every_config_that_ships_is_valid_and_possible(choice):
         ),
         ("data.batch_size=1.5", ["data.batch_size=1.5", "an integer"]),
         ("data.val_size=1.5", ["data.val_size=1.5", "a fraction below 1"]),
-        ("data.augment.shift=-1", ["data.augment.shift=-1"]),
-        ("seed=-1", ["seed=-1"]),
+        ("data.augment.shift=-1", ["data.augment.shift=-1: allowed: 0 or more"]),
+        ("data.augment.rotate=200", ["data.augment.rotate=200: allowed: up to 180"]),
+        ("seed=-1", ["seed=-1: allowed: 0 or more"]),
+        ("seed=4294967296", ["seed=4294967296: allowed: less than 4294967296"]),
         ("seed=one", ["seed=one", "an integer"]),
         ("name=a/b", ["name='a/b'", "cannot name a folder"]),
         ("name=..", ["name='..'", "cannot name a folder"]),
@@ -80,6 +86,11 @@ def test_a_mistake_is_one_sentence_that_names_key_value_and_what_is_allowed(over
     sentence = str(error.value)
     assert all(word in sentence for word in words), sentence
     assert "\n" not in sentence
+
+
+def test_one_gpu_cannot_be_two_devices():
+    with pytest.raises(ConfigError, match="cuda:1 is one, and "):
+        checked("trainer.device=cuda:1", "trainer.devices=2")
 
 
 def test_every_mistake_of_a_config_is_named_at_once():

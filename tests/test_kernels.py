@@ -159,7 +159,7 @@ def test_pixels_of_grey_and_colour(command, tmp_path):
         (("window", "--padding", "sane"), "--padding: 'sane' is not a padding"),
         (("window", "--fps", "0"), "allowed: more than 0"),
         (("pixels", "--size", "99"), "allowed: 2 to 28"),
-        (("pixels", "nothing.png"), "cannot read the picture 'nothing.png'"),
+        (("pixels", "nothing.png"), "there is no picture 'nothing.png'"),
         (("kernels", "--stride", "0"), "--stride: '0' is too small"),
     ],
 )

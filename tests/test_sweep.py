@@ -252,6 +252,11 @@ def test_a_preset_is_a_sweep_that_can_be_changed(command, tmp_path):
     assert len(results(tmp_path, "geometry")) == 4
 
 
+def test_the_flag_for_many_runs_may_stand_anywhere(command):
+    answer = command("train", "model.stride=1", "-m", "seed=range(0)")
+    assert "the sweep is empty" in answer.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -263,6 +268,7 @@ def test_a_preset_is_a_sweep_that_can_be_changed(command, tmp_path):
         (["seed=0,1", "resume=somewhere"], "resume is for single runs"),
         (["seed=0,1", "hydra/launcher=nonsense"], "hydra/launcher=nonsense: there is no such"),
         (["seed=0,1", "data.val_size=5000"], "the train split has 1,438"),
+        (["seed=0,1", "trainer.device=mps"], "trainer.device=mps is not on this machine"),
         (["optimizer.lr=interval(0,1)"], "scripts/search.py"),
         (["seed=0,1", "data=image_folder", "data.root=nowhere"], "there is no folder"),
         (["model=own", "model._target_=nonsense.Net", "allow_packages=[nonsense]"], "No module"),

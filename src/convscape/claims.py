@@ -20,7 +20,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from convscape.cli import CONFIG_DIR, say
-from convscape.config import Config, Section, check, hint
+from convscape.config import Config, Section, check
 from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.machine import available_cores
@@ -36,6 +36,7 @@ from convscape.sweep import (
     stop_of,
     train_if_missing,
 )
+from convscape.values import hint, refusal
 
 Mode = Literal["quick", "full"]
 Verdict = Literal["supported", "not supported", "undecided"]
@@ -118,8 +119,11 @@ def load(name: str) -> Claim:
         )
     try:
         return Claim.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except ValidationError as error:
+        mistakes = [f"{'.'.join(map(str, e['loc']))}: {refusal(e)}" for e in error.errors()]
+        raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes)) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 # --- running one ------------------------------------------------------------------------------

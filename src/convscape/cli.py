@@ -64,6 +64,8 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
         else:  # Hydra prints a line of its own for an exception that leaves a task
             run_command(lambda: task(cfg))
 
+    # Hydra's parser does not take overrides on both sides of -m
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     command = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     run_command(command(guarded))
 

@@ -349,7 +349,12 @@ def split(
     """
     num_val = round(val_size * len(labels)) if isinstance(val_size, float) else val_size
     num_train = len(labels) - num_val if train_size is None else train_size
-    if num_train < 1 or num_train + num_val > len(labels):
+    if num_train < 1:
+        raise DataError(
+            f"data.val_size={val_size} leaves no image to train on: the train split has "
+            f"{len(labels):,}"
+        )
+    if num_train + num_val > len(labels):
         raise DataError(
             f"data.val_size={val_size} and data.train_size={train_size or 'null'} ask for "
             f"{num_val + num_train:,} images, and the train split has {len(labels):,}"

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from convscape.errors import ConfigError
+
 
 def available_cores() -> int:
     """Cores that this process may use: its affinity, and what SLURM, Ray or the user granted."""
@@ -36,6 +38,31 @@ def has_native_bf16(device: str) -> bool:
         flags = _proc("cpuinfo")
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
+
+
+def devices() -> list[str]:
+    """What is here to compute on, as `trainer.device` calls it."""
+    import torch
+
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(["cuda", *gpus] if gpus else []), *mps]
+
+
+def check_device(name: str, count: int = 1) -> None:
+    """Refuse a device that is not here, or more GPUs than there are.
+
+    Raises:
+        ConfigError: saying what is allowed.
+    """
+    here = ["auto", *devices()]
+    if name not in here:
+        raise ConfigError(
+            f"trainer.device={name} is not on this machine; allowed: {', '.join(here)}"
+        )
+    gpus = sum(":" in each for each in here)
+    if name in ("auto", "cuda") and 0 < gpus < count:
+        raise ConfigError(f"trainer.devices={count}: this machine has {gpus}")
 
 
 # glibc's malloc.h

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import threading
 import warnings
@@ -21,7 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from convscape import models
+from convscape import machine, models
 from convscape.cache import ImageSet
 from convscape.config import (
     CNNConfig,
@@ -34,6 +33,7 @@ from convscape.config import (
 )
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.quick_lightning import LightningEnvironment, pl
+from convscape.values import refusal
 
 NETWORKS: dict[str, tuple[type[CNNConfig | MLPConfig], type[models.CNN | models.MLP]]] = {
     "cnn": (CNNConfig, models.CNN),
@@ -276,8 +276,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             section.model_validate(values)
         except ValidationError as error:
             mistakes = [
-                f"{each['loc'][0]}={values[str(each['loc'][0])]!r}: "
-                + each["msg"].removeprefix("Value error, ").removeprefix("Input ")
+                f"{each['loc'][0]}={values[str(each['loc'][0])]!r}: {refusal(each)}"
                 for each in error.errors()
             ]
             raise ValueError("; ".join(mistakes)) from None
@@ -359,16 +358,12 @@ def _find_device(name: str) -> torch.device:
     Raises:
         ValueError: if there is none.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name):
-        raise ValueError(f"device={name!r}; allowed: auto, cpu, cuda, cuda:1, mps")
+    there = machine.devices()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-        name = "mps" if torch.backends.mps.is_available() else name
-    device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.type, True):
-        raise ValueError(f"device={name!r}: there is none; allowed here: auto, cpu")
-    return device
+        name = next(kind for kind in ("mps", "cuda", "cpu") if kind in there)
+    if name not in there:
+        raise ValueError(f"device={name!r}; allowed here: auto, {', '.join(there)}")
+    return torch.device(name)
 
 
 # --- training ---------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from convscape.config import Config, OwnModelConfig, check
 from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 from convscape.geometry import InfeasibleGeometry, Plan, format_size, format_table
 from convscape.hydra_errors import explain
-from convscape.machine import available_cores
+from convscape.machine import available_cores, check_device
 from convscape.runs import (
     CHOSEN_BY,
     Result,
@@ -62,6 +62,7 @@ _STEERING = (
 )  # fmt: skip
 MOST_RUNS = 100_000  # of a grid, which is planned before the first run
 FAILURES = ("failed", "diverged", "out_of_memory")
+ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
 
 
 @dataclass(frozen=True)
@@ -357,6 +358,8 @@ def run_sweep(
     code_of_end: int | None = None
     if todo:
         _prepare(plan, list(cfg.allow_packages))
+        if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
+            check_device(cfg.trainer.device)
         os.environ[_PROGRESS] = f"{len(todo)} {time.monotonic()}"
         extra = [f"name={name}", *_for_all_runs(cfg)]
         with _stopping_workers(folder) as received:

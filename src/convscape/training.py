@@ -66,6 +66,7 @@ def train(
         DataError: if the data set is missing or damaged.
     """
     loggers.check_installed(config.logger)
+    machine.check_device(config.trainer.device, config.trainer.devices)
     folder = RunFolder(path)
     start = time.perf_counter()
     last = whole_checkpoint(folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -49,7 +50,56 @@ def probability(value: Any) -> None:
         raise ValueError(f"{value!r} is not a probability; allowed: 0 or more, below 1")
 
 
+def device(value: str) -> str:
+    """A kind of device, or one GPU of several."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
+        matched = hint("cuda" if value == "gpu" else value, ("auto", "cpu", "cuda", "mps"))
+        raise ValueError(f"allowed: auto, cpu, cuda, cuda:<number>, mps{matched}")
+    return value
+
+
 def optional_size(value: Any) -> None:
     """A size, or None for what the key says of it."""
     if value is not None:
         geometry.parse_size(value)
+
+
+def refusal(error: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors says is allowed, as a person would put it."""
+    context, message = error.get("ctx", {}), str(error["msg"])
+    match error["type"]:
+        case "literal_error":
+            allowed = str(context["expected"]).replace(" or ", ", ").replace("'", "")
+            return f"allowed: {allowed}{hint(error['input'], allowed.split(', '))}"
+        case "value_error":
+            return str(context["error"])
+        case "extra_forbidden":
+            return "there is no such key"
+        case "missing":
+            return "the key is missing"
+        case kind if kind in _BOUNDS:
+            return f"allowed: {_BOUNDS[kind].format(**context)}"
+        case kind if kind.endswith("_type"):
+            return f"allowed: {_TYPES.get(kind, kind.removesuffix('_type'))}"
+        case _:
+            return message[0].lower() + message[1:]
+
+
+_BOUNDS = {
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:.15g}",
+    "less_than_equal": "up to {le:.15g}",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of up to {max_length}",
+    "finite_number": "a finite number",
+}
+
+_TYPES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a word",
+    "list_type": "a list, such as [32,64]",
+    "model_type": "a section with keys of its own",
+}
