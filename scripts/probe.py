@@ -20,16 +20,18 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("probe", help="shift, permute, canvas, occlude or prune")
-    parser.add_argument("settings", nargs="*", help="of the probe, as max=8")
+    parser.add_argument("settings", nargs="*", help="of the probe, as max=8 or --max 8")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
-    arguments = parser.parse_args()
+    arguments, others = parser.parse_known_args()
+    words = iter(others)  # --max 8 and --max=8 say what max=8 does
+    options = [(w if "=" in w else f"{w}={next(words, '')}").lstrip("-") for w in words]
 
     def command() -> None:
         from convscape.probe_figures import draw_probe
         from convscape.probes import ask_and_keep, parse_settings
 
-        settings = parse_settings(arguments.settings)
+        settings = parse_settings([*arguments.settings, *options])
         name, run = arguments.probe, arguments.run
         answer = ask_and_keep(run, name, arguments.images, arguments.split, **settings)
         asked = answer["asked"]

@@ -108,7 +108,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("words", "numbers"),
     [
-        (["shift", "max=4", "step=2"], ["shift/acc_0", "shift/acc_2", "shift/acc_4"]),
+        (["shift", "--max", "4", "step=2"], ["shift/acc_0", "shift/acc_2", "shift/acc_4"]),
         (["permute"], ["permute/acc_before", "permute/acc"]),
         (["canvas", "sides=28,14", "clutter=2"], ["canvas/acc_28", "canvas/acc_14"]),
         (["occlude", "size=8", "step=10", "--images", "20"], ["occlude/largest_drop"]),
@@ -140,6 +140,8 @@ def test_each_probe_answers_with_numbers_and_a_figure(words, numbers, run, comma
         (["shift", "max=28"], "max=28: allowed: 1 to 27, for images of 28x28"),
         (["shift", "far=3"], "probe shift: far: allowed: max, step"),
         (["shift", "max=x"], "'max=x': allowed: <setting>=<number>"),
+        (["shift", "--far=3", "--max", "4"], "probe shift: far: allowed: max, step"),
+        (["shift", "--max"], "'max=': allowed: <setting>=<number>"),
         (["canvas", "sides=40"], "sides=40: allowed: 2 to 28"),
         (["occlude", "size=0"], "size=0: allowed: 1 to 28"),
         (["prune", "fractions=1.5"], "fractions=1.5: allowed: 0 to 0.999"),

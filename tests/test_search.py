@@ -166,7 +166,8 @@ def test_a_killed_workers_trial_is_finished_by_the_next_one(start, command, tmp_
             "networks in a row were impossible",
         ),
         (["search.objectives=[val/accuracy]"], "search.objectives.0=val/accuracy"),
-        (["search.trials=0"], "search.trials=0"),
+        (["search.trials=0"], "search.trials=0: allowed: 1 or more"),
+        (["search.trails=3"], "did you mean 'search.trials'?; allowed: search.trials, search.obj"),
         (["search.storage=nonsense"], "search.storage=nonsense cannot be used"),
         (
             ["search.storage=sqlite:////nowhere/at/all/study.db"],

@@ -342,7 +342,9 @@ def search_command() -> int:
         ConfigError: if the input is wrong.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
 
+    from convscape.hydra_errors import explain
     from convscape.search import run_search
 
     # the preset of the command line, or the default one, gives the search its name
@@ -350,7 +352,10 @@ def search_command() -> int:
     others = [argument for argument in sys.argv[1:] if argument != preset]
     arguments = [preset, f"name={preset.partition('=')[2]}", *others]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        cfg = compose("train", arguments)
+        try:
+            cfg = compose("train", arguments)
+        except HydraException as error:
+            raise ConfigError(explain(error, arguments)) from None
         return run_search(cfg, arguments, lambda overrides: compose("train", overrides))
 
 

@@ -34,12 +34,12 @@ def choose_image(run: TrainedRun, text: str, split: str) -> tuple[Tensor, str, i
     Raises:
         ConfigError: if there is no such image.
     """
-    if not text.isdigit():
+    if not text.removeprefix("-").isdigit():
         shape = run.config.image_shape[0]
         pixels = pictures.read_picture(text, shape)
         return torch.from_numpy(pixels.copy()), pictures.describe_fit(text, shape), None
     index, count = int(text), len(run.data.indices[split])
-    if index >= count:
+    if not 0 <= index < count:
         raise ConfigError(f"there is no image {index} in the {split} split: it has {count:,}")
     (image,), (label,) = run.data.tensors(split, slice(index, index + 1))
     return image, f"image {index} of the {split} split", int(label)

@@ -194,8 +194,6 @@ def read_photograph(
     """
     from PIL import ImageOps
 
-    if name not in SAMPLES and not Path(name).exists():
-        raise DataError(f"there is no picture {str(name)!r}; allowed: a file, {', '.join(SAMPLES)}")
     with _readable(name), _sample(str(name)) if name in SAMPLES else _opened(name) as image:
         words = f"{Path(name).name}, {image.width}x{image.height}"
         image.draft(None, (2 * longest_side,) * 2)
@@ -237,6 +235,8 @@ def _readable(path: str | Path) -> Iterator[None]:
 
     try:
         yield
+    except FileNotFoundError:
+        raise DataError(f"there is no picture {str(path)!r}") from None
     except (*BROKEN_PICTURE, Image.DecompressionBombError) as error:
         why = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
         raise DataError(

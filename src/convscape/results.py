@@ -315,15 +315,15 @@ def _numbers(levels: Sequence[str]) -> tuple[float, ...] | None:
 
 def _chosen(keys: list[SweptKey], by: Sequence[str], values: pd.DataFrame) -> list[SweptKey]:
     known = {key.name: key for key in keys}
+    swept = ", ".join(known) or "nothing"
     for name in by:
         if name in known:
             continue
         if name in values:
             raise ConfigError(
-                f"--by {name}: it was not swept, or only in step with another key; swept: "
-                f"{', '.join(known) or 'nothing'}"
+                f"--by {name}: it was not swept, or only in step with another key; swept: {swept}"
             )
-        raise ConfigError(f"--by {name}: no such key; swept: {', '.join(known)}{hint(name, known)}")
+        raise ConfigError(f"--by {name}: no such key; swept: {swept}{hint(name, known)}")
     return [known[name] for name in dict.fromkeys(by)] or keys
 
 
