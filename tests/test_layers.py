@@ -228,6 +228,22 @@ def test_circular_convolution_is_torchs_and_moves_with_the_image():
     torch.testing.assert_close(moved, conv(images).roll((4, -3), (2, 3)))
 
 
+@pytest.mark.parametrize("padding", ["same", "circular"])
+@pytest.mark.parametrize("size", [(2, 2), (3, 3)])
+def test_padding_leaves_the_memory_format(padding, size):
+    images = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
+    pool = MaxPool2d(geometry.Pool("max", size, (1, 1), padding))
+    assert pool(images).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_depthwise_convolution_with_a_stride_stays_in_fp32():
+    conv = Conv2d(4, geometry.Conv(4, (3, 3), (2, 2), groups=4))
+    images = torch.randn(2, 4, 9, 9)
+    expected = conv(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conv(images), expected)
+
+
 def test_blur_pooling_is_the_blurred_maximum():
     pool = geometry.Pool("blur", (2, 2), (2, 2))
     image = draw(1, 1, 1, 9, 9)

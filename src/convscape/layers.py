@@ -41,7 +41,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
         """Cross-correlate images (N, C, H, W) with the kernels: (N, out_channels, H', W')."""
         images, padding = _pad(images, self.windows, 0.0, self.is_circular)
-        return F.conv2d(
+        return _convolve(
             images, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
         )
 
@@ -113,8 +113,8 @@ class BlurPool2d(nn.Module):
         """(N, C, H, W) -> (N, C, H', W')."""
         maxima = _maxima(images, self.pool, self.windows)
         channels = images.shape[1]
-        kernel = self.kernel.expand(channels, -1, -1, -1).to(maxima.dtype)
-        return F.conv2d(maxima, kernel, stride=self.pool.stride, groups=channels)
+        kernel = self.kernel.expand(channels, -1, -1, -1)
+        return _convolve(maxima, kernel, stride=self.pool.stride, groups=channels)
 
 
 class PolyphasePool2d(nn.Module):
@@ -194,6 +194,24 @@ class GlobalPool(nn.Module):
         return images.mean((2, 3)) if self.kind == "avg" else images.amax((2, 3))
 
 
+def _convolve(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """F.conv2d; in fp32 where torch's bf16 on the CPU takes twenty times as long backwards."""
+    is_depthwise = 1 < groups == images.shape[1]
+    if is_depthwise and max(stride) > 1 and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            images = images.float()
+            return F.conv2d(images, weight, bias, stride, padding, dilation, groups)
+    return F.conv2d(images, weight, bias, stride, padding, dilation, groups)
+
+
 def _pad(
     images: Tensor,
     windows: tuple[geometry.Window, geometry.Window],
@@ -204,10 +222,18 @@ def _pad(
     top, bottom = geometry.pad_amounts(images.shape[2], windows[0])
     left, right = geometry.pad_amounts(images.shape[3], windows[1])
     if is_circular:
-        return F.pad(images, (left, right, top, bottom), mode="circular"), (0, 0)
+        return _wrapped(_wrapped(images, 2, top, bottom), 3, left, right), (0, 0)
     if (top, left) == (bottom, right):
         return images, (top, left)
     return F.pad(images, (left, right, top, bottom), value=value), (0, 0)
+
+
+def _wrapped(images: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """What is at the other end, on both ends of an axis."""
+    # F.pad would undo channels_last, and so would an empty part
+    first = [images.narrow(axis, images.shape[axis] - before, before)] if before else []
+    last = [images.narrow(axis, 0, after)] if after else []
+    return torch.cat((*first, images, *last), axis) if before or after else images
 
 
 POOLS: dict[geometry.PoolKind, Callable[[geometry.Pool], nn.Module]] = {
