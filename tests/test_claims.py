@@ -147,6 +147,7 @@ def test_the_list_names_every_claim_and_its_time(command):
         (["spatial", "seeds=0"], "seeds=0: allowed: an integer of 1 or more"),
         (["spatial", "data=digits"], "the train split has 1,438"),
         (["spatial", "model.kernal=3"], "kernal"),
+        (["spatial", "data=digits", "trainer.device=mps"], "mps is not on this machine"),
     ],
 )
 def test_wrong_input_is_one_sentence(command, words, sentence):

@@ -23,7 +23,7 @@ from convscape.cli import CONFIG_DIR, say
 from convscape.config import Config, Section, check
 from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import InfeasibleGeometry, format_table
-from convscape.machine import available_cores
+from convscape.machine import available_cores, check_device
 from convscape.runs import Result, RunFolder, fingerprint, write_whole
 from convscape.statistics import CONFIDENCE, Estimate, estimate
 from convscape.sweep import (
@@ -269,13 +269,14 @@ def _check(name: str, claim: Claim, config: Config) -> None:
     """Refuse what would only show once the arms are trained.
 
     Raises:
-        ConfigError: if a probe cannot be asked, there are too few images, or the images reach
-            their border where the claim moves them over a black ground.
+        ConfigError: if a probe cannot be asked, there is no such device, there are too few images,
+            or the images reach their border where the claim moves them over a black ground.
     """
     from convscape.probes import check_settings
     from convscape.scenes import border_brightness
     from convscape.training import data_module
 
+    check_device(config.trainer.device)
     for probe in claim.probes:
         settings = {key: v for key, v in probe.items() if key not in ("name", "num_images")}
         check_settings(probe["name"], config.image_shape[0], settings)
