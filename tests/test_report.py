@@ -4,14 +4,16 @@ import csv
 import json
 import time
 
+import numpy as np
 import pytest
 
 from convscape.errors import ConfigError
+from convscape.figures import main_effects
 from convscape.report import write_report
+from convscape.results import Metric, read_runs, tables
 from convscape.results import command as command_line
-from convscape.results import read_runs, tables
 from tests.conftest import TINY
-from tests.fake_runs import write_runs
+from tests.fake_runs import LEVELS, write_runs
 
 FIGURES = {"main_effects", "heat_maps", "costs", "learning_curves", "parallel_coordinates"}
 
@@ -41,6 +43,17 @@ def test_a_report_has_a_row_per_run_a_page_and_figures(command, sweep):
     assert float(rows[0]["val/acc"]) == pytest.approx(0.95, abs=0.01)
     names = {path.name for path in (sweep / "figures").iterdir()}
     assert names == {f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg")}
+
+
+def test_a_key_that_matters_less_does_not_cut_off_the_others(tmp_path):
+    keys = ("model.padding", "model.kernel_size")
+    write_runs(tmp_path, levels={key: LEVELS[key] for key in keys})
+    (table,) = tables(read_runs([tmp_path]))
+    figure = main_effects(table, Metric("val/acc"))
+    figure.draw_without_rendering()
+    ((low, high),) = {axis.get_ylim() for axis in figure.axes}
+    heights = np.concatenate([line.get_ydata() for axis in figure.axes for line in axis.lines])
+    assert low < heights.min() < heights.max() < high
 
 
 def test_the_terminal_says_what_was_found(command, sweep):

@@ -104,6 +104,8 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
     if not keys:
         return None
     figure, axes = _figure(2.6 * len(keys) + 1, 3.2, len(keys))
+    for axis in axes[0][1:]:
+        axis.sharey(axes[0][0])  # before anything is drawn: later it would take the first's limits
     for key, axis, color in zip(keys, axes[0], itertools.cycle(COLORS), strict=False):
         means = level_means(table, metric, key)
         heights = [metric.scale * each.mean for each in means]
@@ -116,8 +118,6 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
         if max(map(len, labels)) * len(labels) > 24:
             axis.tick_params(axis="x", rotation=45)
     axes[0][0].set_ylabel(metric.title)
-    for axis in axes[0][1:]:
-        axis.sharey(axes[0][0])
     figure.suptitle("Mean over the other keys\nbars: 95 % interval over seeds", fontsize=9)
     return figure
 
