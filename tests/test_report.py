@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import time
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_the_terminal_says_what_was_found(command, sweep):
     assert "takes 1.7 times the parameters and 2.5 times the MACs (12 pairs, p < 0.001)" in out
     assert "stride 2 instead of 1 costs 0.77 ± 0.11 points and saves 75 % of the MACs" in out
     assert "padding same instead of valid: no clear difference, +0.07 ± 0.09 points" in out
+
+
+def test_what_depends_on_another_key_is_said(sweep):
+    for file in sweep.glob("*/result.json"):
+        result = json.loads(file.read_text())
+        model = result["config"]["model"]
+        if (model["kernel_size"], model["stride"], result["status"]) == (7, 2, "ok"):
+            result["metrics"]["val/acc"] -= 0.5
+            file.write_text(json.dumps(result))
+    lines = "\n".join(write_report([sweep]).lines)
+    assert re.search(
+        r"It depends: kernel size 7 instead of 3 changes val/acc by \+1\.\d\d points where stride "
+        r"is 1 and by -48\.\d\d points where it is 2 \(3 sets of four runs, p < 0\.001\)",
+        lines,
+    ), lines
 
 
 def test_one_seed_gives_no_interval(tmp_path):
@@ -183,7 +199,9 @@ def test_the_page_opens_in_a_browser_without_errors_or_requests(sweep, browser, 
     images = page.eval_on_selector_all("img", "all => all.map(i => i.complete && i.naturalWidth)")
     assert len(images) == len(FIGURES)
     assert all(images)
-    assert page.locator(".js-plotly-plot").count() == 3
+    assert page.locator(".js-plotly-plot").count() == 4  # costs, and a heat map for each pair
+    ticks = page.locator(".js-plotly-plot").first.locator(".xtick text").all_text_contents()
+    assert ticks == ["50k"]
     overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
 

@@ -122,10 +122,15 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
     return figure
 
 
+def pairs_of_keys(table: RunTable) -> list[tuple[SweptKey, SweptKey]]:
+    """Those that a heat map can show."""
+    keys = [key for key in table.by if 2 <= len(key.levels) <= MOST_LEVELS]
+    return list(itertools.combinations(keys, 2))[:MOST_PAIRS]
+
+
 def heat_maps(table: RunTable, metric: Metric) -> Figure | None:
     """Mean of the metric for each pair of values of two keys; impossible cells are hatched."""
-    keys = [k for k in table.by if 2 <= len(k.levels) <= MOST_LEVELS]
-    pairs = list(itertools.combinations(keys, 2))[:MOST_PAIRS]
+    pairs = pairs_of_keys(table)
     if not pairs:
         return None
     grids = [cell_means(table, metric, *pair) for pair in pairs]

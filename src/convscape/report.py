@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from convscape.figures import (
     cell_means,
     configuration_label,
     draw_figures,
+    pairs_of_keys,
     short_names,
 )
 from convscape.geometry import format_table
@@ -248,8 +248,7 @@ class _Section:
 
         if self.metric.name in self.configurations and len(self.configurations) > 1:
             yield "Point at a configuration to see it.", _as_html(self._cost_scatter(go))
-        keys = [key for key in self.table.by if 2 <= len(key.levels) <= 12]
-        for pair in itertools.pairwise(keys):
+        for pair in pairs_of_keys(self.table):
             yield "Point at a cell; an empty one says why.", _as_html(self._heat_map(go, *pair))
 
     def _cost_scatter(self, go: Any) -> Any:
@@ -284,7 +283,13 @@ class _Section:
             for cost in costs
         ]
         figure.update_layout(
-            xaxis={"title": {"text": COST_TITLES[costs[0]]}, "type": "log"},
+            # 5k, 10k, 20k: else Plotly writes only the first digit of most
+            xaxis={
+                "title": {"text": COST_TITLES[costs[0]]},
+                "type": "log",
+                "dtick": "D2",
+                "tickformat": "~s",
+            },
             yaxis={"title": {"text": self.metric.title}},
             updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18}],
             showlegend=False,
@@ -333,7 +338,7 @@ def effect_sentence(effect: Effect, metric: Metric) -> str:
     amount = _amount(abs(estimate.mean), estimate.half_width, metric)
     pairs = f"{estimate.n} pair{'s' * (estimate.n > 1)}"
     if effect.p is not None:
-        pairs += f", p {'< 0.001' if effect.p < 0.001 else f'= {effect.p:.3f}'}"
+        pairs += f", {_p_value(effect.p)}"
     elif effect.num_seeds == 1:
         pairs += ", one seed: no interval"
     if effect.is_clear or effect.p is None:
@@ -345,6 +350,10 @@ def effect_sentence(effect: Effect, metric: Metric) -> str:
         said = f"{what}: no clear difference, {sign}{amount}"
     costs = _in_costs(effect.ratios)
     return f"{said}{' and ' + costs if costs else ''} ({pairs})."
+
+
+def _p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _amount(mean: float, half_width: float | None, metric: Metric) -> str:
@@ -370,11 +379,13 @@ def _in_costs(ratios: dict[str, float]) -> str:
 def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
     """What a value does where another key has this and where it has that value."""
     i = interaction
-    first, second = (f"{metric.scale * each:+.2f}" for each in i.effects)
+    assert i.p is not None
+    digits, unit = (2, " points") if metric.is_accuracy else (4, "")
+    first, second = (f"{metric.scale * each:+.{digits}f}{unit}" for each in i.effects)
     return (
         f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "
         f"where {i.given.words} is {i.other_base} and by {second} where it is {i.other_level} "
-        f"({i.estimate.n} fours, p = {i.p:.3f})."
+        f"({i.estimate.n} sets of four runs, {_p_value(i.p)})."
     )
 
 
