@@ -266,6 +266,22 @@ def test_polyphase_pooling_keeps_the_grid_with_the_largest_norm():
     torch.testing.assert_close(kept, image[:, :, 1::2, ::2])
 
 
+@pytest.mark.parametrize("stride", [(2, 2), (2, 3), (3, 1)])
+def test_polyphase_pooling_chooses_for_each_image(stride):
+    images = draw(2, 5, 3, 9, 11).to(memory_format=torch.channels_last)
+    kept = layers.PolyphasePool2d(geometry.Pool("aps", (1, 1), stride))(images)
+    down, along = stride
+    height, width = 9 // down * down, 11 // along * along
+    for image, found in zip(images, kept, strict=True):
+        grids = [
+            image[:, top:height:down, left:width:along]
+            for top in range(down)
+            for left in range(along)
+        ]
+        assert torch.equal(found, max(grids, key=lambda grid: float(grid.square().sum())))
+    assert kept.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_frozen_first_layer_is_what_was_asked_for():
     from convscape.kernels import designed_filters
     from convscape.models import CNN

@@ -174,7 +174,7 @@ def _layer(
         case Pool(kind) | GlobalPool(kind):
             facts["pool"] = kind
             if isinstance(module, PolyphasePool2d):
-                _, (chosen,) = module.grids(before)
+                _, (chosen,) = module.choose(before)
                 facts["grid"] = divmod(int(chosen), module.pool.stride[1])
             elif isinstance(module, BlurPool2d):
                 facts["weights"] = _packed(module.kernel)

@@ -132,21 +132,34 @@ class PolyphasePool2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
-        grids, chosen = self.grids(images)
-        # grids.shape[0] and not len(grids), which would fix the batch size of an exported network
-        return grids[torch.arange(grids.shape[0], device=grids.device), chosen]
+        maxima, chosen = self.choose(images)
+        down, along = self.pool.stride
+        num, channels, height, width = maxima.shape
+        rows = torch.arange(height // down, device=images.device) * down
+        columns = torch.arange(width // along, device=images.device) * along
+        firsts = torch.arange(num, device=images.device) * height * width
+        places = (firsts + chosen // along * width + chosen % along).view(-1, 1, 1)
+        places = places + rows.view(-1, 1) * width + columns
+        # one gather of whole pixels: channels_last keeps theirs together
+        pixels = maxima.permute(0, 2, 3, 1).reshape(-1, channels)
+        kept = pixels.index_select(0, places.flatten())
+        return kept.view(num, height // down, width // along, channels).permute(0, 3, 1, 2)
 
-    def grids(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """All ways to leave out positions (N, ways, C, H', W'), and which one is chosen (N,)."""
-        (down, along) = self.pool.stride
+    def choose(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The maximum at every position (N, C, H, W), and for each image its grid (N,).
+
+        Grids are counted along the rows: the second begins one column further.
+        """
+        down, along = self.pool.stride
         maxima = _maxima(images, self.pool, self.windows)
-        height, width = maxima.shape[2] // down, maxima.shape[3] // along
-        maxima = maxima[:, :, : height * down, : width * along]
-        grids = maxima.reshape(*maxima.shape[:2], height, down, width, along)
-        grids = grids.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)  # (N, down * along, C, H', W')
+        height, width = maxima.shape[2] // down * down, maxima.shape[3] // along * along
         # in 64 bits: the sum must not depend on where a value stands
-        norms = grids.double().square().sum((2, 3, 4))
-        return grids, norms.argmax(1)
+        norms = [
+            maxima[:, :, top:height:down, left:width:along].double().square().sum((1, 2, 3))
+            for top in range(down)
+            for left in range(along)
+        ]
+        return maxima, torch.stack(norms, 1).argmax(1)
 
 
 def _maxima(
