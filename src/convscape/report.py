@@ -164,9 +164,9 @@ class _Section:
         """Mean and interval of a configuration, and the unit: "98.61 ± 0.12", "%"."""
         metric = Metric(name)
         width = row.get(f"{name}/half_width")
-        mean = f"{metric.scale * row[name]:.{2 if metric.is_accuracy else 4}f}"
+        mean = f"{metric.scale * row[name]:.{metric.digits}f}"
         if width is not None and width == width:
-            mean += f" ± {metric.scale * width:.{2 if metric.is_accuracy else 4}f}"
+            mean += f" ± {metric.scale * width:.{metric.digits}f}"
         return mean, "%" if metric.is_accuracy else ""
 
     # --- as a table ---------------------------------------------------------------------------
@@ -357,10 +357,9 @@ def _p_value(p: float) -> str:
 
 
 def _amount(mean: float, half_width: float | None, metric: Metric) -> str:
-    digits = 2 if metric.is_accuracy else 4
-    text = f"{metric.scale * mean:.{digits}f}"
+    text = f"{metric.scale * mean:.{metric.digits}f}"
     if half_width is not None:
-        text += f" ± {metric.scale * half_width:.{digits}f}"
+        text += f" ± {metric.scale * half_width:.{metric.digits}f}"
     return f"{text} {'points' if metric.is_accuracy else metric.name}"
 
 
@@ -380,8 +379,8 @@ def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
     """What a value does where another key has this and where it has that value."""
     i = interaction
     assert i.p is not None
-    digits, unit = (2, " points") if metric.is_accuracy else (4, "")
-    first, second = (f"{metric.scale * each:+.{digits}f}{unit}" for each in i.effects)
+    unit = " points" if metric.is_accuracy else ""
+    first, second = (f"{metric.scale * each:+.{metric.digits}f}{unit}" for each in i.effects)
     return (
         f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "
         f"where {i.given.words} is {i.other_base} and by {second} where it is {i.other_level} "

@@ -47,6 +47,11 @@ class Metric:
         return 100 if self.is_accuracy else 1
 
     @property
+    def digits(self) -> int:
+        """Behind the point of the written number."""
+        return 2 if self.is_accuracy else 4
+
+    @property
     def title(self) -> str:
         """Name and unit, for an axis."""
         return f"{self.name} (%)" if self.is_accuracy else self.name
