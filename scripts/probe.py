@@ -24,14 +24,12 @@ def main() -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
     arguments, others = parser.parse_known_args()
-    words = iter(others)  # --max 8 and --max=8 say what max=8 does
-    options = [(w if "=" in w else f"{w}={next(words, '')}").lstrip("-") for w in words]
 
     def command() -> None:
         from convscape.probe_figures import draw_probe
         from convscape.probes import ask_and_keep, parse_settings
 
-        settings = parse_settings([*arguments.settings, *options])
+        settings = parse_settings([*arguments.settings, *others])
         name, run = arguments.probe, arguments.run
         answer = ask_and_keep(run, name, arguments.images, arguments.split, **settings)
         asked = answer["asked"]

@@ -156,5 +156,6 @@ def test_wrong_input_is_one_sentence(words, sentence, run, command):
 
 def test_settings_are_numbers_or_lists_of_them():
     assert parse_settings(["max=8", "sides=20,12"]) == {"max": 8, "sides": (20, 12)}
+    assert parse_settings(["--max", "8", "--sides=20,12"]) == {"max": 8, "sides": (20, 12)}
     with pytest.raises(ConfigError):
         parse_settings(["max"])

@@ -301,13 +301,16 @@ def without_smallest_weights(model: nn.Module, fraction: float) -> nn.Module:
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """`["max=8", "sides=20,12"]` as {"max": 8, "sides": (20, 12)}.
+    """`["max=8", "sides=20,12"]` as {"max": 8, "sides": (20, 12)}; as good are --max=8 and --max 8.
 
     Raises:
         ConfigError: if a word is not name=number.
     """
     settings: dict[str, Any] = {}
-    for word in words:
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            word = word[2:] if "=" in word else f"{word[2:]}={next(rest, '')}"
         name, _, text = word.partition("=")
         try:
             numbers = [float(part) if "." in part else int(part) for part in text.split(",")]
