@@ -161,7 +161,8 @@ def test_wrong_input_is_one_sentence(command, words, sentence):
     ("text", "sentences"),
     [
         ("question: [", ["mine.yaml is not YAML: "]),
-        ("", ["mine.yaml: "]),
+        ("", ["mine.yaml: question: the key is missing"]),
+        ("question: 3", ["mine.yaml: question=3: allowed: a word"]),
         (
             "question: why\nclaims: so",
             ["mine.yaml: claim: the key is missing", "mine.yaml: claims: there is no such key"],

@@ -36,7 +36,7 @@ from convscape.sweep import (
     stop_of,
     train_if_missing,
 )
-from convscape.values import hint, refusal
+from convscape.values import hint, mistake
 
 Mode = Literal["quick", "full"]
 Verdict = Literal["supported", "not supported", "undecided"]
@@ -118,10 +118,10 @@ def load(name: str) -> Claim:
             f"{hint(name, names())}"
         )
     try:
-        return Claim.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        return Claim.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
     except ValidationError as error:
-        mistakes = [f"{'.'.join(map(str, e['loc']))}: {refusal(e)}" for e in error.errors()]
-        raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes)) from None
+        mistakes = [mistake(".".join(map(str, each["loc"])), each) for each in error.errors()]
+        raise ConfigError("\n".join(f"{path}: {each}" for each in mistakes)) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 

@@ -7,7 +7,6 @@ sentence per mistake: the key, the value, what is allowed and the closest match.
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -34,10 +33,10 @@ from convscape.values import (
     device,
     hint,
     integer,
+    mistake,
     one_of,
     optional_size,
     probability,
-    refusal,
 )
 
 if TYPE_CHECKING:
@@ -677,7 +676,6 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
     """One of pydantic's errors as a person would put it."""
     path = [part for part in error["loc"] if part not in _BRANCHES]
     key = ".".join(str(part) for part in path)
-    given = f"{key}={_show(error['input'])}"
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
@@ -694,7 +692,7 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
         case "value_error" if isinstance(context["error"], LayerError):
             return ".".join([*path[:-1], str(context["error"])])
         case _:
-            return f"{given}: {refusal(error)}"
+            return mistake(key, error)
 
 
 # Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
@@ -729,17 +727,6 @@ def _section_class(annotation: Any, node: Any) -> Any:
         if (node.get("_target_") or node.get("name")) in getattr(tag.annotation, "__args__", ()):
             return section
     return options[-1]
-
-
-def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else _SHORT.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# an alias bomb in a stranger's YAML is written out only so far
-_SHORT = reprlib.Repr()
-_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
-_SHORT.maxlevel = 4
 
 
 def resolve_path(path: str) -> Path:

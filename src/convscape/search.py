@@ -24,7 +24,7 @@ from convscape.errors import ConfigError, Stopped, code_of_stop
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.runs import Result, RunFolder, RunIsBusy, fingerprint, run_name
 from convscape.sweep import FAILURES, Compose, Composer, SweepStopped, quiet, stop_of
-from convscape.values import refusal
+from convscape.values import mistake
 
 try:
     import optuna
@@ -126,7 +126,7 @@ def _checked(section: dict[str, Any]) -> SearchConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("Choices", "Range"))
-        raise ConfigError(f"search.{key}={first['input']}: {refusal(first)}") from None
+        raise ConfigError(mistake(f"search.{key}", first)) from None
     for key, values in search.space.items():
         if isinstance(values, Range) and not values.low < values.high:
             raise ConfigError(f"search.space.{key}: low={values.low} is not below {values.high}")

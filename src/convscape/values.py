@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -62,6 +63,24 @@ def optional_size(value: Any) -> None:
     """A size, or None for what the key says of it."""
     if value is not None:
         geometry.parse_size(value)
+
+
+def mistake(key: str, error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in a sentence: the key, its value, and what is allowed."""
+    is_about_the_key = error["type"] in ("extra_forbidden", "missing")
+    given = key if is_about_the_key else f"{key}={_shown(error['input'])}"
+    return f"{given}: {refusal(error)}"
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else _SHORT.repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# an alias bomb in a stranger's YAML is written out only so far
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel = 4
 
 
 def refusal(error: Mapping[str, Any]) -> str:
