@@ -345,6 +345,9 @@ NO_MATTER = {
     "data": ("root", "cache_dir", "download", "eval_batch_size", "epochs"),
     "trainer": ("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
 }
+# Keys that earlier runs did not have. At the default of their class, which is what those runs meant,
+# it is as if there were no such key.
+ADDED_LATER = ("data.target", "data.arguments", "data.augment.own")
 
 
 def fingerprint(config: Config) -> str:
@@ -356,13 +359,14 @@ def fingerprint(config: Config) -> str:
     for section, keys in NO_MATTER.items():
         for key in keys:
             matter[section].pop(key)
-    for section, key in (
-        (matter["data"], "target"),
-        (matter["data"], "arguments"),
-        (matter["data"]["augment"], "own"),
-    ):
-        if not section[key]:  # as if there were no such key
-            del section[key]
+    for key in ADDED_LATER:
+        *path, leaf = key.split(".")
+        section: Any = config
+        values = matter
+        for part in path:
+            section, values = getattr(section, part), values[part]
+        if values[leaf] == type(section).model_fields[leaf].default:
+            del values[leaf]
     if (content := config.content_digest()) is not None:
         matter["data"]["content"] = content
     model = config.model
