@@ -345,8 +345,8 @@ NO_MATTER = {
     "data": ("root", "cache_dir", "download", "eval_batch_size", "epochs"),
     "trainer": ("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
 }
-# Keys that earlier runs did not have. At the default of their class, which is what those runs meant,
-# it is as if there were no such key.
+# Keys that earlier runs did not have. At the default of their class, which is what those runs
+# meant, it is as if there were no such key.
 ADDED_LATER = ("data.target", "data.arguments", "data.augment.own")
 
 
@@ -361,11 +361,11 @@ def fingerprint(config: Config) -> str:
             matter[section].pop(key)
     for key in ADDED_LATER:
         *path, leaf = key.split(".")
-        section: Any = config
+        described: Any = config
         values = matter
         for part in path:
-            section, values = getattr(section, part), values[part]
-        if values[leaf] == type(section).model_fields[leaf].default:
+            described, values = getattr(described, part), values[part]
+        if values[leaf] == type(described).model_fields[leaf].default:
             del values[leaf]
     if (content := config.content_digest()) is not None:
         matter["data"]["content"] = content
