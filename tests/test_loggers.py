@@ -6,10 +6,12 @@ import os
 import re
 import signal
 import socket
+import struct
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape import loggers, training
@@ -58,6 +60,30 @@ def mlflow_runs(database):
     client = MlflowClient(f"sqlite:///{database}")
     experiment = client.get_experiment_by_name("convscape")
     return client, client.search_runs([experiment.experiment_id])
+
+
+def wandb_files(folder):
+    return sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+
+
+def wandb_steps(path):
+    """W&B's own step of each point in its file, which has the format of LevelDB's logs."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, steps, record, at = path.read_bytes(), [], b"", 7  # after the file's own header
+    while at < len(content):
+        if 32768 - at % 32768 < 7:  # no header fits into the rest of a block
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", content, at + 4)
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            found = Record.FromString(record)
+            if found.WhichOneof("record_type") == "history":
+                steps.append(found.history.step.num)
+            record = b""
+    return steps
 
 
 def table(path):
@@ -132,7 +158,27 @@ def test_a_run_that_goes_on_keeps_its_records(libraries, tmp_path, monkeypatch):
     assert [metric.step for metric in history] == [3, 6]
     rows = table(folder.path / "metrics.csv")
     assert [row["step"] for row in rows if row["metric"] == "val/acc"] == ["3", "6"]
-    assert len(list(folder.path.glob(f"wandb/offline-run-*-{ids['wandb']}"))) >= 1
+    assert {step for file in wandb_files(folder.path) for step in wandb_steps(file)} == {3, 6}
+    assert all(ids["wandb"] in file.name for file in wandb_files(folder.path))
+
+
+def test_runs_of_one_process_keep_apart(libraries, tmp_path):
+    long = "x" * 1000
+    for name in ("first", "second"):
+        folder = RunFolder(tmp_path / name / "run")
+        folder.path.mkdir(parents=True)
+        config = checked("logger=[wandb,mlflow]", f"output_dir={tmp_path / name}")
+        run = loggers.Facts(folder, name, "g", {"long": long}, {"seed": 0}, tmp_path / name)
+        opened = [loggers.open_wandb(config.logger.wandb, run)]
+        opened += [loggers.open_mlflow(config.logger.mlflow, run)]
+        for each in opened:
+            each.log_metrics({"val/acc": 0.5}, 7)
+            each.finalize("success")
+        assert os.environ.get("MLFLOW_TRACKING_URI") is None
+        _, (stored,) = mlflow_runs(tmp_path / name / "mlflow.db")
+        assert (stored.info.run_name, stored.data.params) == (name, {"long": long})
+        (file,) = wandb_files(folder.path)
+        assert wandb_steps(file) == [7]
 
 
 @pytest.mark.parametrize(
@@ -160,16 +206,20 @@ def test_a_server_that_is_away_costs_one_warning(
 def test_a_server_that_goes_away_is_asked_no_more(capsys):
     asked = []
 
-    def log(metrics, step):
-        asked.append(step)
-        if step == 2:
-            raise ConnectionError("no route to http://me:hidden@host/api")
+    class Far(DummyLogger):
+        def log_metrics(self, metrics, step):
+            asked.append(step)
+            if step == 2:
+                raise ConnectionError("no route to http://me:hidden@host/api")
 
-    tracker = loggers.Tracker("far", lambda: (log, lambda status: asked.append(status)))
-    tracker.start()
+        def finalize(self, status):
+            asked.append(status)
+
+    far = loggers.FailSafeLogger("far", Far)
+    far.start()
     for step in range(1, 5):
-        tracker.log_metrics({"val/acc": 0.5}, step)
-    tracker.end("ok")
+        far.log_metrics({"val/acc": 0.5}, step)
+    far.end("ok")
     assert asked == [1, 2]
     err = capsys.readouterr().err
     assert err.count("\n") == 1

@@ -1,7 +1,10 @@
 """Where the metrics of a run go besides its history: TensorBoard, CSV, Weights & Biases, MLflow.
 
-All of them get the same names, numbers and hyper-parameters. None of them changes a result, and a
-server that is away costs one warning: the run goes on without it.
+All of them are loggers of Lightning's, and get the same names, numbers and hyper-parameters. None
+of them changes a result, and a server that is away costs one warning: the run goes on without it.
+
+The tables are not Lightning's `CSVLogger`: that removes metrics.csv when a run goes on, appends to
+a link that a stranger may have put there, and a kill leaves it cut off in the middle of a line.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ import json
 import logging
 import os
 import sys
-import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,9 +41,6 @@ from convscape.quick_lightning import pl
 from convscape.runs import Result, RunFolder, Status, helper_rank, write_whole
 
 logger = logging.getLogger("convscape")
-
-Log = Callable[[Mapping[str, float], int], None]  # metrics, and the optimiser step they belong to
-Close = Callable[[Status], None]
 
 SERVER_TIMEOUT_S = 10  # how long a server may take to answer before the run goes on without it
 FINISH_TIMEOUT_S = 60  # how long the last numbers may take to reach it
@@ -95,11 +95,11 @@ def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.
     if chosen.tensorboard is not None:
         loggers.append(EventLogger(folder.path))
     if chosen.csv is not None:
-        loggers.append(Tracker("csv", lambda: open_csv(facts)))
+        loggers.append(FailSafeLogger("csv", lambda: CsvLogger(facts)))
     if (wandb := chosen.wandb) is not None:
-        loggers.append(Tracker("wandb", lambda: open_wandb(wandb, facts)))
+        loggers.append(FailSafeLogger("wandb", lambda: open_wandb(wandb, facts)))
     if (mlflow := chosen.mlflow) is not None:
-        loggers.append(Tracker("mlflow", lambda: open_mlflow(mlflow, facts)))
+        loggers.append(FailSafeLogger("mlflow", lambda: open_mlflow(mlflow, facts)))
     return loggers
 
 
@@ -108,7 +108,7 @@ def begin(
 ) -> None:
     """Open each record, or go on with it; for the first process of a run only."""
     for each in loggers:
-        if isinstance(each, Tracker):
+        if isinstance(each, FailSafeLogger):
             each.start()
         elif is_new and isinstance(each, EventLogger):
             begin_session(each.experiment, config, overrides)
@@ -121,7 +121,7 @@ def end(loggers: list[pl.loggers.Logger], status: Status) -> None:
         OSError: if the disk does not take the last events.
     """
     for each in loggers:
-        if isinstance(each, Tracker):
+        if isinstance(each, FailSafeLogger):
             each.end(status)
         elif isinstance(each, EventLogger):
             if status == "ok" and helper_rank() == 0:
@@ -129,17 +129,19 @@ def end(loggers: list[pl.loggers.Logger], status: Status) -> None:
             each.close()
 
 
-class Tracker(pl.loggers.Logger):
-    """Hands metrics on, as Lightning's loggers do, until that fails for the first time.
+class FailSafeLogger(pl.loggers.Logger):
+    """Hands on to a logger of Lightning's until that fails for the first time.
 
-    - `open_`: begins the record; returns how to log to it and how to close it.
+    - `open_`: makes the logger and begins its record, with the hyper-parameters in it.
+
+    The record is closed by `end`, and not when Lightning finalizes its loggers: that is after the
+    training, and the test is still to come.
     """
 
-    def __init__(self, kind: str, open_: Callable[[], tuple[Log, Close]]) -> None:
+    def __init__(self, kind: str, open_: Callable[[], pl.loggers.Logger]) -> None:
         super().__init__()
         self._kind, self._open = kind, open_
-        self._log: Log | None = None
-        self._close: Close | None = None
+        self._inner: pl.loggers.Logger | None = None
 
     @property
     def name(self) -> str:
@@ -155,7 +157,7 @@ class Tracker(pl.loggers.Logger):
         """Begin the record, or leave it with a warning."""
 
         def work() -> None:
-            self._log, self._close = self._open()
+            self._inner = self._open()
 
         self._guarded(work)
 
@@ -164,14 +166,15 @@ class Tracker(pl.loggers.Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Hand on `metrics` of the optimiser step `step`; nothing on the helpers of DDP."""
-        if (log := self._log) is not None:
-            self._guarded(lambda: log(metrics, step or 0))
+        if (inner := self._inner) is not None:
+            self._guarded(lambda: inner.log_metrics(dict(metrics), step or 0))
 
     def end(self, status: Status) -> None:
-        """Close the record."""
-        if (close := self._close) is not None:
-            self._guarded(lambda: close(status))
-        self._log = self._close = None
+        """Close the record; the logger hears "success", "interrupted" or "failed"."""
+        if (inner := self._inner) is not None:
+            words = {"ok": "success", "interrupted": "interrupted"}
+            self._guarded(lambda: inner.finalize(words.get(status, "failed")))
+        self._inner = None
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -179,7 +182,7 @@ class Tracker(pl.loggers.Logger):
                 warnings.simplefilter("ignore")  # the library's own, of its own insides
                 work()
         except Exception as error:  # noqa: BLE001  whatever a server does, the run goes on
-            self._log = self._close = None
+            self._inner = None
             reason = shorten(f"{type(error).__name__}: {without_secrets(str(error))}", 200)
             sentence = f"logger={self._kind} failed, the run goes on without it: {reason}"
             logger.warning("%s", sentence)
@@ -189,24 +192,31 @@ class Tracker(pl.loggers.Logger):
 # --- the record in the run folder -------------------------------------------------------------
 
 
-def open_csv(run: Facts) -> tuple[Log, Close]:
+class CsvLogger(pl.loggers.Logger):
     """metrics.csv and hparams.csv; a number that is logged again replaces the one before."""
-    path = run.folder.path / "metrics.csv"
-    values: dict[tuple[int, str], float] = {}
-    if run.is_continued and path.is_file():
-        with path.open(encoding="utf-8") as file:
-            values = {
-                (int(r["step"]), r["metric"]): float(r["value"]) for r in csv.DictReader(file)
-            }
 
-    def log(metrics: Mapping[str, float], step: int) -> None:
-        values.update({(step, name): float(value) for name, value in metrics.items()})
-        rows = [(step, name, value) for (step, name), value in values.items()]
-        write_whole(path, _table(("step", "metric", "value"), rows))
+    name, version = "csv", ""
 
-    rows = list((run.hparams | run.tags).items())
-    write_whole(run.folder.path / "hparams.csv", _table(("name", "value"), rows))
-    return log, lambda status: None
+    def __init__(self, run: Facts) -> None:
+        super().__init__()
+        self._path = run.folder.path / "metrics.csv"
+        self._values: dict[tuple[int, str], float] = {}
+        if run.is_continued and self._path.is_file():
+            with self._path.open(encoding="utf-8") as file:
+                self._values = {
+                    (int(r["step"]), r["metric"]): float(r["value"]) for r in csv.DictReader(file)
+                }
+        rows = list((run.hparams | run.tags).items())
+        write_whole(run.folder.path / "hparams.csv", _table(("name", "value"), rows))
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They were written when the record began."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write the tables anew, with `metrics` of the optimiser step `step`."""
+        self._values |= {(step or 0, name): float(value) for name, value in metrics.items()}
+        rows = [(step, name, value) for (step, name), value in self._values.items()]
+        write_whole(self._path, _table(("step", "metric", "value"), rows))
 
 
 def _table(header: tuple[str, ...], rows: list[Any]) -> str:
@@ -218,7 +228,19 @@ def _table(header: tuple[str, ...], rows: list[Any]) -> str:
 # --- Weights & Biases -------------------------------------------------------------------------
 
 
-def open_wandb(settings: WandbConfig, run: Facts) -> tuple[Log, Close]:
+class WandbLogger(pl.loggers.WandbLogger):
+    """Lightning's, for several runs in one process, and for runs that go on."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Lightning lets W&B count the calls: a run that goes on offline would count from 0."""
+        self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
+
+    def finalize(self, status: str) -> None:
+        """Lightning leaves it to the end of the process: the next run would go on in this one."""
+        self.experiment.finish(exit_code=0 if status == "success" else 1)
+
+
+def open_wandb(settings: WandbConfig, run: Facts) -> WandbLogger:
     """A run of wandb whose files are in <run>/wandb; a run that goes on keeps its id."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -237,6 +259,7 @@ def open_wandb(settings: WandbConfig, run: Facts) -> tuple[Log, Close]:
         group=run.group,
         config=run.hparams | run.tags,
         dir=str(run.folder.path),
+        reinit="create_new",  # and leave alone one that was begun by who called us
         settings=wandb.Settings(
             silent=True,
             console="off",
@@ -253,11 +276,7 @@ def open_wandb(settings: WandbConfig, run: Facts) -> tuple[Log, Close]:
         ),
     )
     _remember(run, "wandb", identity)
-
-    def log(metrics: Mapping[str, float], step: int) -> None:
-        tracked.log(dict(metrics), step=step)
-
-    return log, lambda status: tracked.finish(exit_code=0 if status == "ok" else 1)
+    return WandbLogger(experiment=tracked)
 
 
 def _is_logged_in(wandb: Any) -> bool:
@@ -268,7 +287,22 @@ def _is_logged_in(wandb: Any) -> bool:
 # --- MLflow -----------------------------------------------------------------------------------
 
 
-def open_mlflow(settings: MlflowConfig, run: Facts) -> tuple[Log, Close]:
+class MlflowLogger(pl.loggers.MLFlowLogger):
+    """Lightning's, with whole values, and a word of its own for what was interrupted."""
+
+    def log_hyperparams(self, params: Any) -> None:
+        """Lightning cuts values off after 250 characters; MLflow takes 6,000."""
+        from mlflow.entities import Param
+
+        parameters = [Param(key, str(value)) for key, value in params.items()]
+        self.experiment.log_batch(self.run_id, params=parameters)
+
+    def finalize(self, status: str = "success") -> None:
+        """Close the run with the status that MLflow has for `status`."""
+        super().finalize("KILLED" if status == "interrupted" else status)
+
+
+def open_mlflow(settings: MlflowConfig, run: Facts) -> MlflowLogger:
     """A run of MLflow, on a server or in a file; a run that goes on keeps its id."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
@@ -276,44 +310,44 @@ def open_mlflow(settings: MlflowConfig, run: Facts) -> tuple[Log, Close]:
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT_S)),
     ):
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
+    import mlflow
 
-    for noisy in ("mlflow", "alembic", "urllib3"):
+    for noisy in ("mlflow", "alembic", "urllib3", "lightning.pytorch.loggers.mlflow"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
     file = run.output_dir / "mlflow.db"
     uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
+    before = _remembered(run, "mlflow")
     # several runs that begin at once would each make the tables and the experiment
-    with FileLock(run.output_dir / ".mlflow.lock"):
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(settings.experiment)
-        if found is not None:
-            experiment = found.experiment_id
-        else:
+    with FileLock(run.output_dir / ".mlflow.lock"), _same_tracking_uri(mlflow):
+        tracked = MlflowLogger(
+            settings.experiment,
+            run_name=run.name,
+            tracking_uri=uri,
+            tags={key: str(value) for key, value in run.tags.items()} | {"group": run.group},
             # in a file MLflow would put them where the command happened to be typed
-            artifacts = None if uri.startswith("http") else (run.output_dir / "mlflow").as_uri()
-            experiment = client.create_experiment(settings.experiment, artifacts)
-    identity = _remembered(run, "mlflow")
-    if identity is None:
-        tags = {key: str(value) for key, value in run.tags.items()} | {"group": run.group}
-        identity = client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
-    else:
-        client.update_run(identity, status="RUNNING")
-    parameters = [Param(key, str(value)) for key, value in run.hparams.items()]
-    client.log_batch(identity, params=parameters)
+            artifact_location=(
+                None if uri.startswith("http") else (run.output_dir / "mlflow").as_uri()
+            ),
+            run_id=before,
+        )
+        identity = tracked.run_id
+    assert identity is not None
+    if before is not None:
+        tracked.experiment.update_run(identity, status="RUNNING")
+    tracked.log_hyperparams(run.hparams)
     _remember(run, "mlflow", identity)
+    return tracked
 
-    def log(metrics: Mapping[str, float], step: int) -> None:
-        now = int(1000 * time.time())
-        numbers = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        client.log_batch(identity, metrics=numbers)
 
-    def close(status: Status) -> None:
-        word = {"ok": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
-        client.set_terminated(identity, word)
-
-    return log, close
+@contextmanager
+def _same_tracking_uri(mlflow: Any) -> Iterator[None]:
+    """Undo that Lightning sets the address for the process, whose next run may have another."""
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 # --- ids --------------------------------------------------------------------------------------
