@@ -324,7 +324,8 @@ def uses_bf16(network: str) -> bool:
     """Whether Convscape trains the network in bf16 on this machine unless told otherwise."""
     from convscape import training
 
-    return training.uses_bf16(config_of(network, []))
+    config = config_of(network, [])
+    return training.uses_bf16(config, config.plan())
 
 
 # --- the driver -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.cli import run_command, say, words_and_places
 
 
 def main() -> None:
@@ -16,12 +16,18 @@ def main() -> None:
     parser.add_argument(
         "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--other-data", action="store_true", help="also if the data are not those it was trained on"
+    )
+    words, places = words_and_places(parser)
+    arguments = parser.parse_args(words)
 
     def command() -> None:
         from convscape.trained import evaluate, load_run
 
-        run = load_run(arguments.run, arguments.allow_packages)
+        run = load_run(
+            arguments.run, arguments.allow_packages, other_data=arguments.other_data, **places
+        )
         evaluation = evaluate(run, arguments.split)
         say(json.dumps(evaluation.as_dict(), indent=1) if arguments.json else str(evaluation))
 

@@ -7,7 +7,7 @@ python scripts/explain.py outputs/runs/<run> my.png      a picture of your own
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.cli import run_command, say, words_and_places
 
 
 def main() -> None:
@@ -19,13 +19,17 @@ def main() -> None:
     parser.add_argument("image", help="an index into the split, or a picture file")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--out", type=Path, help="the page (default <run>/explain.html)")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--other-data", action="store_true", help="also if the data are not those it was trained on"
+    )
+    words, places = words_and_places(parser)
+    arguments = parser.parse_args(words)
 
     def command() -> None:
         from convscape.explain import choose_image, write_page
         from convscape.trained import load_run
 
-        run = load_run(arguments.run)
+        run = load_run(arguments.run, other_data=arguments.other_data, **places)
         image, name, label = choose_image(run, arguments.image, arguments.split)
         path = arguments.out or arguments.run / "explain.html"
         write_page(run, image, name, label, path)

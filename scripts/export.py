@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.cli import run_command, say, words_and_places
 
 
 def main() -> None:
@@ -22,14 +22,15 @@ def main() -> None:
     parser.add_argument(
         "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
     )
-    arguments = parser.parse_args()
+    words, places = words_and_places(parser)
+    arguments = parser.parse_args(words)
 
     def command() -> int:
         from convscape.export import LogitsDiffer, check_packages, export
         from convscape.trained import load_run
 
         check_packages(arguments.format)
-        run = load_run(arguments.run, arguments.allow_packages)
+        run = load_run(arguments.run, arguments.allow_packages, **places)
         try:
             say(str(export(run, arguments.format, arguments.out)))
         except LogitsDiffer as error:

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.cli import run_command, say, words_and_places
 
 
 def main() -> None:
@@ -19,13 +19,14 @@ def main() -> None:
     parser.add_argument(
         "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
     )
-    arguments = parser.parse_args()
+    words, places = words_and_places(parser)
+    arguments = parser.parse_args(words)
 
     def command() -> int:
         from convscape.trained import answers, find_picture_files, load_run
 
         paths = find_picture_files(arguments.images)
-        run = load_run(arguments.run, arguments.allow_packages)
+        run = load_run(arguments.run, arguments.allow_packages, **places)
         document, table, errors = answers(run, paths, arguments.top, arguments.invert)
         say(json.dumps(document, indent=1) if arguments.json else table)
         for error in errors:

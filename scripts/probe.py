@@ -10,7 +10,7 @@ python scripts/probe.py outputs/runs/<run> prune
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.cli import run_command, say, words_and_places
 
 
 def main() -> None:
@@ -23,7 +23,11 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="of the probe, as max=8 or --max 8")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
-    arguments, others = parser.parse_known_args()
+    parser.add_argument(
+        "--other-data", action="store_true", help="also if the data are not those it was trained on"
+    )
+    words, places = words_and_places(parser)
+    arguments, others = parser.parse_known_args(words)
 
     def command() -> None:
         from convscape.probe_figures import draw_probe
@@ -31,7 +35,8 @@ def main() -> None:
 
         settings = parse_settings([*arguments.settings, *others])
         name, run = arguments.probe, arguments.run
-        answer = ask_and_keep(run, name, arguments.images, arguments.split, **settings)
+        how = {"places": places, "other_data": arguments.other_data}
+        answer = ask_and_keep(run, name, arguments.images, arguments.split, **how, **settings)
         asked = answer["asked"]
         say(f"{name} of {asked['num_images']:,} images of the {asked['split']} split")
         say(*(f"  {key:<22} {100 * value:6.2f} %" for key, value in answer["numbers"].items()))

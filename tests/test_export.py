@@ -327,7 +327,7 @@ def test_without_the_data_set_the_check_is_on_noise(run_path, tmp_path, monkeypa
     run = load_run(run_path)
     monkeypatch.setattr(type(run.config), "load_images", gone)
     answer = str(export.export(run, "torch_export", tmp_path / "model.pt2"))
-    assert "1,000 images of noise (the data set is not here)" in answer
+    assert "1,000 images of noise (the data of the run are not here)" in answer
 
 
 def test_a_run_without_a_checkpoint_is_one_sentence(command, run_path, tmp_path):

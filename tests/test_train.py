@@ -347,7 +347,8 @@ def test_automatic_precision_asks_the_hardware_and_the_size_of_the_network(
     overrides, has_native, expected, monkeypatch
 ):
     monkeypatch.setattr(machine, "has_native_bf16", lambda device: has_native)
-    assert uses_bf16(checked(*overrides)) is expected
+    config = checked(*overrides)
+    assert uses_bf16(config, config.plan()) is expected
 
 
 @pytest.fixture

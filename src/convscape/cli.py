@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from omegaconf import DictConfig
 
     from convscape.config import Config
@@ -68,6 +70,27 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     command = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     run_command(command(guarded))
+
+
+def words_and_places(parser: ArgumentParser) -> tuple[list[str], dict[str, str]]:
+    """The command line of a script that takes a run, without what it says of the run's data.
+
+    `data.root=...` and `data.cache_dir=...` may stand anywhere in it; they come as `root` and
+    `cache_dir`.
+    """
+    parser.add_argument_group(
+        "data.root=<folder>, data.cache_dir=<folder>",
+        "where the data of the run are now, if not where they were",
+    )
+    words = sys.argv[1:]
+    if not any(word.startswith("data.") for word in words):
+        return words, {}
+    from convscape.run_data import take_places
+
+    try:
+        return take_places(words)
+    except ConfigError as error:
+        parser.error(str(error))
 
 
 def run_command(command: Callable[[], Any]) -> NoReturn:
@@ -230,24 +253,32 @@ def _in_sweep() -> bool:
 
 
 def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Path, list[str]]:
-    """The config and folder of the run to go on with.
+    """The config and folder of the run to go on with, and what was typed when it began.
+
+    Where its data are now may be said anew; the run folder then keeps that.
 
     Raises:
-        ConfigError: if it is no run, or is asked to change.
+        ConfigError: if it is no run, is asked to change, or its data are gone.
     """
     from convscape.config import check
+    from convscape.run_data import check_there, take_places, with_places
     from convscape.runs import RunFolder
 
-    changes = [o for o in overrides if not re.match(r"(resume|allow_packages)=", o)]
+    kept = r"(resume|allow_packages|data\.root|data\.cache_dir)="
+    changes = [o for o in overrides if not re.match(kept, o)]
     if changes:
         raise ConfigError(
             f"resume goes on with that run's own config; leave out {' '.join(changes)}"
         )
     folder = RunFolder(Path(composed["resume"]))
+    _, places = take_places([o for o in overrides if o.startswith("data.")])
+    stored = with_places(folder.read_config(), places)
     # which packages may be imported is never taken from a folder, which may be a stranger's
-    stored = folder.read_config() | {"allow_packages": composed["allow_packages"]}
+    config = check(stored | {"allow_packages": composed["allow_packages"]})
     result = folder.read_result()
-    return check(stored), folder.path, result.overrides if result else []
+    if result is None or result.status != "ok":
+        check_there(config)
+    return config, folder.path, result.overrides if result else []
 
 
 def exit_code(result: Result) -> int:

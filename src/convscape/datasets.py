@@ -61,7 +61,7 @@ def image_shape(
     Raises:
         DataError: if the set is unknown, or an image folder has no two classes.
     """
-    shape = _target_shape(name, image_size, channels)
+    shape = target_shape(name, image_size, channels)
     if name in FACTS:
         return shape, FACTS[name].num_classes
     return shape, len(pictures.class_names(_expanded(root)))
@@ -110,7 +110,7 @@ def load_images(
     Raises:
         DataError: if the data is missing, damaged or makes no sense.
     """
-    shape = _target_shape(name, image_size, channels)
+    shape = target_shape(name, image_size, channels)
     if on_unreadable not in ("error", "skip"):
         raise DataError(f"data.on_unreadable={on_unreadable!r}; allowed: error, skip")
     if not 0 < test_fraction < 1:
@@ -269,9 +269,14 @@ def _check_arrays(name: str, arrays: originals.Arrays, root: Path) -> None:
             raise DataError(f"{where}: {split} labels beyond 0..{facts.num_classes - 1}")
 
 
-def _target_shape(
+def target_shape(
     name: str, image_size: int | str | None, channels: int | None
 ) -> tuple[int, int, int]:
+    """Shape (C, H, W) of the images of a set, without looking for it.
+
+    Raises:
+        DataError: if the set is unknown, or a size or the channels make no sense.
+    """
     if name not in DATASETS:
         raise DataError(f"data.name={name!r}; allowed: {', '.join(DATASETS)}")
     if name == "image_folder" and (image_size is None or channels is None):

@@ -35,14 +35,17 @@ def choose_image(run: TrainedRun, text: str, split: str) -> tuple[Tensor, str, i
         ConfigError: if there is no such image.
     """
     if not text.removeprefix("-").isdigit():
-        shape = run.config.image_shape[0]
+        shape = run.image_shape
         pixels = pictures.read_picture(text, shape)
         return torch.from_numpy(pixels.copy()), pictures.describe_fit(text, shape), None
     index, count = int(text), len(run.data.indices[split])
     if not 0 <= index < count:
         raise ConfigError(f"there is no image {index} in the {split} split: it has {count:,}")
     (image,), (label,) = run.data.tensors(split, slice(index, index + 1))
-    return image, f"image {index} of the {split} split", int(label)
+    name = f"image {index} of the {split} split"
+    if run.other_data:
+        name += f", {run.label_names[int(label)]}"
+    return image, name, int(label)
 
 
 def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, path: Path) -> None:

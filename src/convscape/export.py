@@ -34,7 +34,6 @@ from convscape.errors import ConfigError
 from convscape.layers import PolyphasePool2d
 from convscape.runs import RunFolder, write_whole
 from convscape.trained import TrainedRun
-from convscape.training import normalization
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 NEEDS = {
@@ -126,9 +125,9 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
     opset = None
     match format:
         case "onnx":
-            content, opset = to_onnx(pixels_to_logits(run), input_shape(run), metadata(run)), OPSET
+            content, opset = to_onnx(pixels_to_logits(run), run.image_shape, metadata(run)), OPSET
         case "torch_export":
-            content = to_torch_export(pixels_to_logits(run), input_shape(run), metadata(run))
+            content = to_torch_export(pixels_to_logits(run), run.image_shape, metadata(run))
         case _:
             content = to_safetensors(run)
     images, checked_on = _images_to_check(run)
@@ -161,24 +160,18 @@ def most_undecided(model: nn.Module, num_images: int) -> int:
     return num_images // 100 if chooses else 0
 
 
-def input_shape(run: TrainedRun) -> geometry.Shape:
-    """(C, H, W) of an image."""
-    plan = getattr(run.model, "plan", None)
-    return plan.input_shape if plan is not None else run.config.image_shape[0]
-
-
 def pixels_to_logits(run: TrainedRun) -> PixelsToLogits:
     """The network of a run, from uint8 images to logits."""
     model = run.model
     if isinstance(model, models.ImageClassifier):
         return PixelsToLogits(model.network, model.scale, model.shift)
-    mean, std = (torch.tensor(values) for values in normalization(run.config, run.image_set))
+    mean, std = (torch.tensor(values) for values in run.normalization)
     return PixelsToLogits(model, 1 / (255 * std), -mean / std)
 
 
 def metadata(run: TrainedRun) -> dict[str, str]:
     """Where the network comes from, and what it takes and gives."""
-    channels, height, width = input_shape(run)
+    channels, height, width = run.image_shape
     result = RunFolder(run.path).read_result()
     colours = {1: "grey", 3: "red, green, blue"}.get(channels, f"{channels} channels")
     entries: dict[str, Any] = {
@@ -215,9 +208,9 @@ def _images_to_check(run: TrainedRun) -> tuple[Tensor, str]:
         found = [run.data.tensors(split)[0] for split in ("test", "val", "train")]
     except DataError:
         generator = torch.Generator().manual_seed(0)
-        shape = (NUM_CHECKED, *input_shape(run))
+        shape = (NUM_CHECKED, *run.image_shape)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        return images, f"{NUM_CHECKED:,} images of noise (the data set is not here)"
+        return images, f"{NUM_CHECKED:,} images of noise (the data of the run are not here)"
     images = torch.cat([images[:NUM_CHECKED] for images in found])[:NUM_CHECKED]
     return images, f"{len(images):,} images of {run.config.data.name}"
 

@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def ask(
     Raises:
         ConfigError: if there is no such probe or setting, or it cannot be done.
     """
-    check_settings(name, run.config.image_shape[0], settings)
+    check_settings(name, run.image_shape, settings)
     count = min(num_images, len(run.data.indices[split]))
     if not count:
         raise ConfigError(f"probe {name}: the {split} split has no images")
@@ -92,18 +92,31 @@ def check_settings(
                 )
 
 
-def ask_and_keep(path: Path, name: str, num_images: int, split: str, **settings: Any) -> Answer:
+def ask_and_keep(
+    path: Path,
+    name: str,
+    num_images: int,
+    split: str,
+    *,
+    places: Mapping[str, str] | None = None,
+    other_data: bool = False,
+    **settings: Any,
+) -> Answer:
     """The answer for the run in the folder `path`, kept in its `probes/<name>.json`.
 
-    One that was asked for in the same words before is not computed again.
+    One that was asked for in the same words before is not computed again. `places` and
+    `other_data` are as `load_run` takes them.
     """
     file = path / "probes" / f"{name}.json"
     wanted = {"probe": name, "split": split, "num_images": num_images, **settings}
+    if other_data:
+        wanted["other_data"] = dict(places or {})
     with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
         kept: Answer = json.loads(file.read_text("utf-8"))
         if kept["wanted"] == json.loads(json.dumps(wanted)):
             return kept
-    answer = ask(load_run(path), name, num_images, split, **settings)
+    run = load_run(path, other_data=other_data, **(places or {}))
+    answer = ask(run, name, num_images, split, **settings)
     file.parent.mkdir(exist_ok=True)
     write_whole(file, json.dumps({"wanted": wanted, **answer}))
     return answer
@@ -203,7 +216,7 @@ def occlude(
         "numbers": {"occlude/largest_drop": float(maps.amax((1, 2)).mean())},
         "maps": maps[:shown].tolist(),
         "images": images[:shown].tolist(),
-        "labels": [run.classes[label] for label in labels[:shown].tolist()],
+        "labels": [run.label_names[label] for label in labels[:shown].tolist()],
     }
 
 
@@ -216,7 +229,7 @@ def prune(
     """
     acc = []
     for fraction in fractions:
-        pruned = TrainedRun(run.path, run.config, without_smallest_weights(run.model, fraction))
+        pruned = replace(run, model=without_smallest_weights(run.model, fraction))
         acc.append(accuracy(classify(pruned.logits, images), labels))
     kept = [f for f, a in zip(fractions, acc, strict=True) if a >= acc[0] - TOLERATED]
     return {

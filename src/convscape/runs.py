@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from convscape.config import Config, OwnModelConfig
 from convscape.errors import CannotWrite, ConfigError
-from convscape.geometry import Conv, InfeasibleGeometry
+from convscape.geometry import LARGEST, Conv, InfeasibleGeometry
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
@@ -54,6 +54,8 @@ class Result:
     - `best_epoch`: of the chosen checkpoint, counted from 1; `epochs`: finished.
     - `seconds`: of setup, fit (validation and checkpoints included) and test.
     - `samples_per_second`: training images per second of training, without validation.
+    - `data_checksum`, `dataset`: of what it is trained on: the content; `classes`, `image_shape`
+      (C, H, W), `mean` and `std` per channel, of values scaled to 0..1.
     - `attempts`: how often it was begun since it last got further.
     """
 
@@ -76,6 +78,7 @@ class Result:
     peak_memory_bytes: int | None = None
     checkpoint: str | None = None
     data_checksum: str | None = None
+    dataset: dict[str, Any] = field(default_factory=dict)
     attempts: int = 1
     environment: dict[str, Any] = field(default_factory=dict)
 
@@ -127,6 +130,10 @@ def _wrong_part(document: Any) -> str | None:
         return "receptive_field is no pair"
     if not all(_is_number(value) for value in [*numbers, *(seen or ())]):
         return "a metric is no number"
+    if not isinstance(document.get("data_checksum"), str | None):
+        return "data_checksum is no text"
+    if not _is_dataset(document.get("dataset", {})):
+        return "dataset is of the wrong kind"
     error = document.get("error")
     is_ok = document["status"] in ("ok", "running")
     if error is None and not is_ok:
@@ -138,6 +145,25 @@ def _wrong_part(document: Any) -> str | None:
     ):
         return "error has no type and message"
     return None
+
+
+def _is_dataset(value: Any) -> bool:
+    """Whether it is `Result.dataset`; runs made before there was one have an empty one."""
+    if value == {}:
+        return True
+    if not isinstance(value, dict) or set(value) != {"classes", "image_shape", "mean", "std"}:
+        return False
+    if not all(isinstance(part, list) and part for part in value.values()):
+        return False
+    names, shape, mean, std = (value[k] for k in ("classes", "image_shape", "mean", "std"))
+    return (
+        all(isinstance(name, str) for name in names)
+        and len(shape) == 3
+        and all(type(size) is int and 0 < size <= LARGEST for size in shape)
+        and len(mean) == len(std) == shape[0]
+        and all(_is_number(v) and abs(v) <= LARGEST for v in [*mean, *std])
+        and all(deviation > 0 for deviation in std)
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -190,6 +216,7 @@ class RunFolder:
         result.epochs = self.num_epochs()
         if before is not None and before.status in ("running", "interrupted"):
             result.attempts = before.attempts + (before.status == "interrupted")
+            result.data_checksum, result.dataset = before.data_checksum, before.dataset
         self.create(result)
         return result
 

@@ -13,19 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convscape import machine, models, pictures
+from convscape import machine, models, pictures, run_data
 from convscape.cache import DataError, ImageSet
 from convscape.checkpoints import BROKEN, read_checkpoint
 from convscape.config import Config, OwnModelConfig, check
 from convscape.data import ImageDataModule
 from convscape.errors import ConfigError
-from convscape.geometry import format_table
+from convscape.geometry import Plan, format_table
 from convscape.runs import Result, RunFolder
-from convscape.training import build_model, data_module, normalization, ours, uses_bf16
+from convscape.training import build_model, build_own, data_module, normalization, ours, uses_bf16
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# ends the sentence that refuses other data
+OTHER_DATA = "; --other-data (in Python other_data=True) goes on with them all the same"
 Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
 MOST_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
 
@@ -35,17 +37,37 @@ class TrainedRun:
     """A run's `config`, and its network `model` with the weights of the chosen checkpoint.
 
     The model is in eval mode. `data`, `image_set`, `result`, `metrics` and `history` are read when
-    they are asked for.
+    they are asked for. `other_data`: whether the data may be others than it was trained on.
     """
 
     path: Path
     config: Config
     model: nn.Module
+    other_data: bool = False
 
     @cached_property
     def image_set(self) -> ImageSet:
-        """The data set that it was trained on."""
-        return self.config.load_images()
+        """The data set that it was trained on, or another one that fits.
+
+        Raises:
+            DataError: if it is not there, or is another one and none is asked for.
+        """
+        image_set = run_data.load_images(self.config)
+        if self.other_data:
+            run_data.check_other(image_set, self.image_shape, self.classes)
+        else:
+            classes = self.classes if isinstance(self.model, models.ImageClassifier) else ()
+            run_data.check_same(image_set, self._known, classes, OTHER_DATA)
+        return image_set
+
+    @cached_property
+    def _known(self) -> Result | None:
+        return RunFolder(self.path).read_result()
+
+    @property
+    def _dataset(self) -> dict[str, Any]:
+        """What the run knows of its data; nothing of runs made before they noted it."""
+        return self._known.dataset if self._known is not None else {}
 
     @cached_property
     def data(self) -> ImageDataModule:
@@ -82,15 +104,46 @@ class TrainedRun:
     @property
     def classes(self) -> list[str]:
         """Names, in the order of the logits."""
-        known = getattr(self.model, "classes", None)
-        return list(known or self.image_set.classes)
+        own = self.model.classes if isinstance(self.model, models.ImageClassifier) else ()
+        return list(own or self._dataset.get("classes") or self.image_set.classes)
+
+    @property
+    def label_names(self) -> list[str]:
+        """Of its data: the classes, or where other data have others "lynx as cat"."""
+        pairs = zip(self.image_set.classes, self.classes, strict=True)
+        return [label if label == name else f"{label} as {name}" for label, name in pairs]
+
+    @property
+    def data_name(self) -> str:
+        """Its data set, and whether it is another one than it was trained on."""
+        known = self._known.data_checksum if self._known is not None else None
+        is_other = known not in (None, self.image_set.checksum)
+        return self.config.data.name + " (other images than it was trained on)" * is_other
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        plan = getattr(self.model, "plan", None)
+        known = plan.input_shape if isinstance(plan, Plan) else self._dataset.get("image_shape")
+        if known is None:
+            return run_data.load_images(self.config).train_images.shape[1:]
+        channels, height, width = known
+        return channels, height, width
+
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and std per channel that it was trained with, of values scaled to 0..1."""
+        known = self._dataset
+        return (
+            (known["mean"], known["std"]) if known else normalization(self.config, self.image_set)
+        )
 
     @property
     def brightness(self) -> float:
         """Mean of the training images' pixels, 0..1."""
         if isinstance(self.model, models.ImageClassifier):
             return float((-self.model.shift / self.model.scale).mean() / 255)
-        return float(np.mean(normalization(self.config, self.image_set)[0]))
+        return float(np.mean(self.normalization[0]))
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +157,7 @@ class TrainedRun:
         if not isinstance(self.model, models.ImageClassifier):
             mean, std = (
                 torch.tensor(values, device=self.device).view(-1, 1, 1)
-                for values in normalization(self.config, self.image_set)
+                for values in self.normalization
             )
             images = (images / 255 - mean) / std
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
@@ -113,7 +166,8 @@ class TrainedRun:
     @cached_property
     def _uses_bf16(self) -> bool:
         """As it was trained."""
-        return uses_bf16(self.config)
+        plan = getattr(self.model, "plan", None)
+        return uses_bf16(self.config, plan if isinstance(plan, Plan) else None)
 
     def loss(self, logits: Tensor, labels: Tensor) -> float:
         """Mean loss of logits (N, K) for labels (N,), as in training."""
@@ -122,24 +176,37 @@ class TrainedRun:
         return float(F.cross_entropy(logits, labels))
 
 
-def load_run(path: str | Path, allow_packages: Sequence[str] = ()) -> TrainedRun:
+def load_run(
+    path: str | Path,
+    allow_packages: Sequence[str] = (),
+    *,
+    root: str | None = None,
+    cache_dir: str | None = None,
+    other_data: bool = False,
+) -> TrainedRun:
     """The run in the folder `path`, ready to use.
 
     Nothing in the folder can run code: the checkpoint holds plain values, and a class of one's own
     is built only from a package in `allow_packages`.
+
+    - `root`, `cache_dir`: where its data are now, if not where they were.
+    - `other_data`: whether they may be others than it was trained on, which is refused otherwise.
 
     Raises:
         ConfigError: if it is no run, or has no checkpoint that can be read.
     """
     machine.keep_freed_memory()
     folder = RunFolder(Path(path))
-    config = check(folder.read_config() | {"allow_packages": list(allow_packages)})
+    given = {"root": root, "cache_dir": cache_dir}
+    places = {key: str(place) for key, place in given.items() if place is not None}
+    stored = run_data.with_places(folder.read_config(), places)
+    config = check(stored | {"allow_packages": list(allow_packages)})
     if not folder.best_checkpoint.is_file():
         result = folder.read_result()
         status = f"; its status is {result.status}" if result is not None else ""
         raise ConfigError(f"{path} has no checkpoints/best.ckpt{status}")
     checkpoint = read_checkpoint(folder.best_checkpoint)
-    own = _own_model(config) if isinstance(config.model, OwnModelConfig) else None
+    own = _own_model(config, folder) if isinstance(config.model, OwnModelConfig) else None
     try:
         model = own or _rebuilt(config, checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
@@ -150,19 +217,28 @@ def load_run(path: str | Path, allow_packages: Sequence[str] = ()) -> TrainedRun
         ) from None
     if torch.cuda.is_available() and config.trainer.device != "cpu":
         model.to("cuda")
-    return TrainedRun(folder.path, config, model.eval())
+    return TrainedRun(folder.path, config, model.eval(), other_data)
 
 
-def _own_model(config: Config) -> nn.Module:
-    image_set = config.load_images()
-    return build_model(config, image_set, data_module(config, image_set, None))
+def _own_model(config: Config, folder: RunFolder) -> nn.Module:
+    """Built from what the run noted of its data, or from the data themselves."""
+    assert isinstance(config.model, OwnModelConfig)
+    known = folder.read_result()
+    if known is None or not known.dataset:
+        image_set = run_data.load_images(config)
+        return build_model(config, image_set, data_module(config, image_set, None))
+    facts = known.dataset
+    training = {key: facts[key] for key in ("mean", "std", "classes")}
+    shape, num_classes = facts["image_shape"], len(facts["classes"])
+    return build_own(config.model, config.allow_packages, shape, num_classes, training)
 
 
-def _rebuilt(config: Config, checkpoint: dict[str, Any]) -> models.ImageClassifier:
+def _rebuilt(config: Config, checkpoint: dict[str, Any]) -> models.PlannedClassifier:
     """The network of a checkpoint, tried out on one image; raises one of `BROKEN`."""
     assert not isinstance(config.model, OwnModelConfig)
-    model = ours(config.model.target)(**checkpoint["hyper_parameters"])
-    black = torch.zeros(1, *config.image_shape[0], dtype=torch.uint8)
+    model: models.PlannedClassifier = ours(config.model.target)(**checkpoint["hyper_parameters"])
+    shape = run_data.image_shape(config) or model.plan.input_shape
+    black = torch.zeros(1, *shape, dtype=torch.uint8)
     with torch.inference_mode():
         num_classes = model.eval()(black).shape[1]
     if len(model.classes) != num_classes or not all(isinstance(n, str) for n in model.classes):
@@ -258,7 +334,7 @@ def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
     pairs = labels.long() * num_classes + logits.argmax(1)
     confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
     return Evaluation(
-        split, run.config.data.name, run.classes, run.loss(logits, labels), confusion.numpy()
+        split, run.data_name, run.label_names, run.loss(logits, labels), confusion.numpy()
     )
 
 
@@ -326,7 +402,7 @@ def predict(
     run: TrainedRun, paths: Sequence[Path], invert: bool = False
 ) -> Iterator[Prediction | DataError]:
     """For each picture its prediction, or why it cannot be read; `invert` swaps dark and light."""
-    shape = run.config.image_shape[0]
+    shape = run.image_shape
     usual = run.brightness
     for path in paths:
         try:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convscape import loggers, machine, models, own
+from convscape import loggers, machine, models, own, run_data
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
 from convscape.checkpoints import read_checkpoint
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
@@ -70,8 +70,12 @@ def train(
     folder = RunFolder(path)
     start = time.perf_counter()
     last = whole_checkpoint(folder)
-    if last is not None:
-        read_checkpoint(last)  # refused before anything is written
+    image_set: ImageSet | None = None
+    if last is not None:  # refused before anything is written
+        read_checkpoint(last)
+        image_set = run_data.load_images(config)
+        way_out = "; bring back those it was trained on, or train a new run"
+        run_data.check_same(image_set, folder.read_result(), way_out=way_out)
     free_bytes = 0
     is_ours = helper_rank() == 0  # DDP's helpers leave config and result to the first process
     result = folder.begin(config, overrides) if is_ours else new_result(config, overrides)
@@ -83,8 +87,10 @@ def train(
         try:
             with stop.at_once():
                 free_bytes = machine.free_memory(_device(config))
-                image_set = config.load_images()
-                result.data_checksum = image_set.checksum
+                image_set = image_set or config.load_images()
+                _record_data(result, config, image_set)
+                if is_ours:
+                    folder.write(result)
                 trackers += loggers.build(config, folder, result)
                 _fit_and_test(
                     *(config, folder, image_set, result, trackers),
@@ -111,6 +117,18 @@ def train(
         if is_ours:
             _write(folder, result)
     return result
+
+
+def _record_data(result: Result, config: Config, image_set: ImageSet) -> None:
+    """What a later command compares its data with, and does without them."""
+    mean, std = normalization(config, image_set)
+    result.data_checksum = image_set.checksum
+    result.dataset = {
+        "classes": list(image_set.classes),
+        "image_shape": list(image_set.train_images.shape[1:]),
+        "mean": mean,
+        "std": std,
+    }
 
 
 def _record_error(result: Result, error: BaseException, path: Path) -> None:
@@ -166,7 +184,7 @@ def _fit_and_test(
     trainer = pl.Trainer(
         accelerator=config.trainer.device.partition(":")[0],
         devices=_devices(config),
-        precision="bf16-mixed" if uses_bf16(config) else "32-true",
+        precision="bf16-mixed" if uses_bf16(config, config.plan()) else "32-true",
         max_epochs=max_epochs,
         callbacks=callbacks,
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
@@ -322,7 +340,7 @@ def build_model(config: Config, image_set: ImageSet, data: ImageDataModule) -> p
     num_classes = len(image_set.classes)
     model = config.model
     if isinstance(model, OwnModelConfig):
-        return _build_own(model, config.allow_packages, input_shape, num_classes, training)
+        return build_own(model, config.allow_packages, input_shape, num_classes, training)
     arguments = model.knobs | {"init": model.init, "training": training}
     if isinstance(model, CNNConfig):
         arguments["first_layer"] = model.first_layer
@@ -377,14 +395,18 @@ def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn
     return found
 
 
-def _build_own(
+def build_own(
     model: OwnModelConfig,
     allow_packages: list[str],
     input_shape: list[int],
     num_classes: int,
     training: dict[str, Any],
 ) -> pl.LightningModule:
-    """The user's module; it gets `input_shape` and `num_classes` if it asks for them."""
+    """The user's module; it gets `input_shape` and `num_classes` if it asks for them.
+
+    Raises:
+        ConfigError: if the class cannot be found or does not take the arguments.
+    """
     found = own_class(model, allow_packages)
     offered = {"input_shape": input_shape, "num_classes": num_classes}
     wanted = inspect.signature(found).parameters
@@ -440,15 +462,14 @@ def _devices(config: Config) -> Any:
     return [int(index)] if index else config.trainer.devices
 
 
-def uses_bf16(config: Config) -> bool:
-    """Whether a run computes in bfloat16.
+def uses_bf16(config: Config, plan: Plan | None) -> bool:
+    """Whether a run computes in bfloat16; `plan` is its network's.
 
     `auto` does where the hardware computes in it itself and the network is large enough to gain.
     """
     asked = config.trainer.precision
     if asked != "auto":
         return asked == "bf16"
-    plan = config.plan()
     is_large = plan is None or plan.macs >= FEWEST_MACS_FOR_BF16
     return is_large and machine.has_native_bf16(config.trainer.device)
 
@@ -475,7 +496,8 @@ def training_bytes(plan: Plan, batch_size: int, in_bf16: bool) -> int:
 
 def advice_on_memory(config: Config, free_bytes: int) -> str:
     """How much was needed, and the batch size that would fit."""
-    plan, in_bf16, asked = config.plan(), uses_bf16(config), config.data.batch_size
+    plan, asked = config.plan(), config.data.batch_size
+    in_bf16 = uses_bf16(config, plan)
     if plan is None:
         return "a smaller data.batch_size or data.eval_batch_size takes less"
     needed = training_bytes(plan, asked, in_bf16)
