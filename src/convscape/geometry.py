@@ -8,9 +8,10 @@ output shape, parameters, MACs and receptive field, or raises `InfeasibleGeometr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from html import escape
-from math import prod
+from math import gcd, prod
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from convscape.errors import ConfigError
@@ -73,30 +74,35 @@ def pad_amounts(size: int, window: Window) -> Pair:
 def output_size(size: int, window: Window) -> int:
     """Outputs along one axis after sliding `window` over `size` pixels.
 
-    Floor rounding as torch.nn.Conv2d; with `ceil_mode` as torch.nn.MaxPool2d, which drops a
-    window that would start in the padding after the input:
+    Floor rounding as torch.nn.Conv2d; with `ceil_mode` as torch.nn.MaxPool2d, whose last window
+    may reach beyond the padded input, and is dropped if it would start in the padding after it:
     https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
 
     Raises:
-        InfeasibleGeometry: if the padded input is smaller than the window.
+        InfeasibleGeometry: if not one window fits.
     """
+    outputs = _num_outputs(size, window)
+    if outputs < 1:
+        raise InfeasibleGeometry(_formula(size, window))
+    return outputs
+
+
+def _num_outputs(size: int, window: Window) -> int:
     before, after = pad_amounts(size, window)
     room = size + before + after - window.extent
-    if room < 0:
-        outputs = room // window.stride + 1
-        raise InfeasibleGeometry(f"{_formula(size, before + after, window)} = {outputs}")
-    if not window.ceil_mode:
-        return room // window.stride + 1
-    outputs = -(-room // window.stride) + 1
-    return outputs - 1 if (outputs - 1) * window.stride >= size + before else outputs
+    steps = -(-room // window.stride) if window.ceil_mode else room // window.stride
+    if window.ceil_mode and steps * window.stride >= size + before:
+        steps -= 1
+    return steps + 1
 
 
-def _formula(size: int, padding: int, window: Window) -> str:
+def _formula(size: int, window: Window) -> str:
+    padding = sum(pad_amounts(size, window))
     padded = f"{size}+{padding}" if padding else f"{size}"
-    if window.dilation == 1:
-        return f"floor(({padded}-{window.kernel_size})/{window.stride})+1"
     spread = f"{window.dilation}*({window.kernel_size}-1)-1"
-    return f"floor(({padded}-{spread})/{window.stride})+1"
+    extent = window.kernel_size if window.dilation == 1 else spread
+    rounded = "ceil" if window.ceil_mode else "floor"
+    return f"{rounded}(({padded}-{extent})/{window.stride})+1 = {_num_outputs(size, window)}"
 
 
 # --- layers -----------------------------------------------------------------------------------
@@ -528,12 +534,11 @@ def plan_layers(layers: Iterable[NamedLayer], input_shape: Sequence[int]) -> Pla
         match layer:
             case Conv() | Pool():
                 windows = layer_windows(layer)
-                sizes = _pair(_axis_output(name, layer, before, a) for a in range(2))
+                sizes = _output_sizes(name, layer, before)
                 pads = _pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
                 field = field.behind(windows, pads)
                 remarks += _unread_pixels(name, windows)
                 if isinstance(layer, Conv):
-                    _check_groups(name, layer, before[0])
                     weights = layer.out_channels * before[0] // layer.groups
                     weights *= prod(layer.kernel_size)
                     num_parameters = weights + layer.out_channels * layer.bias
@@ -576,65 +581,139 @@ def layer_windows(layer: Conv | Pool) -> tuple[Window, Window]:
     return along(0), along(1)
 
 
-def _axis_output(name: str, layer: Conv | Pool, shape: Shape, axis: int) -> int:
+def _output_sizes(name: str, layer: Conv | Pool, shape: Shape) -> Pair:
+    """What (H, W) a layer makes of an input (C, H, W).
+
+    Raises:
+        InfeasibleGeometry: one sentence: which window does not fit which input, why, what would.
+    """
+    size, is_of_block = _pair(shape[1:]), _is_of_block(name)
+    wrong_groups = _wrong_groups(layer, shape[0]) if isinstance(layer, Conv) else None
+    faults = [wrong_groups] if wrong_groups else []
+    try:
+        sizes = _pair(_axis_output(layer, size, axis, is_of_block) for axis in range(2))
+    except InfeasibleGeometry as error:
+        remedies = list(_remedies(layer, size, is_of_block))
+        if is_of_block and not name.startswith("block1."):
+            remedies.append("fewer blocks")
+        faults.append(f"{error}; {_either(remedies)} would" if remedies else str(error))
+    if faults:
+        raise InfeasibleGeometry(f"{_place(name)}: {'; besides, '.join(faults)}")
+    return sizes
+
+
+def _axis_output(layer: Conv | Pool, size: Pair, axis: int, is_of_block: bool) -> int:
     window = layer_windows(layer)[axis]
+    padding = format_padding(layer.padding)
+    match _fault(layer, window, size[axis]):
+        case None:
+            return _num_outputs(size[axis], window)
+        case "half":
+            raise InfeasibleGeometry(
+                f"{'pool_' * is_of_block}padding {padding} is more than half of its "
+                f"{_by(layer.kernel_size)} window, which could then hold padding alone"
+            )
+        case "circular":
+            raise InfeasibleGeometry(
+                f"circular padding of a {_by(layer.kernel_size)} window goes around its "
+                f"{_by(size)} input more than once"
+            )
+    padding = padding if isinstance(layer.padding, str) else f"padding {padding}"
+    raise InfeasibleGeometry(
+        f"a {_window_in_words(layer)} does not fit its {_by(size)} input "
+        f"({padding}: {_formula(size[axis], window)})"
+    )
+
+
+def _fault(
+    layer: Conv | Pool, window: Window, size: int
+) -> Literal["half", "circular", "window"] | None:
+    """What is wrong with one `window` of `layer` on `size` pixels, as torch would refuse it."""
     explicit = 0 if isinstance(window.padding, str) else window.padding
     if isinstance(layer, Pool) and 2 * explicit > window.kernel_size:
-        key = "pool_padding" if _is_of_block(name) else "padding"
-        raise InfeasibleGeometry(
-            f"{_place(name)}: {key} {format_padding(layer.padding)} is more than half of "
-            f"its {_by(layer.kernel_size)} window, which could then hold padding alone; "
-            f"{key} <= {window.kernel_size // 2} or {key}=same would work"
-        )
-    size = shape[1 + axis]
+        return "half"
     if window.padding == "circular" and max(pad_amounts(size, window)) > size:
-        raise InfeasibleGeometry(
-            f"{_place(name)}: circular padding goes around its {_by(shape[1:])} input more than "
-            "once; a smaller window or padding=same would work"
-        )
-    try:
-        return output_size(size, window)
-    except InfeasibleGeometry as error:
-        raise InfeasibleGeometry(_misfit(name, layer, shape, str(error))) from None
+        return "circular"
+    return "window" if _num_outputs(size, window) < 1 else None
 
 
-def _misfit(name: str, layer: Conv | Pool, shape: Shape, formula: str) -> str:
-    """One sentence: which window does not fit which input, why, and what would."""
-    is_conv = isinstance(layer, Conv)
-    is_of_block = _is_of_block(name)
-    prefix = "pool_" if is_of_block and not is_conv else ""
-    size_key = "kernel_size" if is_conv else f"{prefix}size"
-    windows = layer_windows(layer)
-    rooms = _pair(shape[1 + a] + sum(pad_amounts(shape[1 + a], windows[a])) for a in range(2))
-    largest = _pair(
-        min(windows[a].kernel_size, (rooms[a] - 1) // windows[a].dilation + 1) for a in range(2)
-    )
-    remedies = [f"{size_key} <= {format_size(largest)}"] if min(largest) >= 1 else []
-    if all(rooms[a] >= layer.kernel_size[a] for a in range(2)):
-        remedies.append("dilation=1")
-    remedies.append(f"{prefix}padding=same")
-    if not is_conv:
-        remedies.append("pool=none" if is_of_block else "kind=none")
-    if is_of_block and not name.startswith("block1."):
-        remedies.append("fewer blocks")
+def _window_in_words(layer: Conv | Pool) -> str:
     what = f"{layer.kind} pool" if isinstance(layer, Pool) else "kernel"
     stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
     dilation = layer.dilation if isinstance(layer, Conv) else (1, 1)
     spread = f", dilation {format_size(dilation)}" if max(dilation) > 1 else ""
-    padding = format_padding(layer.padding)
-    padding = padding if isinstance(layer.padding, str) else f"padding {padding}"
-    return (
-        f"{_place(name)}: a {_by(layer.kernel_size)} {what}{stride}{spread} does not fit its "
-        f"{_by(shape[1:])} input ({padding}: {formula}); {_either(remedies)} would"
+    return f"{_by(layer.kernel_size)} {what}{stride}{spread}"
+
+
+@lru_cache(maxsize=4096)  # many runs of a sweep have the same misfit
+def _remedies(layer: Conv | Pool, size: Pair, is_of_block: bool) -> tuple[str, ...]:
+    """Changes of one key with which an impossible layer is possible; each of them was tried."""
+    prefix = "pool_" if is_of_block and isinstance(layer, Pool) else ""
+    found = []
+    if (largest := _largest_size(layer, size)) is not None:
+        key = "kernel_size" if isinstance(layer, Conv) else f"{prefix}size"
+        sign = " <= " if _fits(_resized(layer, (1, 1)), size) else "="
+        found.append(f"{key}{sign}{format_size(largest)}")
+    changes: list[tuple[str, Conv | Pool]] = []
+    if isinstance(layer, Conv):
+        changes.append(("dilation=1", replace(layer, dilation=(1, 1))))
+    else:
+        if isinstance(layer.padding, tuple):
+            windows, given = layer_windows(layer), layer.padding
+            most = _pair(min(given[a], windows[a].kernel_size // 2) for a in range(2))
+            sign = " <= " if _fits([replace(layer, padding=(0, 0))], size) else "="
+            words = f"{prefix}padding{sign}{format_size(most)}"
+            changes.append((words, replace(layer, padding=most)))
+        changes.append((f"{'pool' if is_of_block else 'kind'}=max", replace(layer, kind="max")))
+    changes.append((f"{prefix}stride=1", replace(layer, stride=(1, 1))))
+    changes.append((f"{prefix}padding=same", replace(layer, padding="same")))
+    found += [words for words, changed in changes if _fits([changed], size)]
+    if isinstance(layer, Pool):
+        found.append("pool=none" if is_of_block else "kind=none")
+    return tuple(found)
+
+
+def _largest_size(layer: Conv | Pool, size: Pair) -> Pair | None:
+    """The largest window that fits; where its padding asks for a larger one, the smallest."""
+    largest = list(layer.kernel_size)
+    for axis, window in enumerate(layer_windows(layer)):
+        wider = window.kernel_size - layer.kernel_size[axis]  # than what is typed: "blur", "aps"
+        padding = window.padding if isinstance(window.padding, int) else 0
+        fits, too_large = max(1, 2 * padding - wider), layer.kernel_size[axis] + 1
+        while fits < too_large - 1:
+            largest[axis] = (fits + too_large) // 2
+            if _fits(_resized(layer, _pair(largest)), size, [axis]):
+                fits = largest[axis]
+            else:
+                too_large = largest[axis]
+        largest[axis] = fits
+    return _pair(largest) if _fits(_resized(layer, _pair(largest)), size) else None
+
+
+def _resized(layer: Conv | Pool, kernel_size: Pair) -> list[Conv | Pool]:
+    """The layer with another window; its stride follows, if null was typed."""
+    resized: list[Conv | Pool] = [replace(layer, kernel_size=kernel_size)]
+    if isinstance(layer, Pool) and layer.stride == layer.kernel_size:
+        resized.append(replace(layer, kernel_size=kernel_size, stride=kernel_size))
+    return resized
+
+
+def _fits(layers: Iterable[Conv | Pool], size: Pair, axes: Sequence[int] = (0, 1)) -> bool:
+    return all(
+        _fault(layer, layer_windows(layer)[axis], size[axis]) is None
+        for layer in layers
+        for axis in axes
     )
 
 
-def _check_groups(name: str, layer: Conv, in_channels: int) -> None:
-    if in_channels % layer.groups or layer.out_channels % layer.groups:
-        raise InfeasibleGeometry(
-            f"{_place(name)}: groups={layer.groups} must divide its {in_channels} input channels "
-            f"and its {layer.out_channels} output channels"
-        )
+def _wrong_groups(layer: Conv, in_channels: int) -> str | None:
+    if not (in_channels % layer.groups or layer.out_channels % layer.groups):
+        return None
+    most = gcd(in_channels, layer.out_channels)
+    return (
+        f"groups={layer.groups} must divide its {in_channels} input channels and its "
+        f"{layer.out_channels} output channels; groups={most}{' or groups=1' * (most > 1)} would"
+    )
 
 
 def _unread_pixels(name: str, windows: tuple[Window, Window]) -> list[str]:
