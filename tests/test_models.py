@@ -38,7 +38,7 @@ def test_softmax_regression_is_an_mlp_without_hidden_layers():
     torch.testing.assert_close(model(images), expected + model.network.output.bias)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "softmax_mse"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_class_ids_and_one_hot_labels_give_the_same_loss(loss, smoothing):
     model = ImageClassifier(nn.Identity(), loss=loss, label_smoothing=smoothing)
@@ -55,10 +55,11 @@ def test_losses_are_their_formulas():
     smooth = torch.tensor([0.8, 0.1, 0.1], dtype=torch.float64)  # 0.3 smoothing over 3 classes
     entropy = ImageClassifier(nn.Identity(), label_smoothing=0.3).loss(logits, torch.tensor([0]))
     assert entropy.item() == pytest.approx(-(smooth * p.log()).sum().item())
-    squared = ImageClassifier(nn.Identity(), loss="mse", label_smoothing=0.3)
-    assert squared.loss(logits, torch.tensor([0])).item() == pytest.approx(
-        ((p - smooth) ** 2).mean().item()
-    )
+    for loss, outputs in (("mse", logits[0]), ("logits_mse", logits[0]), ("softmax_mse", p)):
+        squared = ImageClassifier(nn.Identity(), loss=loss, label_smoothing=0.3)
+        assert squared.loss(logits, torch.tensor([0])).item() == pytest.approx(
+            ((outputs - smooth) ** 2).mean().item()
+        )
 
 
 def test_soft_labels_are_taken_as_they_are():

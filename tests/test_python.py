@@ -175,7 +175,7 @@ def test_a_model_that_fits_data_takes_its_normalisation(data):
     model = convscape.MLP.for_data(data, hidden=[5], training={"loss": "mse"})
     assert model.plan.input_shape == (1, 28, 28)
     assert model.classes == data.classes
-    assert model.loss_name == "mse"
+    assert model.loss_name == "logits_mse"
     images, _ = next(data.batches("val"))
     expected = (images / 255 - data.mean[0]) / data.std[0]
     torch.testing.assert_close(model.normalize(images), expected)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from convscape.errors import ConfigError
+from convscape.losses import read_as_before
 
 # what torch.load raises on bytes that are no checkpoint: the pickle in it is instructions
 BROKEN = (
@@ -33,6 +34,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ConfigError(f"{path} cannot be read: it is not the checkpoint of a run")
+    arguments = checkpoint.get("hyper_parameters")
+    if isinstance(arguments, dict):
+        read_as_before(arguments.get("training"))
     return checkpoint
 
 

@@ -26,6 +26,7 @@ from pydantic import (
 from convscape import geometry
 from convscape.errors import ConfigError
 from convscape.geometry import NamedLayer, Plan
+from convscape.losses import in_full
 from convscape.sequential import LayerError, kind_of, sequential_layers, whole_layers
 from convscape.values import (
     ACTIVATIONS,
@@ -84,7 +85,9 @@ class Section(BaseModel):
 
 # --- model ------------------------------------------------------------------------------------
 
-Loss = Literal["cross_entropy", "mse"]
+Loss = Annotated[
+    Literal["cross_entropy", "mse", "logits_mse", "softmax_mse"], AfterValidator(in_full)
+]
 Init = Literal["default", "glorot_uniform", "kaiming_normal", "dirac"]
 
 
@@ -109,6 +112,7 @@ class CNNConfig(Section):
     head: Literal["flatten", "global_avg", "global_max"]
     dense: list[Positive]
     dense_dropout: Fraction
+    output_layer: geometry.OutputLayer = "dense"
     init: Init
     first_layer: Literal["learned", "random", "designed"]
     loss: Loss
@@ -161,10 +165,11 @@ class MLPConfig(Section):
 
 
 class SequentialConfig(Section):
-    """One layer after the other, as in `sequential.whole_layers`; we add the output layer."""
+    """One layer after the other, as in `sequential.whole_layers`, and an output layer."""
 
     target: Literal["convscape.models.Sequential"] = Field(alias="_target_")
     layers: Annotated[Any, BeforeValidator(whole_layers)]
+    output_layer: geometry.OutputLayer = "dense"
     init: Init
     loss: Loss
     label_smoothing: Fraction
@@ -176,7 +181,7 @@ class SequentialConfig(Section):
     @property
     def knobs(self) -> dict[str, Any]:
         """The keys that shape the network, as `sequential.sequential_layers` takes them."""
-        return {"layers": self.layers}
+        return {"layers": self.layers, "output_layer": self.output_layer}
 
     @property
     def title(self) -> str:
@@ -546,7 +551,7 @@ class Config(Section):
         Raises:
             InfeasibleGeometry: if the network cannot exist.
         """
-        return None if self.layers is None else _plan(tuple(self.layers), self.image_shape[0])
+        return None if self.layers is None else _plan(tuple(self.layers), *self.image_shape)
 
 
 _plan = lru_cache(geometry.plan_layers)  # runs that differ in the seed share it

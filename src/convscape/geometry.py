@@ -20,6 +20,7 @@ Pair = tuple[int, int]
 PoolKind = Literal["max", "avg", "blur", "aps"]
 Shape = tuple[int, ...]
 NamedPadding = Literal["valid", "same", "circular"]
+OutputLayer = Literal["dense", "none"]
 Padding = NamedPadding | Pair
 
 
@@ -276,6 +277,7 @@ class CNNKnobs(TypedDict, total=False):
     head: Literal["flatten", "global_avg", "global_max"]
     dense: Sequence[int]
     dense_dropout: float
+    output_layer: OutputLayer
 
 
 def cnn_layers(
@@ -298,6 +300,7 @@ def cnn_layers(
     head: Literal["flatten", "global_avg", "global_max"] = "flatten",
     dense: Sequence[int] = (),
     dense_dropout: float = 0.0,
+    output_layer: OutputLayer = "dense",
 ) -> list[NamedLayer]:
     """Layers of a CNN: blocks of conv, batch norm, activation, pool, dropout; head; dense layers.
 
@@ -332,7 +335,9 @@ def cnn_layers(
         layers.append(NamedLayer("head", GlobalPool("avg" if head == "global_avg" else "max")))
     dense_activation = columns["activation"][-1]
     layers += _dense_layers("dense", dense, False, dense_activation, dense_dropout)
-    return [*layers, NamedLayer("output", Dense(num_classes))]
+    if output_layer == "dense":
+        layers.append(NamedLayer("output", Dense(num_classes)))
+    return layers
 
 
 def _block_layers(block: str, out_channels: int, knob: dict[str, Any]) -> list[NamedLayer]:
@@ -518,11 +523,14 @@ def _cells(tag: str, row: Sequence[str]) -> str:
     )
 
 
-def plan_layers(layers: Iterable[NamedLayer], input_shape: Sequence[int]) -> Plan:
+def plan_layers(
+    layers: Iterable[NamedLayer], input_shape: Sequence[int], num_classes: int | None = None
+) -> Plan:
     """Walk `layers` from `input_shape` (C, H, W): shapes, parameters, MACs, receptive fields.
 
     Raises:
-        InfeasibleGeometry: naming the layer, its input and what would work.
+        InfeasibleGeometry: naming the layer, its input and what would work; or if the network does
+            not end in a number for each of `num_classes`.
     """
     shape: Shape = tuple(input_shape)
     field = Field()
@@ -557,6 +565,12 @@ def plan_layers(layers: Iterable[NamedLayer], input_shape: Sequence[int]) -> Pla
             case BatchNorm():
                 num_parameters = 2 * before[0]
         rows.append(LayerPlan(name, layer, before, shape, num_parameters, macs, field))
+    if num_classes is not None and shape != (num_classes,):
+        raise InfeasibleGeometry(
+            f"without an output layer the network ends in {_by(shape)} numbers (layer "
+            f"{rows[-1].name}), and the data have {num_classes} classes; {num_classes} channels "
+            "before a global pool, or output_layer=dense would fit"
+        )
     return Plan(tuple(input_shape), tuple(rows), tuple(remarks))
 
 

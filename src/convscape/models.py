@@ -19,6 +19,7 @@ from convscape.config import CNNConfig, MLPConfig, SequentialConfig, check_argum
 from convscape.errors import ConfigError
 from convscape.kernels import designed_filters
 from convscape.layers import build_network, freeze_first_layer
+from convscape.losses import BEFORE, in_full
 from convscape.quick_lightning import pl
 from convscape.schedules import lr_factor
 from convscape.sequential import sequential_layers, whole_layers
@@ -38,6 +39,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
 }
 ADAM = {"name": "adam", "lr": 0.001}  # Keras' default; a run's comes from conf/optimizer
+LOSSES = ("cross_entropy", "logits_mse", "softmax_mse")
 FUSED = {"sgd", "adam", "adamw", "adagrad"}  # one kernel for all parameters, on CPU and CUDA
 
 
@@ -61,7 +63,8 @@ class ImageClassifier(pl.LightningModule):
     - `network`: any module from normalised images (N, C, H, W) to logits (N, num_classes).
     - `mean`, `std`: per channel, of pixels scaled to 0..1; normalisation is part of the model.
     - `classes`: their names, in the order of the logits.
-    - `loss`: "cross_entropy", or "mse" between softmax and one-hot labels.
+    - `loss`: "cross_entropy"; "mse" between logits and one-hot labels, "logits_mse" in full; or
+      "softmax_mse" between softmax and one-hot labels.
     - `optimizer`: `name` as in conf/optimizer, and that optimiser's arguments.
     - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`; none is constant.
 
@@ -121,7 +124,7 @@ class ImageClassifier(pl.LightningModule):
             ConfigError: if there is no such loss or optimiser.
         """
         self.classes = list(classes)
-        self.loss_name = _known("loss", loss, ("cross_entropy", "mse"))
+        self.loss_name = _known("loss", in_full(loss), LOSSES)
         self.label_smoothing = label_smoothing
         self.optimizer_arguments = dict(optimizer or ADAM)
         _known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
@@ -156,7 +159,8 @@ class ImageClassifier(pl.LightningModule):
         if labels.ndim == 1:
             labels = F.one_hot(labels, logits.shape[1])
         targets = labels * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
-        return F.mse_loss(logits.softmax(1), targets.to(logits.dtype))
+        outputs = logits.softmax(1) if self.loss_name == "softmax_mse" else logits
+        return F.mse_loss(outputs, targets.to(logits.dtype))
 
     # --- training -----------------------------------------------------------------------------
 
@@ -231,7 +235,10 @@ class ImageClassifier(pl.LightningModule):
         checkpoint["train_tally"] = self._train_tally.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting where the checkpoint stopped."""
+        """Go on counting where the checkpoint stopped; its loss is the one it was saved with."""
+        training = checkpoint.get("hyper_parameters", {}).get("training")
+        if isinstance(training, dict) and training.get("loss") == "mse":
+            self.loss_name = BEFORE["mse"]
         self._train_tally.load_state_dict(checkpoint["train_tally"])
 
     # --- evaluation ---------------------------------------------------------------------------
@@ -283,6 +290,12 @@ def _known(key: str, name: Any, allowed: Iterable[str]) -> str:
     return str(name)
 
 
+def _with_full_name(training: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`training` as checkpoints keep it: with the loss's name in full."""
+    known = dict(training or {})
+    return known | ({"loss": in_full(known["loss"])} if "loss" in known else {})
+
+
 class PlannedClassifier(ImageClassifier):
     """What `CNN`, `MLP` and `Sequential` have in common: their layers are known."""
 
@@ -325,8 +338,9 @@ class CNN(PlannedClassifier):
     - `training`: everything but the network, as `ImageClassifier` takes it.
     - `knobs`: kernel_size=3, stride=1, padding="valid", dilation=1, groups=1, pool="max",
       pool_size=2, pool_stride=None, pool_padding="valid", pool_ceil_mode=False, batch_norm=False,
-      activation="relu", dropout=0.0, head="flatten", dense=(), dense_dropout=0.0: all have the
-      names, the values and the meaning of conf/model/cnn.yaml. A list gives one value per block.
+      activation="relu", dropout=0.0, head="flatten", dense=(), dense_dropout=0.0,
+      output_layer="dense": all have the names, the values and the meaning of conf/model/cnn.yaml.
+      A list gives one value per block.
 
     Raises:
         ConfigError: if an argument has another name or value than is allowed.
@@ -344,10 +358,11 @@ class CNN(PlannedClassifier):
         training: Mapping[str, Any] | None = None,
         **knobs: Unpack[geometry.CNNKnobs],
     ) -> None:
+        training = _with_full_name(training)  # which is what the checkpoint will hold
         given = {"channels": channels, "init": init, "first_layer": first_layer, **knobs}
         check_arguments(CNNConfig, given)
         layers = geometry.cnn_layers(num_classes, channels=channels, **knobs)
-        plan = geometry.plan_layers(layers, input_shape)
+        plan = geometry.plan_layers(layers, input_shape, num_classes)
         network = build_network(plan, init)
         if first_layer == "designed":
             conv = plan.layers[0].layer
@@ -387,6 +402,7 @@ class MLP(PlannedClassifier):
             "dropout": dropout,
             "batch_norm": batch_norm,
         }
+        training = _with_full_name(training)
         check_arguments(MLPConfig, {"init": init, **knobs})
         plan = geometry.plan_layers(geometry.mlp_layers(num_classes, **knobs), input_shape)
         super().__init__(build_network(plan, init), plan, training)
@@ -400,6 +416,7 @@ class Sequential(PlannedClassifier):
 
     - `layers`: as `sequential.whole_layers` takes them: {"conv1": 32, "pool1": 2, "dense1": 64}, or
       a list of layers without names: [{"conv": {"channels": 32, "kernel_size": 5}}, "flatten"].
+    - `output_layer`: "dense", or "none" where `layers` end in a number per class themselves.
     """
 
     def __init__(
@@ -408,12 +425,15 @@ class Sequential(PlannedClassifier):
         num_classes: int,
         *,
         layers: Mapping[str, Any] | Sequence[Any],
+        output_layer: geometry.OutputLayer = "dense",
         init: str = "glorot_uniform",
         training: Mapping[str, Any] | None = None,
     ) -> None:
-        layers = whole_layers(layers)
-        check_arguments(SequentialConfig, {"layers": layers, "init": init})
-        plan = geometry.plan_layers(sequential_layers(num_classes, layers=layers), input_shape)
+        layers, training = whole_layers(layers), _with_full_name(training)
+        knobs: dict[str, Any] = {"layers": layers, "output_layer": output_layer}
+        check_arguments(SequentialConfig, {"init": init, **knobs})
+        named = sequential_layers(num_classes, **knobs)
+        plan = geometry.plan_layers(named, input_shape, num_classes)
         super().__init__(build_network(plan, init), plan, training)
         self.save_hyperparameters(logger=False)
 

@@ -15,6 +15,7 @@ import yaml
 
 from convscape.config import hint
 from convscape.errors import ConfigError
+from convscape.losses import with_full_name
 from convscape.runs import CHOSEN_BY, Result, RunFolder, flat_config, typed_value
 
 COSTS = ("num_parameters", "macs", "seconds/fit")
@@ -339,6 +340,7 @@ def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
     """One run as a row, its swept keys left out."""
     height, width = result.receptive_field or (None, None)
     error = result.error
+    overrides = with_full_name(result.overrides, result.config)
     return {
         "run": result.run,
         "status": result.status,
@@ -357,8 +359,8 @@ def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
         "global_step": result.global_step,
         "data_checksum": result.data_checksum,
         **{f"environment/{name}": value for name, value in result.environment.items()},
-        "overrides": result.overrides,
-        "command": command(result.overrides),
+        "overrides": overrides,
+        "command": command(overrides),
         "folder": str(path),
     }
 

@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from convscape.config import Config, OwnModelConfig
 from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import LARGEST, Conv, InfeasibleGeometry
+from convscape.losses import BEFORE, read_config_as_before
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
@@ -96,6 +97,7 @@ class Result:
         wrong = _wrong_part(document)
         if wrong is not None:
             raise ValueError(wrong)
+        read_config_as_before(document["config"])
         return cls(**{key: document[key] for key in document if key in cls.__annotations__})
 
     def fail(self, status: Status, error: BaseException) -> None:
@@ -272,6 +274,7 @@ class RunFolder:
             ) from None
         if not isinstance(config, dict):
             raise ConfigError(f"{self.config_file} is damaged: it holds no keys")
+        read_config_as_before(config)
         return config
 
     def read_result(self) -> Result | None:
@@ -403,7 +406,8 @@ def fingerprint(config: Config) -> str:
         layers = config.layers
         assert layers is not None
         matter["model"] = [str(named.layer) for named in layers]
-        matter["model"] += [model.init, model.loss, model.label_smoothing]
+        loss = "mse" if model.loss == BEFORE["mse"] else model.loss  # as it was called at first
+        matter["model"] += [model.init, loss, model.label_smoothing]
         if any(isinstance(named.layer, Conv) for named in layers):
             matter["model"].append(getattr(model, "first_layer", "learned"))
     return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]

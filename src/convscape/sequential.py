@@ -161,7 +161,9 @@ def _whole_layer(name: str, written: Any) -> dict[str, Any]:
     return whole
 
 
-def sequential_layers(num_classes: int, *, layers: Any) -> list[NamedLayer]:
+def sequential_layers(
+    num_classes: int, *, layers: Any, output_layer: geometry.OutputLayer = "dense"
+) -> list[NamedLayer]:
     """Layers as they are written, and what goes without saying: flatten before dense, the output.
 
     What does nothing is left out (dropout 0, activation none, flatten of a vector), so that equal
@@ -172,7 +174,8 @@ def sequential_layers(num_classes: int, *, layers: Any) -> list[NamedLayer]:
     """
     result: list[NamedLayer] = []
     flat_since: str | None = None
-    for name, values in {**whole_layers(layers), "output": {"units": num_classes}}.items():
+    output = {"output": {"units": num_classes}} if output_layer == "dense" else {}
+    for name, values in {**whole_layers(layers), **output}.items():
         kind = "dense" if name == "output" else kind_of(name)
         if kind in ("conv", "pool", "global_pool") and flat_since is not None:
             raise LayerError(

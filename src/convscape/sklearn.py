@@ -112,6 +112,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         head: str = "flatten",
         dense: Sequence[int] = (),
         dense_dropout: float = 0.0,
+        output_layer: str = "dense",
         first_layer: str = "learned",
         hidden: Sequence[int] = (512, 512),
         init: str = "glorot_uniform",
@@ -147,6 +148,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         self.head = head
         self.dense = dense
         self.dense_dropout = dense_dropout
+        self.output_layer = output_layer
         self.first_layer = first_layer
         self.hidden = hidden
         self.init = init

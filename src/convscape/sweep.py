@@ -38,6 +38,7 @@ from convscape.config import Config, OwnModelConfig, check
 from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 from convscape.geometry import InfeasibleGeometry, Plan, format_size, format_table
 from convscape.hydra_errors import explain
+from convscape.losses import BEFORE, IN_FULL, spelled
 from convscape.machine import available_cores, check_device
 from convscape.runs import (
     CHOSEN_BY,
@@ -614,6 +615,8 @@ def _claim(
     """
     definition = {key: str(value) for key, value in params.items()}
     definition |= {_key(a): a.partition("=")[2] for a in arguments}
+    if loss := definition.get("model.loss"):
+        definition["model.loss"] = spelled(loss, IN_FULL)
     for key in (
         *_STEERING,
         "name",
@@ -648,6 +651,8 @@ def _read_definition(file: Path) -> dict[str, Any]:
         definition = None
     if not isinstance(definition, dict):
         raise ConfigError(f"{file} is damaged; delete it, and the same command notes it anew")
+    if isinstance(loss := definition.get("model.loss"), str):
+        definition["model.loss"] = spelled(loss, BEFORE)
     return definition
 
 

@@ -1,0 +1,45 @@
+"""The words for a loss: what is typed, what it is called in full, and what earlier runs meant.
+
+Runs made when there was one squared error called it `mse`; it is that of the softmax. What is typed
+`mse` today is that of the raw outputs. Run folders hold full names, so that a `mse` that stands in
+one can only be the earlier one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+IN_FULL = {"mse": "logits_mse"}
+BEFORE = {"mse": "softmax_mse"}
+
+
+def in_full(name: str) -> str:
+    """The name that is stored for one that was typed."""
+    return IN_FULL.get(name, name)
+
+
+def spelled(text: str, names: dict[str, str]) -> str:
+    """Typed values, such as mse,cross_entropy, with other names for the losses among them."""
+    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
+
+
+def read_as_before(section: Any) -> None:
+    """Give the loss in a section of a run folder, which may be a stranger's, its full name."""
+    if isinstance(section, dict) and section.get("loss") == "mse":
+        section["loss"] = BEFORE["mse"]
+
+
+def read_config_as_before(config: dict[str, Any]) -> None:
+    """As `read_as_before`, for a whole config: a model of the user's own keeps its words."""
+    model = config.get("model")
+    target = model.get("_target_") if isinstance(model, dict) else None
+    if isinstance(target, str) and target.startswith("convscape.models."):
+        read_as_before(model)
+
+
+def with_full_name(overrides: list[str], config: dict[str, Any]) -> list[str]:
+    """The overrides of a run, with the loss of its stored config: what `mse` means has changed."""
+    model = config.get("model")
+    loss = model.get("loss") if isinstance(model, dict) else None
+    return [f"model.loss={loss}" if word == "model.loss=mse" else word for word in overrides]
