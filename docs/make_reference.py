@@ -45,7 +45,10 @@ WORDS = (
     (config.PoolKinds, "`max`, `avg`, `blur`, `aps`, `none`" + PER_BLOCK),
     (config.Device, "`auto`, `cpu`, `cuda`, `cuda:<n>`, `mps`"),
 )
-KEYS_BY_HAND = {"data.image_size": "a size or `null`", "data.val_size": "images, or a fraction < 1"}
+KEYS_BY_HAND = {
+    "data.image_size": "a size or `null`",
+    "data.val_size": "images, or a fraction < 1, `null`",
+}
 
 
 def page() -> str:

@@ -25,10 +25,12 @@ def main() -> None:
     def command() -> int:
         from convscape.trained import answers, find_picture_files, load_run
 
-        paths = find_picture_files(arguments.images)
+        paths, num_others = find_picture_files(arguments.images)
         run = load_run(arguments.run, arguments.allow_packages, **places)
         document, table, errors = answers(run, paths, arguments.top, arguments.invert)
         say(json.dumps(document, indent=1) if arguments.json else table)
+        if num_others:
+            say(f"left out: {num_others:,} other files in these folders", file=sys.stderr)
         for error in errors:
             say(f"error: {error}", file=sys.stderr)
         return 2 if errors else 0

@@ -10,7 +10,13 @@ from PIL import Image
 
 from convscape.cache import DataError
 from convscape.datasets import image_shape, load_images
+from convscape.errors import ConfigError
+from convscape.folders import find_pictures
 from convscape.pictures import describe_fit, read_picture, resized, split_by_name
+from convscape.run_data import describe
+from convscape.runs import fingerprint
+from convscape.training import data_module
+from tests.test_config import checked
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 COLOURS = {"blue": BLUE, "green": GREEN, "red": RED}
@@ -201,6 +207,85 @@ def test_folders_become_sorted_classes_and_official_splits(tree, load):
     assert data.std == pytest.approx((np.sqrt(2) / 3,) * 3)
 
 
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("Train", "Test"), ("TRAIN", "test")])
+def test_splits_are_known_by_their_names_in_any_case(tree, load, names):
+    before = load(tree)
+    for split, name in zip(("train", "test"), names, strict=True):
+        (tree / split).rename(tree / "other")
+        (tree / "other").rename(tree / name)
+    data = load(tree)
+    assert (data.classes, data.checksum) == (before.classes, before.checksum)
+
+
+def test_a_train_may_be_a_class_among_others(tree, load, tmp_path):
+    for name in ("Train", "car", "plane"):
+        for index in range(3):
+            paint(tmp_path / "vehicles" / name / f"{index}.png")
+    assert load(tmp_path / "vehicles").classes == ("Train", "car", "plane")
+
+
+@pytest.mark.parametrize("name", ["val", "Validation", "valid"])
+def test_a_folder_for_validation_is_used_unless_a_size_is_said(tree, load, tmp_path, name):
+    root, cache = f"data.root={tree}", f"data.cache_dir={tmp_path / 'cache'}"
+    words = ["data=image_folder", root, cache, "data.image_size=8"]
+    before = checked(*words)
+    assert before.data.val_size == 0.1
+    old = before.load_images()
+    for colour in ("red", "blue"):
+        paint(tree / name / colour / "a.png", COLOURS[colour])
+    with_val = checked(*words)
+    data = data_module(with_val, with_val.load_images(), macs=None)
+    images, labels = data.tensors("val")
+    assert labels.tolist() == [0, 2]
+    assert colours_of(images) == [list(BLUE), list(RED)]
+    assert len(data.labels("train")) == 30
+    assert not any("left out" in line for line in describe(with_val))
+    assert "val 2" in describe(with_val)[0]
+    # a size means what it meant before there was a choice: data, fingerprint and cache
+    sized = checked(*words, "data.val_size=0.1")
+    assert sized.load_images().checksum == old.checksum != data.image_set.checksum
+    assert fingerprint(sized) == fingerprint(before) != fingerprint(with_val)
+    assert len(data_module(sized, sized.load_images(), macs=None).labels("val")) == 3
+    assert f"the folder {name!r}; data.val_size=null" in describe(sized)[1]
+
+
+def test_only_a_folder_can_bring_its_own_validation():
+    with pytest.raises(ConfigError, match=r"data\.val_size=null: data=digits has no images"):
+        checked("data.val_size=null")
+
+
+def test_classes_and_numbers_are_said_and_what_is_left_out(tree, command):
+    for name in ("a.heic", "b.HEIC", "c.jp2", "notes.txt", "README"):
+        (tree / "train" / "red" / name).write_bytes(b"")
+    (tree / "labels.csv").write_bytes(b"")
+    (tree / "raw").mkdir()
+    words = ["data=image_folder", f"data.root={tree}", "data.image_size=8"]
+    first, second = describe(checked(*words))
+    assert first == "pictures: train 30, test 6; 3 classes (blue 10, green 10, red 10)"
+    assert second.startswith("left out: 2 .heic, 1 ")
+    for kind in ("1 .jp2", "1 .txt", "1 without a suffix", "1 .csv beside", "1 folder 'raw'"):
+        assert kind in second
+    sizes = ["model=cnn", "model.channels=[2]", "trainer.max_epochs=1", "trainer.threads=1"]
+    out = command("train", *words, *sizes, "logger=[]").out
+    assert out.index(first) < out.index(second) < out.index("test acc")
+
+
+def test_of_many_classes_the_first_are_named(tmp_path):
+    for number in range(30):
+        paint(tmp_path / "many" / f"{number:02}" / "a.bmp", size=(2, 2))
+    (line,) = find_pictures(tmp_path / "many").describe()
+    assert line.startswith("pictures: 30; 30 classes (00 1, 01 1, ")
+    assert line.endswith("09 1, ...)")
+
+
+def test_pictures_that_come_between_two_runs_of_a_process_change_the_fingerprint(tree):
+    words = ["data=image_folder", f"data.root={tree}", "data.image_size=8"]
+    before = fingerprint(checked(*words))
+    assert fingerprint(checked(*words)) == before
+    paint(tree / "test" / "green" / "new.png")
+    assert fingerprint(checked(*words)) != before
+
+
 def test_the_shape_is_known_without_reading_pictures(tree):
     (tree / "train" / "red" / "0.png").write_bytes(b"garbage")
     assert image_shape("image_folder", root=tree, image_size="8x12", channels=1) == ((1, 8, 12), 3)
@@ -223,8 +308,8 @@ def test_a_new_picture_moves_at_most_one_other_between_the_splits():
     assert len(set(before) - set(after)) <= 1
 
 
-def test_pictures_in_deeper_folders_and_with_odd_names_count(tree, load):
-    paint(tree / "train" / "red" / "deeper" / "x.PNG")
+def test_pictures_with_odd_names_count(tree, load):
+    paint(tree / "train" / "red" / "x.PNG")
     paint(tree / "train" / "red" / ("n" * 250 + ".png"))
     paint(tree / "train" / "Größe 日本" / "ä=,ö.png", GREEN)
     for ignored in (".hidden.png", "notes.txt", "Thumbs.db"):
@@ -302,14 +387,11 @@ def test_a_pipe_is_not_waited_for(tree, load):
     assert len(load(tree).train_labels) == 30
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tree, load, tmp_path):
+def test_links_to_folders_are_followed(tree, load, tmp_path):
     (tree / "train" / "green").rename(tmp_path / "elsewhere")
     (tree / "train" / "green").symlink_to(tmp_path / "elsewhere")
     (tree / "train" / "self").symlink_to("self")
     assert np.bincount(load(tree).train_labels).tolist() == [10, 10, 10]
-    (tree / "train" / "red" / "loop").symlink_to("..")
-    with pytest.raises(DataError, match="symbolic link back"):
-        load(tree)
 
 
 def spoil_missing(tree):
@@ -328,6 +410,48 @@ def spoil_file(tree):
 def spoil_no_test(tree):
     (tree / "test").rename(tree / "val")
     return tree, "holds train/ but no test/"
+
+
+def spoil_no_train(tree):
+    (tree / "train").rename(tree / "valid")
+    return tree, "holds test/ but no train/"
+
+
+def spoil_two_trains(tree):
+    paint(tree / "Training" / "red" / "a.png")
+    return tree, "holds '[Tt]rain(ing)?' and '[Tt]rain(ing)?'; keep one"
+
+
+def spoil_flat_splits(tree):
+    for name in COLOURS:
+        for split in ("train", "test"):
+            for path in (tree / split / name).iterdir():
+                path.rename(tree / split / f"{name}{path.name}")
+            (tree / split / name).rmdir()
+    return tree, "two class folders or more expected in '.*train', none found"
+
+
+def spoil_folders_of_folders(tree):
+    (tree / "both").mkdir()
+    for split in ("train", "test"):
+        (tree / split).rename(tree / "both" / f"my {split}")
+    return tree / "both", r"my test' holds folders \(blue, green, red\).*set data\.root"
+
+
+def spoil_pictures_in_deeper_folders(tree):
+    paint(tree / "train" / "red" / "deeper" / "x.png")
+    return tree, r"red' holds folders \(deeper\)"
+
+
+def spoil_circle(tree):
+    (tree / "train" / "red" / "loop").symlink_to("..")
+    return tree, r"red' holds folders \(loop\)"
+
+
+def spoil_suffixes(tree):
+    for path in (tree / "train" / "red").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    return tree, r"red' holds no picture \(.*\), only 10 \.heic; fill"
 
 
 def spoil_one_class(tree):
@@ -363,6 +487,13 @@ def spoil_name(tree):
         spoil_empty,
         spoil_file,
         spoil_no_test,
+        spoil_no_train,
+        spoil_two_trains,
+        spoil_flat_splits,
+        spoil_folders_of_folders,
+        spoil_pictures_in_deeper_folders,
+        spoil_circle,
+        spoil_suffixes,
         spoil_one_class,
         spoil_empty_class,
         spoil_unknown_test_class,

@@ -77,8 +77,10 @@ def test_evaluate_prints_tables_or_json(command, run_path):
 
 
 def test_predictions_are_those_of_the_network_on_the_same_pixels(command, run, digits):
+    (digits / "inner" / "holiday.heic").write_bytes(b"")
     answer = command("predict", run.path, digits, "--json")
     assert answer.code == 0, answer.err
+    assert answer.err == "left out: 1 other files in these folders\n"
     document = json.loads(answer.out)
     images, _ = run.data.tensors("test")
     expected = run.logits(images[:5]).softmax(1)

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 CHECKED_BYTES = 2**30  # larger caches are checked by their sizes alone: a CRC would read them whole
 SLOW_S = 1.0  # what takes longer than this is worth a progress bar
 
-FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+FILES = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"}
+VAL_FILES = {"val_images.npy", "val_labels.npy"}  # where there is such a split
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # uint8 (n, C, H, W) and int64 (n,)
 
 
@@ -37,7 +38,10 @@ class DataError(ConfigError):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A classification data set: uint8 images (N, C, H, W) and int64 labels (N,), in two splits."""
+    """A classification data set: uint8 images (N, C, H, W) and int64 labels (N,), in two splits.
+
+    Where it has a split for validation of its own, in three.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -47,7 +51,9 @@ class ImageSet:
     test_labels: np.ndarray
     mean: tuple[float, ...]  # per channel, over the train images scaled to 0..1
     std: tuple[float, ...]
-    checksum: str  # of the content of all four arrays
+    checksum: str  # of the content of all arrays
+    val_images: np.ndarray | None = None
+    val_labels: np.ndarray | None = None
 
 
 @dataclass
@@ -58,6 +64,7 @@ class Contents:
     train: Chunks
     test: Chunks
     num_images: int
+    val: Chunks | None = None
     skipped: list[str] = field(default_factory=list)
 
 
@@ -157,16 +164,20 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
         with progress_when_slow(f"preparing {name}", contents.num_images) as advance:
             train = _write_split(unfinished, "train", contents.train, advance)
             test = _write_split(unfinished, "test", contents.test, advance)
+            others = [test]
+            if contents.val is not None:
+                others.append(_write_split(unfinished, "val", contents.val, advance))
         _warn_of_skipped(contents, train.labels_seen)
         mean, std = train.mean_std()
+        digests = b"".join(split.digest for split in (train, *others))
         meta = {
             "name": name,
             "classes": contents.classes,
             "mean": mean,
             "std": std,
-            "checksum": hashlib.sha256(train.digest + test.digest).hexdigest()[:12],
+            "checksum": hashlib.sha256(digests).hexdigest()[:12],
             "skipped": contents.skipped,
-            "files": train.files | test.files,
+            "files": {k: v for split in (train, *others) for k, v in split.files.items()},
         }
         sealed = {"crc32": _crc32_of(meta), "meta": meta}
         (unfinished / "meta.json").write_text(json.dumps(sealed, indent=1), encoding="ascii")
@@ -287,7 +298,7 @@ def _load(folder: Path, name: str) -> ImageSet:
     try:
         sealed = json.loads((folder / "meta.json").read_bytes())
         meta = sealed["meta"]
-        if set(meta["files"]) != set(FILES):
+        if set(meta["files"]) not in (FILES, FILES | VAL_FILES):
             raise _Damaged("meta.json names other files")
         if sealed["crc32"] != _crc32_of(meta):
             raise _Damaged("meta.json was changed")

@@ -183,6 +183,7 @@ def train_task(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from convscape.config import check
+    from convscape.run_data import describe
     from convscape.runs import RunFolder, fresh_run, helper_rank
 
     overrides = list(HydraConfig.get().overrides.task)
@@ -206,7 +207,7 @@ def train_task(cfg: DictConfig) -> None:
         config = check(composed)
         place = fresh_run(config, overrides)
     plan = config.plan()
-    say(*([str(plan), *plan.remarks] if plan is not None else []))
+    say(*([str(plan), *plan.remarks] if plan is not None else []), *describe(config))
     with place as path:
         os.environ[_RUN_PATH] = str(path)
         result = _trained(config, path, overrides, is_new=composed["resume"] is None)

@@ -246,6 +246,8 @@ class AugmentConfig(Section):
 
 
 def _count_or_fraction(value: Any) -> Any:
+    if value is None:
+        return None
     valid = (type(value) is int and value >= 0) or (type(value) is float and 0 <= value < 1)
     if not valid:
         raise ValueError(
@@ -509,7 +511,7 @@ class Config(Section):
 
         match self.data.name:
             case "image_folder":
-                return folder_digest(self.data.root)
+                return folder_digest(self.data.root, use_val=self.data.val_size is None)
             case "own":
                 return self._own_images().checksum
         return None
@@ -535,6 +537,7 @@ class Config(Section):
             download=data.download,
             on_unreadable=data.on_unreadable,
             test_fraction=data.test_fraction,
+            use_val=data.val_size is None,
         )
         return changed(image_set, data.change)
 
@@ -588,7 +591,28 @@ def check(composed: dict[str, Any]) -> Config:
             "'_', '-' and '.', beginning with a letter, digit or '_'"
         )
     _check_secrets(config.logger)
-    return config
+    return _with_val_size(config)
+
+
+def _with_val_size(config: Config) -> Config:
+    """Say how many images validation takes out of train, where no folder holds those for it.
+
+    Raises:
+        ConfigError: if that is left to data that have no such folder.
+    """
+    from convscape.datasets import VAL_FRACTION, has_val_folder
+
+    data = config.data
+    if data.val_size is not None or (data.name == "image_folder" and has_val_folder(data.root)):
+        return config
+    if data.name != "image_folder":
+        raise ConfigError(
+            f"data.val_size=null: data={data.name} has no images of its own for validation; "
+            "allowed: a number of images, or a fraction below 1"
+        )
+    if not Path(data.root).expanduser().is_dir():
+        return config  # moved: what it was is not known, and not needed
+    return config.model_copy(update={"data": data.model_copy(update={"val_size": VAL_FRACTION})})
 
 
 def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from convscape.augment import Augment
-from convscape.datasets import DataError, ImageSet
+from convscape.datasets import VAL_FRACTION, DataError, ImageSet
 from convscape.quick_lightning import pl
 
 Batch = tuple[Tensor, Tensor]
@@ -157,7 +157,8 @@ class ImageDataModule(pl.LightningDataModule):
     Validation images come out of train, stratified, with their own `split_seed`; the official
     test split is left as it is.
 
-    - `val_size`: a number of images, or a fraction of the train images.
+    - `val_size`: a number of images, or a fraction of the train images; None for the split for
+      validation that the set has, or `VAL_FRACTION` where it has none.
     - `train_size`: how many of the remaining train images to use; None for all.
     - `augment`: arguments of `Augment`.
     - `mean`, `std`: per channel, of pixels scaled to 0..1; None for those of the train images.
@@ -175,7 +176,7 @@ class ImageDataModule(pl.LightningDataModule):
         self,
         image_set: ImageSet,
         *,
-        val_size: int | float = 0.1,
+        val_size: int | float | None = VAL_FRACTION,
         train_size: int | None = None,
         split_seed: int = 0,
         batch_size: int = 128,
@@ -201,13 +202,19 @@ class ImageDataModule(pl.LightningDataModule):
         self.std = list(std) if std is not None else [s or 1.0 for s in image_set.std]
         self.normalize = normalize
         self.config = None if config is None else dict(config)
+        self._has_val = val_size is None and image_set.val_labels is not None
+        if val_size is None:
+            val_size = 0 if self._has_val else VAL_FRACTION
         train_indices, val_indices = split(image_set.train_labels, val_size, train_size, split_seed)
+        if self._has_val:
+            assert image_set.val_labels is not None
+            val_indices = np.arange(len(image_set.val_labels))
         self.indices = {
             "train": torch.from_numpy(train_indices),
             "val": torch.from_numpy(val_indices),
             "test": torch.arange(len(image_set.test_labels)),
         }
-        self._on_device: dict[bool, Batch] = {}
+        self._on_device: dict[str, Batch] = {}
 
     @property
     def num_train_images(self) -> int:
@@ -268,20 +275,25 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _whole(self, split: str) -> Batch:
         """All images of the file that `split` is taken from; memory-mapped, not read."""
-        image_set = self.image_set
-        if split == "test":
-            return torch.from_numpy(image_set.test_images), torch.from_numpy(image_set.test_labels)
-        return torch.from_numpy(image_set.train_images), torch.from_numpy(image_set.train_labels)
+        whole = self._source(split)
+        images, labels = (
+            getattr(self.image_set, f"{whole}_{kind}") for kind in ("images", "labels")
+        )
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def _source(self, split: str) -> str:
+        """The split of the data set that `split` is taken from."""
+        return "train" if split == "val" and not self._has_val else split
 
     def _resident(self, split: str, device: torch.device) -> Batch:
         """`_whole` on the device where that leaves it half of its memory, moved there once."""
-        is_test = split == "test"
-        if is_test not in self._on_device:
+        source = self._source(split)
+        if source not in self._on_device:
             images, labels = self._whole(split)
             if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
                 images, labels = images.to(device), labels.to(device)
-            self._on_device[is_test] = images, labels
-        return self._on_device[is_test]
+            self._on_device[source] = images, labels
+        return self._on_device[source]
 
     def train_dataloader(self) -> TrainLoader:
         """Items of `steps_per_execution` shuffled and augmented batches."""

@@ -13,13 +13,14 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from convscape import originals, pictures
+from convscape import folders, originals, pictures
 from convscape.cache import Contents, DataError, ImageSet, load_or_build
 from convscape.geometry import parse_size
 from convscape.originals import Published
@@ -27,6 +28,7 @@ from convscape.originals import Published
 __all__ = ["DATASETS", "DataError", "ImageSet", "Published", "image_shape", "load_images"]
 
 CACHE_VERSION = 1  # raised whenever the same source would give other arrays
+VAL_FRACTION = 0.1  # of the train images, where nothing else is said
 DIGITS_TEST_FRACTION = (
     0.2  # scikit-learn's digits have no official split; this one is ours, for good
 )
@@ -64,23 +66,43 @@ def image_shape(
     shape = target_shape(name, image_size, channels)
     if name in FACTS:
         return shape, FACTS[name].num_classes
-    return shape, len(pictures.class_names(_expanded(root)))
+    return shape, len(folders.class_names(_expanded(root)))
 
 
-@functools.cache
-def folder_digest(root: str | Path) -> str:
+def folder_digest(root: str | Path, use_val: bool) -> str:
     """What a folder of pictures holds, by names and sizes and wherever it lies, as a short hash.
+
+    - `use_val`: whether its folder for validation is part of it.
 
     Raises:
         DataError: if it is no folder of pictures.
     """
     root = _expanded(root)
-    tree = pictures.find_pictures(root)
-    files = [
-        [os.path.relpath(picture.path, root), picture.size]
-        for picture in (*tree.train, *(tree.test or ()))
-    ]
+    with suppress(OSError):  # what is wrong with the folder is said below
+        return _folder_digest(root, use_val, _times(root))
+    return _folder_digest(root, use_val, ())
+
+
+def _times(root: Path) -> tuple[int, ...]:
+    """When the folders changed: files that come, go or get another name show there."""
+    levels = [[root]]
+    for _ in range(2):
+        levels.append([Path(e.path) for f in levels[-1] for e in os.scandir(f) if e.is_dir()])
+    return tuple(folder.stat().st_mtime_ns for level in levels for folder in level)
+
+
+@functools.lru_cache(maxsize=16)  # runs of a sweep share it
+def _folder_digest(root: Path, use_val: bool, times: tuple[int, ...]) -> str:
+    tree = folders.find_pictures(root, use_val)
+    files = [[os.path.relpath(picture.path, root), picture.size] for picture in tree.pictures]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
+
+
+def has_val_folder(root: str | Path) -> bool:
+    """Whether a folder of pictures has one for validation; not where it makes no sense."""
+    with suppress(DataError):
+        return "val" in folders.splits(_expanded(root))
+    return False
 
 
 def load_images(
@@ -93,6 +115,7 @@ def load_images(
     download: bool = True,
     on_unreadable: str = "error",
     test_fraction: float = 0.2,
+    use_val: bool = False,
     published: Published | None = None,
 ) -> ImageSet:
     """The images of a set, from its cache in `cache_dir`, which is built when there is none.
@@ -105,6 +128,7 @@ def load_images(
     - `on_unreadable`: for `image_folder`, `error` or `skip` (left out, named in a warning).
     - `test_fraction`: of each class, for an `image_folder` without train/ and test/. Which pictures
       are for testing depends on their names alone, so that no seed moves them.
+    - `use_val`: whether the folder for validation of an `image_folder` is used.
     - `published`: mirrors and checksums in place of those that torchvision states.
 
     Raises:
@@ -120,7 +144,7 @@ def load_images(
         if name == "digits":
             source = _digits(shape)
         elif name == "image_folder":
-            source = _image_folder(root, shape, on_unreadable, test_fraction)
+            source = _image_folder(root, shape, on_unreadable, test_fraction, use_val)
         else:
             source = _original(name, root, shape, download, published)
         _, height, width = shape
@@ -214,29 +238,33 @@ def _image_folder(
     shape: tuple[int, int, int],
     on_unreadable: str,
     test_fraction: float,
+    use_val: bool,
 ) -> _Source:
-    tree = pictures.find_pictures(root)
+    tree = folders.find_pictures(root, use_val)
 
     def read() -> Contents:
         skipped: list[str] = []
+        named = skipped if on_unreadable == "skip" else None
         train, test = tree.train, tree.test
         if test is None:
             train, test = _split(tree, root, test_fraction)
         return Contents(
             classes=tree.classes,
-            train=pictures.decoded(train, shape, skipped if on_unreadable == "skip" else None),
-            test=pictures.decoded(test, shape, skipped if on_unreadable == "skip" else None),
-            num_images=len(train) + len(test),
+            train=pictures.decoded(train, shape, named),
+            test=pictures.decoded(test, shape, named),
+            val=None if tree.val is None else pictures.decoded(tree.val, shape, named),
+            num_images=len(tree.pictures),
             skipped=skipped,
         )
 
     split = test_fraction if tree.test is None else None
-    files = [*tree.train, *(tree.test or ())]
-    return _Source([os.path.abspath(root), on_unreadable, split, tree.classes, files], read)
+    identity = [os.path.abspath(root), on_unreadable, split, tree.classes]
+    identity += [[*tree.train, *(tree.test or ())], *([] if tree.val is None else [tree.val])]
+    return _Source(identity, read)
 
 
 def _split(
-    tree: pictures.Tree, root: Path, fraction: float
+    tree: folders.Tree, root: Path, fraction: float
 ) -> tuple[list[pictures.Picture], list[pictures.Picture]]:
     labels = [picture.label for picture in tree.train]
     for label, count in enumerate(np.bincount(labels)):

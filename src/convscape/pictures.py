@@ -1,4 +1,4 @@
-"""A person's own pictures: found in class folders, each read as an array of the wanted shape."""
+"""A person's own pictures: each file read as an array of the wanted shape."""
 
 import hashlib
 import math
@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -44,68 +44,15 @@ BROKEN_PICTURE = (
     struct.error,
     zlib.error,
 )
-EXPECTED = "train/<class>/* and test/<class>/*, or one tree <class>/* that is split"
 
 
 class Picture(NamedTuple):
+    """A file, its class, and what tells whether it has changed; -1 where that is not known."""
+
     path: str
     label: int
     size: int  # bytes
     mtime_ns: int
-
-
-class Tree(NamedTuple):
-    """A folder of pictures. `test` is None where one tree is to be split."""
-
-    classes: tuple[str, ...]
-    train: list[Picture]
-    test: list[Picture] | None
-
-
-def class_names(root: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders under `root` (or `root/train`), looking no deeper.
-
-    Raises:
-        DataError: if there are fewer than two.
-    """
-    folder = root / "train" if _has_splits(root) else root
-    names = tuple(sorted(entry.name for entry in _entries(folder) if _is_folder(entry)))
-    for name in names:
-        if not name.isascii() and name != os.fsencode(name).decode(errors="replace"):
-            raise DataError(f"the name of class folder {name!r} is not UTF-8; rename it")
-    if len(names) < 2:
-        found = f"only {names[0]!r}" if names else "none"
-        raise DataError(
-            f"two class folders or more expected in {str(folder)!r}, {found} found; "
-            f"data.root should hold {EXPECTED}"
-        )
-    return names
-
-
-def find_pictures(root: Path) -> Tree:
-    """All pictures below `root`, sorted by class and name.
-
-    Raises:
-        DataError: if the folders make no sense: missing, empty, one class, classes only in test.
-    """
-    classes = class_names(root)
-    labels = {name: label for label, name in enumerate(classes)}
-    if not _has_splits(root):
-        return Tree(classes, _pictures(root, labels), None)
-    test_folder = root / "test"
-    test_classes = {entry.name for entry in _entries(test_folder) if _is_folder(entry)}
-    for name in sorted(test_classes - set(classes)):
-        raise DataError(
-            f"{str(test_folder / name)!r} is a class without a folder in {str(root / 'train')!r}; "
-            f"train has {_some(classes)}"
-        )
-    if not test_classes:
-        raise DataError(f"no class folder in {str(test_folder)!r}; expected {EXPECTED}")
-    return Tree(
-        classes,
-        _pictures(root / "train", labels),
-        _pictures(test_folder, {name: labels[name] for name in classes if name in test_classes}),
-    )
 
 
 def split_by_name(
@@ -316,78 +263,3 @@ def _fitted(image: "Image.Image", shape: Shape) -> np.ndarray:
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-
-
-# Walking folders
-
-
-def _has_splits(root: Path) -> bool:
-    """Whether `root` holds train/ and test/ rather than classes."""
-    folders = {entry.name for entry in _entries(root) if _is_folder(entry)}
-    if "train" in folders and "test" not in folders:
-        raise DataError(
-            f"{str(root)!r} holds train/ but no test/; add it (a val/ may be renamed), "
-            "or set data.root to the train/ folder itself to have that split"
-        )
-    return {"train", "test"} <= folders
-
-
-def _pictures(folder: Path, labels: Mapping[str, int]) -> list[Picture]:
-    pictures = []
-    for name, label in labels.items():
-        found = sorted(_walk(folder / name, label, ancestors=frozenset()))
-        if not found:
-            raise DataError(
-                f"class folder {str(folder / name)!r} holds no picture ({', '.join(SUFFIXES)}); "
-                f"fill or remove it; data.root should hold {EXPECTED}"
-            )
-        pictures += found
-    return pictures
-
-
-def _walk(
-    folder: Path | str, label: int, ancestors: frozenset[tuple[int, int]]
-) -> Iterator[Picture]:
-    """Pictures in a class folder and the folders in it, through symbolic links too."""
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in ancestors:
-        raise DataError(f"{str(folder)!r} is a symbolic link back to a folder it is in; remove it")
-    for entry in _entries(folder):
-        if _is_folder(entry):
-            yield from _walk(entry.path, label, ancestors | {here})
-        elif _suffix(entry.name) in SUFFIXES and not entry.name.startswith("."):
-            try:
-                status = entry.stat()
-                if not stat.S_ISREG(status.st_mode):
-                    continue  # a pipe would be waited for for ever
-                yield Picture(entry.path, label, status.st_size, status.st_mtime_ns)
-            except OSError:  # a link to nothing or to itself: a picture that cannot be read
-                yield Picture(entry.path, label, -1, -1)
-
-
-def _entries(folder: Path | str) -> list["os.DirEntry[str]"]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"there is no folder {str(folder)!r}; set data.root to one that holds {EXPECTED}"
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir() and not entry.name.startswith(".")
-    except OSError:  # a symbolic link to itself
-        return False
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

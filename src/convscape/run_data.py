@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from convscape.cache import DataError, ImageSet
 from convscape.config import Config
 from convscape.datasets import FACTS, target_shape
 from convscape.errors import ConfigError
+from convscape.folders import describe_classes, find_pictures
 from convscape.runs import Result
 from convscape.scenes import changed_shape
 from convscape.values import hint
@@ -67,6 +70,25 @@ def image_shape(config: Config) -> tuple[int, int, int] | None:
         return None
     shape = target_shape(data.name, data.image_size, data.channels)
     return changed_shape(shape, data.change)
+
+
+def describe(config: Config) -> list[str]:
+    """Classes and numbers of one's own data, in a few lines; of a published set nothing.
+
+    Raises:
+        DataError: if they are missing or make no sense.
+    """
+    data = config.data
+    if data.name == "image_folder":
+        tree = find_pictures(Path(data.root).expanduser(), use_val=data.val_size is None)
+        return tree.describe()
+    if data.name == "own":
+        image_set = config.load_images()
+        labels, num_classes = image_set.train_labels, len(image_set.classes)
+        counts = np.bincount(labels, minlength=num_classes).tolist()
+        numbers = f"train {len(labels):,}, test {len(image_set.test_labels):,}"
+        return [f"images: {numbers}; {describe_classes(image_set.classes, counts)}"]
+    return []
 
 
 def load_images(config: Config) -> ImageSet:

@@ -48,18 +48,21 @@ def changed(image_set: ImageSet, change: ChangeConfig) -> ImageSet:
     shape = changed_shape(image_set.train_images.shape[1:], change)
     if change.permute is change.canvas is change.shuffle_labels is None:
         return image_set
-    both = [
+    arrays = [
         (image_set.train_images, image_set.train_labels),
         (image_set.test_images, image_set.test_labels),
     ]
+    if image_set.val_images is not None and image_set.val_labels is not None:
+        arrays.append((image_set.val_images, image_set.val_labels))
     try:
-        splits = [_changed_split(*split, change, number) for number, split in enumerate(both)]
+        splits = [_changed_split(*split, change, number) for number, split in enumerate(arrays)]
     except MemoryError:
         raise ConfigError(
             f"data.change makes images of {'x'.join(map(str, shape))}, and all of them do not fit "
             "into memory; a smaller data.change.canvas would"
         ) from None
     mean, std = _mean_std(splits[0][0])
+    val = splits[2] if len(splits) == 3 else (None, None)
     described = json.dumps([image_set.checksum, change.model_dump()])
     return replace(
         image_set,
@@ -67,6 +70,8 @@ def changed(image_set: ImageSet, change: ChangeConfig) -> ImageSet:
         train_labels=splits[0][1],
         test_images=splits[1][0],
         test_labels=splits[1][1],
+        val_images=val[0],
+        val_labels=val[1],
         mean=mean,
         std=std,
         checksum=hashlib.sha256(described.encode()).hexdigest()[:12],

@@ -543,8 +543,10 @@ def _prepare(plan: SweepPlan, allow_packages: list[str]) -> None:
         ConfigError: if one of them cannot be used.
     """
     from convscape.loggers import check_installed
+    from convscape.run_data import describe
     from convscape.training import data_module, own_class
 
+    say(*dict.fromkeys(ln for config in plan.data_configs.values() for ln in describe(config)))
     for config in plan.data_configs.values():
         check_installed(config.logger)
         data_module(config, config.load_images(), macs=None)

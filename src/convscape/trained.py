@@ -378,16 +378,21 @@ class Prediction:
         }
 
 
-def find_picture_files(paths: Sequence[Path]) -> list[Path]:
+def find_picture_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     """Picture files: those named, and all those in the folders named, at any depth.
+
+    The number is of the other files in these folders, which are left out.
 
     Raises:
         ConfigError: if a path is missing or a folder holds no picture.
     """
     found: list[Path] = []
+    num_others = 0
     for path in paths:
         if path.is_dir():
-            inside = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in pictures.SUFFIXES]
+            files = [f for f in sorted(path.rglob("*")) if f.is_file() and f.name[0] != "."]
+            inside = [f for f in files if f.suffix.lower() in pictures.SUFFIXES]
+            num_others += len(files) - len(inside)
             if not inside:
                 raise ConfigError(f"{path} holds no pictures ({', '.join(pictures.SUFFIXES)})")
             found += inside
@@ -395,7 +400,7 @@ def find_picture_files(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise ConfigError(f"there is no picture or folder {path}")
-    return found
+    return found, num_others
 
 
 def predict(
