@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("image", help="an index into the split, or a picture file")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--invert", action="store_true", help="swap dark and light first")
     parser.add_argument("--out", type=Path, help="the page (default <run>/explain.html)")
     parser.add_argument(
         "--other-data", action="store_true", help="also if the data are not those it was trained on"
@@ -27,13 +28,15 @@ def main() -> None:
 
     def command() -> None:
         from convscape.explain import choose_image, write_page
-        from convscape.trained import load_run
+        from convscape.trained import load_run, warning_of_negatives
 
         run = load_run(arguments.run, other_data=arguments.other_data, **places)
-        image, name, label = choose_image(run, arguments.image, arguments.split)
+        chosen = choose_image(run, arguments.image, arguments.split, arguments.invert)
         path = arguments.out or arguments.run / "explain.html"
-        write_page(run, image, name, label, path)
-        say(f"{path}: {name}; open it in a browser")
+        write_page(run, chosen.image, chosen.name, chosen.label, path)
+        say(f"{path}: {chosen.name}; open it in a browser")
+        if chosen.looks_inverted:
+            say(warning_of_negatives(1, 1))
 
     run_command(command)
 

@@ -7,6 +7,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from convscape.errors import ConfigError
+from convscape.explain import choose_image
 from convscape.runs import Result, RunFolder
 from convscape.trained import evaluate, load_run, wilson_interval
 from convscape.training import train
@@ -106,7 +107,7 @@ def test_predict_says_how_a_picture_was_fitted_and_names_what_it_cannot_read(
     answer = command("predict", run_path, tmp_path / "photo.jpg", tmp_path / "broken.png")
     assert answer.code == 2
     assert "60x90 RGB, turned upright, cut to 60x60, resized to 28x28, made grey" in answer.out
-    assert "1 of 1 pictures look like negatives" in answer.out
+    assert "the picture looks like a negative beside the training images; --invert" in answer.out
     assert "broken.png" in answer.err
 
 
@@ -117,6 +118,24 @@ def test_inverting_swaps_dark_and_light(command, run, digits, tmp_path):
     arguments = (run.path, tmp_path / "negative.png", "--json", "--invert")
     inverted = json.loads(command("predict", *arguments).out)
     assert plain[0]["probabilities"] == pytest.approx(inverted[0]["probabilities"], abs=1e-5)
+
+
+def test_explain_warns_of_a_negative_and_swaps_it_as_predict_does(command, run, digits, tmp_path):
+    with Image.open(digits / "0.png") as image:
+        Image.fromarray(255 - np.asarray(image)).save(tmp_path / "negative.png")
+    warning = "the picture looks like a negative beside the training images; --invert swaps"
+    out = ("--out", tmp_path / "page.html")
+    for script, more in (("explain", out), ("predict", ())):
+        assert warning in command(script, run.path, tmp_path / "negative.png", *more).out
+        for words in ((digits / "0.png",), (tmp_path / "negative.png", "--invert")):
+            answer = command(script, run.path, *words, *more)
+            assert (answer.code, "negative beside" in answer.out) == (0, False), answer.out
+    plain = choose_image(run, str(digits / "0.png"), "test").image
+    swapped = choose_image(run, str(tmp_path / "negative.png"), "test", invert=True)
+    assert torch.equal(plain, swapped.image)
+    assert swapped.name.endswith("dark and light swapped")
+    again = choose_image(run, "0", "test", invert=True)
+    assert torch.equal(255 - again.image, run.data.tensors("test")[0][0])
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def _image_folder(
         )
 
     split = test_fraction if tree.test is None else None
-    identity = [os.path.abspath(root), on_unreadable, split, tree.classes]
+    identity: list[Any] = [os.path.abspath(root), on_unreadable, split, tree.classes]
     identity += [[*tree.train, *(tree.test or ())], *([] if tree.val is None else [tree.val])]
     return _Source(identity, read)
 

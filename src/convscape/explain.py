@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscape import geometry, pictures
+from convscape import geometry
 from convscape.errors import ConfigError
 from convscape.geometry import Activation, BatchNorm, Conv, Dense, GlobalPool, LayerPlan, Pool
 from convscape.layers import BlurPool2d, PolyphasePool2d
 from convscape.models import ImageClassifier
 from convscape.runs import write_whole
-from convscape.trained import TrainedRun
+from convscape.trained import TrainedRun, read_picture
 
 MOST_MAPS = 64  # of a layer; more are sampled
 MOST_VALUES = 2**16  # of a layer's maps
@@ -28,16 +29,25 @@ MOST_TERMS = 16  # of a dense unit's sum; the others are added up
 MOST_CLASSES = 20  # in the table of probabilities
 
 
-def choose_image(run: TrainedRun, text: str, split: str) -> tuple[Tensor, str, int | None]:
-    """A picture file or an index into a split: uint8 (C, H, W), its name, its class if known.
+@dataclass(frozen=True)
+class Chosen:
+    """An image uint8 (C, H, W), its name, its class if known, and whether it looks inverted."""
+
+    image: Tensor
+    name: str
+    label: int | None = None
+    looks_inverted: bool = False
+
+
+def choose_image(run: TrainedRun, text: str, split: str, invert: bool = False) -> Chosen:
+    """A picture file or an index into a split; `invert` swaps dark and light.
 
     Raises:
         ConfigError: if there is no such image.
     """
     if not text.removeprefix("-").isdigit():
-        shape = run.image_shape
-        pixels = pictures.read_picture(text, shape)
-        return torch.from_numpy(pixels.copy()), pictures.describe_fit(text, shape), None
+        image, name, looks_inverted = read_picture(run, text, invert)
+        return Chosen(image, name, None, looks_inverted)
     index, count = int(text), len(run.data.indices[split])
     if not 0 <= index < count:
         raise ConfigError(f"there is no image {index} in the {split} split: it has {count:,}")
@@ -45,7 +55,9 @@ def choose_image(run: TrainedRun, text: str, split: str) -> tuple[Tensor, str, i
     name = f"image {index} of the {split} split"
     if run.other_data:
         name += f", {run.label_names[int(label)]}"
-    return image, name, int(label)
+    if invert:
+        image, name = 255 - image, f"{name}, dark and light swapped"
+    return Chosen(image, name, int(label))
 
 
 def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, path: Path) -> None:

@@ -403,27 +403,49 @@ def find_picture_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     return found, num_others
 
 
+def read_picture(run: TrainedRun, path: str | Path, invert: bool) -> tuple[Tensor, str, bool]:
+    """A picture file as the network takes it: uint8 (C, H, W); and in words how it came to be that.
+
+    `invert` swaps dark and light. The last says whether the negative of what comes out would be
+    closer to the training images' brightness.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    shape, usual = run.image_shape, run.brightness
+    pixels = pictures.read_picture(path, shape)
+    fitted = pictures.describe_fit(path, shape)
+    if invert:
+        pixels, fitted = 255 - pixels, f"{fitted}, dark and light swapped"
+    brightness = pixels.mean() / 255
+    looks_inverted = abs(1 - brightness - usual) + 0.2 < abs(brightness - usual)
+    return torch.from_numpy(pixels.copy()), fitted, bool(looks_inverted)
+
+
+def warning_of_negatives(count: int, total: int) -> str:
+    """That so many of the pictures look inverted, and what to do."""
+    those = (
+        "the picture looks like a negative"
+        if total == 1
+        else (f"{count} of {total} pictures look like negatives")
+    )
+    return f"{those} beside the training images; --invert swaps dark and light"
+
+
 def predict(
     run: TrainedRun, paths: Sequence[Path], invert: bool = False
 ) -> Iterator[Prediction | DataError]:
     """For each picture its prediction, or why it cannot be read; `invert` swaps dark and light."""
-    shape = run.image_shape
-    usual = run.brightness
     for path in paths:
         try:
-            pixels = pictures.read_picture(path, shape)
-            fitted = pictures.describe_fit(path, shape) + (", dark and light swapped" * invert)
+            image, fitted, looks_inverted = read_picture(run, path, invert)
         except DataError as error:
             yield error
             continue
-        if invert:
-            pixels = 255 - pixels
-        chances = run.logits(torch.from_numpy(pixels.copy())[None]).softmax(1)[0]
+        chances = run.logits(image[None]).softmax(1)[0]
         order = chances.argsort(descending=True).tolist()
         named = {run.classes[label]: float(chances[label]) for label in order}
-        brightness = pixels.mean() / 255
-        negative_is_closer = abs(1 - brightness - usual) + 0.2 < abs(brightness - usual)
-        yield Prediction(path, fitted, negative_is_closer, named)
+        yield Prediction(path, fitted, looks_inverted, named)
 
 
 def answers(
@@ -444,8 +466,5 @@ def answers(
         rows.append((str(one.path), one.label, f"{100 * chances[0][1]:.1f} %", others, one.fitted))
     table = format_table(rows, right_aligned=(2,)) if predictions else ""
     if num_inverted := sum(one.looks_inverted for one in predictions):
-        table += (
-            f"\n{num_inverted} of {len(predictions)} pictures look like negatives beside the "
-            "training images; --invert swaps dark and light"
-        )
+        table += f"\n{warning_of_negatives(num_inverted, len(predictions))}"
     return [one.as_dict() for one in predictions], table, errors
