@@ -7,6 +7,7 @@ import re
 import sys
 import types
 import typing
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -68,7 +69,7 @@ def page() -> str:
 
 def _root() -> list[str]:
     sections = [name for name in config.Config.model_fields if (CONFIG_DIR / name).is_dir()]
-    composed = _composed([])
+    composed = _composed()
     rows = _rows(config.Config, "", {"": composed}, _comments([CONFIG_DIR / "train.yaml"]))
     rows = [row for row in rows if row[0].strip("`").partition(".")[0] not in sections]
     return ["## The run as a whole", "", *_table(rows)]
@@ -85,7 +86,7 @@ def _group(group: str, default: str) -> list[str]:
     for file in files:
         words = [f"{group}={file.stem}"]
         words += [f"{group}._target_=mypackage.name"] * (file.stem == "own")
-        section = _composed(words)[group]
+        section = _composed(*words)[group]
         for kind in _classes(config.Config, group, section):
             by_class.setdefault(kind, {})[file.stem] = section
     for kind, sections in by_class.items():
@@ -101,7 +102,7 @@ def _search() -> list[str]:
     from convscape.search import SearchConfig
 
     files = _files("search", "geometry")
-    sections = {file.stem: _composed([f"search={file.stem}"])["search"] for file in files}
+    sections = {file.stem: _composed(f"search={file.stem}")["search"] for file in files}
     comments = _comments(files)
     rows = _rows(SearchConfig, "search.", sections, comments)
     rows = [row for row in rows if not row[0].startswith("`search.space")]
@@ -189,7 +190,7 @@ def _classes(parent: type[BaseModel], group: str, section: dict[str, Any]) -> li
 
 
 def _composed_as(group: str, section: dict[str, Any]) -> dict[str, Any]:
-    composed = _composed([], resolve=True)
+    composed = _composed(resolve=True)
     resolved = OmegaConf.create({**composed, group: section})
     plain: Any = OmegaConf.to_container(resolved, resolve=True)
     return plain
@@ -273,9 +274,10 @@ def _table(rows: list[Row]) -> list[str]:
 # --- conf/ ------------------------------------------------------------------------------------
 
 
-def _composed(words: list[str], resolve: bool = False) -> dict[str, Any]:
+@cache
+def _composed(*words: str, resolve: bool = False) -> dict[str, Any]:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        plain: Any = OmegaConf.to_container(compose("train", words), resolve=resolve)
+        plain: Any = OmegaConf.to_container(compose("train", [*words]), resolve=resolve)
     return plain
 
 

@@ -13,7 +13,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes on the same cores spin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import convscape  # noqa: F401  before TensorBoard, which it keeps from importing TensorFlow
+from tests.warm import WarmScript
 
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
@@ -30,6 +34,10 @@ TINY = (
 )
 
 
+# what a test waits for comes in seconds; this long only where the machine has much else to do
+PATIENCE_S = 300
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command left behind."""
@@ -39,7 +47,7 @@ class Answer:
     err: str
 
 
-def wait_for(condition, process, seconds=30.0):
+def wait_for(condition, process, seconds=PATIENCE_S):
     """Wait until `condition()` holds, as long as `process` lives."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -74,9 +82,23 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Start a script in a process of its own, in an empty folder; it does not outlive the test."""
-    started = []
+def start(tmp_path, tmp_path_factory, until_the_end):
+    """Start a script in a process of its own, in an empty folder; it does not outlive the test.
+
+    It is forked from a process that has imported torch; `start_fresh` is for what that would hide.
+    """
+
+    def run(script, *arguments, **environment):
+        notes = tmp_path_factory.mktemp("notes")
+        words = [str(argument) for argument in arguments]
+        return until_the_end(WarmScript(script, words, tmp_path, notes, **environment))
+
+    return run
+
+
+@pytest.fixture
+def start_fresh(tmp_path, until_the_end):
+    """Start a script as `start` does, with an interpreter that has imported nothing."""
 
     def run(script, *arguments, **environment):
         process = subprocess.Popen(
@@ -86,12 +108,18 @@ def start(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # as a terminal would: its workers are in its group
+            start_new_session=True,  # as in a terminal: its workers are in its group
         )
-        started.append(process)
-        return process
+        return until_the_end(process)
 
-    yield run
+    return run
+
+
+@pytest.fixture
+def until_the_end():
+    """Keep a process, and end it and its group with the test."""
+    started = []
+    yield lambda process: started.append(process) or process
     for process in started:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -110,8 +138,30 @@ def whole(tmp_path_factory):
     return RunFolder(path)
 
 
+class Browser:
+    """Opens pages, in which all that is waited for may take long."""
+
+    def __init__(self, chromium):
+        self._chromium = chromium
+
+    def new_page(self, **options):
+        page = self._chromium.new_context(**options).new_page()
+        page.set_default_timeout(1000 * PATIENCE_S)
+        return page
+
+    def close_pages(self):
+        for context in self._chromium.contexts:
+            context.close()
+
+
 @pytest.fixture
-def browser():
+def browser(_browser):
+    yield _browser
+    _browser.close_pages()
+
+
+@pytest.fixture(scope="module")  # not longer: the event loop of playwright is in others' way
+def _browser():
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -119,9 +169,9 @@ def browser():
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync"
     flags += " --disable-background-networking --disable-component-update"
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=flags.split())
-        yield browser
-        browser.close()
+        chromium = driver.chromium.launch(executable_path=chromium, args=flags.split())
+        yield Browser(chromium)
+        chromium.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import multiprocessing
 import os
 import resource
 import signal
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.test_config import checked
+from tests.warm import context
 
 # name: what is called then, and whether it is met before or after that call
 MOMENTS = {
@@ -99,10 +99,6 @@ def _starve(runs, path, room_bytes, answers):
         answers.put((result.status, result.error and result.error["message"]))
 
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["convscape.training", "tests.dying"])  # a start costs little then
-
-
 def train_apart(
     overrides, path, moment=None, number=1, signum=signal.SIGKILL, after_s=None, days=0
 ):
@@ -110,9 +106,9 @@ def train_apart(
 
     It gets `signum` at the `number`-th `moment`, or after `after_s` seconds; or its clock is set.
     """
-    answers = _context.SimpleQueue()
+    answers = context.SimpleQueue()
     arguments = (overrides, str(path), moment, number, signum, days, answers)
-    process = _context.Process(target=_work, args=arguments)
+    process = context.Process(target=_work, args=arguments)
     process.start()
     if after_s is not None:
         time.sleep(after_s)
@@ -124,8 +120,8 @@ def train_apart(
 
 def train_in_little_memory(runs, path, room_bytes):
     """Status and message of each of `runs` (their overrides), one after the other in a process."""
-    answers = _context.SimpleQueue()
-    process = _context.Process(target=_starve, args=(runs, str(path), room_bytes, answers))
+    answers = context.SimpleQueue()
+    process = context.Process(target=_starve, args=(runs, str(path), room_bytes, answers))
     process.start()
     process.join()
     return [answers.get() for _ in runs if not answers.empty()]

@@ -9,10 +9,11 @@ from PIL import Image
 from convscape import claims, probes
 from convscape.cli import CONFIG_DIR
 from convscape.statistics import estimate
+from tests.conftest import PATIENCE_S
 
 QUICK = (
     *("data=digits", "data.train_size=300", "data.val_size=100", "trainer.max_epochs=1"),
-    *("visual=off", "seeds=2", "jobs=1"),
+    *("visual=off", "trainer.threads=1", "seeds=2", "jobs=1"),
 )
 
 
@@ -106,7 +107,7 @@ def test_equal_arms_come_out_as_not_supported_and_nothing_is_trained_twice(comma
 
 
 def test_shuffled_labels_support_nothing(command, tmp_path):
-    code = command("claim", "spatial", *QUICK, "data.change.shuffle_labels=0", "seeds=5").code
+    code = command("claim", "spatial", *QUICK, "data.change.shuffle_labels=0", "seeds=3").code
     assert code == 0
     answer = answer_of(tmp_path, "spatial")
     assert answer["verdict"] != "supported"
@@ -115,7 +116,7 @@ def test_shuffled_labels_support_nothing(command, tmp_path):
 
 def test_one_seed_is_undecided(command, tmp_path):
     words = [word for word in QUICK if not word.startswith("seeds")]
-    assert command("claim", "sampling", *words, "seeds=1").code == 0
+    assert command("claim", "sampling", *words, "model.channels=[4,4]", "seeds=1").code == 0
     answer = answer_of(tmp_path, "sampling")
     assert {finding["verdict"] for finding in answer["findings"]} == {"undecided"}
     assert (tmp_path / "outputs" / "claims" / "sampling" / "figures" / "shift.png").is_file()
@@ -123,10 +124,10 @@ def test_one_seed_is_undecided(command, tmp_path):
 
 def test_two_processes_give_what_one_gives(start, command, tmp_path):
     words = [word for word in QUICK if word not in ("jobs=1", "seeds=2")]
-    assert command("claim", "depth", *words, "seeds=1", "jobs=1", "trainer.threads=1").code == 0
+    assert command("claim", "depth", *words, "seeds=1", "jobs=1").code == 0
     alone = answer_of(tmp_path, "depth")["arms"]
     process = start("claim", "depth", *words, "seeds=1", "jobs=2", "output_dir=two")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     together = json.loads((tmp_path / "two" / "claims" / "depth" / "answer.json").read_text())
     assert together["arms"] == alone

@@ -86,7 +86,7 @@ def test_slurm_runs_a_sweep(start, command, shared, partition):
 def test_a_job_that_slurm_kills_goes_on_with_the_same_command(start, command, shared, partition):
     sweep = [*LONG, *SLURM, partition, "name=killed", f"output_dir={shared}"]
     process = start("train", *sweep)
-    wait_for(lambda: len(checkpoints(shared, "killed")) == 2, process, seconds=120)
+    wait_for(lambda: len(checkpoints(shared, "killed")) == 2, process)
     jobs = slurm("squeue", "-h", "-r", "-o", "%i", "-n", "train").split()
     slurm("scancel", "--signal=KILL", jobs[0])
     assert process.wait(timeout=300) == 1
@@ -99,7 +99,7 @@ def test_a_preempted_job_saves_itself_and_is_queued_again(start, command, shared
     sweep = [*LONG, "seed=0", *SLURM, partition, "name=requeued", f"output_dir={shared}"]
     sweep.remove("seed=0,1")
     process = start("train", *sweep)
-    wait_for(lambda: checkpoints(shared, "requeued"), process, seconds=120)
+    wait_for(lambda: checkpoints(shared, "requeued"), process)
     (job,) = slurm("squeue", "-h", "-r", "-o", "%i", "-n", "train").split()
     slurm("scancel", "--signal=USR2", job)
     wait_for(lambda: results(shared, "requeued")[0]["status"] == "interrupted", process)
@@ -160,7 +160,7 @@ def test_ray_runs_a_sweep_and_a_node_that_dies_loses_nothing(start, command, sha
     engine = ["hydra/launcher=ray_cluster", f"hydra.launcher.ray.init.address={address}"]
     sweep = [*LONG, *engine, "name=ray", f"output_dir={shared}"]
     process = start("train", *sweep)
-    wait_for(lambda: len(checkpoints(shared, "ray")) == 2, process, seconds=120)
+    wait_for(lambda: len(checkpoints(shared, "ray")) == 2, process)
     os.kill(raylet, signal.SIGKILL)
     code = process.wait(timeout=300)
     if code != 0:  # the sweep ended with its node; the same command goes on

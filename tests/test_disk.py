@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convscape.runs import RunFolder
-from tests.conftest import TINY
+from tests.conftest import PATIENCE_S, TINY
 from tests.dying import at, train_apart
 from tests.fake_runs import write_runs
 from tests.test_resume import assert_equal_runs
@@ -115,7 +115,7 @@ def test_a_full_disk_stops_a_claim_at_once(command, small_disk, monkeypatch):
 def test_a_full_disk_stops_the_workers_of_a_claim(start, small_disk):
     fill(small_disk)
     process = start("claim", *CLAIM, "jobs=2")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "No space left on device; make room" in err.splitlines()[0]
     assert "Traceback" not in err

@@ -5,22 +5,27 @@ import os
 import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
-from tests.conftest import ROOT, TINY
+from tests.conftest import PATIENCE_S, ROOT, TINY, wait_for
+from tests.warm import WarmScript
 
 
-@pytest.fixture
-def tensorboard(command, tmp_path):
+@pytest.fixture(scope="module")
+def tensorboard(tmp_path_factory):
     """Its address, on a sweep of a CNN and an MLP with two seeds each."""
-    sweep = ["-m", "name=mixed", "model=cnn,mlp", "seed=0,1", *TINY[1:]]
-    assert command("train", *sweep).code == 0
+    folder = tmp_path_factory.mktemp("sweep")
+    sweep = ["-m", "name=mixed", "model=cnn,mlp", "seed=0,1", *TINY[1:], "visual=full"]
+    training = WarmScript("train", sweep, folder, notes=folder)
+    assert training.wait() == 0, training.communicate()
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "tensorboard.main", "--host", "127.0.0.1", "--port", "0"),
-            *("--logdir", str(tmp_path / "outputs" / "sweeps" / "mixed"), "--load_fast=false"),
+            *("--logdir", str(folder / "outputs" / "sweeps" / "mixed"), "--load_fast=false"),
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -28,16 +33,38 @@ def tensorboard(command, tmp_path):
     for line in process.stderr:
         if match := re.search(r"http://127\.0\.0\.1:\d+/", line):
             break
+
+    def all_is_read():
+        with suppress(urllib.error.HTTPError):  # there is no session yet
+            return sum(len(group["sessions"]) for group in groups(match[0])) == 4
+
+    wait_for(all_is_read, process)
     yield match[0]
     process.kill()
     process.communicate()
 
 
+def answer(request):
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+        return response.read()
+
+
 def ask(url, **body):
     data = json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)
+    headers = {"Content-Type": "application/json"}
+    return json.loads(answer(urllib.request.Request(url, data, headers)))
+
+
+def groups(tensorboard):
+    """The configurations of the HParams tab, of sessions that have ended."""
+    return ask(
+        f"{tensorboard}data/plugin/hparams/session_groups",
+        allowedStatuses=["STATUS_SUCCESS"],
+        startIndex=0,
+        sliceSize=10,
+        colParams=[{"metric": {"tag": "test/acc"}}],
+        aggregationType="AGGREGATION_AVG",
+    )["sessionGroups"]
 
 
 def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboard):
@@ -51,16 +78,9 @@ def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboa
         "data",
         "data.train_size",
     } <= names
-    groups = ask(
-        f"{tensorboard}data/plugin/hparams/session_groups",
-        allowedStatuses=["STATUS_SUCCESS"],
-        startIndex=0,
-        sliceSize=10,
-        colParams=[{"metric": {"tag": "test/acc"}}],
-        aggregationType="AGGREGATION_AVG",
-    )["sessionGroups"]
-    assert sorted(group["hparams"]["model"] for group in groups) == ["CNN", "MLP"]
-    for group in groups:
+    found = groups(tensorboard)
+    assert sorted(group["hparams"]["model"] for group in found) == ["CNN", "MLP"]
+    for group in found:
         values = [
             metric["value"]
             for session in group["sessions"]
@@ -73,14 +93,10 @@ def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboa
 
 
 def test_curves_have_readable_names_and_a_layout(tensorboard):
-    with urllib.request.urlopen(f"{tensorboard}data/runs", timeout=60) as response:
-        runs = json.load(response)
+    runs = json.loads(answer(f"{tensorboard}data/runs"))
     assert len(runs) == 4
     assert all(re.fullmatch(r"(cnn_k3_s1_valid|mlp_512-512)_[\w.-]+", run) for run in runs)
-    with urllib.request.urlopen(
-        f"{tensorboard}data/plugin/custom_scalars/layout", timeout=60
-    ) as response:
-        layout = json.load(response)
+    layout = json.loads(answer(f"{tensorboard}data/plugin/custom_scalars/layout"))
     assert [chart["title"] for chart in layout["category"][0]["chart"]] == [
         *("loss", "accuracy", "learning rate")
     ]
@@ -89,12 +105,25 @@ def test_curves_have_readable_names_and_a_layout(tensorboard):
 def test_the_hparams_tab_shows_in_a_browser(tensorboard, browser):
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     page.goto(f"{tensorboard}#hparams")
-    page.get_by_text("TABLE VIEW").wait_for(timeout=60_000)
-    page.get_by_text("model.kernel_size").first.wait_for(timeout=60_000)
-    page.get_by_text("test/acc").first.wait_for(timeout=60_000)
+    page.get_by_text("TABLE VIEW").wait_for()
+    page.get_by_text("model.kernel_size").first.wait_for()
+    page.get_by_text("test/acc").first.wait_for()
     screenshots = ROOT / "outputs" / "screenshots"
     page.screenshot(path=screenshots / "hparams.png")
     assert (screenshots / "hparams.png").stat().st_size > 10_000
+
+
+def test_pictures_graph_and_embedding_show_in_a_browser(tensorboard, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(f"{tensorboard}#images")
+    page.get_by_text("confusion").first.wait_for()
+    page.goto(f"{tensorboard}#graphs")
+    page.reload()
+    page.locator("tf-graph-scene, graph-app, tf-graph-app").first.wait_for(state="attached")
+    page.goto(f"{tensorboard}#projector")
+    page.reload()
+    projector = page.frame_locator("iframe").frame_locator("iframe")  # it has a page of its own
+    projector.get_by_text("last_hidden_layer").first.wait_for(state="attached")
 
 
 def test_tensorflow_is_left_alone_where_it_is_installed(tmp_path):

@@ -23,7 +23,7 @@ from convscape.errors import ConfigError
 from convscape.geometry import InfeasibleGeometry
 from convscape.hydra_errors import explain
 from convscape.runs import Result, RunFolder, fingerprint, flat_config, run_name
-from tests.conftest import ROOT, TINY
+from tests.conftest import PATIENCE_S, ROOT, TINY
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "experiment", "sweep", "search")
 # as they are now: other tests may put files there
@@ -315,7 +315,7 @@ def test_the_scripts_own_process_says_the_same(arguments, tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode in (0, 2), done.stderr

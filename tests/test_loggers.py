@@ -18,7 +18,7 @@ from convscape import loggers, training
 from convscape.cli import say
 from convscape.errors import ConfigError
 from convscape.runs import RunFolder
-from tests.conftest import TINY
+from tests.conftest import PATIENCE_S, TINY
 from tests.test_config import checked
 
 ALL = "logger=[tensorboard,csv,wandb,mlflow]"
@@ -91,13 +91,15 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_all_get_the_same_and_change_neither_result_nor_fingerprint(start, libraries, tmp_path):
+def test_all_get_the_same_and_change_neither_result_nor_fingerprint(
+    start, start_fresh, libraries, tmp_path
+):
     words = ["model.dropout=0.2", "data.augment.shift=1", "trainer.progress=off", *TINY]
     process = start("train", ALL, *words)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, ""), out + err
-    process = start("train", "logger=[]", *words, PYTHONPROFILEIMPORTTIME="1")
-    out, imports = process.communicate(timeout=120)
+    process = start_fresh("train", "logger=[]", *words, PYTHONPROFILEIMPORTTIME="1")
+    out, imports = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, "tensorboard --" in out) == (0, False), out + imports
     assert not re.search(r"\| +(wandb|mlflow|sqlalchemy)$", imports, re.MULTILINE)
     tracked, plain = run_folders(tmp_path)

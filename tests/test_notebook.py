@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from .conftest import ROOT
+from .conftest import PATIENCE_S, ROOT
 
 FILE = ROOT / "notebooks" / "lecture.ipynb"
 
@@ -28,7 +28,7 @@ def lecture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "notebooks").mkdir()
     place = {"metadata": {"path": str(folder / "notebooks")}}
-    NotebookClient(notebook, kernel_name="python3", timeout=120, resources=place).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=PATIENCE_S, resources=place).execute()
     return notebook.cells, folder
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.conftest import PATIENCE_S
+
 
 def test_one_network_is_shown_layer_by_layer(command):
     answer = command("plan", "model.channels=[8]", "model.dense=[20]")
@@ -78,11 +80,11 @@ def test_settings_of_hydra_itself_are_heard(command):
 
 def test_ten_thousand_runs_are_planned_in_seconds(start):
     process = start("plan", "model.kernel_size=3,5", "model.stride=1,2", "seed=range(2500)")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert "10000 runs, 7500 possible" in out, err
 
 
-def test_planning_needs_no_torch(start):
-    out, imports = start("plan", "model=mlp", PYTHONPROFILEIMPORTTIME="1").communicate()
+def test_planning_needs_no_torch(start_fresh):
+    out, imports = start_fresh("plan", "model=mlp", PYTHONPROFILEIMPORTTIME="1").communicate()
     assert "669,706" in out
     assert " torch" not in imports

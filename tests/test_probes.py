@@ -18,6 +18,7 @@ from convscape.probes import (
 )
 
 from .conftest import TINY
+from .warm import WarmScript
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (2, -1), (-3, 4), (5, 0), (-9, 9)])
@@ -93,15 +94,10 @@ def test_the_probability_is_that_of_the_own_class():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    import subprocess
-    import sys
-
-    from .conftest import ROOT
-
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, ROOT / "scripts" / "train.py", *TINY, "visual=off"]
-    subprocess.run([*command, f"output_dir={folder}"], check=True, capture_output=True)
-    (path,) = (folder / "runs").iterdir()
+    training = WarmScript("train", [*TINY, "visual=off"], folder, notes=folder)
+    assert training.wait() == 0, training.communicate()
+    (path,) = (folder / "outputs" / "runs").iterdir()
     return path
 
 

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from convscape.cli import CONFIG_DIR
-from tests.conftest import TINY, wait_for
+from tests.conftest import PATIENCE_S, TINY, wait_for
 
 SMALL = [*TINY[1:], "search.trials=6", "search.sampler_seed=1", "name=small"]
 
@@ -123,7 +123,7 @@ def test_a_study_can_be_a_journal_file(command, tmp_path, space):
 
 def test_two_workers_started_at_once_share_a_study(start, tmp_path, space):
     workers = [start("search", space, *SMALL, "search.sampler_seed=null") for _ in range(2)]
-    outs = [worker.communicate(timeout=120) for worker in workers]
+    outs = [worker.communicate(timeout=PATIENCE_S) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outs
     study = study_of(tmp_path)
     done = [t for t in study.trials if t.state.name == "COMPLETE"]
@@ -137,7 +137,7 @@ def test_a_killed_workers_trial_is_finished_by_the_next_one(start, command, tmp_
     endless = [word for word in endless if word != "trainer.max_epochs=2"]
     worker = start("search", space, *endless)
     searches = tmp_path / "outputs" / "searches"
-    wait_for(lambda: list(searches.glob("small/*/checkpoints/last.ckpt")), worker, seconds=60)
+    wait_for(lambda: list(searches.glob("small/*/checkpoints/last.ckpt")), worker)
     worker.kill()
     worker.wait()
     assert "RUNNING" in states(study_of(tmp_path))

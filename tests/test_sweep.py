@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from tests.conftest import TINY, wait_for
+from tests.conftest import PATIENCE_S, TINY, wait_for
 
 # what badnets.Net does in training, by the value of model.how
 BAD = """
@@ -210,7 +210,7 @@ def test_ctrl_c_ends_a_sweep_with_130_and_it_goes_on(start, command, tmp_path):
     folder = tmp_path / "outputs" / "sweeps" / "long"
     wait_for(lambda: list(folder.glob("*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert "1 interrupted, 1 not begun" in out
     assert "the same command again finishes the rest" in out
@@ -221,7 +221,7 @@ def test_two_processes_share_a_sweep(start, tmp_path):
     """Started at the same moment: every run is done once, by one of them."""
     sweep = [*SHORT, "seed=range(6)", "trainer.max_epochs=6"]
     both = [start("train", *sweep) for _ in range(2)]
-    outs = [process.communicate(timeout=120)[0] for process in both]
+    outs = [process.communicate(timeout=PATIENCE_S)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     assert set(statuses(tmp_path, "short").values()) == {"ok"}
     assert len(results(tmp_path, "short")) == 6

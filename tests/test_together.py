@@ -10,7 +10,7 @@ import pytest
 
 from convscape import training
 from convscape.runs import RunFolder
-from tests.conftest import ROOT, TINY, wait_for
+from tests.conftest import PATIENCE_S, ROOT, TINY, wait_for
 from tests.dying import train_apart
 from tests.fake_runs import write_runs
 from tests.test_config import checked
@@ -21,7 +21,7 @@ from tests.test_resume import OVERRIDES, assert_equal_runs
 def test_of_two_sweeps_with_one_name_the_second_is_told(start, tmp_path):
     """Started at the same moment."""
     both = [start("train", "-m", "name=one", *TINY, f"seed={seeds}") for seeds in ("0,1", "5,6")]
-    answers = [process.communicate(timeout=120) for process in both]
+    answers = [process.communicate(timeout=PATIENCE_S) for process in both]
     assert sorted(process.returncode for process in both) == [0, 2], answers
     assert any("name=one is in use by another sweep: seed was" in err for _, err in answers)
     seeds = {json.loads(f.read_text())["seed"] for f in tmp_path.glob("outputs/**/result.json")}
@@ -34,7 +34,7 @@ def test_two_reports_at_a_time_leave_one_whole_report(start, tmp_path):
     folder.mkdir()
     write_runs(folder)
     both = [start("report", folder) for _ in range(2)]
-    answers = [process.communicate(timeout=120) for process in both]
+    answers = [process.communicate(timeout=PATIENCE_S) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     assert (folder / "report.html").read_text().rstrip().endswith("</html>")
     assert not list(folder.rglob("*.half"))
