@@ -202,7 +202,7 @@ def test_a_server_that_is_away_costs_one_warning(
     (folder,) = run_folders(tmp_path)
     assert json.loads(folder.result_file.read_text())["seconds"]["setup"] < 30
     assert "test/acc" in (folder.path / "metrics.csv").read_text()
-    assert "logger=" in folder.log_file.read_text()
+    assert "logger=" in (folder.path / "run.log").read_text()
 
 
 def test_a_server_that_goes_away_is_asked_no_more(capsys):

@@ -40,11 +40,6 @@ class Augment:
         _check("brightness", self.brightness, (int, float), 1, "0 to 1")
         _check("contrast", self.contrast, (int, float), 1, "0 to 1")
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether images come out as they went in."""
-        return self == Augment()
-
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Changed copies of `images`, drawn from `generator` (None: torch's own)."""
         num, _, height, width = images.shape

@@ -33,7 +33,6 @@ class Interrupted(Stopped):
 
     def __init__(self, signum: int) -> None:
         super().__init__(stopped_by(signum))
-        self.signum = signum
 
 
 class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):

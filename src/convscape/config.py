@@ -756,8 +756,3 @@ def _section_class(annotation: Any, node: Any) -> Any:
         if (node.get("_target_") or node.get("name")) in getattr(tag.annotation, "__args__", ()):
             return section
     return options[-1]
-
-
-def resolve_path(path: str) -> Path:
-    """A path of the config as an absolute one, `~` expanded."""
-    return Path(path).expanduser().absolute()

@@ -35,7 +35,6 @@ PADDING = (232, 232, 232)
 LINE = (190, 190, 190)
 LIGHT = np.array([[222, 235, 247], [255, 255, 255], [253, 230, 214]], float)
 MOST_CELLS = 28  # a side of a matrix whose numbers can be read
-CELLS = ((9, 48), (14, 38), (MOST_CELLS, 30))  # pixels of a cell in matrices up to this side
 HEADING, TEXT = 15, 13
 
 

@@ -180,7 +180,6 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.result_file = path / "result.json"
         self.history_file = path / "history.csv"
-        self.log_file = path / "run.log"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
