@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from convscape import layers
 from convscape.errors import ConfigError
@@ -115,12 +116,16 @@ def test_kernels_have_names_and_fractions():
     assert parse_kernel("1/9 1/9") == pytest.approx(np.array([[1 / 9, 1 / 9]]))
 
 
-def test_the_sheet_of_kernels_is_a_picture(command, tmp_path):
+def test_the_sheet_of_kernels_shows_differences_of_neighbours(command, tmp_path):
     answer = command("kernels", "flower", "--kernel", "sharpen", "1 0; 0 -1", "--stride", "3")
     assert (answer.code, answer.err) == (0, "")
     assert "cross-correlation of flower, 640x427 with 2 kernels" in answer.out
+    flower = np.pad(load_sample_image("flower.jpg").astype(int), ((0, 1), (0, 1), (0, 0)))
+    expected = np.clip(flower[:-1:3, :-1:3] - flower[1::3, 1::3], 0, 255).astype(np.uint8)
     with Image.open(tmp_path / "outputs" / "kernels.png") as sheet:
-        assert sheet.width > 900
+        lines = [line.tobytes() for line in np.asarray(sheet.convert("RGB"))]
+    (top,) = (y for y, line in enumerate(lines) if expected[0].tobytes() in line)
+    assert all(row.tobytes() in line for row, line in zip(expected, lines[top:], strict=False))
 
 
 def test_the_film_has_a_frame_for_each_position(command, tmp_path):

@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageColor
 from torch import nn
 
+from convscape import visual
 from convscape.errors import ConfigError
 from convscape.models import CNN
+from convscape.probe_figures import draw_probe
 from convscape.probes import (
     consistency,
     parse_settings,
@@ -121,12 +124,43 @@ def test_each_probe_answers_with_numbers_and_a_figure(words, numbers, run, comma
     for unchanged in {"shift/acc_0", "permute/acc_before", "canvas/acc_28"} & set(numbers):
         if "--images" not in words and unchanged != "canvas/acc_28":
             assert kept["numbers"][unchanged] == pytest.approx(accuracy)
-    if words[0] != "permute":
-        assert (run / "probes" / f"{words[0]}.png").stat().st_size > 1000
+    assert (run / "probes" / f"{words[0]}.png").is_file() == (words[0] != "permute")
     file = run / "probes" / f"{words[0]}.json"
     written = file.stat().st_mtime_ns
     assert command("probe", run, *words).out == answer.out
     assert file.stat().st_mtime_ns == written
+
+
+def heights(path, color, parts=3):
+    """How high the mean pixel of a colour is in each of so many parts from left to right."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    rows, columns = np.nonzero(np.abs(pixels - ImageColor.getrgb(color)).max(-1) < 8)
+    edges = np.linspace(columns.min(), columns.max() + 1, parts + 1)
+    places = np.digitize(columns, edges) - 1
+    return [-rows[places == part].mean() for part in range(parts)]
+
+
+@pytest.mark.parametrize("acc", [[0.9, 0.9, 0.2], [0.1, 0.5, 0.5]])
+@pytest.mark.parametrize("probe", ["canvas", "prune", "shift"])
+def test_a_curve_goes_where_the_numbers_go(probe, acc, tmp_path):
+    answer = {
+        "canvas": {"sides": [0, 1, 2]},
+        "prune": {"fractions": [0.0, 0.5, 0.9], "acc": acc},
+        "shift": {"offsets": [-2, -1, 0, 1, 2], "acc": np.zeros((5, 5)).tolist()},
+    }[probe]
+    answer["numbers"] = {f"{probe}/acc_{number}": each for number, each in enumerate(acc)}
+    found = heights(draw_probe(probe, {"arm": [answer]}, tmp_path), "#0072B2")
+    assert found == sorted(found, reverse=acc[0] > acc[-1])
+    assert len(set(found)) == 3
+
+
+def test_what_a_covered_place_costs_is_orange_and_what_it_gains_is_blue(tmp_path):
+    answer = {"images": [np.zeros((1, 4, 4), int).tolist()], "labels": ["7"]}
+    path = draw_probe("occlude", {"arm": [answer | {"maps": [[[0.5, -0.5]]]}]}, tmp_path)
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    half = visual.TILE // 2
+    row = np.array([[213, 94, 0]] * half + [[0, 114, 178]] * half, np.uint8).tobytes()
+    assert sum(row in line.tobytes() for line in sheet) == half
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import textwrap
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from convscape.cli import CONFIG_DIR
 from tests.conftest import PATIENCE_S, TINY, wait_for
@@ -117,7 +119,9 @@ def test_two_objectives_give_a_front(command, tmp_path, space):
 def test_a_study_can_be_a_journal_file(command, tmp_path, space):
     storage = f"search.storage=journal:{tmp_path / 'study.log'}"
     assert command("search", space, *SMALL, storage).code == 0
-    assert (tmp_path / "study.log").stat().st_size > 0
+    backend = JournalFileBackend(str(tmp_path / "study.log"))
+    (study,) = optuna.get_all_study_summaries(JournalStorage(backend))
+    assert study.n_trials == 6
     assert len(folders(tmp_path)) == 6
 
 

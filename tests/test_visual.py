@@ -100,19 +100,34 @@ def test_scales_are_round_and_around_zero():
     assert (scale.low, scale.high) == (-0.5, 0.5)
     np.testing.assert_array_equal(scale.paint(np.zeros(1)), [[255, 255, 255]])
     assert visual.Scale.of(np.zeros(3)).high == 1
-    assert visual.Scale.of(np.array([np.nan, 1.0])).paint(np.array([np.nan])).shape == (1, 3)
+    darkest = visual.Scale.of(np.array([np.nan, 1.0])).paint(np.array([np.nan]))
+    np.testing.assert_array_equal(darkest, [[68, 1, 84]])  # where viridis begins
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 30, 1000])
-def test_a_confusion_matrix_of_any_size_stays_usable(num_classes):
-    counts = np.eye(num_classes, dtype=int) * 5
+def test_a_confusion_matrix_of_any_size_shows_who_was_taken_for_whom(num_classes):
+    counts = np.roll(np.eye(num_classes, dtype=int) * 5, 1, axis=1)  # each for the next
     names = [f"a class with a long name, number {i}" for i in range(num_classes)]
     picture = visual.confusion_matrix("test", counts, names)
-    assert picture.width < 1400
-    assert picture.height < 1400
+    assert max(picture.size) < 1400
+    above_the_scale = np.asarray(picture)[:-46]
+    full = (above_the_scale == (0, 40, 80)).all(-1)  # the colour of 100 %
+    rows, columns = (np.flatnonzero(full.any(axis)) for axis in (1, 0))
+    cells = full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    side = len(cells) // num_classes
+    assert cells.shape == (num_classes * side, num_classes * side)
+    np.testing.assert_array_equal(cells[::side, ::side], counts > 0)
 
 
-def test_pictures_of_any_size_become_tiles():
-    for shape in ((1, 1, 1), (3, 28, 20), (1, 500, 7), (3, 7, 900)):
-        tile = visual.tile(np.zeros(shape, np.uint8))
-        assert max(tile.size) <= 1.5 * visual.TILE
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 28, 20), (1, 500, 7), (3, 7, 900)])
+def test_a_tile_repeats_the_pixels_of_an_image_or_averages_them(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    tile = visual.tile(image)
+    assert max(tile.size) <= 1.5 * visual.TILE
+    pixels = np.asarray(tile).transpose(2, 0, 1)
+    if times := pixels.shape[1] // shape[1]:
+        expected = np.broadcast_to(image.repeat(times, 1).repeat(times, 2), pixels.shape)
+        np.testing.assert_array_equal(pixels, expected)
+    else:
+        mean = np.broadcast_to(image.mean((1, 2)), 3)
+        np.testing.assert_allclose(pixels.mean((1, 2)), mean, atol=2)
