@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.tensorboard._pytorch_graph import graph
 
 from convscape import visual
-from convscape.tensorboard_pictures import _graph
+from convscape.torch_insides import trace
 
 from .conftest import TINY
 
@@ -55,10 +55,10 @@ def test_the_graph_is_torchs_own_and_leaves_nothing_behind():
         shapes = [str(node.attr["_output_shapes"]) for node in found]
         return list(zip(scopes, [node.op for node in found], shapes, strict=True))
 
-    ours = _graph(copy.deepcopy(network), images).node
+    ours = trace(copy.deepcopy(network), images).node
     gc.collect()
     before = sum(issubclass(type(o), type) for o in gc.get_objects())
-    _graph(copy.deepcopy(network), images)
+    trace(copy.deepcopy(network), images)
     gc.collect()
     assert sum(issubclass(type(o), type) for o in gc.get_objects()) == before
     assert operations(ours) == operations(graph(network, images)[0].node)

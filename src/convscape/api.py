@@ -46,24 +46,19 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 def _hydra(overrides: Sequence[str]) -> Iterator[Callable[[list[str]], DictConfig]]:
     """Hydra on conf/, to compose configs with; what it refuses of `overrides` is a ConfigError."""
     import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
     from convscape.cli import CONFIG_DIR
     from convscape.hydra_errors import explain
+    from convscape.hydra_insides import without_hydra
 
-    theirs = get_gh_backup()
-    GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             yield lambda words: hydra.compose("train", words)
     except Exception as error:
         sentence = explain(error, overrides)
         if sentence is None:
             raise
         raise ConfigError(sentence) from None
-    finally:
-        restore_gh_from_backup(theirs)
 
 
 def plan(*overrides: str) -> Plan:

@@ -22,7 +22,12 @@ from convscape.checkpoints import read_checkpoint
 from convscape.cli import say
 from convscape.errors import Stopped, stopped_by
 from convscape.models import ImageClassifier
-from convscape.quick_lightning import pl
+from convscape.quick_lightning import (
+    num_batches_done,
+    pl,
+    validate_again,
+    validate_from_its_beginning,
+)
 from convscape.runs import CHOSEN_BY, RunFolder, name_also, write_whole
 
 SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -237,16 +242,13 @@ class StopOnSignal(pl.callbacks.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that was stopped in its validation begins it again, and so does the counting."""
         if trainer.state.fn == "fit":
-            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
+            validate_from_its_beginning(trainer)
             self.on_validation_batch_end(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save with the epoch trained and its validation still to be done."""
         if self.received and trainer.state.fn == "fit":
-            # what Lightning takes for a validation that was stopped in its first batch
-            progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-            progress.reset()
-            progress.total.ready = progress.total.started = 1
+            validate_again(trainer)
             self._save(trainer)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -310,7 +312,7 @@ class Progress(pl.callbacks.Callback):
         """Move the bar, now and then."""
         if self._bar is not None and time.monotonic() > self._next_draw:
             self._next_draw = time.monotonic() + 0.2
-            done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+            done = num_batches_done(trainer)
             epoch = f"{trainer.current_epoch + 1}/{self.max_epochs}"
             self._bar.update(self._task, completed=done, epoch=epoch, refresh=True)
 

@@ -339,13 +339,13 @@ def plan_command() -> None:
         ConfigError: if the input is wrong, or the only network asked for is impossible.
     """
     from hydra import compose, initialize_config_dir
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from convscape.hydra_insides import parse_overrides
     from convscape.sweep import duplicates, plan_sweep, shared_config
 
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        parsed = OverridesParser.create().parse_overrides(arguments)
+        parsed = parse_overrides(arguments)
         _, params = shared_config(arguments)
         hydras = [str(p.input_line) for p in parsed if re.match("hydra[./]", p.key_or_group)]
         plan = plan_sweep(

@@ -13,11 +13,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard import writer as torch_writer
 
 from convscape.config import Config
 from convscape.quick_lightning import pl, rank_zero_experiment
 from convscape.runs import fingerprint, flat_config, typed_value
+from convscape.torch_insides import SummaryWriter
 
 PREFIX = "events.out.tfevents."
 
@@ -55,43 +55,28 @@ class EventFile:
         self._file.close()
 
 
-class _FileWriter(torch_writer.FileWriter):
-    def __init__(self, folder: Path) -> None:
-        self.event_writer = EventFile(folder)
-
-
-class _SummaryWriter(torch_writer.SummaryWriter):
-    file_writer: Any
-    all_writers: Any
-
-    def _get_file_writer(self) -> Any:
-        if self.file_writer is None:
-            self.file_writer = _FileWriter(Path(self.log_dir))
-            self.all_writers = {self.log_dir: self.file_writer}
-        return self.file_writer
-
-
 class EventLogger(pl.loggers.TensorBoardLogger):
     """Lightning's logger, writing into the run folder with `EventFile`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        self._writer: SummaryWriter | None = None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """Torch's `SummaryWriter`, made when it is first asked for."""
-        if self._experiment is None:
-            self._experiment = _SummaryWriter(self.log_dir)
-        return self._experiment
+        if self._writer is None:
+            self._writer = SummaryWriter(self.log_dir, EventFile(Path(self.log_dir)))
+        return self._writer
 
     def finalize(self, status: str) -> None:
         """Lightning calls it after the training; the test is still to come."""
 
     def close(self) -> None:
         """No more comes."""
-        if self._experiment is not None:
-            self._experiment.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def save(self) -> None:
         """All is written; Lightning would add a file of hyper-parameters that it does not know."""
@@ -148,7 +133,7 @@ def begin_session(writer: Any, config: Config, overrides: list[str]) -> None:
     have different keys.
     """
     chosen = hyperparameters(config, overrides)
-    _file_writer(writer).add_summary(summary_v2.hparams_pb(chosen, trial_id=trial_id(config)))
+    writer.add_summary(summary_v2.hparams_pb(chosen, trial_id=trial_id(config)))
     writer.add_custom_scalars(LAYOUT)
 
 
@@ -159,8 +144,4 @@ def end_session(writer: Any) -> None:
     value = Summary.Value(
         tag=metadata.SESSION_END_INFO_TAG, metadata=data, tensor=metadata.NULL_TENSOR
     )
-    _file_writer(writer).add_summary(Summary(value=[value]))
-
-
-def _file_writer(writer: Any) -> Any:
-    return writer._get_file_writer()
+    writer.add_summary(Summary(value=[value]))

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convscape.cli import CONFIG_DIR
+from convscape.hydra_insides import parse_overrides, without_hydra
 from convscape.sequential import KINDS, LayerError, kind_of
 from convscape.values import hint
 
@@ -94,7 +93,7 @@ def _quoted(override: str) -> str | None:
         return None
     quoted = f"{key}='{value}'"
     try:
-        OverridesParser.create().parse_overrides([quoted])
+        parse_overrides([quoted])
     except OverrideParseException:
         return None
     return quoted
@@ -147,8 +146,7 @@ def _known_keys(arguments: Sequence[str]) -> list[str]:
     """Every key of the config that the choices among `arguments` (model=mlp, ...) make."""
     choices = [a for a in arguments if re.fullmatch(r"[\w/]+=\w+", a)]
     for overrides in (choices, []):
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             try:
                 composed: Any = OmegaConf.to_container(hydra.compose("train", overrides))
             except HydraException:

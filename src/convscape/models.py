@@ -20,7 +20,7 @@ from convscape.errors import ConfigError
 from convscape.kernels import designed_filters
 from convscape.layers import build_network, freeze_first_layer
 from convscape.losses import BEFORE, in_full
-from convscape.quick_lightning import pl
+from convscape.quick_lightning import count_steps, pl
 from convscape.schedules import lr_factor
 from convscape.sequential import sequential_layers, whole_layers
 from convscape.values import hint
@@ -205,18 +205,10 @@ class ImageClassifier(pl.LightningModule):
             all_logits.append(logits.detach())
             all_labels.append(labels)
         if losses:
-            self._count_steps(len(losses))
+            count_steps(self.trainer, len(losses))
             self._train_tally.add(losses, all_logits, all_labels)
             if self.device.type == "cpu":
                 self._check_finite()
-
-    def _count_steps(self, count: int) -> None:
-        """Tell Lightning of steps that it did not see; its own wrapper doubles the loop's cost."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.total.ready += count
-        progress.total.completed += count
-        progress.current.ready += count
-        progress.current.completed += count
 
     def _check_finite(self) -> None:
         position = self._train_tally.first_not_finite()

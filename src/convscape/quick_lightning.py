@@ -1,4 +1,7 @@
-"""Lightning as `pl`, imported in two thirds of the time; everything here imports it from here.
+"""Lightning as `pl`, imported in two thirds of the time, and what is used of its insides.
+
+Everything here imports it from here. pyproject.toml bounds lightning and lightning-utilities for
+it; tests/test_insides.py says which part a newer one has changed.
 
 Lightning imports torchmetrics, and that imports torchvision, SciPy and Matplotlib where it finds
 them, for metrics that are not used here: see benchmarks/README.md.
@@ -38,3 +41,29 @@ finally:
     imports.package_available = _is_installed
 
 __all__ = ["LightningEnvironment", "pl", "rank_zero_experiment"]
+
+
+def count_steps(trainer: pl.Trainer, count: int) -> None:
+    """Tell Lightning of steps that it did not see; its own wrapper doubles the loop's cost."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    for counts in (progress.total, progress.current):
+        counts.ready += count
+        counts.completed += count
+
+
+def num_batches_done(trainer: pl.Trainer) -> int:
+    """Calls of `training_step` since the training began, but for the one that goes on."""
+    return trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+
+def validate_from_its_beginning(trainer: pl.Trainer) -> None:
+    """Count batches of validation anew, those of a checkpoint included."""
+    trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
+
+
+def validate_again(trainer: pl.Trainer) -> None:
+    """What a checkpoint keeps from now on: the epoch is trained, its validation is not done."""
+    # what Lightning takes for a validation that was stopped in its first batch
+    progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    progress.reset()
+    progress.total.ready = progress.total.started = 1

@@ -28,8 +28,6 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,6 +36,7 @@ from convscape.config import Config, OwnModelConfig, check
 from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 from convscape.geometry import InfeasibleGeometry, Plan, format_size, format_table
 from convscape.hydra_errors import explain
+from convscape.hydra_insides import Override, RangeSweep, parse_overrides
 from convscape.losses import BEFORE, IN_FULL, spelled
 from convscape.machine import available_cores, check_device
 from convscape.runs import (
@@ -146,7 +145,7 @@ def shared_config(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]
     """
     from hydra import compose
 
-    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    parsed = parse_overrides(arguments)
     single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
     cfg = compose("train", single, return_hydra_config=True)
     return cfg, dict(cfg.hydra.sweeper.params or {})
@@ -205,7 +204,7 @@ def _key(argument: str) -> str:
 def _choices(arguments: list[str]) -> list[list[str]]:
     """For each argument its values, each as an override of its own; a later one wins."""
     choices: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides(arguments):
+    for override in parse_overrides(arguments):
         key = override.get_key_element()
         if not override.is_sweep_override():
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]
@@ -260,7 +259,7 @@ class Composer:
 
     def _parsed(self, override: str) -> tuple[list[str], Any]:
         if override not in self._values:
-            (parsed,) = OverridesParser.create().parse_overrides([override])
+            (parsed,) = parse_overrides([override])
             self._values[override] = parsed.key_or_group.split("."), parsed.value()
         return self._values[override]
 

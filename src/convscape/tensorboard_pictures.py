@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
-from torch.utils.tensorboard._pytorch_graph import parse
 
 from convscape import inside, visual
 from convscape.config import Config
 from convscape.data import ImageDataModule, TrainLoader
 from convscape.models import ImageClassifier
 from convscape.quick_lightning import pl
+from convscape.torch_insides import trace
 
 LIGHT_BUDGET = 0.05  # of the training time
 NUM_TRAINING_IMAGES = 32
@@ -162,8 +159,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
                 writer.add_text("layers", _as_code(str(module.plan)), 0)
             images, _ = _examples(trainer.datamodule, 1)  # type: ignore[attr-defined]
             network = copy.deepcopy(module.network)  # a copy is not compiled; torch.jit needs that
-            graph = _graph(network, module.normalize(images.to(module.device)))
-            writer.file_writer.add_event(Event(graph_def=graph.SerializeToString()))
+            writer.add_traced(trace(network, module.normalize(images.to(module.device))))
 
     def _draw_all(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         writer, step = _writer(trainer), trainer.global_step
@@ -278,41 +274,6 @@ class _Answers:
         """All probabilities (N, K) and labels (N,)."""
         chances, labels = zip(*self._all, strict=True)
         return torch.cat(chances).cpu(), torch.cat(labels).cpu()
-
-
-def _graph(network: nn.Module, images: Tensor) -> GraphDef:
-    """The operations on `images`, and the weights, each in the module that it belongs to.
-
-    As the writer's `add_graph` draws it. That registers every module in TorchScript for as long as
-    the process lives, 1.6 MB for twelve modules, and takes six times as long.
-    """
-    names = {module: name for name, module in network.named_modules(prefix="__module")}
-    for module in names:
-        if not hasattr(module, "original_name"):  # as a part that TorchScript has compiled does
-            module.original_name = type(module).__name__
-    jit = torch.jit._trace
-    jit._trace_module_map = {m: name for m, name in names.items() if m is not network}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.jit
-            traced, _ = torch.jit._get_trace_graph(network, (images,))
-    finally:
-        jit._trace_module_map = None
-    weights = list(jit._unique_state_dict(network))
-    for value, name in zip(list(traced.inputs())[1:], weights, strict=True):
-        value.setDebugName(name)
-    nodes = parse(traced, network)
-    places: dict[str, str] = {}
-    for node in nodes:
-        for name in node.input:
-            weight = name.removeprefix("input/")
-            if weight in weights:
-                scope = node.name.rpartition("/")[0]
-                places.setdefault(name, f"{scope}/{weight.rpartition('.')[2]}")
-    for node in nodes:
-        node.name = places.get(node.name, node.name)
-        node.input[:] = [places.get(name, name) for name in node.input]
-    return GraphDef(node=nodes)
 
 
 def _examples(data: ImageDataModule, count: int) -> tuple[Tensor, Tensor]:

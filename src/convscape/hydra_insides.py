@@ -1,0 +1,36 @@
+"""What is used of Hydra that is not public: its parser of overrides, and its global state.
+
+pyproject.toml bounds hydra-core for it; tests/test_insides.py says which part has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
+
+__all__ = ["Override", "RangeSweep", "parse_overrides", "without_hydra"]
+
+
+def parse_overrides(words: Sequence[str]) -> list[Override]:
+    """The overrides of a command line, as Hydra reads them.
+
+    Raises:
+        OverrideParseException: of Hydra's, if it cannot.
+    """
+    return OverridesParser.create().parse_overrides(list(words))
+
+
+@contextmanager
+def without_hydra() -> Iterator[None]:
+    """As if Hydra were not initialised: it can be, and then goes on as it was before."""
+    before = get_gh_backup()
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        restore_gh_from_backup(before)
