@@ -4,8 +4,12 @@ import json
 import sys
 import textwrap
 
+import numpy as np
+import pandas
 import pytest
+import torch
 
+from convscape.own import plain_labels
 from convscape.runs import fingerprint
 from tests.conftest import TINY
 from tests.test_config import checked
@@ -36,6 +40,20 @@ OWN = """
     def single(): return images(), np.zeros(300, int)
     def five(): return np.zeros((300, 5, 8, 8), np.uint8), np.arange(300) % 2
     def other(): return images(), np.arange(300) % 2, images(), np.full(300, 5)
+    def empty(): return images()[:0], np.zeros(0, int)
+    def no_test(): return images(), np.arange(300) % 2, images()[:0], np.zeros(0, int)
+    def whole_floats(): return images() * 1.0, np.arange(300) % 2
+    def holes(): return images() * np.nan, np.arange(300) % 2
+    def beyond(): return images().astype(int) - 5, np.arange(300) % 2
+    def channels_last(): return np.zeros((300, 8, 9, 3), np.uint8), np.arange(300) % 2
+    def flat(): return images().reshape(300, -1), np.arange(300) % 2
+    def uneven(): return [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)] * 9, [0, 1] * 9
+    def one_hot(): return images(), np.eye(2)[np.arange(300) % 2]
+    def mixed(): return images(), np.array([1, "a"] * 150, object)
+    def unknown(): return images(), np.array([None, "a"] * 150, object)
+    def no_number(): return images(), np.array([np.nan, 1] * 150)
+    def dates(): return images(), np.full(300, np.datetime64("2026-01-01"))
+    def pair(): return images()[:2], [0, 1]
     def fails(): raise OSError("the disk is gone")
 
     def noise(pictures):
@@ -94,7 +112,21 @@ def test_an_empty_door_is_no_door():
     ("name", "words"),
     [
         ("nothing", "returned NoneType; allowed: (images, labels)"),
-        ("floats", "images of float64 (300, 12, 12); allowed: a NumPy array of uint8"),
+        ("floats", "values from 0 to 0.780392; (images * 255).round().astype('uint8') would do"),
+        ("whole_floats", "; (images).round().astype('uint8') would do; allowed: a NumPy array of"),
+        ("holes", "images of float64 (300, 12, 12), with NaN or infinite values; allowed"),
+        ("beyond", "images of int64 (300, 12, 12), with values from -5 to "),
+        ("empty", "images of uint8 (0, 12, 12), which is empty; allowed"),
+        ("no_test", "images of uint8 (0, 12, 12), which is empty; allowed"),
+        ("channels_last", "uint8 (300, 8, 9, 3); images.transpose(0, 3, 1, 2) would do"),
+        ("flat", "images of uint8 (300, 144), which has 2 axes"),
+        ("uneven", "returned images of list; allowed"),
+        ("one_hot", "labels of float64 (300, 2); allowed: one label for each image; labels.argmax"),
+        ("mixed", "of several kinds or unknown ones: int, str; allowed"),
+        ("unknown", "of several kinds or unknown ones: NoneType, str; allowed"),
+        ("no_number", "labels of float64 (300,) such as nan; allowed"),
+        ("dates", "labels of datetime64[D] (300,) such as 2026-01-01; allowed"),
+        ("pair", "returned one image of each class, too few to split"),
         ("short", "labels of int64 (299,) for 300 images"),
         ("flags", "labels of float64 (300,)"),
         ("single", "returned one class, '0'"),
@@ -110,6 +142,26 @@ def test_what_makes_no_data_set_is_one_sentence(command, tmp_path, name, words):
     assert (answer.code, words in answer.err) == (2, True), answer.err
     assert answer.err.count("\n") == 1
     assert not results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "plain"),
+    [
+        (np.array(["b", "a"], object), ["b", "a"]),
+        (np.array([3, np.int64(-1)], object), [3, -1]),
+        (np.array([[3], [1]]), [3, 1]),
+        ([1.0, 2.0], [1, 2]),
+        (np.array([2.0, 1.0], np.float32), [2, 1]),
+        ((True, False), [True, False]),
+        (np.array([b"caf\xc3\xa9", b"tea"]), ["café", "tea"]),
+        (torch.tensor([4, 5]), [4, 5]),
+        (pandas.Series(["x", "y"], dtype="category"), ["x", "y"]),
+    ],
+)
+def test_labels_may_be_held_in_many_ways(labels, plain):
+    found = plain_labels(labels)
+    assert found.tolist() == plain
+    assert found.dtype.kind in "biU"
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,8 @@ def test_a_pickled_classifier_answers_as_before_and_holds_no_images(fitted):
         (np.zeros((4, 8, 8)), [0, 1], "inconsistent numbers of samples"),
         (np.zeros((4, 8, 8)), [0.5, 0.1, 0.2, 0.7], "Unknown label type"),
         (np.full((4, 2, 2), "a"), [0, 1, 0, 1], "could not convert string to float"),
+        (np.zeros((4, 8, 8)), np.array([1, "a", 1, "a"], object), "several kinds.*: int, str"),
+        (np.zeros((4, 3, 8, 8)), [0, 1, 0, 1], r"3x8x8 .* X\.transpose\(0, 2, 3, 1\) puts them"),
     ],
 )
 def test_images_and_labels_that_make_no_sense_are_refused(images, labels, words):
@@ -261,6 +263,15 @@ def test_a_parameter_that_makes_no_sense_is_one_sentence(parameters, words):
     assert "\n" not in str(refused.value)
 
 
+def test_the_way_out_for_channels_that_came_first_works():
+    channels_first = np.random.default_rng(0).random((6, 3, 8, 8))
+    labels = np.array([0, 1] * 3, object)
+    moved = small().fit(channels_first.transpose(0, 2, 3, 1), labels)
+    assert moved.image_shape_ == (8, 8, 3)
+    assert moved.classes_.tolist() == [0, 1]
+    assert small(image_shape=(3, 8, 8)).fit(channels_first, labels).image_shape_ == (3, 8, 8)
+
+
 def test_a_flat_array_must_fit_the_image_shape():
     with pytest.raises(ValueError, match=r"image_shape=\(4, 4\) has 16 values, and an image of X"):
         small(image_shape=(4, 4)).fit(IMAGES.reshape(-1, 64), LABELS)
@@ -281,7 +292,8 @@ def test_other_images_than_those_trained_on_are_refused(fitted):
 
 
 def test_a_learning_rate_that_is_far_too_high_says_so():
-    with pytest.raises(Diverged, match="the loss is not finite"):
+    words = r"the loss is not finite.*: a smaller lr, gradient_clip_norm=1, or scheduler="
+    with pytest.raises(Diverged, match=words):
         small(model="mlp", optimizer="sgd", lr=1e9, scheduler="constant").fit(IMAGES, LABELS)
 
 

@@ -43,15 +43,20 @@ LOSSES = ("cross_entropy", "logits_mse", "softmax_mse")
 FUSED = {"sgd", "adam", "adamw", "adagrad"}  # one kernel for all parameters, on CPU and CUDA
 
 
+_AGAINST_DIVERGING = (
+    "a smaller optimizer.lr, trainer.gradient_clip_norm=1, or scheduler.warmup_epochs=1"
+)
+
+
 class Diverged(ArithmeticError):
     """The loss became NaN or infinite; `step` counts optimiser steps from 1."""
 
-    def __init__(self, step: int, lr: float) -> None:
+    def __init__(self, step: int, lr: float, advice: str = _AGAINST_DIVERGING) -> None:
         super().__init__(
             f"the loss is not finite at step {step} (learning rate {lr:.3g}); what usually helps: "
-            "a smaller optimizer.lr, trainer.gradient_clip_norm=1, or scheduler.warmup_epochs=1"
+            f"{advice}"
         )
-        self.step = step
+        self.step, self.lr = step, lr
 
 
 class ImageClassifier(pl.LightningModule):

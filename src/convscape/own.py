@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,6 +173,11 @@ def _checked(target: str, returned: Any, test_fraction: float) -> Arrays:
         numbers = np.searchsorted(names, labels)
         which = [str(index) for index in range(len(labels))]
         one, two = pictures.split_by_name(which, numbers.tolist(), test_fraction)
+        if not two:
+            raise DataError(
+                f"data._target_={target} returned one image of each class, too few to split into "
+                "train and test; allowed: more, or the four arrays of an official split"
+            )
         return Arrays(classes, images[one], numbers[one], images[two], numbers[two])
     (train_images, train_labels), (test_images, test_labels) = splits
     if train_images.shape[1:] != test_images.shape[1:]:
@@ -188,28 +194,93 @@ def _checked(target: str, returned: Any, test_fraction: float) -> Arrays:
 
 def _images(target: str, images: Any) -> np.ndarray:
     """(N, C, H, W)."""
-    is_array = isinstance(images, np.ndarray)
-    if not is_array or images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
-        what = f"{images.dtype} {images.shape}" if is_array else type(images).__name__
-        raise DataError(
-            f"data._target_={target} returned images of {what}; allowed: a NumPy array of uint8, "
-            "(N, H, W) or (N, C, H, W)"
-        )
-    if images.ndim == 3:
-        images = images[:, None]
-    if images.shape[1] not in (1, 3):
-        raise DataError(
-            f"data._target_={target} returned images of {images.shape}; allowed: 1 or 3 channels, "
-            "on the second axis"
-        )
-    return images
+    given = type(images).__name__
+    with suppress(ValueError, TypeError):  # a list of images that differ in size
+        images = np.asarray(images)
+    if not isinstance(images, np.ndarray) or images.dtype == object:
+        what, advice = given, ""
+    else:
+        what, advice = f"{images.dtype} {images.shape}", _advice(images)
+        if not advice:
+            return images[:, None] if images.ndim == 3 else images
+    raise DataError(
+        f"data._target_={target} returned images of {what}{advice}; allowed: a NumPy array of "
+        "uint8, (N, H, W) or (N, C, H, W) with 1 or 3 channels on the second axis"
+    )
+
+
+def _advice(images: np.ndarray) -> str:
+    """Why an array cannot be images, and what would make it that; nothing if it can."""
+    if not images.size:
+        return ", which is empty"
+    if images.dtype != np.uint8:
+        if images.dtype.kind not in "biuf":
+            return "" if images.dtype.kind == "O" else ", which are no numbers"
+        low, high = float(images.min()), float(images.max())
+        if not np.isfinite([low, high]).all():
+            return ", with NaN or infinite values"
+        values = f", with values from {low:g} to {high:g}"
+        if low < 0 or high > 255:
+            return values
+        scale = "" if high > 1 else " * 255"
+        return f"{values}; (images{scale}).round().astype('uint8') would do"
+    if images.ndim not in (3, 4):
+        return "" if images.ndim in (3, 4) else f", which has {images.ndim} axes"
+    if images.ndim == 4 and images.shape[1] not in (1, 3):
+        if images.shape[3] in (1, 3):
+            return "; images.transpose(0, 3, 1, 2) would do"
+        return f", which has {images.shape[1]} channels"
+    return ""
 
 
 def _labels(target: str, labels: Any, count: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or labels.dtype.kind not in "iuUS":
+    try:
+        plain = plain_labels(labels)
+    except ValueError as error:
+        raise DataError(f"data._target_={target} returned {error}") from None
+    if len(plain) != count:
         raise DataError(
-            f"data._target_={target} returned labels of {labels.dtype} {labels.shape} for {count} "
+            f"data._target_={target} returned labels of {plain.dtype} {plain.shape} for {count} "
             "images; allowed: a whole number or a word for each"
         )
-    return labels
+    return plain
+
+
+def plain_labels(labels: Any) -> np.ndarray:
+    """Labels (N,) of whole numbers or words, from whatever holds these: (N, 1), objects, floats.
+
+    Raises:
+        ValueError: if there are others among them.
+    """
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise ValueError("labels that are not one for each image") from None
+    what = f"labels of {array.dtype} {array.shape}"
+    if array.dtype == object:
+        kinds = {type(label).__name__ for label in array.flat}
+        found = np.array(array.tolist()) if kinds else array
+        if found.dtype.kind not in "biufUS" or (len(kinds) > 1 and "str" in kinds):
+            raise ValueError(
+                f"{what}, of several kinds or unknown ones: {', '.join(sorted(kinds))}"
+                "; allowed: a whole number or a word for each"
+            )
+        array = found
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        more = "; labels.argmax(1) makes numbers of one-hot labels" if array.ndim == 2 else ""
+        raise ValueError(f"{what}; allowed: one label for each image{more}")
+    match array.dtype.kind:
+        case "f" if np.isfinite(array).all() and (array == array.round()).all():
+            return array.astype(np.int64)
+        case "S":
+            return np.char.decode(array, "utf-8", "replace")
+        case "b" | "i" | "u" | "U":
+            return array
+    example = (
+        next((label for label in array.tolist() if label != label or label % 1), None)
+        if array.dtype.kind == "f"
+        else array.tolist()[0]
+    )
+    raise ValueError(f"{what} such as {example}; allowed: a whole number or a word for each")

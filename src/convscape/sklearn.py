@@ -32,6 +32,7 @@ from convscape.config import (
     Section,
 )
 from convscape.data import ImageDataModule, steps_per_epoch
+from convscape.own import plain_labels
 from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.values import refusal
 
@@ -39,6 +40,9 @@ NETWORKS: dict[str, tuple[type[CNNConfig | MLPConfig], type[models.CNN | models.
     "cnn": (CNNConfig, models.CNN),
     "mlp": (MLPConfig, models.MLP),
 }
+MAX_COLOURS = (
+    4  # more channels than this on the last axis, and fewer rows: then it is the wrong one
+)
 NUM_PREDICTED = 256  # images at a time; more take memory and are no faster on a CPU
 
 
@@ -180,6 +184,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             Diverged: if the loss becomes infinite.
         """
         flat, own_shape = _flattened(X)
+        if getattr(y, "dtype", None) == np.dtype(object):
+            y = plain_labels(y)
         flat, y = validate_data(self, flat, y, dtype=[np.float32, np.uint8])
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -194,7 +200,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         with _undisturbed(device):
             torch.manual_seed(seed)
             self.model_ = self._build(images, training)
-            _train(self.model_, images, labels.astype(np.int64), training, device, seed)
+            try:
+                _train(self.model_, images, labels.astype(np.int64), training, device, seed)
+            except models.Diverged as error:
+                advice = "a smaller lr, gradient_clip_norm=1, or scheduler='one_cycle'"
+                raise models.Diverged(error.step, error.lr, advice) from None
         self.num_parameters_ = sum(p.numel() for p in self.model_.parameters() if p.requires_grad)
         return self
 
@@ -243,6 +253,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if self.image_shape is None:
             side = isqrt(num_features)
             guess = (side, side, 1) if side**2 == num_features else (1, num_features, 1)
+            height, _, channels = own_shape or guess
+            if height <= MAX_COLOURS < channels:
+                raise ValueError(
+                    f"X holds images of {_by(own_shape)} (height, width, channels), which look as "
+                    "if the channels came first: X.transpose(0, 2, 3, 1) puts them last, and "
+                    f"image_shape={own_shape} says that they are last"
+                )
             return own_shape or guess
         sizes = _plain(self.image_shape)
         is_shape = isinstance(sizes, list) and len(sizes) in (2, 3)
