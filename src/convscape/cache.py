@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,11 +36,27 @@ class DataError(ConfigError):
     """The user's data is missing, damaged or makes no sense; the message says what to do."""
 
 
+class Scene(NamedTuple):
+    """How training images are laid on a canvas anew in each epoch.
+
+    - `objects`: what is laid there, uint8 (N, C, h, w), in the order of the train images.
+    - `side`: of the canvas, in pixels.
+    - `num_clutter`: pieces of other objects on each canvas, as in `scenes.on_canvas`.
+    - `permute`: seed of the new order of its pixels, if they get one.
+    """
+
+    objects: np.ndarray
+    side: int
+    num_clutter: int
+    permute: int | None
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """A classification data set: uint8 images (N, C, H, W) and int64 labels (N,), in two splits.
 
-    Where it has a split for validation of its own, in three.
+    Where it has a split for validation of its own, in three. `scene` is there where the train
+    images are one draw of many.
     """
 
     name: str
@@ -54,6 +70,7 @@ class ImageSet:
     checksum: str  # of the content of all arrays
     val_images: np.ndarray | None = None
     val_labels: np.ndarray | None = None
+    scene: Scene | None = None
 
 
 @dataclass
@@ -303,7 +320,7 @@ def _load(folder: Path, name: str) -> ImageSet:
         if sealed["crc32"] != _crc32_of(meta):
             raise _Damaged("meta.json was changed")
         check = sum(facts["bytes"] for facts in meta["files"].values()) < CHECKED_BYTES
-        arrays = {
+        arrays: dict[str, Any] = {
             file.removesuffix(".npy"): _open_array(folder / file, facts, check)
             for file, facts in meta["files"].items()
         }

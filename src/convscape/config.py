@@ -262,6 +262,7 @@ class ChangeConfig(Section):
     permute: Seed | None
     canvas: Annotated[int, Field(ge=1, le=4096)] | None
     clutter: Annotated[int, Field(ge=0, le=1000)]
+    placement: Literal["once", "each_epoch", "center"] = "once"
     shuffle_labels: Seed | None
 
 

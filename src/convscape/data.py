@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from convscape.augment import Augment
+from convscape.cache import Scene
+from convscape.canvases import Canvases
 from convscape.datasets import VAL_FRACTION, DataError, ImageSet
 from convscape.quick_lightning import pl
 
@@ -41,6 +43,7 @@ class TrainLoader:
     - `device`: where the batches go; the images may be larger than what fits there.
     - `num_steps`: of the whole training; what would come after is an empty item, so that every
       epoch has the same number of items.
+    - `scene`: `images` are its objects, which are laid on canvases anew in each epoch.
     - `rank`, `world_size`: this process takes every `world_size`-th image of the common order.
     """
 
@@ -58,9 +61,11 @@ class TrainLoader:
         num_steps: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        scene: Scene | None = None,
     ) -> None:
         self.images, self.labels, self.indices = images, labels, indices
         self.device = device
+        self.canvases = None if scene is None else Canvases(scene, images)
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
         self.steps_per_item, self.num_steps = steps_per_item, num_steps
         self.rank, self.world_size = rank, world_size
@@ -106,7 +111,10 @@ class TrainLoader:
         _seed_generators(_mix(self.seed, step, 2 + self.rank), self.device)
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         # index_select takes a quarter of the time of images[chosen]
-        images = self.images.index_select(0, chosen).to(self.device, non_blocking=True)
+        if self.canvases is None:
+            images = self.images.index_select(0, chosen).to(self.device, non_blocking=True)
+        else:
+            images = self.canvases.draw(_mix(self.seed, self.epoch, 0), chosen, self.device)
         labels = self.labels.index_select(0, chosen).to(self.device, non_blocking=True)
         return self.augment(images), labels
 
@@ -305,8 +313,13 @@ class ImageDataModule(pl.LightningDataModule):
     def _train_loader(
         self, device: torch.device, rank: int = 0, world_size: int = 1
     ) -> TrainLoader:
+        images, labels = self._resident("train", device)
+        scene = self.image_set.scene
+        if scene is not None:
+            images = torch.from_numpy(scene.objects).to(images.device)
         return TrainLoader(
-            *self._resident("train", device),
+            images,
+            labels,
             self.indices["train"],
             device=device,
             batch_size=self.batch_size,
@@ -316,6 +329,7 @@ class ImageDataModule(pl.LightningDataModule):
             num_steps=self.num_steps,
             rank=rank,
             world_size=world_size,
+            scene=scene,
         )
 
     def _eval_dataloader(self, split: str) -> EvalLoader:

@@ -57,7 +57,8 @@ class Tree(NamedTuple):
             )
         if self.left_out:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.items())
-            lines.append(f"left out: {kinds}; read are {', '.join(SUFFIXES)} in class folders")
+            read = ", ".join(SUFFIXES)
+            lines.append(f"left out: {kinds}; what is read: {read} in class folders")
         return lines
 
 

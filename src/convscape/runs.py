@@ -376,7 +376,7 @@ NO_MATTER = {
 }
 # Keys that earlier runs did not have. At the default of their class, which is what those runs
 # meant, it is as if there were no such key.
-ADDED_LATER = ("data.target", "data.arguments", "data.augment.own")
+ADDED_LATER = ("data.target", "data.arguments", "data.augment.own", "data.change.placement")
 
 
 def fingerprint(config: Config) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convscape.cache import ImageSet
+from convscape.cache import ImageSet, Scene
 from convscape.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ def changed_shape(shape: tuple[int, int, int], change: ChangeConfig) -> tuple[in
         if change.clutter:
             raise ConfigError(
                 f"data.change.clutter={change.clutter} needs a canvas; set data.change.canvas"
+            )
+        if change.placement != "once":
+            raise ConfigError(
+                f"data.change.placement={change.placement} needs a canvas; set data.change.canvas"
             )
         return shape
     channels, height, width = shape
@@ -63,13 +67,19 @@ def changed(image_set: ImageSet, change: ChangeConfig) -> ImageSet:
         ) from None
     mean, std = _mean_std(splits[0][0])
     val = splits[2] if len(splits) == 3 else (None, None)
-    described = json.dumps([image_set.checksum, change.model_dump()])
+    # what came later is left out at its default: the checksums of earlier runs stay
+    described = json.dumps([image_set.checksum, change.model_dump(exclude_defaults=True)])
+    scene = None
+    if change.placement == "each_epoch":
+        assert change.canvas is not None
+        scene = Scene(image_set.train_images, change.canvas, change.clutter, change.permute)
     return replace(
         image_set,
         train_images=splits[0][0],
         train_labels=splits[0][1],
         test_images=splits[1][0],
         test_labels=splits[1][1],
+        scene=scene,
         val_images=val[0],
         val_labels=val[1],
         mean=mean,
@@ -83,7 +93,8 @@ def _changed_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     if change.canvas is not None:
         rng = np.random.default_rng([0, split])
-        images = on_canvas(images, change.canvas, change.clutter, rng)
+        is_centered = change.placement == "center"
+        images = on_canvas(images, change.canvas, change.clutter, rng, is_centered)
     if change.permute is not None:
         images = permuted(images, change.permute)
     if change.shuffle_labels is not None:
@@ -93,17 +104,26 @@ def _changed_split(
 
 def permuted(images: np.ndarray, seed: int) -> np.ndarray:
     """Images (N, C, H, W), the pixels of all in the same new order."""
-    order = np.random.default_rng(seed).permutation(images.shape[2] * images.shape[3])
+    order = pixel_order(seed, images.shape[2] * images.shape[3])
     flat = images.reshape(*images.shape[:2], -1)
     return np.take(flat, order, axis=2).reshape(images.shape)
 
 
-def on_canvas(
-    images: np.ndarray, side: int, num_clutter: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Images (N, C, H, W) at random places of black canvases (N, C, side, side).
+def pixel_order(seed: int, num_pixels: int) -> np.ndarray:
+    """Which pixel comes to each place, in `permuted`."""
+    return np.random.default_rng(seed).permutation(num_pixels)
 
-    - `num_clutter`: square pieces of other images of the set, strewn over each canvas.
+
+def on_canvas(
+    images: np.ndarray,
+    side: int,
+    num_clutter: int,
+    rng: np.random.Generator,
+    is_centered: bool = False,
+) -> np.ndarray:
+    """Images (N, C, H, W) at random places, or in the middle, of canvases (N, C, side, side).
+
+    - `num_clutter`: square pieces of other images of the set, strewn over each black canvas.
 
     Where things overlap the brighter pixel is seen.
     """
@@ -115,7 +135,12 @@ def on_canvas(
         top, left = (int(rng.integers(size - piece + 1)) for size in (height, width))
         pieces = images[others, :, top : top + piece, left : left + piece]
         _lay(pieces, canvases, rng)
-    _lay(images, canvases, rng)
+    if is_centered:
+        top, left = (side - height) // 2, (side - width) // 2
+        middle = canvases[:, :, top : top + height, left : left + width]
+        np.maximum(middle, images, out=middle)
+    else:
+        _lay(images, canvases, rng)
     return canvases
 
 
