@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import re
 import stat
 
 import pytest
@@ -84,6 +85,44 @@ def test_a_name_is_a_short_file_name_that_hydra_and_tensorboard_take(override):
     name = run_name(checked(override), [override], "3f9a1c2b")
     assert len(name) <= 100
     assert not set(name) & set("=,[] /'\"")
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("optimizer.lr=0.01", "lr0.01"),
+        ("optimizer.lr=1e+30", "lr1e30"),
+        ("optimizer.lr=1e-30", "lr1e-30"),
+        ("optimizer.lr=+0.5", "lr0.5"),
+        ("optimizer.lr=1e-5", "lr1e-5"),
+        ("optimizer.lr=1e5", "lr1e5"),
+        ("optimizer.lr=0.00001", "lr1e-05"),
+        ("optimizer.lr=123456.123456789", "lr123456.123456789"),
+        ("optimizer.momentum=0.99999", "momentum0.99999"),
+        ("optimizer.lr=0.0031240057812", "lr0.00312"),
+        ("data.mean=[0.5,0.5]", "mean-0.5-0.5-"),
+        ("data.mean=[0.5,-0.5]", "mean-0.5--0.5-"),
+        ("data.mean=[-0.5,+0.5]", "mean--0.5-0.5-"),
+        ("optimizer.weight_decay=1E+3", "wd1E3"),
+    ],
+)
+def test_a_name_says_the_value(override, word):
+    overrides = [override, "seed=3"]
+    assert run_name(checked(), overrides, "3f9a1c2b") == f"cnn_k3_s1_valid_{word}_seed3-3f9a1c2b"
+
+
+def test_a_name_says_only_the_last_value_of_a_key():
+    overrides = ["trainer.max_epochs=1", "seed=3", "trainer.max_epochs=2"]
+    assert run_name(checked(*overrides), overrides, "abc") == "cnn_k3_s1_valid_ep2_seed3-abc"
+
+
+def test_no_value_is_cut_where_a_name_is_long():
+    overrides = [f"data.augment.{'x' * 40}=1234567", "optimizer.lr=0.001", "data.crop=" + "9" * 30]
+    name = run_name(checked(), overrides, "abc")
+    assert name == f"cnn_k3_s1_valid_{'x' * 40}1234567_lr0.001-abc"
+    entries = run_name(checked("model.dense=[" + "100," * 60 + "77]"), [], "abc")
+    assert len(entries) <= 85
+    assert set(re.findall(r"\d{2,}", entries.partition("valid")[2])) <= {"100"}
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path):

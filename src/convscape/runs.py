@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -28,6 +27,7 @@ from convscape.config import Config, OwnModelConfig
 from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import LARGEST, Conv, InfeasibleGeometry
 from convscape.losses import BEFORE, read_config_as_before
+from convscape.names import file_name, short_value
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
@@ -184,8 +184,10 @@ class RunFolder:
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
     @contextmanager
-    def held(self) -> Iterator[Path]:
+    def held(self, wait: bool = False) -> Iterator[Path]:
         """The folder; keep other processes off this run, for as long as this one lives.
+
+        - `wait`: until the process that holds it now has done with it.
 
         Raises:
             RunIsBusy: if a living process holds it.
@@ -195,7 +197,7 @@ class RunFolder:
         with _explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=-1 if wait else 0)
             except Timeout:
                 busy = f"another process is working on {self.path}; wait for it"
                 raise RunIsBusy(busy) from None
@@ -481,19 +483,17 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
     `digest`, the fingerprint.
     """
     words = [config.model.title]
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
+    chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)  # the last
+    for key, value in chosen.items():
         section, _, leaf = key.partition(".")
         matters = section in (*SECTIONS, "seed")
         if not matters or key in _IN_TITLE or leaf in NO_MATTER.get(section, ()):
             continue
         # pool1.size says more than size
         last = key.partition(".layers.")[2] or key.rpartition(".")[2]
-        if re.fullmatch(r"\d*\.\d{5,}", value):
-            value = f"{float(value):.3g}"
-        words.append((_SHORT.get(last, last) if leaf or last == "seed" else "") + value)
-    title = re.sub(r"[^A-Za-z0-9_.]+", "-", "_".join(words)).strip("-.")
-    return f"{title[:80].rstrip('-._')}-{digest}"
+        word = _SHORT.get(last, last) if leaf or last == "seed" else ""
+        words.append(word + short_value(value))
+    return f"{file_name(words)}-{digest}"
 
 
 @contextmanager

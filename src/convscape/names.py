@@ -1,0 +1,36 @@
+"""Words of file names: what was chosen, in letters, digits and "._-" alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def short_value(value: str) -> str:
+    """A value of the command line as a word: 0.00312 for 0.0031240057, 1e30 for 1e+30.
+
+    Only the many digits of a search's values are rounded, and none to a whole number.
+    """
+    if re.fullmatch(r"\d*\.\d{5,}", value):
+        short = f"{float(value):.3g}"
+        is_drawn = len(value.partition(".")[2]) > 8
+        if float(short) == float(value) or (is_drawn and not float(short).is_integer()):
+            value = short
+    # a plus would become the minus that stands for what a file name cannot have
+    return re.sub(r"(?<![\w.])\+(?=[\d.])|(?<=[\d.][eE])\+(?=\d)", "", value)
+
+
+def file_name(words: Sequence[str], longest: int = 80) -> str:
+    """`words` as one name of at most `longest` letters; whole words are left out, none is cut."""
+    safe = [re.sub(r"[^A-Za-z0-9_.-]+", "-", word) for word in words]
+    name = "_".join(safe).strip("-.")
+    if len(name) <= longest:
+        return name
+    kept = [safe[0]]
+    for word in safe[1:]:
+        if len("_".join([*kept, word])) <= longest:
+            kept.append(word)
+    name = "_".join(kept).strip("-.")
+    if len(name) > longest:  # of one word, as of a long list, its first entries
+        name = re.sub(r"[-_][^-_]*$", "", name[: longest + 1])
+    return name.rstrip("-._")
