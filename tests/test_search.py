@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import textwrap
 
 import optuna
@@ -12,33 +15,75 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from convscape.cli import CONFIG_DIR
+from convscape.study import _storage
 from tests.conftest import PATIENCE_S, TINY, wait_for
 
 SMALL = [*TINY[1:], "search.trials=6", "search.sampler_seed=1", "name=small"]
 
 
+# takes trials, without training, until there are enough; given a word it is killed with one in hand
+WORKER = """
+    import os, signal, sys, time
+    from pathlib import Path
+    from optuna.distributions import FloatDistribution
+    from optuna.samplers import RandomSampler
+    from optuna.pruners import NopPruner
+    from optuna.study import StudyDirection
+    from convscape.study import open_study
+
+    folder, url, num_wanted, *words = sys.argv[1:]
+    space = {"x": FloatDistribution(0, 1)}
+    study = open_study(
+        Path(folder), url, [StudyDirection.MAXIMIZE], RandomSampler(), NopPruner(), {}, space, False
+    )
+    with study.at_work():
+        while (trial := study.next_trial(int(num_wanted))) is not None:
+            if words:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.02)
+            study.tell(trial, [study.values(trial)["x"]])
+"""
+
+
 @pytest.fixture
-def space(monkeypatch, tmp_path):
-    """A preset with narrow networks, one in three of them impossible."""
+def workers(tmp_path):
+    """Start worker processes that do not train; wait for their exit codes."""
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+
+    def run(number, *arguments):
+        words = [sys.executable, str(script), str(tmp_path), *map(str, arguments)]
+        return [one.wait(PATIENCE_S) for one in [subprocess.Popen(words) for _ in range(number)]]
+
+    return run
+
+
+@pytest.fixture
+def preset():
+    """Write a preset, and return how a command line names it."""
     # a folder for each process of pytest, where no other test looks for presets
-    file = CONFIG_DIR / "search" / f"of_tests_{os.getpid()}" / "narrow.yaml"
-    file.parent.mkdir()
-    text = """
-        trials: 6
-        objectives: [val/acc]
-        storage: null
-        sampler: tpe
-        prune: false
-        sampler_seed: 1
-        space:
-          model:
-            kernel_size: {choices: [3, 5, 29]}
-            channels: {choices: ["[2]", "[4]"]}
-          optimizer.lr: {low: 0.001, high: 0.02, log: true}
-    """
-    file.write_text(textwrap.dedent(text))
-    yield f"search={file.parent.name}/narrow"
-    shutil.rmtree(file.parent)
+    folder = CONFIG_DIR / "search" / f"of_tests_{os.getpid()}"
+    folder.mkdir()
+
+    def write(name, space):
+        head = "{trials: 6, objectives: [val/acc], storage: null, sampler: tpe, prune: false, "
+        (folder / f"{name}.yaml").write_text(f"{head}sampler_seed: 1, space: {space}}}")
+        return f"search={folder.name}/{name}"
+
+    yield write
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def space(preset):
+    """A preset with narrow networks, one in three of them impossible."""
+    return preset(
+        "narrow",
+        """{
+            model: {kernel_size: {choices: [3, 5, 29]}, channels: {choices: ["[2]", "[4]"]}},
+            optimizer.lr: {low: 0.001, high: 0.02, log: true},
+        }""",
+    )
 
 
 def study_of(tmp_path, name="small"):
@@ -131,9 +176,40 @@ def test_two_workers_started_at_once_share_a_study(start, tmp_path, space):
     assert [worker.returncode for worker in workers] == [0, 0], outs
     study = study_of(tmp_path)
     done = [t for t in study.trials if t.state.name == "COMPLETE"]
-    assert 6 <= len(done) <= 7  # both may begin the last one
+    assert len(done) == 6
     assert "RUNNING" not in states(study)
     assert len({t.user_attrs["folder"] for t in done}) == len(folders(tmp_path))
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///{}/s.db", "journal:{}/s.log"])
+def test_four_workers_make_as_many_trials_as_are_asked_for(workers, tmp_path, storage):
+    url = storage.format(tmp_path)
+    assert workers(4, url, 14) == [0] * 4
+    study = optuna.load_study(study_name=tmp_path.name, storage=_storage(url))
+    assert states(study) == ["COMPLETE"] * 14
+    assert not list(tmp_path.glob(".worker-*"))
+
+
+def test_a_trial_whose_worker_died_before_it_had_a_folder_is_made(workers, tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    assert workers(1, url, 3, "die") == [-signal.SIGKILL]
+    study = optuna.load_study(study_name=tmp_path.name, storage=url)
+    study.ask()  # one that died before it had said who it is
+    assert states(study) == ["RUNNING"] * 2
+    assert workers(1, url, 3) == [0]
+    assert states(study) == ["COMPLETE"] * 3
+    assert sorted(study.trials[0].params) == ["x"]
+
+
+def test_a_search_whose_trials_all_diverge_says_so_and_exits_with_one(command, tmp_path, preset):
+    huge = preset("huge", "{optimizer.lr: {low: 1.0e+30, high: 1.0e+31}}")
+    answer = command("search", huge, *SMALL, "search.trials=2", "optimizer=sgd")
+    assert answer.code == 1, answer.err
+    assert states(study_of(tmp_path)) == ["FAIL", "FAIL"]
+    assert "0 trained, 0 pruned, 0 impossible, 2 failed" in answer.out
+    assert answer.out.count("  diverged: cnn_k3") == 2
+    again = command("search", huge, *SMALL, "search.trials=2", "optimizer=sgd")
+    assert (again.code, len(study_of(tmp_path).trials)) == (1, 2)
 
 
 def test_a_killed_workers_trial_is_finished_by_the_next_one(start, command, tmp_path, space):
@@ -193,10 +269,52 @@ def test_an_unreachable_database_is_named_without_its_password(command):
     assert "secret" not in answer.err
 
 
-def test_a_name_in_use_by_a_search_for_something_else_is_refused(command, tmp_path, space):
-    assert command("search", space, *SMALL, "search.trials=1").code == 0
-    answer = command("search", space, *SMALL, "search.objectives=[val/loss]")
-    assert (answer.code, "is in use by a search for val/acc" in answer.err) == (2, True)
+def test_a_name_in_use_by_another_search_is_refused_with_the_difference(command, tmp_path, space):
+    search = ("search", space, *SMALL[:3], *SMALL[4:], "search.trials=1")
+    assert command(*search).code == 0
+    kernels = "search.space.model.kernel_size.choices"
+    for change, words in {
+        "search.objectives=[val/loss]": "search.objectives was [val/acc] and is now [val/loss]",
+        "data.val_size=99": "data.val_size was 100 and is now 99",
+        "optimizer=sgd": "optimizer was not set and is now sgd",
+        f"{kernels}=[3,5]": f"{kernels} was [3,5,29] and is now [3,5]",
+        "search.sampler=random": "search.sampler was tpe and is now random",
+    }.items():
+        answer = command(*search, change)
+        assert (answer.code, words in answer.err) == (2, True), answer.out + answer.err
+    for change in ("data.val_size=99", f"{kernels}=[3,5]"):  # not comparable; not in Optuna
+        answer = command(*search, change, "extend=true")
+        assert (answer.code, "choose another name" in answer.err) == (2, True), answer.err
+        assert "or add to it" not in answer.err
+    assert states(study_of(tmp_path)).count("COMPLETE") == len(folders(tmp_path)) == 1
+    assert "RUNNING" not in states(study_of(tmp_path))
+
+
+def test_a_search_goes_on_with_more_trials_and_with_extend_in_a_larger_space(
+    command, tmp_path, preset
+):
+    rate = "optimizer.lr: {low: 0.001, high: 0.002}"
+    small = preset("grows", f"{{{rate}}}")
+    assert command("search", small, *SMALL, "search.trials=1").code == 0
+    assert command("search", small, *SMALL, "search.trials=2").code == 0
+    preset("grows", "{optimizer.lr: {low: 0.01, high: 0.02}, model.stride: {choices: [1, 2]}}")
+    answer = command("search", small, *SMALL, "search.trials=3")
+    assert answer.code == 2
+    assert "search.space.optimizer.lr.low was 0.001 and is now 0.01" in answer.err
+    assert "search.space.model.stride.choices was not set and is now [1,2]" in answer.err
+    assert command("search", small, *SMALL, "search.trials=3", "extend=true").code == 0
+    first, second, third = study_of(tmp_path).trials
+    assert (len(first.params), len(second.params), len(third.params)) == (1, 1, 2)
+    assert third.params["optimizer.lr"] >= 0.01
+
+
+def test_what_is_refused_leaves_no_trial_and_no_claim_on_the_name(command, tmp_path, space):
+    search = ("search", space, *SMALL[:3], *SMALL[4:], "search.trials=1")
+    answer = command(*search, "data.val_size=5000")
+    assert (answer.code, "the train split has 1,438" in answer.err) == (2, True), answer.err
+    assert not study_of(tmp_path).trials
+    assert command(*search).code == 0
+    assert states(study_of(tmp_path)).count("COMPLETE") == 1
 
 
 def test_the_study_is_a_file_that_other_tools_read(command, tmp_path, space):

@@ -10,6 +10,10 @@ import time
 import pytest
 import yaml
 
+import convscape
+from convscape.cli import CONFIG_DIR
+from convscape.errors import ConfigError
+from convscape.sweep import _STEERING
 from tests.conftest import PATIENCE_S, TINY, wait_for
 
 # what badnets.Net does in training, by the value of model.how
@@ -279,6 +283,31 @@ def test_a_users_mistake_ends_the_sweep_before_anything_trains(command, tmp_path
     assert (answer.code, words in answer.err) == (2, True), answer.out + answer.err
     assert answer.err.startswith("error: ")
     assert not list(tmp_path.glob("outputs/**/checkpoints"))
+
+
+@pytest.mark.parametrize("key", [*_STEERING, "name", "resume", "sweep", "logger.tensorboard"])
+def test_a_key_that_steers_a_sweep_has_one_value(command, tmp_path, key):
+    """Runs in two folders, or under two names, would be lost from the summary of either."""
+    for script in ("train", "plan"):
+        answer = command(script, "-m", "seed=0,1", f"{key}=a,b")
+        assert (answer.code, "so it takes one value" in answer.err) == (2, True), answer.err
+        assert answer.err.startswith(f"error: {key}=a,b: ")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_preset_of_a_sweep_alone_says_that_it_is_a_grid(command, tmp_path):
+    for preset in sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml")):
+        answer = command("train", f"sweep={preset}", "seed=1")
+        assert (answer.code, answer.err) == (
+            2,
+            f"error: sweep={preset} is a grid of many runs; to train them: "
+            f"python scripts/train.py -m sweep={preset} seed=1\n",
+        )
+    assert "is a grid" in command("search", "sweep=pooling").err
+    assert "is a grid" in command("claim", "spatial", "sweep=pooling").err
+    with pytest.raises(ConfigError, match=r"convscape.train_sweep\('sweep=pooling', name=...\)"):
+        convscape.train("sweep=pooling")
+    assert not (tmp_path / "outputs" / "runs").exists()
 
 
 def test_a_name_in_use_by_another_sweep_is_refused_with_the_difference(command, tmp_path):

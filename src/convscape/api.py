@@ -31,8 +31,12 @@ def compose(*overrides: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such key or choice.
     """
+    from convscape.sweep import refuse_grid
+
+    words = [str(override) for override in overrides]
+    refuse_grid(words, f"convscape.train_sweep({', '.join(map(repr, words))}, name=...)")
     with _hydra(overrides) as composer:
-        return _resolved(composer([str(override) for override in overrides]))
+        return _resolved(composer(words))
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from convscape.sweep import (
     find_results,
     line,
     path_of_run,
+    refuse_grid,
     stop_of,
     train_if_missing,
 )
@@ -239,6 +240,7 @@ def plan(
     Raises:
         ConfigError: if an override is wrong, or an arm cannot exist.
     """
+    refuse_grid([word for word in overrides if word.startswith("sweep=")])
     budget = claim.budget(mode)
     composer = Composer(compose)
     runs = []

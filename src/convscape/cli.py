@@ -190,12 +190,13 @@ def train_task(cfg: DictConfig) -> None:
     if helper_rank() > 0:  # Lightning has started this command once more, for DDP
         _help(cfg, overrides)
         return
+    from convscape.sweep import refuse_grid, run_in_sweep
+
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
     if _in_sweep():
-        from convscape.sweep import run_in_sweep
-
         run_in_sweep(check(composed), overrides, HydraConfig.get().job.num)
         return
+    refuse_grid(overrides)
     if composed["resume"] is not None:
         config, old_path, overrides = resumed(composed, overrides)
         result = RunFolder(old_path).read_result()
@@ -377,12 +378,20 @@ def search_command() -> int:
     from hydra.errors import HydraException
 
     from convscape.hydra_errors import explain
-    from convscape.search import run_search
+    from convscape.sweep import refuse_grid
+
+    try:
+        from convscape.search import run_search
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ConfigError("scripts/search.py needs Optuna: pip install -e '.[search]'") from None
 
     # the preset of the command line, or the default one, gives the search its name
     preset = next((a for a in sys.argv[1:] if a.startswith("search=")), "search=geometry")
     others = [argument for argument in sys.argv[1:] if argument != preset]
     arguments = [preset, f"name={preset.partition('=')[2]}", *others]
+    refuse_grid([argument for argument in others if argument.lstrip("+").startswith("sweep=")])
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
             cfg = compose("train", arguments)

@@ -1,38 +1,48 @@
 """Optuna over the same configs: each trial is an ordinary run in an ordinary folder.
 
-Workers share a study in sqlite, PostgreSQL or a journal file; each is one process that asks for a
-trial, trains it and tells what came out, until all workers together have made `trials` of them.
+Workers share a folder, and a study in sqlite, PostgreSQL or a journal file. Each is a process that
+takes a trial, trains it and tells what came out, until all together have made `trials` of them.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-from filelock import FileLock
+import optuna
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, ValidationError
 
 from convscape.cli import say
-from convscape.config import Section, check
-from convscape.errors import ConfigError, Stopped, code_of_stop
+from convscape.config import Config, OwnModelConfig, Section, check
+from convscape.errors import CannotWrite, ConfigError, Stopped, code_of_stop
 from convscape.geometry import InfeasibleGeometry, format_table
-from convscape.runs import Result, RunFolder, RunIsBusy, fingerprint, run_name
-from convscape.sweep import FAILURES, Compose, Composer, SweepStopped, quiet, stop_of
+from convscape.runs import Result, RunFolder, typed_value
+from convscape.study import IMPOSSIBLE, SharedStudy, finished, open_study
+from convscape.sweep import (
+    FAILURES,
+    Compose,
+    Composer,
+    SweepStopped,
+    definition_of,
+    path_of_run,
+    prepare,
+    quiet,
+    short_error,
+    stop_of,
+)
 from convscape.values import mistake
-
-try:
-    import optuna
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import FrozenTrial, TrialState
-except ImportError:
-    raise ConfigError("scripts/search.py needs Optuna: pip install -e '.[search]'") from None
 
 MAXIMIZE, MINIMIZE = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
 DIRECTIONS = {
@@ -42,7 +52,6 @@ DIRECTIONS = {
     "num_parameters": MINIMIZE,
 }
 MOST_IMPOSSIBLE = 50  # in a row: then the space has no possible network
-UNSTARTED_S = 600  # a trial without a folder after this many seconds has lost its worker
 
 
 class Choices(Section):
@@ -50,9 +59,10 @@ class Choices(Section):
 
     choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
 
-    def suggest(self, trial: optuna.Trial, name: str) -> Any:
-        """One of them."""
-        return trial.suggest_categorical(name, self.choices)
+    @property
+    def distribution(self) -> BaseDistribution:
+        """The same to Optuna."""
+        return CategoricalDistribution(self.choices)
 
 
 class Range(Section):
@@ -62,11 +72,12 @@ class Range(Section):
     high: int | float
     log: bool = False
 
-    def suggest(self, trial: optuna.Trial, name: str) -> Any:
-        """One of them."""
+    @property
+    def distribution(self) -> BaseDistribution:
+        """The same to Optuna."""
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(name, self.low, self.high, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+            return IntDistribution(self.low, self.high, log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
 
 
 class SearchConfig(Section):
@@ -83,6 +94,11 @@ class SearchConfig(Section):
     sampler_seed: int | None
     space: Annotated[dict[str, Choices | Range], Field(min_length=1)]
 
+    @property
+    def prunes(self) -> bool:
+        """Optuna can only where there is one objective."""
+        return self.prune and len(self.objectives) == 1
+
 
 class Pruned(Stopped):
     """The trial is worse than the median of the others at the same epoch."""
@@ -96,17 +112,26 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     """
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
     search = _checked(composed.pop("search"))
-    if check(composed).name is None:
+    config = check(composed)
+    if config.name is None:
         raise ConfigError("name=null: a search needs a name, for its folder")
-    folder = Path(cfg.output_dir) / "searches" / cfg.name
+    if config.trainer.devices > 1:
+        raise ConfigError(
+            "trainer.devices must be 1 in a search: its workers are the parallel part"
+        )
+    folder = Path(cfg.output_dir) / "searches" / config.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write the folder {folder}: {error.strerror}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(search, folder)
-    worker = _Worker(search, study, folder, [*arguments, *quiet(cfg)], compose)
-    code = 0
+    fixed = [a for a in arguments if not a.lstrip("+~").startswith(("search", "name="))]
+    study = _study(cfg, search, folder, fixed)
+    if len(finished(study.trials())) < search.trials:
+        own = [config.model] if isinstance(config.model, OwnModelConfig) else []
+        prepare([config], own, config.allow_packages)
+    worker = _Worker(search, study, folder, [*fixed, *quiet(cfg)], compose)
+    code = None
     try:
         worker.work()
     except SweepStopped as stop:
@@ -115,8 +140,9 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     except KeyboardInterrupt as stop:
         code = code_of_stop(stop)
         say("interrupted; the same command goes on")
-    say(*_summary(search, study, folder))
-    return code
+    failed = [t for t in finished(study.trials()) if t.state == TrialState.FAIL]
+    say(*_summary(search, study, failed, folder))
+    return int(bool(failed)) if code is None else code
 
 
 def _checked(section: dict[str, Any]) -> SearchConfig:
@@ -146,47 +172,35 @@ def _flat_space(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 # --- the study --------------------------------------------------------------------------------
 
 
-def _study(search: SearchConfig, folder: Path) -> optuna.Study:
-    """The study that all workers share; the first of them creates it, one at a time."""
-    url = search.storage or f"sqlite:///{folder / 'study.db'}"
+def _study(cfg: DictConfig, search: SearchConfig, folder: Path, typed: list[str]) -> SharedStudy:
+    """The study that all workers share."""
     sampler: optuna.samplers.BaseSampler = (
         optuna.samplers.TPESampler(seed=search.sampler_seed, constant_liar=True)
         if search.sampler == "tpe"
         else optuna.samplers.RandomSampler(seed=search.sampler_seed)
     )
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if search.prune and len(search.objectives) == 1:
+    if search.prunes:
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
-    with FileLock(folder / ".study.lock"):
-        try:
-            study = optuna.create_study(
-                study_name=folder.name,
-                storage=_storage(url),
-                sampler=sampler,
-                pruner=pruner,
-                directions=[DIRECTIONS[objective] for objective in search.objectives],
-                load_if_exists=True,
-            )
-        except Exception as error:  # noqa: BLE001  each database has its own errors
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(
-                f"search.storage={url} cannot be used: {reason}"  # printed without its password
-            ) from None
-    objectives = study.user_attrs.get("objectives", search.objectives)
-    if objectives != search.objectives:
-        raise ConfigError(
-            f"name={folder.name} is in use by a search for {', '.join(objectives)}; "
-            "choose another name"
-        )
-    study.set_user_attr("objectives", search.objectives)
-    return study
+    return open_study(
+        folder,
+        search.storage,
+        [DIRECTIONS[objective] for objective in search.objectives],
+        sampler,
+        pruner,
+        definition=definition_of(typed, {}) | dict(_definition(search)),
+        space={key: values.distribution for key, values in search.space.items()},
+        extend=cfg.extend,
+    )
 
 
-def _storage(url: str) -> optuna.storages.BaseStorage:
-    if url.startswith("journal:"):
-        return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-    wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=wait)
+def _definition(search: SearchConfig) -> Iterator[tuple[str, str]]:
+    """What makes it another search, by key as it is typed."""
+    for key in ("objectives", "sampler", "prune"):
+        yield f"search.{key}", typed_value(getattr(search, key))
+    for name, values in search.space.items():
+        for key, value in values.model_dump().items():
+            yield f"search.space.{name}.{key}", typed_value(value)
 
 
 # --- a worker ---------------------------------------------------------------------------------
@@ -198,72 +212,65 @@ class _Worker:
     def __init__(
         self,
         search: SearchConfig,
-        study: optuna.Study,
+        study: SharedStudy,
         folder: Path,
-        arguments: list[str],
+        fixed: list[str],
         compose: Compose,
     ) -> None:
         self.search, self.study, self.folder = search, study, folder
-        self.arguments, self.composer = arguments, Composer(compose)
+        self.fixed, self.composer = fixed, Composer(compose)
 
     def work(self) -> None:
         """Make trials until all workers together have made enough.
 
         Raises:
-            KeyboardInterrupt: if a trial was interrupted; it is put back.
+            KeyboardInterrupt: if a trial was interrupted; whoever comes next takes it up.
             ConfigError: if a value of the space makes no sense, or no network is possible.
         """
         num_impossible = 0
-        while True:
-            self._put_back_the_dead()
-            if self._num_trials() >= self.search.trials:
-                return
-            trial = self.study.ask()
-            num_impossible = 0 if self._make(trial) else num_impossible + 1
-            if num_impossible == MOST_IMPOSSIBLE:
-                raise ConfigError(f"{MOST_IMPOSSIBLE} networks in a row were impossible")
-
-    def _num_trials(self) -> int:
-        """Trials that are made or being made; impossible ones and those put back left out."""
-        trials = self.study.get_trials(deepcopy=False)
-        return sum(
-            trial.state != TrialState.WAITING
-            and not {"impossible", "put_back"} & set(trial.user_attrs)
-            for trial in trials
-        )
+        with self.study.at_work():
+            while (trial := self.study.next_trial(self.search.trials)) is not None:
+                num_impossible = 0 if self._make(trial) else num_impossible + 1
+                if num_impossible == MOST_IMPOSSIBLE:
+                    raise ConfigError(f"{MOST_IMPOSSIBLE} networks in a row were impossible")
 
     def _make(self, trial: optuna.Trial) -> bool:
         """Train one trial; False if its network cannot exist."""
-        chosen = [
-            f"{key}={values.suggest(trial, key)}" for key, values in self.search.space.items()
-        ]
-        fixed = [a for a in self.arguments if not a.lstrip("+").startswith(("search", "name="))]
+        chosen = [f"{key}={value}" for key, value in self.study.values(trial).items()]
+        overrides = [*self.fixed, *chosen]
         try:
-            config = check(self.composer.config([*fixed, *chosen]))
+            config = check(self.composer.config(overrides))
             config.plan()
         except InfeasibleGeometry as error:
-            trial.set_user_attr("impossible", str(error))
+            trial.set_user_attr(IMPOSSIBLE, str(error))
             self.study.tell(trial, state=TrialState.PRUNED)
             return False
         except ConfigError as error:
-            trial.set_user_attr("impossible", str(error))
-            self.study.tell(trial, state=TrialState.FAIL)
-            raise ConfigError(f"search.space: {error}") from None
-        digest = fingerprint(config)
-        overrides = [*fixed, *chosen]
-        path = next(
-            self.folder.glob(f"*-{digest}"), self.folder / run_name(config, overrides, digest)
-        )
+            self._refuse(trial, error)
+        path = path_of_run(config, self.folder, overrides)
+        trial.set_user_attr("folder", str(path))
         try:
-            with RunFolder(path).held():  # who has a folder that nobody holds is taken for dead
-                trial.set_user_attr("folder", str(path))
-                self._tell(trial, self._trained(trial, config, path, overrides))
-        except RunIsBusy:  # another worker makes the same network
-            self._put_back(trial)
+            with RunFolder(path).held(wait=True):  # another worker may make the same network
+                result = self._trained(trial, config, path, overrides)
+        except CannotWrite as error:
+            raise SweepStopped(str(error)) from None
+        except ConfigError as error:
+            self._refuse(trial, error)
+        self._tell(trial, result)
         return True
 
+    def _refuse(self, trial: optuna.Trial, error: ConfigError) -> NoReturn:
+        """End a trial of values that no run can use, and the search.
+
+        Raises:
+            ConfigError: always.
+        """
+        trial.set_user_attr(IMPOSSIBLE, str(error))
+        self.study.tell(trial, state=TrialState.FAIL)
+        raise ConfigError(f"search.space: {error}") from None
+
     def _trained(
-        self, trial: optuna.Trial, config: Any, path: Path, overrides: list[str]
+        self, trial: optuna.Trial, config: Config, path: Path, overrides: list[str]
     ) -> Result:
         before = RunFolder(path).read_result()
         if before is not None and before.status == "ok":
@@ -272,85 +279,67 @@ class _Worker:
             shutil.rmtree(path / "checkpoints", ignore_errors=True)
         from convscape.training import train
 
-        prunes = self.search.prune and len(self.search.objectives) == 1
+        reported = set(self.study.trials()[trial.number].intermediate_values)
 
         def on_epoch(row: dict[str, float]) -> None:
-            if not prunes or row["epoch"] == config.trainer.max_epochs:
+            epoch = int(row["epoch"])
+            if not self.search.prunes or epoch == config.trainer.max_epochs:
                 return
-            trial.report(row[self.search.objectives[0]], int(row["epoch"]))
+            if epoch not in reported:  # by a worker that died before it was saved
+                trial.report(row[self.search.objectives[0]], epoch)
             if trial.should_prune():
-                raise Pruned(f"worse than the median of the others at epoch {row['epoch']:.0f}")
+                raise Pruned(f"worse than the median of the others at epoch {epoch}")
 
         return train(config, path, overrides, on_epoch)
 
     def _tell(self, trial: optuna.Trial, result: Result) -> None:
-        values = {**result.metrics, "macs": result.macs, "num_parameters": result.num_parameters}
+        """Record what came out.
+
+        Raises:
+            KeyboardInterrupt: if nothing came out, since the run was interrupted.
+        """
         if result.status == "ok":
+            values = {
+                **result.metrics,
+                "macs": result.macs,
+                "num_parameters": result.num_parameters,
+            }
             found = [float(values[objective] or 0) for objective in self.search.objectives]
             self.study.tell(trial, found)
-            words = ", ".join(
-                f"{name} {value:g}"
-                for name, value in zip(self.search.objectives, found, strict=True)
-            )
-            say(f"[{self._num_trials()}/{self.search.trials}]  {result.run}  {words}")
-            return
-        assert result.error is not None
-        say(f"[{self._num_trials()}/{self.search.trials}]  {result.run}  {_ending(result)}")
-        if result.error["type"] == "Pruned":
+            pairs = zip(self.search.objectives, found, strict=True)
+            words = ", ".join(f"{name} {value:g}" for name, value in pairs)
+        elif result.error is not None and result.error["type"] == Pruned.__name__:
             self.study.tell(trial, state=TrialState.PRUNED)
+            words = f"pruned after epoch {result.epochs}"
         elif result.status == "interrupted":
-            self._put_back(trial)
             raise stop_of(result)
         else:
             self.study.tell(trial, state=TrialState.FAIL)
-
-    def _put_back_the_dead(self) -> None:
-        """Give trials of workers that are dead to whoever comes next."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            folder = trial.user_attrs.get("folder")
-            if folder is None:
-                assert trial.datetime_start is not None
-                age = datetime.now() - trial.datetime_start
-                if age > timedelta(seconds=UNSTARTED_S):
-                    self._put_back(trial)
-                continue
-            with suppress(RunIsBusy):
-                with RunFolder(Path(folder)).held():
-                    is_given_up = self._give_up(trial)
-                if is_given_up:  # only now: whoever takes it up needs the folder
-                    self.study.enqueue_trial(trial.params)
-
-    def _put_back(self, trial: optuna.Trial | FrozenTrial) -> None:
-        if self._give_up(trial):
-            self.study.enqueue_trial(trial.params)
-
-    def _give_up(self, trial: optuna.Trial | FrozenTrial) -> bool:
-        """Mark a trial as failed; False if it was ended since it was looked up."""
-        try:
-            self.study._storage.set_trial_user_attr(trial._trial_id, "put_back", True)
-        except UpdateFinishedTrialError:
-            return False
-        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        return True
-
-
-def _ending(result: Result) -> str:
-    assert result.error is not None
-    if result.error["type"] == "Pruned":
-        return f"pruned after epoch {result.epochs}"
-    return f"{result.status}: {result.error['type']}: {result.error['message'].splitlines()[0]}"
+            words = f"{result.status}: {short_error(result)}"
+        num_finished = len(finished(self.study.trials()))
+        say(f"[{num_finished}/{self.search.trials}]  {result.run}  {words}")
 
 
 # --- what a person reads ----------------------------------------------------------------------
 
 
-def _summary(search: SearchConfig, study: optuna.Study, folder: Path) -> list[str]:
-    """Counts, the best trials, and the report."""
-    trials = study.get_trials(deepcopy=False)
+def _summary(
+    search: SearchConfig, shared: SharedStudy, failed: Sequence[FrozenTrial], folder: Path
+) -> list[str]:
+    """Counts, what failed, the best trials, and the report."""
+    study, trials = shared.study, shared.trials()
+    counts = Counter(trial.state for trial in trials)
+    impossible = sum(IMPOSSIBLE in trial.user_attrs for trial in trials)
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    impossible = sum("impossible" in trial.user_attrs for trial in trials)
-    pruned = sum(trial.state == TrialState.PRUNED for trial in trials) - impossible
-    lines = [f"search {folder}: {len(done)} trained, {pruned} pruned, {impossible} impossible"]
+    pruned = sum(trial.state == TrialState.PRUNED for trial in finished(trials))
+    words = [f"{len(done)} trained", f"{pruned} pruned", f"{impossible} impossible"]
+    words += [f"{len(failed)} failed"] if failed else []
+    words += [f"{n} not finished"] if (n := counts[TrialState.RUNNING]) else []
+    lines = [f"search {folder}: {', '.join(words)}"]
+    for trial in failed:
+        result = RunFolder(Path(trial.user_attrs.get("folder", ""))).read_result()
+        if result is not None and result.error is not None:
+            lines.append(f"  {result.status}: {result.run}: {short_error(result)}")
     if not done:
         return lines
     best = study.best_trials if len(search.objectives) > 1 else [study.best_trial]

@@ -13,6 +13,7 @@ import math
 import os
 import pickle
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -60,6 +61,12 @@ _STEERING = (
     "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
     "logger",
 )  # fmt: skip
+
+
+def _is_steering(key: str) -> bool:
+    return key in (*_STEERING, "name", "sweep", "resume") or key.startswith(("hydra", "logger."))
+
+
 MOST_RUNS = 100_000  # of a grid, which is planned before the first run
 FAILURES = ("failed", "diverged", "out_of_memory")
 ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
@@ -106,7 +113,8 @@ class SweepPlan:
             values = {_key(o): o.partition("=")[2] for o in run.overrides}
             rows.setdefault(tuple(values[key] for key in keys), []).append(run)
         reasons = list(dict.fromkeys(run.reason for run in self.runs if run.reason is not None))
-        header = (*_leaves(keys), "runs", "outputs", "parameters", "MACs", "sees", "possible")
+        header = (*_leaves(keys), "runs", "outputs", "parameters", "MACs")
+        header += ("receptive field", "possible")
         table = [header, *((*values, *_row(runs, reasons)) for values, runs in rows.items())]
         numbers = [len(keys), len(keys) + 2, len(keys) + 3]
         notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)]
@@ -133,6 +141,22 @@ def _row(runs: list[PlannedRun], reasons: list[str]) -> tuple[str, ...]:
         format_size(plan.receptive_field),
         "yes",
     )
+
+
+def refuse_grid(overrides: Sequence[str], remedy: str | None = None) -> None:
+    """Refuse a preset of a sweep where a single run is trained, which would be its first default.
+
+    - `remedy`: how to train the grid, by default from the shell.
+
+    Raises:
+        ConfigError: saying how to train it.
+    """
+    for override in overrides:
+        if _key(override) == "sweep" and not override.endswith("=null"):
+            command = shlex.join(["python", "scripts/train.py", "-m", *overrides])
+            raise ConfigError(
+                f"{override} is a grid of many runs; to train them: {remedy or command}"
+            )
 
 
 # --- planning ---------------------------------------------------------------------------------
@@ -206,6 +230,11 @@ def _choices(arguments: list[str]) -> list[list[str]]:
     choices: dict[str, list[str]] = {}
     for override in parse_overrides(arguments):
         key = override.get_key_element()
+        if override.is_sweep_override() and _is_steering(_key(key)):
+            raise ConfigError(
+                f"{override.input_line}: it says where or how all runs of a sweep happen, so it "
+                "takes one value; for several, type a command for each"
+            )
         if not override.is_sweep_override():
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
@@ -357,7 +386,7 @@ def run_sweep(
     say(*overview(plan, folder, num_todo=len(todo)))
     code_of_end: int | None = None
     if todo:
-        _prepare(plan, list(cfg.allow_packages))
+        prepare(plan.data_configs.values(), plan.own_models.values(), list(cfg.allow_packages))
         if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
             check_device(cfg.trainer.device)
         os.environ[_PROGRESS] = f"{len(todo)} {time.monotonic()}"
@@ -535,7 +564,9 @@ def find_results(folder: Path) -> dict[str, Result]:
     return {result.fingerprint: result for result in results if result is not None}
 
 
-def _prepare(plan: SweepPlan, allow_packages: list[str]) -> None:
+def prepare(
+    configs: Iterable[Config], own_models: Iterable[OwnModelConfig], allow_packages: list[str]
+) -> None:
     """Load each data set and own class once, before all runs: a mistake shows, a cache is built.
 
     Raises:
@@ -545,11 +576,12 @@ def _prepare(plan: SweepPlan, allow_packages: list[str]) -> None:
     from convscape.run_data import describe
     from convscape.training import data_module, own_class
 
-    say(*dict.fromkeys(ln for config in plan.data_configs.values() for ln in describe(config)))
-    for config in plan.data_configs.values():
+    configs = list(configs)
+    say(*dict.fromkeys(ln for config in configs for ln in describe(config)))
+    for config in configs:
         check_installed(config.logger)
         data_module(config, config.load_images(), macs=None)
-    for model in plan.own_models.values():
+    for model in own_models:
         own_class(model, allow_packages)
 
 
@@ -614,35 +646,45 @@ def _claim(
     Raises:
         ConfigError: saying what differs.
     """
-    definition = {key: str(value) for key, value in params.items()}
-    definition |= {_key(a): a.partition("=")[2] for a in arguments}
-    if loss := definition.get("model.loss"):
-        definition["model.loss"] = spelled(loss, IN_FULL)
-    for key in (
-        *_STEERING,
-        "name",
-        "sweep",
-        *[k for k in definition if k.startswith(("hydra", "logger."))],
-    ):
-        definition.pop(key, None)
+    definition = definition_of(arguments, params)
     file = folder / "sweep.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # another may be started at the same moment
-            before = _read_definition(file) if file.is_file() and not extend else definition
-            keys = [k for k in {**before, **definition} if before.get(k) != definition.get(k)]
-            if keys and not extend:
-                changes = "; ".join(
-                    f"{k} was {before.get(k, 'not set')} and is now {definition.get(k, 'not set')}"
-                    for k in keys
-                )
-                raise ConfigError(
-                    f"name={name} is in use by another sweep: {changes}; "
-                    "choose another name, or add to it with extend=true"
-                )
+            if file.is_file() and not extend:
+                check_same("sweep", name, _read_definition(file), definition)
             write_whole(file, yaml.safe_dump(definition, sort_keys=False))
     except OSError as error:
         raise CannotWrite(folder, error) from None
+
+
+def definition_of(arguments: Iterable[str], params: Mapping[str, Any]) -> dict[str, str]:
+    """What the arguments and a preset's values say of what is trained, by key."""
+    typed = {key: str(value) for key, value in params.items()}
+    typed |= {_key(a): a.partition("=")[2] for a in arguments}
+    if loss := typed.get("model.loss"):
+        typed["model.loss"] = spelled(loss, IN_FULL)
+    return {key: value for key, value in typed.items() if not _is_steering(key)}
+
+
+def check_same(
+    kind: str, name: str, before: Mapping[str, Any], now: Mapping[str, str], can_extend: bool = True
+) -> None:
+    """Refuse a name that another sweep or search has.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    changes = [
+        f"{key} was {before.get(key, 'not set')} and is now {now.get(key, 'not set')}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if changes:
+        way_out = "choose another name" + ", or add to it with extend=true" * can_extend
+        raise ConfigError(
+            f"name={name} is in use by another {kind}: {'; '.join(changes)}; {way_out}"
+        )
 
 
 def _read_definition(file: Path) -> dict[str, Any]:
@@ -714,11 +756,12 @@ def line(result: Result, done: str, left: str = "") -> str:
         ]
         words.append(f"{sum(result.seconds.values()):.1f} s")
     elif result.error is not None:
-        words.append(_short_error(result))
+        words.append(short_error(result))
     return "  ".join([*words, left]).rstrip()
 
 
-def _short_error(result: Result) -> str:
+def short_error(result: Result) -> str:
+    """What ended a run, in a line."""
     assert result.error is not None
     return f"{result.error['type']}: {_first_line(result.error['message'])}"
 
@@ -752,7 +795,7 @@ def summary(plan: SweepPlan, results: list[Result], folder: Path) -> list[str]:
     lines = [f"sweep {folder}: {', '.join(words)}"]
     for result in results:
         if result.status in FAILURES:
-            lines.append(f"  {result.status}: {result.run}: {_short_error(result)}")
+            lines.append(f"  {result.status}: {result.run}: {short_error(result)}")
     if unfinished or counts["interrupted"]:
         lines.append("the same command again finishes the rest")
     if counts.keys() & set(FAILURES):
