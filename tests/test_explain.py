@@ -183,7 +183,8 @@ def test_a_trained_run_is_explained_by_mouse_and_keyboard(command, browser, tmp_
     assert "the largest of 4" in page.locator("#detail").text_content()
     page.get_by_label("flatten, number 1 of").click()
     assert "map 1, row 1, column 1" in page.locator("#detail").text_content()
-    page.get_by_label("output, number 4 of").click()
+    page.get_by_label("output, class 4 of").click()  # the digit, as predict says it
+    assert page.locator("#summary").text_content().startswith("output, class 4:")
     assert "largest products" in page.locator("#detail").text_content()
     assert not complaints
 

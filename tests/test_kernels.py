@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.datasets import load_sample_image
+from sklearn.datasets import load_digits, load_sample_image
 
 from convscape import layers
 from convscape.errors import ConfigError
 from convscape.geometry import Conv, InfeasibleGeometry, Pool
 from convscape.kernels import KERNELS, SlidingWindow, filtered, parse_kernel, parse_matrix
 from convscape.number_pictures import film, read_matrix
+from convscape.pictures import read_photograph
 
 PATCH, KERNEL = "9 4 1; 1 1 1; 1 2 1", "0 2 1; 4 1 0; 1 0 1"
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -142,6 +143,15 @@ def test_the_film_has_a_frame_for_each_position(command, tmp_path):
 def test_the_film_can_be_an_mp4(command, tmp_path):
     assert command("window", "--out", "film.mp4").code == 0
     assert (tmp_path / "film.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_the_digit_has_the_numbers_of_scikit_learn():
+    """3 of 16 is 0.19: rounded, as those that networks are trained on."""
+    image, _ = read_photograph("digit", 8)
+    written = [float(f"{value / 255:.2f}") for value in image.flatten()]
+    # half a unit of the last place, and half a step of a byte
+    assert written == pytest.approx(load_digits().data[0] / 16, abs=0.005 + 0.5 / 255, rel=0)
+    assert 0.19 in written
 
 
 def test_pixels_of_grey_and_colour(command, tmp_path):

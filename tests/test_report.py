@@ -13,8 +13,10 @@ from convscape.figures import main_effects
 from convscape.report import write_report
 from convscape.results import Metric, read_runs, tables
 from convscape.results import command as command_line
+from convscape.sweep import PlannedRun, SweepPlan
 from tests.conftest import TINY
 from tests.fake_runs import LEVELS, write_runs
+from tests.test_config import checked
 
 FIGURES = {"main_effects", "heat_maps", "costs", "learning_curves", "parallel_coordinates"}
 
@@ -141,6 +143,45 @@ def test_runs_on_different_data_are_never_pooled(tmp_path):
     assert report.folder == tmp_path / "report-one-other"
     assert {"data=mnist", "data=digits"} <= set(report.lines)
     assert len(list((report.folder / "figures").glob("mnist-*.png"))) == len(FIGURES)
+
+
+def test_a_receptive_field_is_written_alike_in_every_table(tmp_path):
+    """Of an MLP: as in the plan of a layer, of a sweep, and in the report of its runs."""
+    plan = checked("model=mlp", "data=mnist").plan()
+    header, *rows, _ = plan.rows()
+    assert header[-1] == "receptive field"
+    assert {row[-1] for row in rows} == {"28"}
+    sweep = SweepPlan([PlannedRun(("seed=0",), "", "", plan)], [])
+    assert str(sweep).splitlines()[0].split("  ")[-2:] == ["receptive field", "possible"]
+    assert str(sweep).splitlines()[-1].split()[-2:] == ["28", "yes"]
+    for size, text in (([28, 28], "28"), ([28, 3], "28x3")):
+        write_runs(tmp_path, seeds=1, levels={"model.stride": [1]}, receptive_field=size)
+        head, _, row, *_ = write_report([tmp_path]).lines[0].splitlines()
+        place = head.index("receptive field")
+        assert row[place : place + 15].strip() == text
+
+
+def test_changes_of_one_data_set_are_named_by_what_they_are(tmp_path):
+    write_runs(tmp_path, seeds=2)
+    for number, file in enumerate(sorted(tmp_path.glob("*/result.json"))):
+        result = json.loads(file.read_text())
+        if number % 2:
+            result["config"]["data"]["change"]["permute"] = 0
+        result["data_checksum"] = None if number < 2 else "0011" if number % 2 else "aabb"
+        file.write_text(json.dumps(result))
+    found = {table.data: len(table.frame) for table in tables(read_runs([tmp_path]))}
+    assert found == {"digits": 12, "digits_permute0": 12}
+
+
+def test_the_same_config_on_other_files_is_told_apart_by_its_folder(tmp_path):
+    write_runs(tmp_path, seeds=2)
+    for number, file in enumerate(sorted(tmp_path.glob("*/result.json"))):
+        result = json.loads(file.read_text())
+        result["config"]["data"]["root"] = f"/photos/{'cats' if number % 2 else 'dogs'}"
+        result["data_checksum"] = "0011" if number % 2 else "aabb"
+        file.write_text(json.dumps(result))
+    names = {table.data for table in tables(read_runs([tmp_path]))}
+    assert names == {"digits_cats_0011", "digits_dogs_aabb"}
 
 
 def test_hardware_and_versions_that_differ_are_noted(sweep):

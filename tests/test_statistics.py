@@ -13,6 +13,7 @@ from convscape.statistics import (
     holm,
     interactions,
     level_means,
+    pair_means,
     pareto_front,
     trends,
 )
@@ -124,6 +125,57 @@ def test_level_means_pool_the_other_keys_per_seed():
     assert [m.mean for m in means] == pytest.approx([base, base + 0.010, base + 0.015])
     assert all(m.n == 3 for m in means)
     assert means[0].half_width == pytest.approx(stats.t.ppf(0.975, 2) * 0.001 / 3**0.5)
+
+
+def test_level_and_pair_means_are_of_equals_where_cells_are_missing():
+    """A sum of effects comes out as it went in, though what is missing had the best padding."""
+    truth = {**TRUTH, "model.padding": {"valid": 0.0, "same": 0.02}}
+
+    def added(cell, seed):
+        return 0.9 + sum(truth[key][value] for key, value in cell.items()) + 0.001 * seed
+
+    table = grid(added)
+    frame = table.frame
+    is_missing = (frame["model.kernel_size"] == "7") & (frame["model.padding"] == "valid")
+    frame.loc[is_missing & (frame["model.stride"] == "2"), ["status", "val/acc"]] = (
+        "infeasible",
+        None,
+    )
+    kernel, stride, padding = table.by
+    found = pair_means(table, VAL, kernel, stride)
+    expected = [
+        [added({kernel.name: k, stride.name: s, padding.name: "same"}, 1) for s in (1, 2)]
+        for k in (3, 5, 7)
+    ]
+    assert found.to_numpy() == pytest.approx(np.array(expected))
+    assert (list(found.index), list(found.columns)) == (["3", "5", "7"], ["1", "2"])
+    for key, other in itertools.permutations(table.by, 2):
+        cells = pair_means(table, VAL, key, other)
+        base = cells.iloc[0, 0]
+        for (row, level), (column, other_level) in itertools.product(
+            enumerate(LEVELS[key.name]), enumerate(LEVELS[other.name])
+        ):
+            gain = truth[key.name][level] + truth[other.name][other_level]
+            if np.isfinite(cells.iloc[row, column]):
+                assert cells.iloc[row, column] - base == pytest.approx(gain)
+    means = [each.mean for each in level_means(table, VAL, kernel)]
+    assert np.subtract(means, means[0]) == pytest.approx([0, 0.010, 0.015])
+
+
+def test_a_pair_without_runs_is_empty_and_the_others_stay_balanced():
+    levels = {"model.kernel_size": [3, 5, 7], "model.stride": [1, 2]}
+    table = grid(lambda cell, seed: accuracy(cell, 0.01 * seed), levels=levels)
+    frame = table.frame
+    at = (frame["model.kernel_size"] == "7") & (frame["model.stride"] == "2")
+    at |= (frame["model.kernel_size"] == "5") & (frame["seed"] == 2)  # its best seed
+    frame.loc[at, ["status", "val/acc"]] = "failed", None
+    found = pair_means(table, VAL, *table.by)
+    assert np.isnan(found.loc["7", "2"])
+    assert found.loc["3"].tolist() == pytest.approx([0.955, 0.947])
+    assert found.loc["5"].tolist() == pytest.approx([0.965, 0.957])
+    frame[["status", "val/acc"]] = "failed", None
+    assert pair_means(table, VAL, *table.by).isna().all(axis=None)
+    assert [each.n for each in level_means(table, VAL, table.by[0])] == [0, 0, 0]
 
 
 def test_a_continuous_key_has_a_trend():

@@ -105,6 +105,7 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
         module = model.network.get_submodule(row.name)
         before, values = values, module(values)
         layers.append(_layer(row, module, before, values, maps, image.shape))
+    layers[-1]["classes"] = [run.classes[unit] for unit in layers[-1]["shown"]]
     chances = values.softmax(1)[0]
     order = chances.argsort(descending=True)[:MOST_CLASSES].tolist()
     return {

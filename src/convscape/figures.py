@@ -21,7 +21,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from convscape.results import Metric, RunTable, SweptKey
 from convscape.runs import write_whole
-from convscape.statistics import level_means, pareto_front
+from convscape.statistics import level_means, pair_means, pareto_front
 
 # Okabe and Ito's colours, https://jfly.uni-koeln.de/color/
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -31,6 +31,7 @@ COST_TITLES = {
     "macs": "MACs per image",
     "seconds/fit": "training time (s)",
 }
+BALANCED = "Means over the settings of the other keys that finished in all that is compared"
 MOST_CURVES = 8  # more lines than colours cannot be told apart
 MOST_PAIRS = 6
 MOST_LEVELS = 12  # wider heat maps have unreadable cells
@@ -118,7 +119,7 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
         if max(map(len, labels)) * len(labels) > 24:
             axis.tick_params(axis="x", rotation=45)
     axes[0][0].set_ylabel(metric.title)
-    figure.suptitle("Mean over the other keys\nbars: 95 % interval over seeds", fontsize=9)
+    figure.suptitle(f"{BALANCED}\nbars: 95 % interval over seeds", fontsize=9)
     return figure
 
 
@@ -129,11 +130,11 @@ def pairs_of_keys(table: RunTable) -> list[tuple[SweptKey, SweptKey]]:
 
 
 def heat_maps(table: RunTable, metric: Metric) -> Figure | None:
-    """Mean of the metric for each pair of values of two keys; impossible cells are hatched."""
+    """Balanced mean of the metric for each pair of values of two keys; impossible ones hatched."""
     pairs = pairs_of_keys(table)
     if not pairs:
         return None
-    grids = [cell_means(table, metric, *pair) for pair in pairs]
+    grids = [pair_means(table, metric, *pair) for pair in pairs]
     everything = np.concatenate([metric.scale * g.to_numpy(float).ravel() for g in grids])
     if not np.isfinite(everything).any():
         return None
@@ -153,6 +154,7 @@ def heat_maps(table: RunTable, metric: Metric) -> Figure | None:
         axis.set_ylabel(_clipped(pair[0].name))
         axis.set_xlabel(_clipped(pair[1].name))
     figure.colorbar(image, ax=axes, label=metric.title)
+    figure.suptitle(BALANCED, fontsize=9)
     return figure
 
 
@@ -179,18 +181,6 @@ def _write_cells(axis: Axes, values: np.ndarray, middle: float, gaps: pd.DataFra
                 "linewidth": 0,
             }
             axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **cell))
-
-
-def cell_means(table: RunTable, metric: Metric, key: SweptKey, other: SweptKey) -> pd.DataFrame:
-    """Mean of the metric of the finished runs for each pair of levels; NaN where there is none."""
-    grid = pd.DataFrame(np.nan, index=list(key.levels), columns=list(other.levels))
-    ok = table.ok
-    if metric.name not in ok:
-        return grid
-    means = ok.groupby([key.name, other.name], observed=True)[metric.name].mean()
-    for (level, other_level), mean in means.items():
-        grid.loc[level, other_level] = mean
-    return grid
 
 
 # --- what it costs ----------------------------------------------------------------------------

@@ -483,7 +483,7 @@ class Plan:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The layer table: a header, a row per layer, the total."""
-        header = ("layer", "what", "output", "parameters", "MACs", "sees")
+        header = ("layer", "what", "output", "parameters", "MACs", "receptive field")
         rows = [
             (
                 row.name,
@@ -491,7 +491,7 @@ class Plan:
                 "x".join(map(str, row.output_shape)),
                 f"{row.num_parameters:,}" if row.num_parameters else "",
                 f"{row.macs:,}" if row.macs else "",
-                "x".join(map(str, row.field.size)) if len(row.output_shape) == 3 else "all",
+                format_size(row.field.size),
             )
             for row in self.layers
         ]
@@ -533,7 +533,7 @@ def plan_layers(
             not end in a number for each of `num_classes`.
     """
     shape: Shape = tuple(input_shape)
-    field = Field()
+    field, whole = Field(), Field(_pair(input_shape[1:]))
     rows: list[LayerPlan] = []
     remarks: list[str] = []
     for name, layer in layers:
@@ -555,9 +555,9 @@ def plan_layers(
                 else:
                     shape = (before[0], *sizes)
             case GlobalPool():
-                shape = (before[0],)
+                shape, field = (before[0],), whole
             case Flatten():
-                shape = (prod(before),)
+                shape, field = (prod(before),), whole
             case Dense():
                 macs = before[0] * layer.out_features
                 num_parameters = macs + layer.out_features * layer.bias

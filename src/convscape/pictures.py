@@ -172,7 +172,8 @@ def _sample(name: str) -> "Image.Image":
     if name != "digit":
         return Image.open(folder / "images" / f"{name}.jpg")
     first = np.loadtxt(folder / "data" / "digits.csv.gz", delimiter=",", max_rows=1)
-    return Image.fromarray((first[:64].reshape(8, 8) * (255 / 16)).astype(np.uint8))
+    values = np.round(first[:64].reshape(8, 8) * (255 / 16))  # they are 0 to 16
+    return Image.fromarray(values.astype(np.uint8))
 
 
 @contextmanager

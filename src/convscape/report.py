@@ -16,14 +16,14 @@ from markupsafe import Markup
 
 from convscape.errors import ConfigError
 from convscape.figures import (
+    BALANCED,
     COST_TITLES,
-    cell_means,
     configuration_label,
     draw_figures,
     pairs_of_keys,
     short_names,
 )
-from convscape.geometry import format_table
+from convscape.geometry import format_size, format_table
 from convscape.results import (
     Metric,
     Reading,
@@ -42,6 +42,7 @@ from convscape.statistics import (
     configurations,
     effects,
     interactions,
+    pair_means,
     trends,
 )
 
@@ -50,8 +51,11 @@ MOST_INTERACTIONS = 6
 MOST_POINTS_WITH_HOVER = 2000
 
 CAPTIONS = {
-    "main_effects": "What each key does, on the average of the other keys.",
-    "heat_maps": "Each pair of keys. Hatched: no run could finish; *: some could not.",
+    "main_effects": f"What each key does. {BALANCED}; of all runs where there are none.",
+    "heat_maps": (
+        f"Each pair of keys. {BALANCED}; of all runs where there are none. "
+        "Hatched: no run could finish; *: some could not."
+    ),
     "costs": "What accuracy costs. Bars: 95 % interval over seeds.",
     "learning_curves": "Learning curves of the best configurations.",
     "parallel_coordinates": "All keys at once: a line per configuration.",
@@ -181,7 +185,7 @@ class _Section:
         """Names of the columns of `rows`."""
         keys = short_names(self.table.by)
         metrics = [Metric(name).title for name in self.metric_columns]
-        costs = ["parameters", "MACs", "sees", "fit (s)", "images/s"]
+        costs = ["parameters", "MACs", "receptive field", "fit (s)", "images/s"]
         return ["", *keys, "runs", *metrics, *costs]
 
     def rows(self) -> Iterator[list[tuple[str, Any]]]:
@@ -196,7 +200,7 @@ class _Section:
                 *((self._estimate(row, name)[0], row[name]) for name in self.metric_columns),
                 (_count(row["num_parameters"]), row["num_parameters"]),
                 (_count(row["macs"]), row["macs"]),
-                ("x".join(f"{s:.0f}" for s in dict.fromkeys(seen) if s == s), seen[0]),
+                (_size(*seen), seen[0]),
                 (f"{row['seconds/fit']:.1f}", row["seconds/fit"]),
                 (_count(row["samples_per_second"]), row["samples_per_second"]),
             ]
@@ -297,7 +301,7 @@ class _Section:
         return figure
 
     def _heat_map(self, go: Any, key: Any, other: Any) -> Any:
-        grid = cell_means(self.table, self.metric, key, other)
+        grid = pair_means(self.table, self.metric, key, other)
         values = self.metric.scale * grid.to_numpy(float)
         frame = self.table.frame
         bad = frame[frame["status"] != "ok"].drop_duplicates([key.name, other.name])
@@ -466,6 +470,11 @@ def _text(value: Any) -> str:
 def _place(key: Any, value: Any) -> Any:
     """Where a level stands among its key's, so that 10 sorts after 9."""
     return key.levels.index(value) if value in key.levels else -1
+
+
+def _size(height: float, width: float) -> str:
+    """A mean receptive field; a network of the user's own has none."""
+    return "" if height != height else format_size((round(height), round(width)))
 
 
 def _count(value: Any) -> str:

@@ -16,6 +16,7 @@ import yaml
 from convscape.config import hint
 from convscape.errors import ConfigError
 from convscape.losses import with_full_name
+from convscape.names import file_name, short_value
 from convscape.runs import CHOSEN_BY, Result, RunFolder, flat_config, typed_value
 
 COSTS = ("num_parameters", "macs", "seconds/fit")
@@ -208,24 +209,48 @@ def tables(
 
 
 def _data_sets(runs: list[tuple[Path, Result]]) -> list[str]:
-    """The data set of each run by name; also by checksum where one name stands for several."""
+    """The data set of each run by name; of several under one name, also by what they are."""
     configs = [result.config.get("data", {}) for _, result in runs]
     # size and channels change the pixels of one and the same data set
     kinds = [str([c.get(k) for k in ("name", "image_size", "channels")]) for c in configs]
-    sums: dict[str, set[str]] = {}
-    of_root: dict[tuple[str, str], str] = {}
-    for kind, config, (_, result) in zip(kinds, configs, runs, strict=True):
-        if result.data_checksum is not None:
-            sums.setdefault(kind, set()).add(result.data_checksum)
-            of_root[kind, str(config.get("root"))] = result.data_checksum
-    names = []
-    for kind, config, (_, result) in zip(kinds, configs, runs, strict=True):
-        name = str(config.get("name", "data"))
-        if len(sums.get(kind, ())) > 1:  # a run that never began has no checksum
-            known = of_root.get((kind, str(config.get("root"))), "unknown")
-            name += f"-{result.data_checksum or known}"
-        names.append(name)
+    names = [str(config.get("name", "data")) for config in configs]
+    for kind in set(kinds):
+        places = [place for place, each in enumerate(kinds) if each == kind]
+        sums = [runs[place][1].data_checksum for place in places]
+        if len({*sums} - {None}) > 1:
+            apart = _told_apart([configs[place] for place in places], sums)
+            for place, words in zip(places, apart, strict=True):
+                names[place] = file_name([names[place], *words])
     return names
+
+
+def _told_apart(configs: Sequence[dict[str, Any]], sums: Sequence[str | None]) -> list[list[str]]:
+    """Words for the data of each run: the values that decide its checksum, its root or itself."""
+    values = pd.DataFrame([dict(flat_config({"data": config})) for config in configs], dtype=object)
+    known = np.array([each is not None for each in sums])  # a run that never began has none
+    codes = pd.factorize(np.array(sums, object)[known])[0]
+    deciding = [
+        key
+        for key in values
+        if (own := pd.factorize(values[key][known].map(str))[0]).any() and _decides(codes, own)
+    ]
+    words = [
+        [
+            f"{key.rpartition('.')[2]}{short_value(typed_value(value))}"
+            for key, value in row.items()
+            if value is not None
+        ]
+        for row in values[deciding].to_dict("records")
+    ]
+    roots = [str(config.get("root")) for config in configs]
+    of_root = {root: each for root, each in zip(roots, sums, strict=True) if each is not None}
+    for mine in {str(each): each for each in words}.values():
+        same = [place for place, each in enumerate(words) if each == mine]
+        if len({sums[place] for place in same} - {None}) > 1:  # its files are others
+            for place in same:
+                checksum = sums[place] or of_root.get(roots[place], "unknown")
+                words[place] = [*mine, Path(roots[place]).name, checksum]
+    return words
 
 
 def _table(

@@ -7,7 +7,7 @@ fewer than two values, a single seed, or values without any spread.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -194,7 +194,7 @@ def _with_metric(table: RunTable, metric: Metric) -> pd.DataFrame:
 def _cells(
     ok: pd.DataFrame,
     keys: list[SweptKey],
-    compared: dict[SweptKey, Sequence[str]],
+    compared: Mapping[SweptKey, Sequence[str]],
     columns: list[str],
 ) -> pd.DataFrame | None:
     """Means of `columns` with the levels of the keys `compared` side by side.
@@ -229,24 +229,40 @@ def trends(table: RunTable, metric: Metric) -> list[Trend]:
 
 
 def level_means(table: RunTable, metric: Metric, key: SweptKey) -> list[Estimate]:
-    """Mean of the metric at each level, with its interval over the seeds.
+    """Balanced mean of the metric at each level, with its interval over the seeds."""
+    per_seed = _balanced(table, metric, [key])
+    columns = [per_seed[level].dropna() if level in per_seed else [] for level in key.levels]
+    return [estimate(each) if len(each) else Estimate(float("nan"), 0) for each in columns]
 
-    Only cells of the other keys count that have a finished run at every level, so that the levels
-    can be compared; where there are none, all runs count.
+
+def pair_means(table: RunTable, metric: Metric, key: SweptKey, other: SweptKey) -> pd.DataFrame:
+    """Balanced mean of the metric for each pair of levels; NaN where no run has finished."""
+    means = _balanced(table, metric, [key, other]).mean()
+    pairs = pd.MultiIndex.from_product([key.levels, other.levels])
+    grid = means.reindex(pairs).to_numpy(float).reshape(len(key.levels), len(other.levels))
+    return pd.DataFrame(grid, list(key.levels), list(other.levels))
+
+
+def _balanced(table: RunTable, metric: Metric, compared: list[SweptKey]) -> pd.DataFrame:
+    """Mean of the metric per seed, with a column for each level (or pair of them) that has a run.
+
+    Only cells of the other keys count that have a finished run in every column, so that columns can
+    be compared; where there are none, all runs count.
     """
     ok = _with_metric(table, metric)
-    cells = _cells(ok, table.keys, {key: key.levels}, [metric.name])
-    if cells is not None:
-        values = cells[metric.name].dropna()
-        if len(values):
-            per_seed = values.groupby(level="seed").mean()
-            return [estimate(per_seed[level]) for level in key.levels]
-    means = []
-    for level in key.levels:
-        runs = ok[ok[key.name] == level]
-        per_seed = runs.groupby("seed")[metric.name].mean()
-        means.append(estimate(per_seed) if len(per_seed) else Estimate(float("nan"), 0))
-    return means
+    names = [key.name for key in compared]
+    ok = ok[ok[names].notna().all(axis=1)]
+    if ok.empty:
+        return pd.DataFrame()
+    levels = {
+        key: [each for each in key.levels if (ok[key.name] == each).any()] for key in compared
+    }
+    cells = _cells(ok, table.keys, levels, [metric.name])
+    assert cells is not None
+    values = cells[metric.name].dropna()
+    if values.empty:
+        return ok.groupby(["seed", *names], observed=True)[metric.name].mean().unstack(names)
+    return values.groupby(level="seed").mean()
 
 
 # --- interactions -----------------------------------------------------------------------------
