@@ -13,14 +13,20 @@ import optuna
 import pytest
 import torch
 from lightning_utilities.core import imports
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    check_distribution_compatibility,
+)
 from packaging.requirements import Requirement
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from convscape import hydra_insides, quick_lightning, search, torch_insides
+from convscape import hydra_insides, quick_lightning, torch_insides
 from convscape.cli import CONFIG_DIR
 from convscape.events import EventLogger, begin_session, end_session
 from convscape.quick_lightning import LightningEnvironment, pl
+from convscape.study import SharedStudy
 
 from .conftest import ROOT
 from .test_config import checked
@@ -41,7 +47,7 @@ INSIDES = {
     "torch": ("torch_insides.py", r"torch\.jit|torch\.utils\.tensorboard|torch\.[\w.]*\b_[a-z]"),
     "tensorboard": ("events.py", r"tensorboard\.(plugins|summary|backend)"),
     "hydra-core": ("hydra_insides.py", r"GlobalHydra|hydra\.initialize\b|override_parser|_gh_"),
-    "optuna": ("search.py", r"\._storage|\._trial_id|\._study"),
+    "optuna": ("study.py", r"\._(storage|trial_id|study|suggest)|check_distribution_comp"),
 }
 
 
@@ -217,15 +223,20 @@ def test_hydra_can_be_begun_within_hydra_and_reads_overrides():
         assert swept.is_sweep_override()
 
 
-def test_optuna_marks_a_trial_once():
+def test_optuna_lets_a_trial_be_taken_up_with_the_values_that_it_has(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with of("optuna"):
-        study = optuna.create_study()
-        worker = object.__new__(search._Worker)
-        worker.study = study
-        trial = study.ask()
-        (frozen,) = study.get_trials()
-        assert worker._give_up(frozen)
-        assert not worker._give_up(trial)
-        (ended,) = study.get_trials()
-        assert (ended.state.name, ended.user_attrs) == ("FAIL", {"put_back": True})
+    space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+    shared = SharedStudy(optuna.create_study(), tmp_path, space)
+    with of("optuna"), shared.at_work():
+        left = shared.study.ask()
+        x = left.suggest_float("x", 0, 1)
+        trial = shared.next_trial(1)
+        assert (trial.number, shared.next_trial(1)) == (left.number, None)
+        assert shared.values(trial)["x"] == x
+        shared.tell(trial, [0.5])
+        (ended,) = shared.trials()
+        assert (ended.value, ended.params["x"], len(ended.params)) == (0.5, x, 2)
+        with pytest.raises(ValueError, match="dynamic value space"):
+            check_distribution_compatibility(
+                CategoricalDistribution(["a"]), CategoricalDistribution(["b"])
+            )
