@@ -17,7 +17,6 @@ MOMENTS = {
     "writing": ("os:fsync", "before"),  # the content is written, and has no name yet
     "renaming": ("os:replace", "before"),
     "renamed": ("os:replace", "after"),
-    "linking": ("os:link", "after"),
     "begun": ("convscape.runs:RunFolder.begin", "after"),
     "data": ("convscape.training:data_module", "before"),
     "step": ("convscape.models:ImageClassifier.training_step", "before"),
@@ -28,6 +27,9 @@ MOMENTS = {
     "points": ("convscape.events:EventLogger.log_metrics", "after"),
     "pictures": ("convscape.tensorboard_pictures:TensorBoardPictures._draw_all", "before"),
     "trained": ("convscape.callbacks:StopOnSignal.on_train_end", "before"),
+    "own step": ("tests.own_modules:Lit.training_step", "before"),
+    "own validation": ("tests.own_modules:Lit.validation_step", "after"),
+    "own test": ("tests.own_modules:Lit.test_step", "after"),
     "report": ("convscape.report:_page", "before"),
 }
 

@@ -95,7 +95,7 @@ class Soak:
 
     def disturb(self, overrides: list[str], run: RunFolder) -> str | None:
         """One attempt with a fault of some kind; how it ended."""
-        moments = [name for name in MOMENTS if name not in ("report", "linking")]
+        moments = [name for name in MOMENTS if name != "report" and "own" not in name]
         moment, number = self.rng.choice(moments), self.rng.randint(1, 8)
         fault = self.rng.choice(
             ["killed", "killed at a moment", "stopped", "clock set", "disk full", "file damaged"]

@@ -6,6 +6,8 @@ from convscape.augment import Augment
 from convscape.cache import ImageSet
 from convscape.data import EvalLoader, ImageDataModule, TrainLoader, split, steps_per_epoch
 from convscape.datasets import DataError
+from convscape.errors import ConfigError
+from convscape.processes import check_batch_norm, check_shares
 
 CPU = torch.device("cpu")
 LABELS = np.repeat(np.arange(5), [10, 20, 30, 40, 100])
@@ -96,10 +98,44 @@ def test_a_loader_goes_on_within_an_epoch():
     assert numbers(resumed) == numbers(whole)
 
 
-def test_processes_share_an_epoch():
-    shares = [numbers(loader(51, 4, rank=rank, world_size=2)) for rank in range(2)]
-    assert len(shares[0]) == len(shares[1])
-    assert set(shares[0]) | set(shares[1]) == set(range(51))
+def test_processes_share_every_batch_as_one_process_would_see_it():
+    """The last batch has 3 images; each is moved as where there is one process."""
+    options = {"augment": Augment(shift=3, cutout=2), "num_images": 51, "steps_per_item": 3}
+    images = torch.arange(51 * 36, dtype=torch.int64).remainder(256).to(torch.uint8)
+
+    def batches(**more):
+        one = loader(**options, **more)
+        one.images = images.view(51, 1, 6, 6)
+        one.set_epoch(1)
+        return [(*batch, one.share) for item in one for batch in item]
+
+    whole = batches()
+    shares = [batches(rank=rank, world_size=2) for rank in range(2)]
+    assert [len(labels) for _, labels, _ in whole] == [8] * 6 + [3]
+    for (pixels, labels, _), *parts in zip(whole, *shares, strict=True):
+        for rank, (mine, my_labels, share) in enumerate(parts):
+            assert torch.equal(mine, pixels[rank::2])
+            assert torch.equal(my_labels, labels[rank::2])
+            assert share == len(my_labels) / len(labels)
+
+
+def test_a_batch_that_has_no_image_for_a_process_is_refused_with_one_that_has():
+    check_shares(51, 8, 3)
+    for num_images, batch_size, devices, fits in ((51, 25, 2, 24), (9, 8, 3, 9), (8, 1, 2, 2)):
+        with pytest.raises(ConfigError, match=rf"data\.batch_size={fits} would do"):
+            check_shares(num_images, batch_size, devices)
+        check_shares(num_images, fits, devices)
+    with pytest.raises(ConfigError, match=r"has 1; trainer\.devices=1"):
+        check_shares(1, 8, 2)
+
+
+def test_batch_norm_over_processes_on_the_cpu_is_refused():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    check_batch_norm(network, 1, "cpu")
+    check_batch_norm(network, 2, "cuda")
+    check_batch_norm(network[0], 2, "cpu")
+    with pytest.raises(ConfigError, match=r"trainer\.devices=2 cannot share"):
+        check_batch_norm(network, 2, "cpu")
 
 
 def test_training_stops_within_an_epoch_after_num_steps():
@@ -128,22 +164,16 @@ def test_augmentation_draws_anew_for_each_epoch_and_the_same_for_a_repeat():
     assert not torch.equal(first_batch(0), first_batch(1))
 
 
-def test_evaluation_is_in_order_and_shared():
+def test_evaluation_is_in_order():
     images, labels = numbered(10)
     options = {"device": CPU, "batch_size": 3}
     everything = EvalLoader(images, labels, torch.arange(10), **options)
     assert [batch.tolist() for _, batch in everything] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
-    shares = [
-        EvalLoader(images, labels, torch.arange(10), rank=rank, world_size=2, **options)
-        for rank in range(2)
-    ]
-    seen = [n for share in shares for _, batch in share for n in batch.tolist()]
-    assert sorted(seen) == list(range(10))
 
 
 def test_steps_of_an_epoch_are_rounded_up():
     assert steps_per_epoch(50, 8) == 7
-    assert steps_per_epoch(51, 4, world_size=2) == 7
+    assert steps_per_epoch(48, 8) == 6
 
 
 def test_the_official_test_split_is_left_as_it_is():

@@ -5,9 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from convscape.models import CNN, MLP, Diverged, ImageClassifier, Tally, steps_per_execution
+from convscape.models import CNN, MLP, Diverged, ImageClassifier, Tally
 from convscape.quick_lightning import pl
+from convscape.throughput import gains_from_bf16, steps_per_execution
 
 TRAINING = {"mean": [0.2], "std": [0.5], "classes": list("0123456789")}
 
@@ -198,6 +200,39 @@ def test_a_tally_finds_the_first_step_that_is_not_finite():
     assert tally.first_not_finite() == 3
 
 
-def test_large_steps_are_not_bundled():
-    assert steps_per_execution(10**9, 128) == 1
-    assert steps_per_execution(1000, 32) == 50
+class CountingChecks(TorchFunctionMode):
+    """Counts the losses that are looked at."""
+
+    num_losses = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.isfinite:
+            self.num_losses += args[0].numel()
+        return function(*args, **(kwargs or {}))
+
+
+def test_each_loss_is_looked_at_once():
+    tally, checks = Tally(), CountingChecks()
+    logits, labels = torch.zeros(1, 2), torch.tensor([0])
+    with checks:
+        for _ in range(50):
+            tally.add([torch.tensor(1.0)] * 2, [logits] * 2, [labels] * 2)
+            assert tally.first_not_finite() is None
+    assert checks.num_losses == 100
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
+def test_large_steps_are_not_bundled(kind):
+    assert steps_per_execution(10**9, 4096, kind) == 1
+    assert steps_per_execution(1000, 32, kind) == 50
+
+
+def test_a_gpu_takes_more_steps_in_a_call_than_a_cpu():
+    macs, batch_size = 2_440_960, 128  # the default CNN on MNIST
+    assert steps_per_execution(macs, batch_size, "cpu") < 10
+    assert steps_per_execution(macs, batch_size, "cuda") == 50
+
+
+def test_where_bf16_begins_to_gain_is_another_network_on_a_gpu():
+    assert [gains_from_bf16(200_000, kind) for kind in ("cpu", "cuda")] == [True, False]
+    assert [gains_from_bf16(2_000_000, kind) for kind in ("cpu", "cuda")] == [True, True]

@@ -5,11 +5,10 @@ import re
 import pytest
 
 from convscape import training
-from convscape.runs import RunFolder
 from convscape.training import training_bytes
-from tests.dying import train_apart, train_in_little_memory
+from tests.dying import train_in_little_memory
 from tests.test_config import checked
-from tests.test_resume import OVERRIDES, assert_equal_runs
+from tests.test_resume import OVERRIDES
 
 # 28x28 pixels in 64 channels, layer after layer: batches of 1,024 take about 1.3 GiB
 ROOM = 500 * 2**20
@@ -71,32 +70,3 @@ def test_weights_that_the_last_step_has_spoiled_are_not_a_result(tmp_path, monke
     result = training.train(checked(*OVERRIDES), tmp_path, OVERRIDES)
     assert (result.status, result.epochs) == ("diverged", 3)
     assert "NaN" not in (tmp_path / "result.json").read_text()
-
-
-def damage(path):
-    """Some bytes in the middle are others."""
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 200] = bytes(byte ^ 0xFF for byte in content[middle : middle + 200])
-    path.unlink()  # it may have a second name
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("moment", "number", "names"),
-    [
-        ("epoch", 3, ["last"]),
-        ("epoch", 3, ["best"]),
-        ("epoch", 3, ["last", "best"]),
-        ("trained", 1, ["last"]),
-    ],
-)
-def test_a_checkpoint_that_the_disk_has_damaged_is_made_again(
-    tmp_path, whole, moment, number, names
-):
-    assert train_apart(OVERRIDES, tmp_path / "run", moment, number) is None
-    for name in names:
-        damage(tmp_path / "run" / "checkpoints" / f"{name}.ckpt")
-    assert train_apart(OVERRIDES, tmp_path / "run") == "ok"
-    assert_equal_runs(RunFolder(tmp_path / "run"), whole)
-    assert "is damaged" in (tmp_path / "run" / "run.log").read_text()

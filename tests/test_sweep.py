@@ -330,3 +330,29 @@ def test_what_is_no_folder_is_refused_as_output(command, tmp_path):
     (tmp_path / "file").write_text("")
     answer = command("train", *SHORT, "seed=0,1", "output_dir=file")
     assert (answer.code, "choose another place with output_dir" in answer.err) == (2, True)
+
+
+def test_what_is_in_the_way_of_a_run_is_named_and_then_the_sweep_is_finished(command, tmp_path):
+    sweep = [*SHORT, "seed=0,1,2", "model.kernel_size=3,29"]
+    assert command("train", *sweep[:-2], "seed=0,1", sweep[-1]).code == 0
+    files = sorted(tmp_path.glob("outputs/sweeps/short/*/result.json"))
+    foreign, unfinished = (file for file in files if '"ok"' in file.read_text())
+    others = {f: f.stat().st_ino for f in files if f not in (foreign, unfinished)}
+    foreign.write_text(foreign.read_text().replace(foreign.parent.name[-8:], "12345678"))
+    unfinished.unlink()
+    folder = unfinished.with_name("history.csv")
+    folder.unlink()
+    folder.mkdir()
+    answer = command("train", *sweep, "extend=true")
+    assert answer.code == 1
+    assert "1 to do" in answer.out
+    where = [path.relative_to(tmp_path) for path in (foreign, folder)]
+    assert f"{where[0]} is of another run, 12345678; move {where[0].parent} away" in answer.out
+    assert f"{where[1]} is a folder where a file belongs; move it away" in answer.out
+    assert "once nothing is in the way, the same command again finishes the rest" in answer.out
+    foreign.parent.rename(tmp_path / "elsewhere")
+    folder.rename(tmp_path / "away")
+    answer = command("train", *sweep, "extend=true")
+    assert (answer.code, "2 to do" in answer.out) == (0, True), answer.err
+    # what is known to be impossible is not written again
+    assert others == {file: file.stat().st_ino for file in others}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 import signal
 import sys
@@ -18,17 +19,21 @@ from typing import Any
 import torch
 
 from convscape import events
-from convscape.checkpoints import read_checkpoint
+from convscape.checkpoints import read_checkpoint, sealed
 from convscape.cli import say
 from convscape.errors import Stopped, stopped_by
 from convscape.models import ImageClassifier
 from convscape.quick_lightning import (
+    catch_up,
+    log_epoch_now,
     num_batches_done,
     pl,
     validate_again,
     validate_from_its_beginning,
 )
-from convscape.runs import CHOSEN_BY, RunFolder, name_also, write_whole
+from convscape.runs import CHOSEN_BY, RunFolder, write_whole
+
+logger = logging.getLogger("convscape")
 
 SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -47,9 +52,7 @@ class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write `checkpoint` to `path`."""
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_whole(Path(path), content.getbuffer())
+        write_whole(Path(path), sealed(checkpoint))
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Plain values and weights, whatever else a stranger has put there."""
@@ -82,6 +85,8 @@ class Recorder(pl.callbacks.Checkpoint):
         self._clock = 0.0
         self._old_events = events.event_files(folder.path)
         self._event_sizes: dict[str, int] = {}
+        self._logged: dict[str, torch.Tensor] = {}  # up to the epoch before
+        self._is_resumed = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what came after the checkpoint that the run goes on from."""
@@ -90,6 +95,11 @@ class Recorder(pl.callbacks.Checkpoint):
             if self.history:
                 write_whole(self.folder.history_file, _as_csv(self.history))
         trainer.should_stop = self._is_enough()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make up for what Lightning has not saved."""
+        if self._is_resumed:
+            catch_up(trainer, pl_module, self._logged, len(self.history))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -105,7 +115,11 @@ class Recorder(pl.callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's row, points and checkpoints."""
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        logged = dict(trainer.callback_metrics)
+        # Lightning keeps what an earlier epoch has logged: those are the same objects
+        metrics = {k: float(v) for k, v in logged.items() if v is not self._logged.get(k)}
+        self._logged = logged
+        log_epoch_now(trainer)
         seconds, self._train_seconds = self._train_seconds, 0.0
         row = {
             "epoch": trainer.current_epoch + 1,
@@ -122,8 +136,9 @@ class Recorder(pl.callbacks.Checkpoint):
             write_whole(self.folder.history_file, _as_csv(self.history))
         if is_best:
             trainer.save_checkpoint(self.folder.best_checkpoint)
-            if trainer.is_global_zero:
-                name_also(self.folder.best_checkpoint, self.folder.last_checkpoint)
+            if trainer.is_global_zero:  # a copy: one bad sector is not to take both
+                best = self.folder.best_checkpoint.read_bytes()
+                write_whole(self.folder.last_checkpoint, best)
         else:
             trainer.save_checkpoint(self.folder.last_checkpoint)
         if trainer.is_global_zero:
@@ -158,6 +173,7 @@ class Recorder(pl.callbacks.Checkpoint):
             "best_epoch": self.best_epoch,
             "train_seconds": self._train_seconds,
             "event_sizes": events.sizes(self.folder.path),
+            "logged": {key: value.cpu() for key, value in self._logged.items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -166,11 +182,15 @@ class Recorder(pl.callbacks.Checkpoint):
         self.best_epoch = state_dict["best_epoch"]
         self._train_seconds = state_dict["train_seconds"]
         self._event_sizes = state_dict["event_sizes"]
+        self._logged = state_dict.get("logged", {})  # not in those of earlier versions
+        self._is_resumed = True
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[-1]), restval="")
+    # a module may log something every other epoch; the time stays last
+    columns = dict.fromkeys(key for row in rows for key in row if key != "train_seconds")
+    writer = csv.DictWriter(text, fieldnames=[*columns, "train_seconds"], restval="")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -181,6 +201,8 @@ class StopOnSignal(pl.callbacks.Callback):
 
     Used as a context around the whole run. While it trains it waits for a good moment: the end of
     the current `training_step` call, a fraction of a second, or of a batch of validation images.
+    An epoch of another's LightningModule is done again from its beginning: Lightning does not save
+    what it has logged so far.
     At all other times `at_once` it raises where the run is; what is half done then is done again.
     SIGUSR1 and SIGUSR2 are a scheduler's, where its launcher listens for them: they stop the run
     in the same way and are then handed on, so that the launcher can put the job back in the queue.
@@ -256,7 +278,8 @@ class StopOnSignal(pl.callbacks.Callback):
         self._raise_if_received()
 
     def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.folder.last_checkpoint)
+        if isinstance(trainer.lightning_module, ImageClassifier):
+            trainer.save_checkpoint(self.folder.last_checkpoint)
         self._raise_if_received()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -317,12 +340,14 @@ class Progress(pl.callbacks.Callback):
             self._bar.update(self._task, completed=done, epoch=epoch, refresh=True)
 
     def report(self, row: dict[str, float]) -> None:
-        """Show an epoch's metrics."""
+        """Show an epoch's metrics, and note them in the run's diary."""
+        line = epoch_line(row, self.max_epochs)
+        logger.info("%s", line)
         if self._bar is not None:
             words = in_words(row, ("train/loss", CHOSEN_BY))
             self._bar.update(self._task, metrics="  ".join(words), refresh=True)
         elif self.style == "lines":
-            say(epoch_line(row, self.max_epochs), file=sys.stderr)
+            say(line, file=sys.stderr)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -44,7 +44,10 @@ class TrainLoader:
     - `num_steps`: of the whole training; what would come after is an empty item, so that every
       epoch has the same number of items.
     - `scene`: `images` are its objects, which are laid on canvases anew in each epoch.
-    - `rank`, `world_size`: this process takes every `world_size`-th image of the common order.
+    - `rank`, `world_size`: of every batch this process takes each `world_size`-th image. All of
+      them take the same steps and draw the same augmentation, however many they are.
+
+    `share` is how much of the batch that came last this process has, 0..1.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class TrainLoader:
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
         self.steps_per_item, self.num_steps = steps_per_item, num_steps
         self.rank, self.world_size = rank, world_size
+        self.share = 1 / world_size
         self.epoch = 0
         self._items_done = 0
         self.sampler = self  # Lightning calls `sampler.set_epoch` before each epoch
@@ -76,14 +80,15 @@ class TrainLoader:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of one pass over the images; the last batch may be smaller."""
-        return steps_per_epoch(len(self.indices), self.batch_size, self.world_size)
+        return steps_per_epoch(len(self.indices), self.batch_size)
 
     def __len__(self) -> int:
         return -(-self.steps_per_epoch // self.steps_per_item)
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch comes next, counted from 0."""
+        """Which epoch comes next, counted from 0; seeds what is drawn before its first step."""
         self.epoch = epoch
+        _seed_generators(_mix(self.seed, epoch, 0), self.device)
 
     def __iter__(self) -> Iterator[Steps]:
         first_item, self._items_done = self._items_done, 0
@@ -98,17 +103,27 @@ class TrainLoader:
             yield Steps(self, order, first, min(first + self.steps_per_item, last_step))
 
     def _order(self) -> Tensor:
-        """Indices of this process's images in the order of this epoch."""
+        """Indices of all images in the order of this epoch."""
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch, 1))
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]
-        padding = -len(order) % self.world_size
-        mine = torch.cat([order, order[:padding]])[self.rank :: self.world_size]
-        return mine.to(self.images.device)
+        return order.to(self.images.device)
 
     def batch(self, order: Tensor, index: int) -> Batch:
+        """Batch `index` of this epoch, or this process's share of it."""
+        images, labels = self._whole_batch(order, index)
+        if self.world_size == 1:
+            return images, labels
+        if self.rank:  # what the network draws is to differ
+            step = self.epoch * self.steps_per_epoch + index
+            _seed_generators(_mix(self.seed, step, 2 + self.rank), self.device)
+        mine = slice(self.rank, None, self.world_size)
+        self.share = len(labels[mine]) / len(labels)
+        return images[mine], labels[mine]
+
+    def _whole_batch(self, order: Tensor, index: int) -> Batch:
         """Batch `index` of this epoch; seeds every random number of its optimiser step."""
         step = self.epoch * self.steps_per_epoch + index
-        _seed_generators(_mix(self.seed, step, 2 + self.rank), self.device)
+        _seed_generators(_mix(self.seed, step, 2), self.device)
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         # index_select takes a quarter of the time of images[chosen]
         if self.canvases is None:
@@ -119,8 +134,8 @@ class TrainLoader:
         return self.augment(images), labels
 
     def first_batch(self) -> Batch:
-        """Images and labels of this epoch's first step, as it saw them."""
-        return self.batch(self._order(), 0)
+        """Images and labels of this epoch's first step, as it saw them; all of them."""
+        return self._whole_batch(self._order(), 0)
 
     def state_dict(self) -> dict[str, int]:
         """How far this epoch is, for a checkpoint within it."""
@@ -133,7 +148,10 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Batches of the images (N, C, H, W) at `indices`, in order; each process takes its share."""
+    """Batches of the images (N, C, H, W) at `indices`, in order.
+
+    Each process goes over all of them: every metric is that of the whole split, whoever counts it.
+    """
 
     def __init__(
         self,
@@ -143,11 +161,9 @@ class EvalLoader:
         *,
         device: torch.device,
         batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         self.images, self.labels = images, labels
-        self.indices = indices[rank::world_size].to(images.device)
+        self.indices = indices.to(images.device)
         self.device, self.batch_size = device, batch_size
 
     def __len__(self) -> int:
@@ -233,7 +249,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Single float batches for a LightningModule of the user's."""
         if not self.normalize:
             return batch
-        images, labels = next(iter(batch)) if isinstance(batch, Steps) else batch
+        if isinstance(batch, Steps):
+            batch = next(iter(batch), None)
+        if batch is None:  # after the last of `num_steps`; Lightning leaves it out
+            return None
+        images, labels = batch
         channels = (torch.tensor(v, device=images.device) for v in (self.mean, self.std))
         mean, std = (values.view(-1, 1, 1) for values in channels)
         return (images / 255 - mean) / std, labels
@@ -334,20 +354,14 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _eval_dataloader(self, split: str) -> EvalLoader:
         assert self.trainer is not None
-        trainer = self.trainer
-        device = trainer.strategy.root_device
-        return self._eval_loader(split, device, trainer.global_rank, trainer.world_size)
+        return self._eval_loader(split, self.trainer.strategy.root_device)
 
-    def _eval_loader(
-        self, split: str, device: torch.device, rank: int = 0, world_size: int = 1
-    ) -> EvalLoader:
+    def _eval_loader(self, split: str, device: torch.device) -> EvalLoader:
         return EvalLoader(
             *self._resident(split, device),
             self.indices[split],
             device=device,
             batch_size=self.eval_batch_size,
-            rank=rank,
-            world_size=world_size,
         )
 
     def val_dataloader(self) -> EvalLoader:
@@ -355,14 +369,15 @@ class ImageDataModule(pl.LightningDataModule):
         return self._eval_dataloader("val")
 
     def test_dataloader(self) -> EvalLoader:
-        """The official test images in order."""
+        """The official test images in order; what is drawn for them is a function of the seed."""
+        assert self.trainer is not None
+        _seed_generators(_mix(self.seed, 0, 0), self.trainer.strategy.root_device)
         return self._eval_dataloader("test")
 
 
-def steps_per_epoch(num_images: int, batch_size: int, world_size: int = 1) -> int:
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Optimiser steps for one pass over the images; the last batch may be smaller."""
-    per_process = -(-num_images // world_size)
-    return -(-per_process // batch_size)
+    return -(-num_images // batch_size)
 
 
 def split(

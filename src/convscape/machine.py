@@ -49,6 +49,14 @@ def devices() -> list[str]:
     return ["cpu", *(["cuda", *gpus] if gpus else []), *mps]
 
 
+def device_kind(name: str) -> str:
+    """cpu, cuda or mps: what `trainer.device` means here."""
+    if name != "auto":
+        return name.partition(":")[0]
+    here = devices()
+    return next(kind for kind in ("mps", "cuda", "cpu") if kind in here)  # as Lightning chooses
+
+
 def check_device(name: str, count: int = 1) -> None:
     """Refuse a device that is not here, or more GPUs than there are.
 

@@ -6,7 +6,6 @@ Everything is built from plain numbers, strings, lists and dicts, so that a chec
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -271,7 +270,8 @@ class ImageClassifier(pl.LightningModule):
 
     def _log_tally(self, split: str, tally: Tally) -> None:
         totals = tally.totals()
-        if self.trainer.world_size > 1:  # where GPUs talk to each other, that is where sums are
+        # every process evaluates all images; where GPUs talk to each other, that is where sums are
+        if split == "train" and self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum")
         loss_sum, hits, count = totals.tolist()
         tally.reset()
@@ -449,6 +449,7 @@ class Tally:
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
         self._hits: list[Tensor] = []
+        self._calls_checked = self._batches_checked = 0
 
     @property
     def num_batches(self) -> int:
@@ -475,16 +476,17 @@ class Tally:
         return torch.stack([(losses * sizes).sum(), hits, sizes.sum()])
 
     def first_not_finite(self) -> int | None:
-        """Which batch, counted from 0, was the first with a loss that is NaN or infinite."""
-        for start, losses in zip(self._starts(), self._losses, strict=True):
+        """Which batch, counted from 0, was the first with a loss that is NaN or infinite.
+
+        Only what has come since it was last asked is looked at, after which there is no going on.
+        """
+        for losses in self._losses[self._calls_checked :]:
             bad = (~losses.isfinite()).nonzero()
             if len(bad):
-                return start + int(bad[0])
+                return self._batches_checked + int(bad[0])
+            self._calls_checked += 1
+            self._batches_checked += len(losses)
         return None
-
-    def _starts(self) -> list[int]:
-        lengths = [len(losses) for losses in self._losses]
-        return [sum(lengths[:index]) for index in range(len(lengths))]
 
     def state_dict(self) -> dict[str, list[Any]]:
         """Plain numbers, for a checkpoint."""
@@ -501,13 +503,3 @@ class Tally:
             self._losses = [torch.tensor(state["losses"])]
             self._sizes = list(state["sizes"])
             self._hits = [torch.tensor(hits) for hits in state["hits"]]
-
-
-def steps_per_execution(macs: int, batch_size: int) -> int:
-    """Optimiser steps per `training_step` that last about a quarter of a second on two CPU cores.
-
-    Long enough that Lightning's half millisecond per call does not show, short enough that a
-    signal is heard at once. A step costs about three forward passes of 2 FLOP per MAC.
-    """
-    seconds = 6 * macs * batch_size / 50e9
-    return max(1, min(50, math.floor(0.25 / seconds))) if seconds else 50

@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from lightning_utilities.core import imports
+from torch import Tensor
 
 os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")  # read by lightning when it is imported
 
@@ -67,3 +68,30 @@ def validate_again(trainer: pl.Trainer) -> None:
     progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
     progress.reset()
     progress.total.ready = progress.total.started = 1
+
+
+# At the end of an epoch Lightning calls for a checkpoint first; then it hands the epoch's metrics
+# to the loggers, and steps the schedulers that watch a metric. A kill in between would lose both.
+
+
+def log_epoch_now(trainer: pl.Trainer) -> None:
+    """Hand the training epoch's metrics to the loggers; when Lightning does, none are left."""
+    connector, loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
+    connector.on_epoch_end()
+    loop._batches_that_stepped -= 1  # as `on_advance_end` of the loop around it
+    connector.update_train_epoch_metrics()
+    loop._batches_that_stepped += 1
+
+
+def catch_up(
+    trainer: pl.Trainer, module: pl.LightningModule, logged: dict[str, Tensor], num_epochs: int
+) -> None:
+    """Do what was still to be done after the checkpoint of epoch `num_epochs`.
+
+    - `logged`: the metrics that callbacks saw then.
+    """
+    trainer.callback_metrics.update(logged)
+    for config in trainer.lr_scheduler_configs:
+        is_due = config.interval == "epoch" and num_epochs % config.frequency == 0
+        if config.reduce_on_plateau and is_due and config.monitor in logged:
+            module.lr_scheduler_step(config.scheduler, logged[config.monitor])

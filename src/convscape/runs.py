@@ -180,6 +180,7 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.result_file = path / "result.json"
         self.history_file = path / "history.csv"
+        self.log_file = path / "run.log"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
@@ -331,17 +332,6 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def name_also(path: Path, name: Path) -> None:
-    """Let `name` stand for what `path` is now, whole at every moment."""
-    temporary = name.with_name(f".{name.name}.{os.getpid()}{_HALF}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:  # no hard links on this file system
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, name)
 
 
 def _umask() -> int:

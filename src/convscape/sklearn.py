@@ -34,6 +34,7 @@ from convscape.config import (
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.own import plain_labels
 from convscape.quick_lightning import LightningEnvironment, pl
+from convscape.throughput import steps_per_execution
 from convscape.values import refusal
 
 NETWORKS: dict[str, tuple[type[CNNConfig | MLPConfig], type[models.CNN | models.MLP]]] = {
@@ -379,7 +380,7 @@ def _find_device(name: str) -> torch.device:
     """
     there = machine.devices()
     if name == "auto":
-        name = next(kind for kind in ("mps", "cuda", "cpu") if kind in there)
+        name = machine.device_kind(name)
     if name not in there:
         raise ValueError(f"device={name!r}; allowed here: auto, {', '.join(there)}")
     return torch.device(name)
@@ -405,7 +406,7 @@ def _train(
         val_size=0,
         batch_size=training.batch_size,
         seed=seed,
-        steps_per_execution=models.steps_per_execution(model.plan.macs, training.batch_size),
+        steps_per_execution=steps_per_execution(model.plan.macs, training.batch_size, device.type),
     )
     trainer = pl.Trainer(
         accelerator=device.type,

@@ -32,6 +32,7 @@ from filelock import FileLock
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from convscape import obstacles
 from convscape.cli import hand_on, say
 from convscape.config import Config, OwnModelConfig, check
 from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
@@ -380,8 +381,12 @@ def run_sweep(
     name = folder.name
     _claim(folder, name, params, arguments, cfg.extend)
     (folder / _STOP).unlink(missing_ok=True)
-    states = _settled(folder) | _record_infeasible(plan, folder)
-    todo = [run for run in plan.feasible if _is_missing(states.get(run.fingerprint), cfg.retry)]
+    states = _settled(folder)
+    missing = [run for run in plan.runs if _is_missing(states.get(run.fingerprint), cfg.retry)]
+    blocked = obstacles.in_sweep(folder, (run.fingerprint for run in missing))
+    missing = [run for run in missing if run.fingerprint not in blocked]
+    states |= _record_infeasible(plan, folder, missing)
+    todo = [run for run in missing if run.reason is None]
     todo.sort(key=lambda run: run.fingerprint in states)  # what ended badly before comes last
     say(*overview(plan, folder, num_todo=len(todo)))
     code_of_end: int | None = None
@@ -418,7 +423,7 @@ def run_sweep(
             say(*write_report([folder]).lines)
         except ConfigError as error:  # the runs are done all the same
             say(f"no report: {error}", file=sys.stderr)
-    say(*summary(plan, results, folder))
+    say(*summary(plan, results, folder, list(blocked.values())))
     return sweep_exit_code(plan, results) if code_of_end is None else code_of_end
 
 
@@ -608,10 +613,12 @@ def _settled(folder: Path) -> dict[str, Result]:
     return states
 
 
-def _record_infeasible(plan: SweepPlan, folder: Path) -> dict[str, Result]:
-    """Give each impossible run its folder and result, and return these."""
+def _record_infeasible(
+    plan: SweepPlan, folder: Path, missing: list[PlannedRun]
+) -> dict[str, Result]:
+    """Give each impossible one of the `missing` runs its folder and result, and return these."""
     states = {}
-    for run in plan.runs:
+    for run in missing:
         if run.reason is not None:
             states[run.fingerprint] = _recorded(
                 RunFolder(folder / run.name),
@@ -786,8 +793,8 @@ def _progress(number: int) -> tuple[str, str]:
     )
 
 
-def summary(plan: SweepPlan, results: list[Result], folder: Path) -> list[str]:
-    """Counts per status, what failed, and the configurations, best first."""
+def summary(plan: SweepPlan, results: list[Result], folder: Path, blocked: list[str]) -> list[str]:
+    """Counts per status, what failed, what is in the way of runs, and how to finish the rest."""
     counts = Counter(result.status for result in results)
     unfinished = len(plan.runs) - len(results)
     words = [f"{count} {status}" for status, count in counts.items()]
@@ -796,8 +803,10 @@ def summary(plan: SweepPlan, results: list[Result], folder: Path) -> list[str]:
     for result in results:
         if result.status in FAILURES:
             lines.append(f"  {result.status}: {result.run}: {short_error(result)}")
+    lines += [f"  in the way of a run: {obstacle}" for obstacle in blocked]
     if unfinished or counts["interrupted"]:
-        lines.append("the same command again finishes the rest")
+        first = "once nothing is in the way, " * bool(blocked)
+        lines.append(f"{first}the same command again finishes the rest")
     if counts.keys() & set(FAILURES):
         lines.append("the same command with retry=true trains the failed ones once more")
     return lines

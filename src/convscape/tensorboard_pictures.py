@@ -46,7 +46,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         self._first_filters: Tensor | None = None
         self._answers: _Answers | None = None
         self._drawn_at_step: int | None = None
-        self._has_trained = False
+        self._has_begun = self._has_trained = False
         self._start = self._spent = self._last_cost = 0.0
 
     # --- when -----------------------------------------------------------------------------
@@ -55,7 +55,8 @@ class TensorBoardPictures(pl.callbacks.Callback):
         """Remember the first layer as it begins; write what does not change."""
         self._has_trained = True
         self._start = time.perf_counter()
-        if self._first_filters is None:
+        if not self._has_begun:
+            self._has_begun = True
             self._first_filters = inside.first_filters(pl_module)
             if trainer.is_global_zero:
                 self._timed(self._write_fixed, trainer, pl_module)
@@ -97,36 +98,32 @@ class TensorBoardPictures(pl.callbacks.Callback):
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the answers of all processes together."""
-        if self._answers is not None:
-            counts = self._answers.counts
-            self._answers.counts = trainer.strategy.reduce(counts, reduce_op="sum")
-
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the test split's confusion and mistakes, once."""
-        self.on_validation_epoch_end(trainer, pl_module)
         if trainer.is_global_zero:
             self._draw_answers("test", _writer(trainer), trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The filters as they began, for a run that goes on."""
-        return {"first_filters": self._first_filters}
+        """The filters as they began, and what is drawn already, for a run that goes on."""
+        return {"first_filters": self._first_filters, "drawn_at_step": self._drawn_at_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
+        self._has_begun = True
         self._first_filters = state_dict["first_filters"]
+        self._drawn_at_step = state_dict.get("drawn_at_step")  # earlier versions did not save it
 
     def _go_back_to_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The last epoch's images and answers: a run that was killed after it goes on there."""
         loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
         loader.set_epoch((trainer.global_step - 1) // loader.steps_per_epoch)
+        if not isinstance(module, ImageClassifier):  # another's answers are not known
+            return
         module.eval()
         self.on_validation_epoch_start(trainer, module)
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
                 self.on_validation_batch_end(trainer, module, module(batch[0]), batch)
-        self.on_validation_epoch_end(trainer, module)
 
     def _is_affordable(self) -> bool:
         expected = self._last_cost or 0.2  # seconds, until one was measured

@@ -8,40 +8,36 @@ import platform
 import random
 import time
 import traceback
-import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from convscape import loggers, machine, models, own, run_data
+from convscape import diary, loggers, machine, models, own, run_data
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
-from convscape.checkpoints import read_checkpoint
+from convscape.checkpoints import is_begun, to_go_on_from
+from convscape.cli import summary
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
 from convscape.errors import CannotWrite, ConfigError, Stopped, is_about_the_disk
 from convscape.geometry import Plan
+from convscape.obstacles import in_place_of_files
+from convscape.processes import WholeBatchGradients, check_batch_norm, check_shares
 from convscape.quick_lightning import LightningEnvironment, pl
 from convscape.runs import (
     FolderIsGone,
     Result,
     RunFolder,
     helper_rank,
-    name_also,
     new_result,
 )
 from convscape.tensorboard_pictures import TensorBoardPictures
+from convscape.throughput import gains_from_bf16, steps_per_execution
 
 logger = logging.getLogger("convscape")
-
-# Per image; below it the conversions cost more than they save, see benchmarks/README.md.
-FEWEST_MACS_FOR_BF16 = 150_000
 
 
 @machine.settling_cuda()
@@ -69,10 +65,10 @@ def train(
     machine.check_device(config.trainer.device, config.trainer.devices)
     folder = RunFolder(path)
     start = time.perf_counter()
-    last = whole_checkpoint(folder)
+    if (obstacle := in_place_of_files(folder)) is not None:
+        raise ConfigError(obstacle)
     image_set: ImageSet | None = None
-    if last is not None:  # refused before anything is written
-        read_checkpoint(last)
+    if is_begun(folder):  # refused before anything is written
         image_set = run_data.load_images(config)
         way_out = "; bring back those it was trained on, or train a new run"
         run_data.check_same(image_set, folder.read_result(), way_out=way_out)
@@ -83,7 +79,7 @@ def train(
     if model is not None:
         result.environment["weights"] = "given"
     trackers: list[pl.loggers.Logger] = []
-    with StopOnSignal(folder) as stop, _log_to(folder):
+    with StopOnSignal(folder) as stop, diary.kept(folder):
         try:
             with stop.at_once():
                 free_bytes = machine.free_memory(_device(config))
@@ -116,6 +112,7 @@ def train(
         result.peak_memory_bytes = machine.peak_memory()
         if is_ours:
             _write(folder, result)
+            logger.info("%s", "ok: " * (result.status == "ok") + summary(result, path)[0])
     return result
 
 
@@ -165,6 +162,8 @@ def _fit_and_test(
 ) -> None:
     _set_process_state(config)
     data = data_module(config, image_set, result.macs)
+    kind, devices = machine.device_kind(config.trainer.device), config.trainer.devices
+    check_shares(data.num_train_images, data.batch_size, devices)
     if given is None:
         model = build_model(config, image_set, data)
     else:
@@ -172,13 +171,14 @@ def _fit_and_test(
         arguments = training_arguments(config, image_set, data)
         given.set_training(**arguments)
         given.hparams["training"] = arguments  # what its checkpoints are built from
+    check_batch_norm(model, devices, kind)
     if result.num_parameters is None:
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     max_epochs = _max_epochs(config, data)
     progress = Progress(config.trainer.progress, max_epochs)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
     recorder = Recorder(folder, config.trainer.early_stopping, reports)
-    callbacks: list[pl.Callback] = [recorder, stop, progress]
+    callbacks: list[pl.Callback] = [recorder, stop, progress, WholeBatchGradients()]
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
     trainer = pl.Trainer(
@@ -196,17 +196,16 @@ def _fit_and_test(
         limit_val_batches=None if len(data.indices["val"]) else 0,
         log_every_n_steps=1,
         deterministic=config.trainer.deterministic,
+        sync_batchnorm=devices > 1,
     )
     result.environment["precision"] = str(trainer.precision)
     result.environment["device"] = str(trainer.strategy.root_device)
     if config.trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
-    last = whole_checkpoint(folder)
-    if last == folder.best_checkpoint and trainer.is_global_zero:
-        # it may be that of the last epoch: then no other comes that would be written as the last
-        name_also(folder.best_checkpoint, folder.last_checkpoint)
+    last = to_go_on_from(folder)
     if trainer.is_global_zero:
         loggers.begin(trackers, config, result.overrides, is_new=last is None)
+        diary.begin(result, data, last)
     result.seconds["setup"] = time.perf_counter() - start
     try:
         _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
@@ -225,36 +224,6 @@ def _fit_and_test(
     if isinstance(model, models.ImageClassifier):  # another's module has Lightning log it
         for tracker in trackers:
             tracker.log_metrics(tested, step=result.global_step)
-
-
-def whole_checkpoint(folder: RunFolder) -> Path | None:
-    """The checkpoint to go on from: the last, or else the best; None to begin anew.
-
-    Whichever it is, the run ends with the same bits. A disk may damage what was whole, and a best
-    one that is lost can only be had again from the beginning.
-    """
-    there = [path for path in (folder.last_checkpoint, folder.best_checkpoint) if path.is_file()]
-    damaged = [path for path in there if not _is_whole(path)]
-    for path in damaged:
-        logger.warning("%s is damaged: training again what it stood for", path)
-    if folder.best_checkpoint in damaged:
-        return None
-    return next((path for path in there if path not in damaged), None)
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the checksums of a checkpoint, which is a zip file, are right.
-
-    What is none is not damaged but foreign: reading it says so.
-    """
-    with open(path, "rb") as content:
-        if content.read(2) not in (b"PK", b""):
-            return True
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error):
-        return False
 
 
 def _timed(result: Result, phase: str, work: Any) -> None:
@@ -293,7 +262,8 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
     if config.trainer.steps_per_execution != "auto":
         steps = config.trainer.steps_per_execution
     elif macs is not None:
-        steps = models.steps_per_execution(macs, data.batch_size)
+        kind = machine.device_kind(config.trainer.device)
+        steps = steps_per_execution(macs, data.batch_size, kind)
     mean, std = normalization(config, image_set)
     changes = own.functions("data.augment.own", data.augment.own, config.allow_packages)
     return ImageDataModule(
@@ -352,8 +322,7 @@ def training_arguments(
 ) -> dict[str, Any]:
     """Everything about a model but its network, as `ImageClassifier.set_training` takes it."""
     mean, std = normalization(config, image_set)
-    world_size = config.trainer.devices
-    per_epoch = steps_per_epoch(data.num_train_images, data.batch_size, world_size)
+    per_epoch = steps_per_epoch(data.num_train_images, data.batch_size)
     total = _max_epochs(config, data) * per_epoch
     if config.trainer.max_steps is not None:
         total = min(total, config.trainer.max_steps)
@@ -431,7 +400,7 @@ def _is_own_lightning_module(config: Config) -> bool:
 def _max_epochs(config: Config, data: ImageDataModule) -> int:
     """Epochs to train: as asked for, or what `max_steps` needs."""
     trainer = config.trainer
-    per_epoch = steps_per_epoch(data.num_train_images, data.batch_size, trainer.devices)
+    per_epoch = steps_per_epoch(data.num_train_images, data.batch_size)
     for_steps = -(-trainer.max_steps // per_epoch) if trainer.max_steps else None
     limits = [limit for limit in (trainer.max_epochs, for_steps) if limit is not None]
     return min(limits)
@@ -454,7 +423,7 @@ def _set_process_state(config: Config) -> None:
 
 def _device(config: Config) -> str:
     asked = config.trainer.device
-    return "cuda" if asked == "auto" and torch.cuda.is_available() else asked
+    return machine.device_kind(asked) if asked == "auto" else asked
 
 
 def _devices(config: Config) -> Any:
@@ -470,8 +439,9 @@ def uses_bf16(config: Config, plan: Plan | None) -> bool:
     asked = config.trainer.precision
     if asked != "auto":
         return asked == "bf16"
-    is_large = plan is None or plan.macs >= FEWEST_MACS_FOR_BF16
-    return is_large and machine.has_native_bf16(config.trainer.device)
+    device = config.trainer.device
+    is_large = plan is None or gains_from_bf16(plan.macs, machine.device_kind(device))
+    return is_large and machine.has_native_bf16(device)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -528,40 +498,3 @@ def environment(config: Config) -> dict[str, Any]:
         "precision": config.trainer.precision,
         **machine.git_state(),
     }
-
-
-class _RunLog(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk is told of once, by what cannot do without it."""
-
-
-@contextmanager
-def _log_to(folder: RunFolder) -> Iterator[None]:
-    """Log records and warnings of the run go to its own file, and not to the terminal."""
-    rank = helper_rank()
-    name = "run.log" if rank == 0 else f"run-rank{rank}.log"
-    try:
-        handler = _RunLog(folder.path / name, encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(folder.path, error) from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    sources = [
-        logging.getLogger(name)
-        for name in ("convscape", "lightning.pytorch", "lightning.fabric", "py.warnings")
-    ]
-    before = [(source.level, source.propagate, list(source.handlers)) for source in sources]
-    for source in sources:
-        source.setLevel(logging.INFO)
-        source.propagate = False
-        source.handlers = [handler]
-    logging.captureWarnings(True)
-    try:
-        with warnings.catch_warnings():
-            yield
-    finally:
-        logging.captureWarnings(False)
-        for source, (level, propagate, handlers) in zip(sources, before, strict=True):
-            source.setLevel(level)
-            source.propagate = propagate
-            source.handlers = handlers
-        handler.close()
