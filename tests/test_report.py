@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convscape.errors import ConfigError
-from convscape.figures import main_effects
+from convscape.figures import heat_maps, main_effects
 from convscape.report import write_report
 from convscape.results import Metric, read_runs, tables
 from convscape.results import command as command_line
@@ -46,6 +46,19 @@ def test_a_report_has_a_row_per_run_a_page_and_figures(command, sweep):
     assert float(rows[0]["val/acc"]) == pytest.approx(0.95, abs=0.01)
     names = {path.name for path in (sweep / "figures").iterdir()}
     assert names == {f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg")}
+
+
+@pytest.mark.parametrize(("draw", "num_keys"), [(main_effects, 1), (heat_maps, 2)])
+def test_the_title_of_the_smallest_figure_is_not_cut_off(tmp_path, draw, num_keys):
+    levels = {key: values[:2] for key, values in list(LEVELS.items())[:num_keys]}
+    write_runs(tmp_path, seeds=2, levels=levels)
+    (table,) = tables(read_runs([tmp_path]))
+    figure = draw(table, Metric("val/acc"))
+    figure.draw_without_rendering()
+    (title,) = figure.texts
+    assert "balanced" in title.get_text()
+    box = title.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_a_key_that_matters_less_does_not_cut_off_the_others(tmp_path):

@@ -292,6 +292,7 @@ def test_a_key_that_steers_a_sweep_has_one_value(command, tmp_path, key):
         answer = command(script, "-m", "seed=0,1", f"{key}=a,b")
         assert (answer.code, "so it takes one value" in answer.err) == (2, True), answer.err
         assert answer.err.startswith(f"error: {key}=a,b: ")
+    assert "so it takes one value" in command("plan", "-m", "hydra/launcher=basic,joblib").err
     assert not (tmp_path / "outputs").exists()
 
 

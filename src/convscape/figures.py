@@ -31,7 +31,7 @@ COST_TITLES = {
     "macs": "MACs per image",
     "seconds/fit": "training time (s)",
 }
-BALANCED = "Means over the settings of the other keys that finished in all that is compared"
+BALANCED = "Means over the other keys, balanced"  # short enough for the smallest figure
 MOST_CURVES = 8  # more lines than colours cannot be told apart
 MOST_PAIRS = 6
 MOST_LEVELS = 12  # wider heat maps have unreadable cells

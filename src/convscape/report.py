@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from convscape.errors import ConfigError
 from convscape.figures import (
-    BALANCED,
     COST_TITLES,
     configuration_label,
     draw_figures,
@@ -50,12 +49,13 @@ MOST_LINES = 15  # configurations on the terminal
 MOST_INTERACTIONS = 6
 MOST_POINTS_WITH_HOVER = 2000
 
+_BALANCED = (
+    "Means over the settings of the other keys, and seeds, that finished in all that is compared, "
+    "or over all runs where there are none."
+)
 CAPTIONS = {
-    "main_effects": f"What each key does. {BALANCED}; of all runs where there are none.",
-    "heat_maps": (
-        f"Each pair of keys. {BALANCED}; of all runs where there are none. "
-        "Hatched: no run could finish; *: some could not."
-    ),
+    "main_effects": f"What each key does. {_BALANCED}",
+    "heat_maps": f"Each pair of keys. {_BALANCED} Hatched: no run could finish; *: some could not.",
     "costs": "What accuracy costs. Bars: 95 % interval over seeds.",
     "learning_curves": "Learning curves of the best configurations.",
     "parallel_coordinates": "All keys at once: a line per configuration.",

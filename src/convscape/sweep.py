@@ -62,12 +62,6 @@ _STEERING = (
     "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
     "logger",
 )  # fmt: skip
-
-
-def _is_steering(key: str) -> bool:
-    return key in (*_STEERING, "name", "sweep", "resume") or key.startswith(("hydra", "logger."))
-
-
 MOST_RUNS = 100_000  # of a grid, which is planned before the first run
 FAILURES = ("failed", "diverged", "out_of_memory")
 ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
@@ -171,6 +165,8 @@ def shared_config(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]
     from hydra import compose
 
     parsed = parse_overrides(arguments)
+    for override in parsed:
+        _check_steering(override)
     single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
     cfg = compose("train", single, return_hydra_config=True)
     return cfg, dict(cfg.hydra.sweeper.params or {})
@@ -226,16 +222,25 @@ def _key(argument: str) -> str:
     return argument.lstrip("+~").partition("=")[0]
 
 
+def _is_steering(key: str) -> bool:
+    return key in (*_STEERING, "name", "sweep", "resume") or key.startswith(("hydra", "logger."))
+
+
+def _check_steering(override: Override) -> None:
+    """Refuse several values of a key that says nothing of what is trained."""
+    if override.is_sweep_override() and _is_steering(override.key_or_group):
+        raise ConfigError(
+            f"{override.input_line}: it says where or how all runs of a sweep happen, so it "
+            "takes one value; for several, type a command for each"
+        )
+
+
 def _choices(arguments: list[str]) -> list[list[str]]:
     """For each argument its values, each as an override of its own; a later one wins."""
     choices: dict[str, list[str]] = {}
     for override in parse_overrides(arguments):
         key = override.get_key_element()
-        if override.is_sweep_override() and _is_steering(_key(key)):
-            raise ConfigError(
-                f"{override.input_line}: it says where or how all runs of a sweep happen, so it "
-                "takes one value; for several, type a command for each"
-            )
+        _check_steering(override)
         if not override.is_sweep_override():
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
