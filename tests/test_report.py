@@ -17,6 +17,7 @@ from convscape.sweep import PlannedRun, SweepPlan
 from tests.conftest import TINY
 from tests.fake_runs import LEVELS, write_runs
 from tests.test_config import checked
+from tests.warm import WarmScript
 
 FIGURES = {"main_effects", "heat_maps", "costs", "learning_curves", "parallel_coordinates"}
 
@@ -29,14 +30,23 @@ def sweep(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """The same with its report, and what the command said; for tests that only look."""
+    folder = tmp_path_factory.mktemp("sweep")
+    write_runs(folder)
+    process = WarmScript("report", [str(folder)], folder, notes=tmp_path_factory.mktemp("notes"))
+    assert process.wait() == 0, process.communicate()
+    return folder, process.communicate()[0]
+
+
 def rows_of(folder):
     with (folder / "results.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_a_report_has_a_row_per_run_a_page_and_figures(command, sweep):
-    answer = command("report", sweep)
-    assert answer.code == 0, answer.err
+def test_a_report_has_a_row_per_run_a_page_and_figures(reported):
+    sweep, _ = reported
     rows = rows_of(sweep)
     assert len(rows) == 36
     assert {row["status"] for row in rows} == {"ok", "infeasible"}
@@ -72,8 +82,8 @@ def test_a_key_that_matters_less_does_not_cut_off_the_others(tmp_path):
     assert low < heights.min() < heights.max() < high
 
 
-def test_the_terminal_says_what_was_found(command, sweep):
-    out = command("report", sweep).out
+def test_the_terminal_says_what_was_found(reported):
+    _, out = reported
     assert out.splitlines()[2].split()[:5] == ["1", "7", "1", "same", "3"]
     assert "kernel size 5 instead of 3 gains 1.09 ± 0.13 points" in out
     assert "takes 1.7 times the parameters and 2.5 times the MACs (12 pairs, p < 0.001)" in out
@@ -134,12 +144,13 @@ def test_a_folder_without_runs_is_refused(command, tmp_path, sweep):
 @pytest.mark.parametrize(
     "content", ["", '{"run": "x"', "[]", '{"run": 3}', '{"metrics": {"val/acc": "high"}}', "\x00"]
 )
-def test_a_damaged_result_is_named_and_left_out(sweep, content):
-    (sweep / "run00003" / "result.json").write_text(content)
-    lines = write_report([sweep]).lines
+def test_a_damaged_result_is_named_and_left_out(tmp_path, content):
+    write_runs(tmp_path, levels={"model.kernel_size": [3, 5]}, seeds=2)
+    (tmp_path / "run00003" / "result.json").write_text(content)
+    lines = write_report([tmp_path]).lines
     assert any("run00003" in line and line.startswith("left out: ") for line in lines)
-    assert len(rows_of(sweep)) == 35
-    assert "run00003" in (sweep / "report.html").read_text()
+    assert len(rows_of(tmp_path)) == 3
+    assert "run00003" in (tmp_path / "report.html").read_text()
 
 
 def test_runs_on_different_data_are_never_pooled(tmp_path):
@@ -239,8 +250,8 @@ def test_html_in_names_stays_text(tmp_path):
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-def test_the_page_opens_in_a_browser_without_errors_or_requests(sweep, browser, width):
-    write_report([sweep])
+def test_the_page_opens_in_a_browser_without_errors_or_requests(reported, browser, width):
+    sweep, _ = reported
     page = browser.new_page(viewport={"width": width, "height": 900})
     problems, requests = [], []
     page.on("console", lambda message: problems.append(message.text))
@@ -260,8 +271,8 @@ def test_the_page_opens_in_a_browser_without_errors_or_requests(sweep, browser, 
     assert overflow <= 0
 
 
-def test_the_table_sorts_by_a_click(sweep, browser):
-    write_report([sweep])
+def test_the_table_sorts_by_a_click(reported, browser):
+    sweep, _ = reported
     page = browser.new_page()
     page.goto((sweep / "report.html").as_uri())
     column = page.locator("table.sortable th").all_text_contents().index("MACs")
