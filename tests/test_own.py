@@ -86,7 +86,7 @@ def test_arrays_of_the_users_train_and_are_evaluated(command, tmp_path, name):
     assert len(result["data_checksum"]) == 12
     assert result["metrics"]["test/acc"] > 0.9
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
-    assert "add allow_packages=[myparts]" in command("evaluate", run).err
+    assert "add --allow-packages myparts" in command("evaluate", run).err
     answer = command("evaluate", run, "--allow-packages", "myparts")
     assert answer.code == 0, answer.err
     assert name != "load" or "bright" in answer.out

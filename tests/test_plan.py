@@ -65,7 +65,7 @@ def test_mlps_and_cnns_are_planned_together(command):
         (["data.split_seed=-1"], "data.split_seed=-1"),
         (["data.change.canvas=100000"], "data.change.canvas=100000"),
         (["data.change=3"], "data.change=3: allowed: a section with keys of its own"),
-        (["data.root=/home/José"], "its value needs quotes: 'data.root='\"'\"'/home/José"),
+        (["data.root=/home/José"], "its value needs quotes: \"data.root='/home/José'\""),
         (["seed=${seed}"], "seed: Recursive interpolation detected"),
     ],
 )

@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -58,6 +58,8 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     answer_help(re.sub("^# ?", "", head, flags=re.MULTILINE))
     import hydra
 
+    from convscape.hydra_insides import options
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
 
     def guarded(cfg: DictConfig) -> None:
@@ -69,7 +71,21 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     # Hydra's parser does not take overrides on both sides of -m
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     command = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
-    run_command(command(guarded))
+
+    def checked() -> None:
+        _refuse_options(options())
+        command(guarded)()
+
+    run_command(checked)
+
+
+def _refuse_options(allowed: Iterable[str] = ()) -> None:
+    """Refuse `--epochs 5` and the like with the override that is meant."""
+    options = [word.partition("=")[0] for word in sys.argv[1:] if re.match("--?[A-Za-z]", word)]
+    if stray := next((option for option in options if option not in allowed), None):
+        from convscape.typed import no_option
+
+        raise ConfigError(no_option(stray, sys.argv[1:]))
 
 
 def words_and_places(parser: ArgumentParser) -> tuple[list[str], dict[str, str]]:
@@ -344,6 +360,7 @@ def plan_command() -> None:
     from convscape.hydra_insides import parse_overrides
     from convscape.sweep import duplicates, plan_sweep, shared_config
 
+    _refuse_options(("-m", "--multirun"))
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         parsed = parse_overrides(arguments)
@@ -387,6 +404,7 @@ def search_command() -> int:
             raise
         raise ConfigError("scripts/search.py needs Optuna: pip install -e '.[search]'") from None
 
+    _refuse_options()
     # the preset of the command line, or the default one, gives the search its name
     preset = next((a for a in sys.argv[1:] if a.startswith("search=")), "search=geometry")
     others = [argument for argument in sys.argv[1:] if argument != preset]
@@ -414,6 +432,7 @@ def claim_command() -> int:
     from convscape import claims
     from convscape.sweep import SweepStopped
 
+    _refuse_options()
     name, *words = sys.argv[1:] or ["list"]
     if name == "list":
         say(claims.overview())

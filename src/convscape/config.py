@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from convscape import geometry
-from convscape.errors import ConfigError
+from convscape.errors import ConfigError, NotAllowed
 from convscape.geometry import NamedLayer, Plan
 from convscape.losses import in_full
 from convscape.sequential import LayerError, kind_of, sequential_layers, whole_layers
@@ -661,10 +661,8 @@ def check_target(target: str, allow_packages: Iterable[str]) -> None:
         raise ConfigError("model._target_ is not set; write model._target_=<package>.<Class>")
     package = target.partition(".")[0]
     if package not in allow_packages:
-        raise ConfigError(
-            f"model._target_={target!r} is none of convscape.models.CNN, .MLP and .Sequential, "
-            f"nor in an allowed package; if {package!r} is yours, add allow_packages=[{package}]"
-        )
+        ours = "none of convscape.models.CNN, .MLP and .Sequential, nor in an allowed package"
+        raise NotAllowed(f"model._target_={target!r} is {ours}", package)
 
 
 def check_own(key: str, target: str, allow_packages: Iterable[str]) -> None:
@@ -677,10 +675,7 @@ def check_own(key: str, target: str, allow_packages: Iterable[str]) -> None:
     if target == "???" or not name:
         raise ConfigError(f"{key}={target}: allowed: a function of yours, <package>.<function>")
     if package not in allow_packages:
-        raise ConfigError(
-            f"{key}={target} is not in an allowed package; if {package!r} is yours, add "
-            f"allow_packages=[{package}]"
-        )
+        raise NotAllowed(f"{key}={target} is not in an allowed package", package)
 
 
 def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:

@@ -11,6 +11,17 @@ class ConfigError(ValueError):
     """A mistake in what the user asked for; the message is one sentence per mistake."""
 
 
+class NotAllowed(ConfigError):
+    """A part of the user's own, in a package that is not among those that are allowed."""
+
+    def __init__(self, what: str, package: str) -> None:
+        super().__init__(f"{what}; if {package!r} is yours, add allow_packages=[{package}]")
+        self.as_option = (  # of the commands that take a run
+            f"{what}; if {package!r} is yours, add --allow-packages {package}, "
+            f"in Python allow_packages=[{package!r}]"
+        )
+
+
 class RunFailed(RuntimeError):
     """A run that was asked for in Python did not come to its end; `path` is its folder."""
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from convscape import aliases
 from convscape.cli import CONFIG_DIR
-from convscape.hydra_insides import parse_overrides, without_hydra
 from convscape.sequential import KINDS, LayerError, kind_of
+from convscape.typed import ambiguous, known_keys, unreadable, with_value
 from convscape.values import hint
 
 LAUNCHERS = {"joblib": "parallel", "submitit_slurm": "slurm", "ray": "ray"}  # name: extra
@@ -49,17 +46,25 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         given = next((a for a in typed if a.replace("=", "/", 1) == error.missing_cfg_file), None)
-        allowed = ", ".join(error.options) + hint(choice, error.options)
-        return f"{given or f'{group}={choice}'}: there is no such choice; allowed: {allowed}"
+        return _no_choice(group, choice, given or f"{group}={choice}", error.options)
     if isinstance(error, OverrideParseException):
-        if quoted := _quoted(str(error.override)):
-            return f"cannot read {error.override!r}; its value needs quotes: {shlex.quote(quoted)}"
-        reason = text.removeprefix(f"Error parsing override '{error.override}'\n").splitlines()[0]
-        return f"cannot read {error.override!r}: {reason}; an override looks like key=value"
+        return unreadable(str(error.override), typed)
     if match := re.match(r"Ambiguous value for argument '(.*?)=(.*)'", text):
-        key, values = match.groups()
+        return ambiguous(match[1], match[2], typed)
+    if sweep := re.match(r"Sweep parameters '(.*?)' requires --multirun|ConfigLoader is", text):
+        given = sweep[1] or next((a for a in typed if "glob(" in a), "glob()")
+        group = given.partition("=")[0]
+        names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+        if "glob(" in given:  # it needs Hydra's loader, which is not for everyone to have
+            return f"{given}: glob() is not for here; write -m {group}={','.join(names)}"
+        return f"{given}: several values are a sweep, add -m"
+    if match := re.search(r"Environment variable '(.*?)' not found", text):
+        given = next((a for a in typed if f"oc.env:{match[1]}" in a), None)
+        where = re.search(r"\n\s*full_key: (.*)", text)
         return (
-            f"{key}={values}: several values are a sweep, add -m; or write a list: {key}=[{values}]"
+            f"{given or (where[1] if where else 'the config')}: the environment variable "
+            f"{match[1]} is not set; set it, or give a value for where it is not: "
+            f"${{oc.env:{match[1]},value}}"
         )
     if match := re.match(r"Could not (?:override|delete from config\.) '(.*?)'", text):
         return unknown_key(match[1].partition("=")[0], typed)
@@ -80,23 +85,23 @@ def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
         return None
     for argument in typed:
         group, _, choice = argument.partition("=")
+        if not group:
+            return f"cannot read {argument}; an override looks like key=value"
         names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
-        if group and names and choice not in names:
+        if names and choice not in names:
             return f"{argument}: there is no such choice; allowed: {', '.join(names)}"
     return f"Hydra cannot read the command line: {' '.join(str(error).split())}"
 
 
-def _quoted(override: str) -> str | None:
-    """The override with its value in quotes, if that lets Hydra read it: data.root='/home/José'."""
-    key, _, value = override.partition("=")
-    if "'" in value or not value:
-        return None
-    quoted = f"{key}='{value}'"
-    try:
-        parse_overrides([quoted])
-    except OverrideParseException:
-        return None
-    return quoted
+def _no_choice(group: str, choice: str, given: str, options: Sequence[str]) -> str:
+    matched = hint(choice, options)
+    ways = {
+        "model": "; other networks are layers of yours (model=sequential) or a class of yours "
+        "(model=own, see docs/extending.md)",
+        "data": "; pictures of yours are data=image_folder data.root=<folder>, arrays data=own",
+    }
+    more = "" if matched else ways.get(group, "")
+    return f"{given}: there is no such choice; allowed: {', '.join(options)}{matched}{more}"
 
 
 def unknown_key(key: str, arguments: Sequence[str]) -> str:
@@ -106,17 +111,40 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
     is_logger = group == "logger" and (CONFIG_DIR / "logger" / f"{name}.yaml").is_file()
     if is_logger and not is_chosen:
         return f"{key}: that logger is not chosen; add logger=[tensorboard,{name}]"
-    known = _known_keys(arguments)
+    known = known_keys(arguments)
     if key.startswith("model.layers."):
         return _unknown_layer_key(key, known)
-    matched = hint(key, known)
+    given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), "")
+    value = given.partition("=")[2]
+    if key.startswith("search.space."):
+        return _not_in_the_space(key, value, known)
+    if key == "claim":
+        return f"{given}: a claim has a command of its own: python scripts/claim.py {value}"
+    if why := aliases.NOTHING.get(aliases.word_of(key)):
+        return f"{key}: there is no such key, and nothing to set: {why}"
+    if (meant := aliases.KEYS.get(aliases.word_of(key))) in known:
+        return f"{key}: there is no such key; write {with_value(str(meant), value)}"
     section = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     if not siblings:
         siblings = [k for k in known if "." not in k]
+    matched = hint(key, siblings) or hint(key, [k for k in known if k.endswith(f".{key}")])
     choice = next((a for a in arguments if a.startswith(f"{section}=")), "")
     where = f" with {choice}" if choice else ""
     return f"{key}: there is no such key{where}{matched}; allowed: {', '.join(siblings)}"
+
+
+def _not_in_the_space(key: str, value: str, known: Sequence[str]) -> str:
+    """Of search.space.model.dropout.high=0.9, where the search does not change the dropout."""
+    name, _, bound = key.removeprefix("search.space.").rpartition(".")
+    ways = {"low": f"{{low:{value},high:1.0}}", "high": f"{{low:0.0,high:{value}}}",
+            "choices": f"{{choices:{value}}}"}  # fmt: skip
+    if bound not in ways:
+        name = f"{name}.{bound}"
+    space = [k.removeprefix("search.space.") for k in known if k.startswith("search.space.")]
+    searched = ", ".join(k for k in space if k.count(".") == 1)
+    adds = f"; '+search.space.{name}={ways.get(bound, value)}' adds it" if value else ""
+    return f"{key}: this search leaves {name} as it is; it changes {searched}{adds}"
 
 
 def _unknown_layer_key(key: str, known: Sequence[str]) -> str:
@@ -140,23 +168,3 @@ def _unknown_layer_key(key: str, known: Sequence[str]) -> str:
             f"{key}: {name} is written as a value alone; write model.layers.{name}={{{leaf}: ...}}"
         )
     return f"{key}: the key is not written in this network; +{key}=... adds it"
-
-
-def _known_keys(arguments: Sequence[str]) -> list[str]:
-    """Every key of the config that the choices among `arguments` (model=mlp, ...) make."""
-    choices = [a for a in arguments if re.fullmatch(r"[\w/]+=\w+", a)]
-    for overrides in (choices, []):
-        with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            try:
-                composed: Any = OmegaConf.to_container(hydra.compose("train", overrides))
-            except HydraException:
-                continue
-            return list(_flat(composed))
-    return []
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""What is used of Hydra that is not public: its parser of overrides, and its global state.
+"""What is used of Hydra that is not public: the parser of overrides, its options, its state.
 
 pyproject.toml bounds hydra-core for it; tests/test_insides.py says which part has changed.
 """
@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.initialize import get_gh_backup, restore_gh_from_backup
 
-__all__ = ["Override", "RangeSweep", "parse_overrides", "without_hydra"]
+__all__ = ["Override", "RangeSweep", "options", "parse_overrides", "without_hydra"]
+
+
+def options() -> list[str]:
+    """The options that Hydra's command line takes: --multirun, -m, --cfg ..."""
+    return list(get_args_parser()._option_string_actions)
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:

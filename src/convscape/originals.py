@@ -131,7 +131,7 @@ class CifarLayout:
             contents = read_members(paths[0], members, published.digests)
             shown = [f"{paths[0]}/{member}" for member in members]
         else:
-            contents = [path.read_bytes() for path in paths]
+            contents = [_content(path) for path in paths]
             shown = [str(path) for path in paths]
         entries = {}
         for name, content, shown_as in zip(names, contents, shown, strict=True):
@@ -235,7 +235,7 @@ def read_idx(path: Path, num_axes: int, digests: Mapping[str, str]) -> np.ndarra
     Raises:
         DataError: if it is cut off, garbled or something else.
     """
-    content = path.read_bytes()
+    content = _content(path)
     if path.suffix == ".gz":
         _check_digest(content, path.name, str(path), digests)
         content = _gunzipped(content, path)
@@ -257,6 +257,12 @@ def read_idx(path: Path, num_axes: int, digests: Mapping[str, str]) -> np.ndarra
     return np.frombuffer(content, dtype=np.uint8, offset=header_bytes).reshape(shape)
 
 
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{str(path)!r} is a folder; the file of this name belongs in its place")
+    return path.read_bytes()
+
+
 def _gunzipped(content: bytes, path: Path) -> bytes:
     try:
         with gzip.open(BytesIO(content)) as file:
@@ -274,7 +280,7 @@ def read_members(path: Path, wanted: Sequence[str], digests: Mapping[str, str]) 
     Raises:
         DataError: if it is damaged, is not the published one, or lacks a member.
     """
-    content = path.read_bytes()
+    content = _content(path)
     _check_digest(content, path.name, str(path), digests)
     found: dict[str, bytes] = {}
     try:

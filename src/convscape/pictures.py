@@ -179,12 +179,17 @@ def _sample(name: str) -> "Image.Image":
 @contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     """Turn whatever Pillow raises on a damaged picture into a `DataError`."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         yield
     except FileNotFoundError:
         raise DataError(f"there is no picture {str(path)!r}") from None
+    except UnidentifiedImageError:
+        if Path(path).suffix.lower() not in SUFFIXES:
+            kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+            raise DataError(f"{str(path)!r} is no picture; allowed: {kinds}") from None
+        raise DataError(f"{str(path)!r} holds no picture; repair or delete it") from None
     except (*BROKEN_PICTURE, Image.DecompressionBombError) as error:
         why = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
         raise DataError(

@@ -264,9 +264,13 @@ class RunFolder:
             ConfigError: if this is not the folder of a run.
         """
         if not self.config_file.is_file():
+            runs = sorted(str(file.parent) for file in self.path.glob("*/config.yaml"))
+            inside = f"one of the {len(runs)} runs inside: {', '.join(runs[:3])}" + (
+                " ..." if len(runs) > 3 else ""
+            )
             raise ConfigError(
-                f"{self.path} is not a run folder: it has no config.yaml; "
-                "give a folder such as outputs/runs/<date>-<time>-<run>"
+                f"{self.path} is not a run folder: it has no config.yaml; give "
+                f"{inside if runs else 'a folder such as outputs/runs/<date>-<time>-<run>'}"
             )
         try:
             config = yaml.safe_load(self.config_file.read_text("utf-8"))

@@ -18,7 +18,7 @@ from convscape.cache import DataError, ImageSet
 from convscape.checkpoints import BROKEN, read_checkpoint
 from convscape.config import Config, OwnModelConfig, check
 from convscape.data import ImageDataModule
-from convscape.errors import ConfigError
+from convscape.errors import ConfigError, NotAllowed
 from convscape.geometry import Plan, format_table
 from convscape.runs import Result, RunFolder
 from convscape.training import build_model, build_own, data_module, normalization, ours, uses_bf16
@@ -200,7 +200,10 @@ def load_run(
     given = {"root": root, "cache_dir": cache_dir}
     places = {key: str(place) for key, place in given.items() if place is not None}
     stored = run_data.with_places(folder.read_config(), places)
-    config = check(stored | {"allow_packages": list(allow_packages)})
+    try:
+        config = check(stored | {"allow_packages": list(allow_packages)})
+    except NotAllowed as error:
+        raise ConfigError(error.as_option) from None
     if not folder.best_checkpoint.is_file():
         result = folder.read_result()
         status = f"; its status is {result.status}" if result is not None else ""

@@ -17,8 +17,9 @@ ACTIVATIONS = (
 
 def hint(word: Any, choices: Iterable[str]) -> str:
     """`; did you mean 'same'?`, or nothing where nothing is close."""
-    matches = get_close_matches(str(word), list(choices), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    names = {choice.lower(): choice for choice in choices}
+    matches = get_close_matches(str(word).lower(), list(names), n=1)
+    return f"; did you mean {names[matches[0]]!r}?" if matches else ""
 
 
 def one_of(*choices: str) -> Callable[[Any], None]:
@@ -36,7 +37,9 @@ def one_of(*choices: str) -> Callable[[Any], None]:
 def integer(value: Any) -> None:
     """A count: 1 or more."""
     if type(value) is not int or not 1 <= value <= geometry.LARGEST:
-        raise ValueError(f"{value!r} is not allowed; allowed: an integer of 1 or more")
+        raise ValueError(
+            f"{value!r} is not allowed; allowed: an integer from 1 to {geometry.LARGEST}"
+        )
 
 
 def boolean(value: Any) -> None:
@@ -98,10 +101,17 @@ def refusal(error: Mapping[str, Any]) -> str:
             return "the key is missing"
         case kind if kind in _BOUNDS:
             return f"allowed: {_BOUNDS[kind].format(**context)}"
+        case "int_type" | "float_type" if _is_number_in_quotes(error["input"]):
+            return f"{error['input']!r} is text; allowed: a number without quotes"
         case kind if kind.endswith("_type"):
             return f"allowed: {_TYPES.get(kind, kind.removesuffix('_type'))}"
         case _:
             return message[0].lower() + message[1:]
+
+
+def _is_number_in_quotes(value: Any) -> bool:
+    """Whether it is text that would be a number without its quotes."""
+    return isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d*)?(e[-+]?\d+)?", value) is not None
 
 
 _BOUNDS = {

@@ -1,0 +1,170 @@
+"""What is said of words that Hydra or the config does not take, and that its advice is accepted."""
+
+import re
+import shlex
+
+import hydra
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convscape import aliases
+from convscape.cli import CONFIG_DIR
+from convscape.config import check
+from convscape.errors import ConfigError
+from convscape.hydra_errors import explain
+from convscape.typed import no_option, refusal
+
+
+def said_of(*words):
+    """The sentence that plan.py and train.py answer with; None where they take the words."""
+    if words[0].startswith("-"):
+        return no_option(words[0].partition("=")[0], words)
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        try:
+            check(OmegaConf.to_container(hydra.compose("train", list(words)), resolve=True))
+        except ConfigError as error:
+            return str(error)
+        except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+            return explain(error, words)
+    return None
+
+
+# what was typed, and what the sentence tells to write instead
+ADVISED = [
+    (["model.channels=[32,", "64]"], ["model.channels=[32,64]"]),
+    (["model.channels=[32", "64]"], ["model.channels=[32,64]"]),
+    (["model.dropout=[", "0.1", ",", "0.2]"], ["model.dropout=[0.1,0.2]"]),
+    (["data", "=", "mnist"], ["data=mnist"]),
+    (["data=", "mnist"], ["data=mnist"]),
+    (["data", "=mnist"], ["data=mnist"]),
+    (["mnist"], ["data=mnist"]),
+    (["model.kernel_size=(3,3)"], ["model.kernel_size=3", "model.kernel_size=[3,3]"]),
+    (["model.kernel_size=(3, 5)"], ["model.kernel_size=3x5", "model.kernel_size=[3,5]"]),
+    (["data.image_size=(32,24)"], ["data.image_size=32x24"]),
+    (["model.channels=(32,64)"], ["model.channels=[32,64]"]),
+    (["model.activation={relu,tanh}"], ["model.activation=[relu,tanh]"]),
+    (["model.kernel_size=3,3"], ["model.kernel_size=3", "model.kernel_size=[3,3]"]),
+    (["data.image_size=28,28"], ["data.image_size=28"]),
+    (["model.channels=32,64"], ["model.channels=[32,64]"]),
+    (["data.root=/home/José"], ["data.root='/home/José'"]),
+    (["--model", "mlp"], ["model=mlp"]),
+    (["--model=mlp"], ["model=mlp"]),
+    (["--epochs", "5"], ["trainer.max_epochs=5"]),
+    (["--batch-size", "64"], ["data.batch_size=64"]),
+    (["--lr=0.1"], ["optimizer.lr=0.1"]),
+    (["--model.kernel_size", "5"], ["model.kernel_size=5"]),
+    (["--seed=3"], ["seed=3"]),
+    (["lr=0.1"], ["optimizer.lr=0.1"]),
+    (["epochs=5"], ["trainer.max_epochs=5"]),
+    (["gpus=1"], ["trainer.devices=1"]),
+    (["trainer.gpus=1"], ["trainer.devices=1"]),
+    (["trainer.accelerator=gpu"], ["trainer.device=cuda"]),
+    (["optimizer.learning_rate=0.1"], ["optimizer.lr=0.1"]),
+    (["batch_size=64"], ["data.batch_size=64"]),
+    (["model=mlp", "hidden_sizes=[5]"], ["model.hidden=[5]"]),
+]
+
+
+@pytest.mark.parametrize(("words", "advised"), ADVISED, ids=lambda words: " ".join(words))
+def test_what_is_advised_is_accepted(words, advised):
+    sentence = said_of(*words)
+    assert sentence.count("\n") == 0
+    written = re.findall(r"""(?:write|or|spaces:|quotes:) ("[^"]*"|[\w.]+=\S+)""", sentence)
+    assert [shlex.split(way.rstrip(";"))[0] for way in written] == advised, sentence
+    choices = [word for word in words if word.startswith("model=")]
+    for way in advised:
+        assert refusal([*choices, way]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["num_workers=3"], "nothing to set: all images are one tensor in memory"),
+        (["data.num_workers=3"], "nothing to set: all images are one tensor in memory"),
+        (["--num-workers", "3"], "nothing to set: all images are one tensor in memory"),
+        (["--nonsense"], "--nonsense: there is no such option; keys are set by key=value"),
+        (["claim=depth"], "python scripts/claim.py depth"),
+        (["model=resnet"], "a class of yours (model=own, see docs/extending.md)"),
+        (["data=imagenette"], "pictures of yours are data=image_folder data.root=<folder>"),
+        (["optimizer=SGD"], "did you mean 'sgd'?"),
+        (["seed=range(3)"], "seed=range(3): several values are a sweep, add -m"),
+        (["optimizer=adam,sgd"], "several values are a sweep, add -m"),
+        (["optimizer=glob(*)"], "-m optimizer=adadelta,adagrad,adam,adamw,rmsprop,sgd"),
+        (["name=größe"], "name='größe' cannot name a folder; allowed: up to 100 letters"),
+        (["model.groups=99999999999"], "allowed: an integer from 1 to 2147483647"),
+        (['model.channels=[4,"8"]'], "'8' is text; allowed: a number without quotes"),
+        (["data.root=${oc.env:NOPE}"], "data.root=${oc.env:NOPE}: the environment variable NOPE"),
+        (["model.kernel_size==3"], "model.kernel_size==3: '=3' is not a size"),
+        (["model"], "cannot read model; an override looks like key=value"),
+        (["=3"], "cannot read =3; an override looks like key=value"),
+        (["optimizer.lr=0,1"], "optimizer.lr=0,1: allowed: one value"),
+        (
+            ["search=geometry", "~search.space.model.dropout"],
+            "leaves model.dropout as it is; it changes model.kernel_size, model.stride",
+        ),
+        (
+            ["search=geometry", "search.space.model.dropout.high=0.9"],
+            "'+search.space.model.dropout={low:0.0,high:0.9}' adds it",
+        ),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_what_has_no_other_way_is_told_why(words, said):
+    sentence = said_of(*words)
+    assert said in sentence
+    assert sentence.count("\n") == 0
+    assert "Exception" not in sentence
+
+
+def test_what_other_libraries_call_a_key_leads_to_a_key():
+    from convscape.typed import known_keys
+
+    known = {k for m in ("cnn", "mlp") for o in ("adam", "sgd") for s in ("one_cycle", "cosine")
+             for k in known_keys([f"model={m}", f"optimizer={o}", f"scheduler={s}"])}  # fmt: skip
+    assert set(aliases.KEYS.values()) <= known
+    assert {key for key, _ in aliases.VALUES} <= known
+    assert not set(aliases.KEYS) & set(aliases.NOTHING)
+
+
+def test_options_are_refused_by_every_command_that_takes_overrides(command):
+    for script in ("train", "plan", "search", "claim"):
+        answer = command(script, "--epochs", "5")
+        assert answer.code == 2
+        assert answer.err == (
+            "error: --epochs: there is no such option; write trainer.max_epochs=5\n"
+        )
+    assert command("train", "--cfg", "job").code == 0
+    assert command("plan", "-m", "seed=0,1").code == 0
+
+
+def test_the_added_key_of_a_search_is_accepted():
+    from convscape.search import _checked
+
+    words = ["search=geometry", "+search.space.model.dropout={low:0.0,high:0.9}"]
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        section = OmegaConf.to_container(hydra.compose("train", words))["search"]
+    assert _checked(section).space["model.dropout"].high == 0.9
+
+
+def test_a_sweep_folder_is_told_from_a_run(command, tmp_path):
+    for number in range(5):
+        (tmp_path / "sweep" / f"run{number}").mkdir(parents=True)
+        (tmp_path / "sweep" / f"run{number}" / "config.yaml").touch()
+    answer = command("evaluate", "sweep")
+    assert answer.code == 2
+    assert "one of the 5 runs inside: sweep/run0, sweep/run1, sweep/run2 ..." in answer.err
+
+
+def test_files_that_are_something_else_are_called_that(tmp_path):
+    from convscape.cache import DataError
+    from convscape.originals import read_idx
+    from convscape.pictures import read_picture
+
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "train-images-idx3-ubyte").mkdir()
+    with pytest.raises(DataError, match=r"notes.txt' is no picture; allowed: .*png"):
+        read_picture(tmp_path / "notes.txt", (1, 8, 8))
+    with pytest.raises(DataError, match="ubyte' is a folder"):
+        read_idx(tmp_path / "train-images-idx3-ubyte", 3, {})
