@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from convscape import config
 from convscape.cli import CONFIG_DIR
 from convscape.geometry import LARGEST
+from convscape.metrics import METRICS
 
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """\
@@ -61,6 +62,7 @@ def page() -> str:
     parts += _presets_only("sweep", "Grids for `python scripts/train.py -m sweep=<preset>`.")
     parts += _presets_only("claim", "What `python scripts/claim.py <preset>` puts to the test.")
     parts += _presets_only("hydra/launcher", "Where a sweep runs, besides Hydra's own.")
+    parts += _metrics()
     return "\n".join(parts) + "\n"
 
 
@@ -115,6 +117,20 @@ def _search() -> list[str]:
 def _presets_only(group: str, head: str) -> list[str]:
     files = sorted((CONFIG_DIR / group).glob("*.yaml"))
     return [f"## {group}", "", head, "", *_preset_list(files, None)]
+
+
+def _metrics() -> list[str]:
+    head = (
+        "What `trainer.monitor`, `search.objectives`, a claim's `metric` and `--rank` of "
+        "`scripts/report.py` name. Of any other metric, which your own module logs, say which way "
+        "is better: `trainer.monitor_mode=max`, `--rank max:val/f1`. A report ranks by what the "
+        "runs were chosen by unless `--rank` says otherwise. `<n>` is a number of pixels."
+    )
+    lines = ["## metrics", "", head, "", "| metric | better | written in |", "|---|---|---|"]
+    for name, metric in METRICS.items():
+        better = {"max": "higher", "min": "lower", None: "not known"}[metric.direction]
+        lines.append(f"| `{name}` | {better} | {metric.unit or 'a number'} |")
+    return lines
 
 
 def _preset_list(files: list[Path], default: str | None) -> list[str]:

@@ -12,7 +12,11 @@ def main() -> None:
     parser.add_argument(
         "folders", type=Path, nargs="+", help="sweep folders, such as outputs/sweeps/geometry"
     )
-    parser.add_argument("--rank", help="the metric to rank by (default val/acc)")
+    parser.add_argument(
+        "--rank",
+        help="the metric to rank by, as val/loss; max:<metric> or min:<metric> for one that is not "
+        "ours (default: the trainer.monitor of the runs)",
+    )
     parser.add_argument(
         "--by",
         default="",

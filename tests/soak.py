@@ -37,6 +37,7 @@ CHOICES = {
     "trainer.precision": ["bf16", "fp32"],
     "trainer.steps_per_execution": ["1", "3", "auto"],
     "trainer.max_epochs": ["2", "3", "5"],
+    "trainer.monitor": ["train/loss"],  # which is there without validation too
     "trainer.early_stopping": ["null", "1"],
     "visual": ["off", "light", "full"],
     "data.val_size": ["0", "150"],

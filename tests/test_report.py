@@ -10,9 +10,10 @@ import pytest
 
 from convscape.errors import ConfigError
 from convscape.figures import heat_maps, main_effects
+from convscape.metrics import metric
 from convscape.report import write_report
-from convscape.results import Metric, read_runs, tables
 from convscape.results import command as command_line
+from convscape.results import read_runs, tables
 from convscape.sweep import PlannedRun, SweepPlan
 from tests.conftest import TINY
 from tests.fake_runs import LEVELS, write_runs
@@ -63,7 +64,7 @@ def test_the_title_of_the_smallest_figure_is_not_cut_off(tmp_path, draw, num_key
     levels = {key: values[:2] for key, values in list(LEVELS.items())[:num_keys]}
     write_runs(tmp_path, seeds=2, levels=levels)
     (table,) = tables(read_runs([tmp_path]))
-    figure = draw(table, Metric("val/acc"))
+    figure = draw(table, metric("val/acc"))
     figure.draw_without_rendering()
     (title,) = figure.texts
     assert "balanced" in title.get_text()
@@ -75,7 +76,7 @@ def test_a_key_that_matters_less_does_not_cut_off_the_others(tmp_path):
     keys = ("model.padding", "model.kernel_size")
     write_runs(tmp_path, levels={key: LEVELS[key] for key in keys})
     (table,) = tables(read_runs([tmp_path]))
-    figure = main_effects(table, Metric("val/acc"))
+    figure = main_effects(table, metric("val/acc"))
     figure.draw_without_rendering()
     ((low, high),) = {axis.get_ylim() for axis in figure.axes}
     heights = np.concatenate([line.get_ydata() for axis in figure.axes for line in axis.lines])

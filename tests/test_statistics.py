@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from convscape.results import Metric, RunTable, SweptKey, read_runs, tables
+from convscape.metrics import metric
+from convscape.results import RunTable, SweptKey, read_runs, tables
 from convscape.statistics import (
     configurations,
     effects,
@@ -19,7 +20,7 @@ from convscape.statistics import (
 )
 from tests.fake_runs import LEVELS, TRUTH, accuracy, write_runs
 
-VAL = Metric("val/acc")
+VAL = metric("val/acc")
 
 
 def grid(values, num_seeds=3, levels=LEVELS):
@@ -33,7 +34,7 @@ def grid(values, num_seeds=3, levels=LEVELS):
     frame = pd.DataFrame(rows)
     for key in keys:
         frame[key.name] = pd.Categorical(frame[key.name], list(key.levels), ordered=True)
-    return RunTable("digits", frame, keys, keys, ["val/acc"])
+    return RunTable("digits", frame, keys, keys, ["val/acc"], [VAL])
 
 
 def test_an_interval_is_students():
@@ -182,7 +183,7 @@ def test_a_continuous_key_has_a_trend():
     levels = {"optimizer.lr": [0.001 * n for n in range(1, 13)]}
     table = grid(lambda cell, seed: cell["optimizer.lr"], num_seeds=1, levels=levels)
     keys = [SweptKey(k.name, k.levels, tuple(map(float, k.levels))) for k in table.keys]
-    (trend,) = trends(RunTable("digits", table.frame, keys, keys, ["val/acc"]), VAL)
+    (trend,) = trends(RunTable("digits", table.frame, keys, keys, ["val/acc"], [VAL]), VAL)
     assert (trend.correlation, trend.n) == (pytest.approx(1.0), 12)
     assert float(trend.best) == pytest.approx(0.012)
 

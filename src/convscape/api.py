@@ -5,7 +5,9 @@ What is wrong is a `ConfigError`, which is a ValueError, with the sentence that 
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from convscape.data import ImageDataModule
     from convscape.geometry import Plan
-    from convscape.models import ImageClassifier, PlannedClassifier
+    from convscape.models import ImageClassifier
     from convscape.trained import TrainedRun
 
 
@@ -111,8 +113,9 @@ def train(
     convscape.train("trainer.max_epochs=3", model=model, data=data)
 
     - `overrides`: as on the command line of scripts/train.py, resume=<run folder> too.
-    - `model`: a CNN, MLP or Sequential. It is trained itself: its weights go on from what they are,
-      and end as the best epoch's. What its `training` says of optimiser, loss, clipping and
+    - `model`: a CNN, MLP or Sequential, or of a class of your own that is a child of one of them or
+      of ImageClassifier. It is trained itself: its weights go on from what they are, and end as the
+      best epoch's. What its `training` says of optimiser, loss, clipping and
       normalisation holds unless an override says otherwise; the rest comes from the config.
     - `data`: from `data_module`.
 
@@ -121,7 +124,8 @@ def train(
         RunFailed: if the run diverged, ran out of memory or failed otherwise.
         KeyboardInterrupt: if it was interrupted; resume=<run folder> goes on.
     """
-    from convscape.cli import resumed
+    from convscape.cli import resumed, say
+    from convscape.unread import refuse_unread
 
     composed, words = _described(list(overrides), model, data)
     if composed["resume"] is not None:
@@ -132,17 +136,20 @@ def train(
         place: Any = RunFolder(path).held()
     else:
         config, result = check(composed), None
+        refuse_unread(config, is_alone=True)
         place = fresh_run(config, words)
     if config.trainer.devices > 1:
         raise ConfigError("trainer.devices must be 1 in Python; scripts/train.py trains on several")
     config.plan()  # refuses what cannot be before torch is imported
+    if config.choice is not None and config.trainer.progress != "off":
+        say(config.choice, file=sys.stderr)
     from convscape import trained, training
 
-    if model is not None:
-        _check_fit(model, config)  # type: ignore[arg-type]
+    if model is not None and model.plan is not None:
+        _check_fit(model.plan, config)
     if result is None or result.status != "ok":
         with place as path:
-            result = training.train(config, path, words, model=model)  # type: ignore[arg-type]
+            result = training.train(config, path, words, model=model)
     if result.status == "interrupted":
         raise KeyboardInterrupt(f'to go on: convscape.train("resume={path}")')
     if result.error is not None:
@@ -218,7 +225,7 @@ def _described(
             words.append(f"seed={data.seed}")
     if model is not None:
         sections["model"] = _model_section(model)
-        words.append(f"model={type(model).__name__.lower()}")
+        words += _words_of_model(sections["model"])
         told = dict(model.hparams.get("training") or {})
         if any(re.match(r"optimizer[.=]", override) for override in overrides):
             told.pop("optimizer", None)
@@ -228,6 +235,9 @@ def _described(
         differing = _merged(composed[key], section) if key == "data" else section
         words += _differences(key, composed[key], differing)
         composed[key] = differing
+    if words_of_packages := [word for word in words if word.startswith("allow_packages=")]:
+        package = words_of_packages[0].partition("=")[2].strip("[]")  # whose class is here already
+        composed["allow_packages"] = [*composed["allow_packages"], package]
     words = [word for word in words if not word.startswith("data.epochs=")]
     return composed, [*words, *overrides]
 
@@ -244,18 +254,58 @@ def _data_section(data: ImageDataModule) -> dict[str, Any]:
 
 def _model_section(model: ImageClassifier) -> dict[str, Any]:
     """What conf/model/*.yaml would say of a model."""
-    from convscape.models import PlannedClassifier
+    from convscape.models import OURS, ImageClassifier
 
-    if not isinstance(model, PlannedClassifier):
+    if not isinstance(model, ImageClassifier) or type(model) is ImageClassifier:
         raise ConfigError(
             f"model: a {type(model).__name__} is none of convscape.CNN, MLP and Sequential; your "
             "own class trains with 'model=own', 'model._target_=<package>.<Class>' and "
             "'allow_packages=[<package>]'"
         )
+    if type(model) not in OURS.values():
+        return _own_section(model)
     section = compose(f"model={type(model).__name__.lower()}")["model"]
     given = {key: value for key, value in model.hparams.items() if key in section}
     chosen = {"loss": model.loss_name, "label_smoothing": model.label_smoothing}
     return section | _plain(given) | chosen
+
+
+def _own_section(model: ImageClassifier) -> dict[str, Any]:
+    """What conf/model/own.yaml would say of a model of the user's class."""
+    from convscape.models import PlannedClassifier, takes_keywords
+
+    kind = type(model)
+    if kind.__module__ == "__main__" or "." in kind.__qualname__:
+        raise ConfigError(
+            f"model: no later command finds the class {kind.__qualname__} of {kind.__module__}; "
+            "move it to the top level of a module of its own"
+        )
+    wanted = inspect.signature(kind).parameters
+    takes_all = isinstance(model, PlannedClassifier) and takes_keywords(wanted)
+    offered = ("input_shape", "num_classes", "training")
+    named = [k for k, p in wanted.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    unknown = [name for name in named if name not in (*offered, *model.hparams)]
+    if unknown:
+        raise ConfigError(
+            f"model: {kind.__qualname__} does not remember what it was made with: "
+            f"{', '.join(unknown)}; call self.save_hyperparameters() in its __init__"
+        )
+    arguments = {
+        key: value
+        for key, value in model.hparams.items()
+        if key not in offered and (takes_all or key in named)
+    }
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **_plain(arguments)}
+
+
+def _words_of_model(section: Mapping[str, Any]) -> Iterator[str]:
+    """The overrides that choose the class of a model, and make one of the user's."""
+    package, _, name = section["_target_"].partition(".")
+    if package == "convscape":
+        yield f"model={name.rpartition('.')[2].lower()}"
+        return
+    yield from ("model=own", f"model._target_={package}.{name}", f"allow_packages=[{package}]")
+    yield from (f"+model.{k}={typed_value(v)}" for k, v in section.items() if k != "_target_")
 
 
 def _words_of_training(training: Mapping[str, Any], data: ImageDataModule | None) -> Iterator[str]:
@@ -284,9 +334,9 @@ def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
         yield f"{key}={typed_value(after)}"
 
 
-def _check_fit(model: PlannedClassifier, config: Config) -> None:
+def _check_fit(plan: Plan, config: Config) -> None:
     image_shape, num_classes = config.image_shape
-    takes = tuple(model.plan.input_shape), model.plan.layers[-1].output_shape[0]
+    takes = tuple(plan.input_shape), plan.layers[-1].output_shape[0]
     if takes != (image_shape, num_classes):
         described = [
             f"{'x'.join(map(str, shape))} and {count} classes"

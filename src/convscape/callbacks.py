@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from convscape import events
 from convscape.checkpoints import read_checkpoint, sealed
 from convscape.cli import say
 from convscape.errors import Stopped, stopped_by
+from convscape.metrics import EPOCH_METRICS, Metric, metric, not_logged
 from convscape.models import ImageClassifier
 from convscape.quick_lightning import (
     catch_up,
@@ -31,7 +33,7 @@ from convscape.quick_lightning import (
     validate_again,
     validate_from_its_beginning,
 )
-from convscape.runs import CHOSEN_BY, RunFolder, write_whole
+from convscape.runs import RunFolder, write_whole
 
 logger = logging.getLogger("convscape")
 
@@ -43,6 +45,16 @@ class Interrupted(Stopped):
 
     def __init__(self, signum: int) -> None:
         super().__init__(stopped_by(signum))
+
+
+class MonitorNotLogged(ValueError):
+    """The metric that a run is to be chosen by does not exist."""
+
+    def __init__(self, monitor: str, logged: Iterable[str]) -> None:
+        super().__init__(
+            f"trainer.monitor={not_logged(monitor, logged)}; choose one of these, with "
+            "trainer.monitor_mode=max or min, or trainer.monitor=null to keep the last epoch"
+        )
 
 
 class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
@@ -62,22 +74,24 @@ class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
 class Recorder(pl.callbacks.Checkpoint):
     """Keeps the history, TensorBoard's curves and the checkpoints `last` and `best`.
 
-    `best` is that of the highest val/acc, the earliest first. `last.ckpt` is written last of all:
+    `best` is that of the best `monitor`, the earliest first. `last.ckpt` is written last of all:
     whatever it counts on is there, and a kill before it only means that the epoch is done again.
     A child of `Checkpoint`, since Lightning calls those after the module has logged its epoch.
 
-    - `patience`: stop after as many epochs without a better val/acc.
+    - `monitor`: what decides; None: the last epoch is the best.
+    - `patience`: stop after as many epochs without a better one.
     - `reports`: told of each epoch's row once it is saved.
     """
 
     def __init__(
         self,
         folder: RunFolder,
+        monitor: Metric | None,
         patience: int | None = None,
         reports: Sequence[Callable[[dict[str, float]], None]] = (),
     ) -> None:
         self.folder = folder
-        self.patience = patience
+        self.monitor, self.patience = monitor, patience
         self.reports = reports
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
@@ -114,7 +128,11 @@ class Recorder(pl.callbacks.Checkpoint):
         self._train_seconds += time.perf_counter() - self._clock
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's row, points and checkpoints."""
+        """Write the epoch's row, points and checkpoints.
+
+        Raises:
+            MonitorNotLogged: if the first epoch did not log the monitor.
+        """
         logged = dict(trainer.callback_metrics)
         # Lightning keeps what an earlier epoch has logged: those are the same objects
         metrics = {k: float(v) for k, v in logged.items() if v is not self._logged.get(k)}
@@ -127,8 +145,11 @@ class Recorder(pl.callbacks.Checkpoint):
             **metrics,
             "train_seconds": seconds,
         }
+        # a run of a time when that was no error may have earlier rows without it
+        if self.monitor is not None and self.monitor.name not in row and not self.history:
+            raise MonitorNotLogged(self.monitor.name, metrics)
         self.history.append(row)
-        is_best = self._is_best(metrics.get(CHOSEN_BY))
+        is_best = self._is_best(row)
         if is_best:
             self.best_epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
@@ -161,10 +182,13 @@ class Recorder(pl.callbacks.Checkpoint):
             return False
         return len(self.history) - self.best_epoch >= self.patience
 
-    def _is_best(self, value: float | None) -> bool:
-        if value is None or self.best_epoch is None:
+    def _is_best(self, row: dict[str, float]) -> bool:
+        if self.monitor is None or self.best_epoch is None:
             return True
-        return value > self.history[self.best_epoch - 1][CHOSEN_BY]
+        best = self.history[self.best_epoch - 1].get(self.monitor.name, math.nan)
+        if self.monitor.name not in row:
+            return math.isnan(best)
+        return self.monitor.is_better(row[self.monitor.name], best)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -299,11 +323,12 @@ class Progress(pl.callbacks.Callback):
     from the device for it.
     """
 
-    def __init__(self, style: str, max_epochs: int) -> None:
+    def __init__(self, style: str, max_epochs: int, monitor: Metric | None) -> None:
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "lines"
         self.style = style
         self.max_epochs = max_epochs
+        self.monitor = [] if monitor is None else [monitor.name]
         self._bar: Any = None
         self._next_draw = 0.0
 
@@ -341,10 +366,10 @@ class Progress(pl.callbacks.Callback):
 
     def report(self, row: dict[str, float]) -> None:
         """Show an epoch's metrics, and note them in the run's diary."""
-        line = epoch_line(row, self.max_epochs)
+        line = epoch_line(row, self.max_epochs, self.monitor)
         logger.info("%s", line)
         if self._bar is not None:
-            words = in_words(row, ("train/loss", CHOSEN_BY))
+            words = in_words(row, ["train/loss", *self.monitor])
             self._bar.update(self._task, metrics="  ".join(words), refresh=True)
         elif self.style == "lines":
             say(line, file=sys.stderr)
@@ -356,17 +381,15 @@ class Progress(pl.callbacks.Callback):
             self._bar = None
 
 
-def epoch_line(row: dict[str, float], max_epochs: int) -> str:
+def epoch_line(row: dict[str, float], max_epochs: int, monitor: Sequence[str] = ()) -> str:
     """An epoch in one line."""
     epoch = f"epoch {int(row['epoch']):>{len(str(max_epochs))}}/{max_epochs}"
-    metrics = in_words(row, ("train/loss", "train/acc", "val/loss", "val/acc"))
+    metrics = in_words(row, dict.fromkeys([*EPOCH_METRICS, *monitor]))
     return "  ".join([epoch, *metrics, f"{row['train_seconds']:.1f} s"])
 
 
-def in_words(row: dict[str, float], metrics: Sequence[str]) -> list[str]:
-    """Losses and accuracies (in percent), as far as the row has them."""
-    return [
-        f"{metric} {100 * row[metric]:5.2f} %" if "acc" in metric else f"{metric} {row[metric]:.4f}"
-        for metric in metrics
-        if metric in row
-    ]
+def in_words(row: dict[str, float], names: Iterable[str]) -> list[str]:
+    """Metrics as they are written, as far as the row has them."""
+    known = [metric(name) for name in names if name in row]
+    # " 9.50 %" is as wide as "98.61 %"
+    return [f"{m.name} {m.number(row[m.name]):>5} {m.unit}".rstrip() for m in known]

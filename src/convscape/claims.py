@@ -24,6 +24,7 @@ from convscape.config import Config, Section, check
 from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.machine import available_cores, check_device
+from convscape.metrics import Metric, metric, not_logged
 from convscape.runs import Result, RunFolder, fingerprint, write_whole
 from convscape.statistics import CONFIDENCE, Estimate, estimate
 from convscape.sweep import (
@@ -37,6 +38,7 @@ from convscape.sweep import (
     stop_of,
     train_if_missing,
 )
+from convscape.unread import UnreadInGrid
 from convscape.values import hint, mistake
 
 Mode = Literal["quick", "full"]
@@ -209,6 +211,10 @@ def run_claim(
         if run.fingerprint in results and results[run.fingerprint].status == "ok"
     ]
     rows = [(run, _numbers(result, answers)) for run, result, answers in done]
+    logged = {name for _, numbers in rows for name in numbers}
+    for statement in claim.statements if rows else ():
+        if statement.metric not in logged:
+            raise ConfigError(f"metric {not_logged(statement.metric, logged)}")
     findings = [_finding(statement, rows) for statement in claim.statements]
     answer = Answer(
         *(name, claim.question, claim.claim, mode, overall(findings), findings),
@@ -243,6 +249,7 @@ def plan(
     refuse_grid([word for word in overrides if word.startswith("sweep=")])
     budget = claim.budget(mode)
     composer = Composer(compose)
+    unread = UnreadInGrid()
     runs = []
     for labels, own in claim.all_arms():
         for seed in range(budget.seeds if seeds is None else seeds):
@@ -250,6 +257,7 @@ def plan(
                 [*claim.base, *budget.overrides, *own, *overrides, f"seed={seed}"]
             )
             config = check(composer.config(words))
+            unread.add(config, [word.lstrip("+~").partition("=")[0] for word in words])
             try:
                 config.plan()
             except InfeasibleGeometry as error:
@@ -259,6 +267,7 @@ def plan(
             runs.append(Run(labels, config, words, fingerprint(config)))
     if not runs:
         raise ConfigError("no run is left; a claim needs seeds=1 or more, and possible networks")
+    unread.refuse(claim.grid)
     return runs
 
 
@@ -446,8 +455,7 @@ def overall(findings: Sequence[Finding]) -> Verdict:
 
 def _table(claim: Claim, rows: Sequence[tuple[Run, dict[str, float]]]) -> list[dict[str, Any]]:
     """A row per arm: parameters, MACs, and each metric that a statement is about."""
-    metrics = list(dict.fromkeys(statement.metric for statement in claim.statements))
-    metrics = list(dict.fromkeys(["test/acc", *metrics]))
+    names = dict.fromkeys(["test/acc", *(statement.metric for statement in claim.statements)])
     table = []
     for labels, _ in claim.all_arms():
         mine = [numbers for run, numbers in rows if run.labels == labels]
@@ -455,9 +463,11 @@ def _table(claim: Claim, rows: Sequence[tuple[Run, dict[str, float]]]) -> list[d
             continue
         row: dict[str, Any] = {"arm": _title(labels), "n": len(mine)}
         row |= {cost: int(mine[0][cost]) for cost in ("num_parameters", "macs")}
-        for metric in metrics:
-            each = estimate([numbers[metric] for numbers in mine if metric in numbers])
-            row[metric] = {"mean": each.mean, "half_width": each.half_width}
+        for name in names:
+            values = [numbers[name] for numbers in mine if name in numbers]
+            if values:  # a module of one's own may log no test/acc
+                each = estimate(values)
+                row[name] = {"mean": each.mean, "half_width": each.half_width}
         table.append(row)
     return table
 
@@ -510,35 +520,32 @@ def in_words(answer: Answer) -> list[str]:
 def table_cells(answer: Answer) -> tuple[list[list[str]], list[int]]:
     """The table of the arms as text, header first, and which columns hold numbers."""
     metrics = metrics_of(answer)
-    header = ["arm", "parameters", "MACs", *[f"{m}{' (%)' * _is_share(m)}" for m in metrics]]
+    header = ["arm", "parameters", "MACs", *[each.title for each in metrics]]
     rows = [header]
     for arm in answer.arms:
         row = [arm["arm"], f"{arm['num_parameters']:,}", f"{arm['macs']:,}"]
-        for metric in metrics:
-            scale = 100 if _is_share(metric) else 1
-            text = f"{scale * arm[metric]['mean']:.2f}"
-            if arm[metric]["half_width"] is not None:
-                text += f" ± {scale * arm[metric]['half_width']:.2f}"
+        for each in metrics:
+            number = arm.get(each.name, {"mean": float("nan"), "half_width": None})
+            text = each.number(number["mean"])
+            if number["half_width"] is not None:
+                text += f" ± {each.number(number['half_width'])}"
             row.append(text)
         rows.append(row)
     return rows, list(range(1, len(header)))
 
 
-def metrics_of(answer: Answer) -> list[str]:
+def metrics_of(answer: Answer) -> list[Metric]:
     """What the table of the arms shows besides costs."""
-    return [key for key in answer.arms[0] if "/" in key] if answer.arms else []
-
-
-def _is_share(metric: str) -> bool:
-    leaf = metric.rpartition("/")[2]
-    return leaf.startswith("acc") or leaf in ("consistency", "removable")
+    return [metric(key) for key in dict.fromkeys(itertools.chain(*answer.arms)) if "/" in key]
 
 
 def _amount(finding: Finding) -> str:
-    scale, unit = (100, " points") if _is_share(finding.metric) else (1, "")
-    text = f"{finding.metric} {scale * finding.effect:+.2f}"
+    measure = metric(finding.metric)
+    scale, digits = measure.scale, measure.digits
+    unit = " points" if measure.is_share else ""
+    text = f"{finding.metric} {scale * finding.effect:+.{digits}f}"
     if finding.low is not None and finding.high is not None:
-        text += f" ({scale * finding.low:+.2f} to {scale * finding.high:+.2f})"
+        text += f" ({scale * finding.low:+.{digits}f} to {scale * finding.high:+.{digits}f})"
     expected = {"lower": "at most -", "higher": "at least +", "equal": "within ±"}[finding.expect]
     return f"{text}{unit}, n = {finding.n}; expected {expected}{scale * finding.by:g}"
 
@@ -556,8 +563,8 @@ def _write(
     from convscape.probe_figures import CAPTIONS, draw_arms, draw_probe
     from convscape.report import write_report
 
-    scales = {metric: 100.0 if _is_share(metric) else 1.0 for metric in metrics_of(answer)}
-    pictures = [(CAPTIONS["arms"], draw_arms(answer.arms, scales, folder / "figures"))]
+    arms = draw_arms(answer.arms, metrics_of(answer), folder / "figures")
+    pictures = [(CAPTIONS["arms"], arms)]
     for number, probe in enumerate(claim.probes):
         by_arm: dict[str, list[dict[str, Any]]] = {}
         for run, _, answers in done:

@@ -201,6 +201,7 @@ def train_task(cfg: DictConfig) -> None:
     from convscape.config import check
     from convscape.run_data import describe
     from convscape.runs import RunFolder, fresh_run, helper_rank
+    from convscape.unread import refuse_unread
 
     overrides = list(HydraConfig.get().overrides.task)
     if helper_rank() > 0:  # Lightning has started this command once more, for DDP
@@ -222,9 +223,11 @@ def train_task(cfg: DictConfig) -> None:
         place = RunFolder(old_path).held()
     else:
         config = check(composed)
+        refuse_unread(config, is_alone=True)
         place = fresh_run(config, overrides)
     plan = config.plan()
     say(*([str(plan), *plan.remarks] if plan is not None else []), *describe(config))
+    say(*([config.choice] if config.choice is not None else []))
     with place as path:
         os.environ[_RUN_PATH] = str(path)
         result = _trained(config, path, overrides, is_new=composed["resume"] is None)
@@ -312,16 +315,20 @@ def exit_code(result: Result) -> int:
 
 def summary(result: Result, path: Path) -> list[str]:
     """What a person reads after a run."""
+    from convscape.metrics import metric
+
     match result.status:
         case "ok":
             metrics, seconds = result.metrics, result.seconds.get("fit", 0.0)
-            accuracies = [
-                f"{split} acc {100 * metrics[f'{split}/acc']:.2f} %"
-                for split in ("test", "val")
-                if f"{split}/acc" in metrics
-            ]
+            by = result.monitor
+            chosen_by = [] if by is None else [by.on_test, by.name]
+            names = dict.fromkeys([*chosen_by, "test/acc", "val/acc"])
             words = [
-                *accuracies,
+                *(
+                    f"{name.replace('/', ' ')} {metric(name).written(metrics[name])}"
+                    for name in names
+                    if name in metrics
+                ),
                 f"epoch {result.best_epoch} of {result.epochs}",
                 f"{seconds:.1f} s",
             ]

@@ -21,9 +21,10 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    model_validator,
 )
 
-from convscape import geometry
+from convscape import geometry, metrics
 from convscape.errors import ConfigError, NotAllowed
 from convscape.geometry import NamedLayer, Plan
 from convscape.losses import in_full
@@ -403,6 +404,8 @@ class TrainerConfig(Section):
 
     max_epochs: Positive | None
     max_steps: Positive | None
+    monitor: str | None = metrics.MONITOR
+    monitor_mode: Literal["auto", "max", "min"] = "auto"
     early_stopping: Positive | None
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None
     device: Device
@@ -413,6 +416,15 @@ class TrainerConfig(Section):
     deterministic: bool
     compile: bool
     progress: Literal["auto", "bar", "lines", "off"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_without_news_is_auto(cls, keys: Any) -> Any:
+        # so that it is the same run, and the same fingerprint
+        known = metrics.METRICS.get(str(keys.get("monitor"))) if isinstance(keys, dict) else None
+        if known is not None and keys.get("monitor_mode") == known.direction:
+            return keys | {"monitor_mode": "auto"}
+        return keys
 
 
 # --- loggers ----------------------------------------------------------------------------------
@@ -471,6 +483,24 @@ class Config(Section):
     fail_fast: bool
     extend: bool
     allow_packages: list[str]
+
+    @cached_property
+    def monitor(self) -> metrics.Metric | None:
+        """What checkpoints are chosen by; None: the last epoch is.
+
+        Raises:
+            ConfigError: if it is none to choose by.
+        """
+        return metrics.monitor(self.trainer.monitor, self.trainer.monitor_mode)
+
+    @property
+    def choice(self) -> str | None:
+        """What stands in for the best epoch where no validation says which it is."""
+        if self.monitor is None:
+            return "trainer.monitor=null: the weights of the last epoch are kept"
+        if self.data.val_size == 0 and self.monitor.split == "val":
+            return "data.val_size=0: without validation the weights of the last epoch are kept"
+        return None
 
     @cached_property
     def image_shape(self) -> tuple[tuple[int, int, int], int]:
@@ -582,6 +612,7 @@ def check(composed: dict[str, Any]) -> Config:
         check_target(config.model.target, config.allow_packages)
     else:
         _check_blocks(config.model)
+        metrics.check_logged(config.monitor)
     if config.data.name == "own":
         check_own("data._target_", config.data.target or "???", config.allow_packages)
     for target in config.data.augment.own:

@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from convscape.results import Metric, RunTable, SweptKey
+from convscape.metrics import MONITOR, Metric
+from convscape.metrics import metric as metric_named
+from convscape.results import RunTable, SweptKey
 from convscape.runs import write_whole
 from convscape.statistics import level_means, pair_means, pareto_front
 
@@ -102,7 +104,7 @@ def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[F
 def main_effects(table: RunTable, metric: Metric) -> Figure | None:
     """Mean of the metric at each value of each key, with intervals over the seeds."""
     keys = [key for key in table.by if not key.is_continuous and len(key.levels) > 1]
-    if not keys:
+    if not keys or metric.name not in table.ok:
         return None
     figure, axes = _figure(2.6 * len(keys) + 1, 3.2, len(keys))
     for axis in axes[0][1:]:
@@ -224,13 +226,19 @@ def costs(configurations: pd.DataFrame, metric: Metric) -> Figure | None:
 
 
 def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metric) -> Figure | None:
-    """Validation accuracy over the epochs of the best configurations, with a band over seeds."""
+    """The metric over the epochs of the best configurations, with a band over seeds.
+
+    Of one that is not logged in each epoch, as a cost or a test accuracy, what the runs were chosen
+    by.
+    """
     shown = configurations.head(MOST_CURVES)
     figure, axes = _figure(7, 3.8, 1)
     axis = axes[0][0]
     styles = itertools.cycle(zip(COLORS, DASHES * 2, strict=True))
-    name = metric.name if metric.name.startswith(("train/", "val/")) else "val/acc"
-    scale = Metric(name).scale
+    shown_metric = metric
+    if metric.split not in ("train", "val"):
+        shown_metric = next(iter(table.monitors), metric_named(MONITOR))
+    name, scale = shown_metric.name, shown_metric.scale
     for (number, row), (color, dash) in zip(shown.iterrows(), styles, strict=False):
         folders = table.frame.loc[list(row["rows"]), "folder"]
         curves = [c for c in (_history(Path(f) / "history.csv", name) for f in folders) if c]
@@ -250,8 +258,8 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
         return None
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_ylabel(Metric(name).title)
-    if Metric(name).is_accuracy:  # the first epochs would flatten the rest
+    axis.set_ylabel(shown_metric.title)
+    if shown_metric.is_share:  # the first epochs would flatten the rest
         last = np.concatenate(
             [line.get_ydata()[len(line.get_ydata()) // 4 :] for line in axis.lines]
         )

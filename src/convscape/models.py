@@ -6,6 +6,7 @@ Everything is built from plain numbers, strings, lists and dicts, so that a chec
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -433,6 +434,11 @@ class Sequential(PlannedClassifier):
         plan = geometry.plan_layers(named, input_shape, num_classes)
         super().__init__(build_network(plan, init), plan, training)
         self.save_hyperparameters(logger=False)
+
+
+def takes_keywords(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a signature ends in **keywords."""
+    return any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
 
 
 OURS: dict[str, type[PlannedClassifier]] = {kind.__name__: kind for kind in (CNN, MLP, Sequential)}

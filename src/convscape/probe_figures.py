@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from convscape import visual
 from convscape.figures import COLORS, DASHES, STYLE, save
+from convscape.metrics import Metric
 from convscape.statistics import estimate
 
 Arms = Mapping[str, Sequence[dict[str, Any]]]  # answers of a probe by arm, one for each seed
@@ -51,11 +52,10 @@ def draw_probe(name: str, arms: Arms, folder: Path) -> Path | None:
     return path
 
 
-def draw_arms(arms: Sequence[dict[str, Any]], metrics: Mapping[str, float], folder: Path) -> Path:
+def draw_arms(arms: Sequence[dict[str, Any]], metrics: Sequence[Metric], folder: Path) -> Path:
     """Write `arms.png`: each arm's mean with its interval, a panel for each metric.
 
     - `arms`: rows of a claim's table: "arm", and for each metric "mean" and "half_width".
-    - `metrics`: what each is multiplied with; 100 for a share, which makes it percent.
     """
     names = [row["arm"] for row in arms]
     places = range(len(arms))
@@ -65,13 +65,12 @@ def draw_arms(arms: Sequence[dict[str, Any]], metrics: Mapping[str, float], fold
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-        for axis, (metric, scale), color in zip(
-            axes, metrics.items(), itertools.cycle(COLORS), strict=False
-        ):
-            means = [scale * row[metric]["mean"] for row in arms]
-            widths = [scale * (row[metric]["half_width"] or 0.0) for row in arms]
+        for axis, metric, color in zip(axes, metrics, itertools.cycle(COLORS), strict=False):
+            numbers = [row.get(metric.name, {"mean": float("nan")}) for row in arms]
+            means = [metric.scale * number["mean"] for number in numbers]
+            widths = [metric.scale * (number.get("half_width") or 0.0) for number in numbers]
             axis.errorbar(means, places, xerr=widths, fmt="o", color=color, capsize=3)
-            axis.set_xlabel(f"{metric}{' (%)' * (scale == 100)}")
+            axis.set_xlabel(metric.title)
         axes[0].set_yticks(places, names)
         axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first on top
         save(figure, path)

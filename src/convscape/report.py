@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from convscape import metrics
 from convscape.errors import ConfigError
 from convscape.figures import (
     COST_TITLES,
@@ -23,8 +24,8 @@ from convscape.figures import (
     short_names,
 )
 from convscape.geometry import format_size, format_table
+from convscape.metrics import Metric
 from convscape.results import (
-    Metric,
     Reading,
     RunTable,
     command,
@@ -84,7 +85,8 @@ def write_report(
     Of several folders' runs the report goes beside the first. Runs on different data sets are
     never pooled: each data set has its own section.
 
-    - `rank`: the metric to rank by; validation accuracy unless given.
+    - `rank`: the metric to rank by, see `ranking_metric`; unless given, what chose the runs' best
+      epochs.
     - `by`: the keys that make a configuration; all that were swept unless given.
     - `extra`: more figures of Plotly with their captions, for the end of the page.
     - `only`: these run folders and no others; all unless given.
@@ -134,6 +136,29 @@ class _Section:
 
     # --- in words -----------------------------------------------------------------------------
 
+    @property
+    def ranking(self) -> str:
+        """By what, on which images, and whether the runs agree."""
+        name = self.metric.name
+        if not name:
+            logged = ", ".join(self.table.metrics) or "nothing"
+            return (
+                f"Not ranked: of what was logged ({logged}) nothing is known to be better or "
+                "worse; --rank max:<metric> or --rank min:<metric> says so."
+            )
+        where = {
+            "val": " on the validation images",
+            "train": " on the images that they were trained on",
+            "test": " on the test images, and so chosen on them",
+            None: "",
+        }[self.metric.split]
+        better = "higher" if self.metric.higher_is_better else "lower"
+        said = f"Ranked by {name}{where}, the {better} the better."
+        monitors = [each.name for each in self.table.monitors]
+        if len(monitors) > 1:
+            said += f" The best epochs of the runs were chosen by {' or '.join(monitors)}."
+        return said
+
     def _sentences(self) -> Iterator[str]:
         if self.configurations.empty:
             yield "No run has finished: there is nothing to compare."
@@ -160,33 +185,34 @@ class _Section:
             yield "There is one seed: no interval can be given; add seed=range(3) or more."
 
     def _test_of(self, row: pd.Series) -> str:
-        if self.metric.name == "test/acc" or "test/acc" not in row:
+        names = [n for n in (self.metric.on_test, "test/acc") if n in row]
+        if self.metric.split == "test" or not names:
             return ""
-        return f", test/acc {' '.join(self._estimate(row, 'test/acc'))}"
+        return f", {names[0]} {' '.join(self._estimate(row, names[0]))}"
 
     def _estimate(self, row: pd.Series, name: str) -> tuple[str, str]:
         """Mean and interval of a configuration, and the unit: "98.61 ± 0.12", "%"."""
-        metric = Metric(name)
+        metric = metrics.metric(name)
         width = row.get(f"{name}/half_width")
-        mean = f"{metric.scale * row[name]:.{metric.digits}f}"
+        mean = metric.number(row[name])
         if width is not None and width == width:
-            mean += f" ± {metric.scale * width:.{metric.digits}f}"
-        return mean, "%" if metric.is_accuracy else ""
+            mean += f" ± {metric.number(width)}"
+        return mean, metric.unit
 
     # --- as a table ---------------------------------------------------------------------------
 
     @property
     def metric_columns(self) -> list[str]:
-        """What is ranked first, then the accuracies."""
-        known = [m for m in (self.metric.name, "val/acc", "test/acc") if m in self.configurations]
-        return list(dict.fromkeys(known))
+        """What is ranked first, then the same on the test images, then the accuracies."""
+        names = (self.metric.name, self.metric.on_test, "val/acc", "test/acc")
+        return list(dict.fromkeys(name for name in names if name in self.configurations))
 
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
         keys = short_names(self.table.by)
-        metrics = [Metric(name).title for name in self.metric_columns]
+        titles = [metrics.metric(name).title for name in self.metric_columns]
         costs = ["parameters", "MACs", "receptive field", "fit (s)", "images/s"]
-        return ["", *keys, "runs", *metrics, *costs]
+        return ["", *keys, "runs", *titles, *costs]
 
     def rows(self) -> Iterator[list[tuple[str, Any]]]:
         """For each configuration its cells: as text, and as what to sort by."""
@@ -214,6 +240,8 @@ class _Section:
             lines.append(format_table([self.header(), *rows[:MOST_LINES]], tuple(right)))
             if len(rows) > MOST_LINES:
                 lines.append(f"... and {len(rows) - MOST_LINES} more, in results.csv")
+            if self.metric.split != "val" or len(self.table.monitors) > 1:
+                lines.append(self.ranking)
         return [*lines, *self.sentences]
 
     def unfinished(self) -> list[dict[str, Any]]:
@@ -252,7 +280,9 @@ class _Section:
 
         if self.metric.name in self.configurations and len(self.configurations) > 1:
             yield "Point at a configuration to see it.", _as_html(self._cost_scatter(go))
-        for pair in pairs_of_keys(self.table):
+        # without a metric its cells would say "no run" of runs that are there
+        is_shown = self.metric.name or self.configurations.empty
+        for pair in pairs_of_keys(self.table) if is_shown else ():
             yield "Point at a cell; an empty one says why.", _as_html(self._heat_map(go, *pair))
 
     def _cost_scatter(self, go: Any) -> Any:
@@ -361,10 +391,10 @@ def _p_value(p: float) -> str:
 
 
 def _amount(mean: float, half_width: float | None, metric: Metric) -> str:
-    text = f"{metric.scale * mean:.{metric.digits}f}"
+    text = metric.number(mean)
     if half_width is not None:
-        text += f" ± {metric.scale * half_width:.{metric.digits}f}"
-    return f"{text} {'points' if metric.is_accuracy else metric.name}"
+        text += f" ± {metric.number(half_width)}"
+    return f"{text} {'points' if metric.is_share else metric.name}"
 
 
 def _in_costs(ratios: dict[str, float]) -> str:
@@ -383,7 +413,7 @@ def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
     """What a value does where another key has this and where it has that value."""
     i = interaction
     assert i.p is not None
-    unit = " points" if metric.is_accuracy else ""
+    unit = " points" if metric.is_share else ""
     first, second = (f"{metric.scale * each:+.{metric.digits}f}{unit}" for each in i.effects)
     return (
         f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ import yaml
 from convscape.config import hint
 from convscape.errors import ConfigError
 from convscape.losses import with_full_name
+from convscape.metrics import Metric, metric
 from convscape.names import file_name, short_value
-from convscape.runs import CHOSEN_BY, Result, RunFolder, flat_config, typed_value
+from convscape.runs import Result, RunFolder, flat_config, typed_value, with_later_keys
 
 COSTS = ("num_parameters", "macs", "seconds/fit")
 NUMBERS = (
@@ -25,38 +27,6 @@ NUMBERS = (
     *("samples_per_second", "peak_memory_bytes", "best_epoch"),
 )
 _CONTINUOUS_FROM = 9  # numbers: from a search and not from a grid
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What runs are ranked by, and how it is written: accuracies in percent, the rest as it is."""
-
-    name: str
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Losses, sizes and times are better when low."""
-        return self.is_accuracy or self.name == "samples_per_second"
-
-    @property
-    def is_accuracy(self) -> bool:
-        """Whether it is a fraction of right answers."""
-        return self.name.rpartition("/")[2].endswith("acc")
-
-    @property
-    def scale(self) -> float:
-        """From the stored to the written number."""
-        return 100 if self.is_accuracy else 1
-
-    @property
-    def digits(self) -> int:
-        """Behind the point of the written number."""
-        return 2 if self.is_accuracy else 4
-
-    @property
-    def title(self) -> str:
-        """Name and unit, for an axis."""
-        return f"{self.name} (%)" if self.is_accuracy else self.name
 
 
 @dataclass(frozen=True)
@@ -92,6 +62,7 @@ class RunTable:
     - `frame`: a row per run: `run`, `status`, `reason`, `seed`, every swept key (categories, None
       where a run has no such key), every number of `result.json`, `command`, `environment/*`.
     - `keys`: all swept keys; `by`: those that make a configuration, the others are averaged over.
+    - `monitors`: what the finished runs were chosen by, each with its direction, most runs first.
     """
 
     data: str
@@ -99,6 +70,7 @@ class RunTable:
     keys: list[SweptKey]
     by: list[SweptKey]
     metrics: list[str]
+    monitors: list[Metric]
 
     @property
     def ok(self) -> pd.DataFrame:
@@ -275,11 +247,13 @@ def _table(
     for key in keys:
         frame[key.name] = pd.Categorical(values[key.name], list(key.levels), ordered=True)
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
-    return RunTable(data, frame, keys, _chosen(keys, by, values), metrics)
+    chosen = Counter(r.monitor for r in results if r.status == "ok" and r.monitor is not None)
+    monitors = [monitor for monitor, _ in chosen.most_common()]
+    return RunTable(data, frame, keys, _chosen(keys, by, values), metrics, monitors)
 
 
 def _as_typed(result: Result) -> dict[str, str]:
-    return {key: typed_value(value) for key, value in flat_config(result.config)}
+    return {key: typed_value(value) for key, value in flat_config(with_later_keys(result.config))}
 
 
 def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -399,11 +373,19 @@ def command(overrides: Iterable[str], seeds: Sequence[int] = ()) -> str:
     return shlex.join(["python", "scripts/train.py", *words])
 
 
+UNRANKED = Metric("")  # where nothing is known to be better or worse
+
+
 def ranking_metric(table: RunTable, asked: str | None) -> Metric:
-    """What to rank by: as asked for, else validation accuracy, else the first that there is.
+    """What to rank by: as asked for, else what the runs were chosen by.
+
+    - `asked`: a metric's name, or max:<name> or min:<name> where the direction is not known.
+
+    Where no run has validation that is what they learned of the training images; `UNRANKED` if
+    nothing is known to rank by.
 
     Raises:
-        ConfigError: if no run has the metric; lists those that there are.
+        ConfigError: if no run has the metric, or its direction is not known.
     """
     ok = table.ok
     known = [
@@ -412,14 +394,28 @@ def ranking_metric(table: RunTable, asked: str | None) -> Metric:
         if name in ok and pd.api.types.is_numeric_dtype(ok[name]) and ok[name].notna().any()
     ]
     if asked is None:
-        train = [name for name in known if not name.startswith("test/")]
-        return Metric(next(iter([n for n in (CHOSEN_BY, "train/acc") if n in known] + train), ""))
-    if known and asked not in known:
+        candidates = list(table.monitors)
+        if not any(metric(name).split == "val" for name in known):
+            candidates += [metric("train/acc"), metric("train/loss")]
+        return next((each for each in candidates if each.name in known), UNRANKED)
+    head, _, tail = asked.partition(":")
+    name, mode = (tail, head) if head in ("max", "min") and tail else (asked, None)
+    if known and name not in known:
         raise ConfigError(
             f"--rank {asked}: no run of data={table.data} has it; allowed: {', '.join(known)}"
-            f"{hint(asked, known)}"
+            f"{hint(name, known)}"
         )
-    return Metric(asked)
+    try:
+        found = metric(name, mode)  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"--rank {asked}: {error}") from None
+    found = next((m for m in table.monitors if m.name == name and mode is None), found)
+    if found.direction is None:
+        raise ConfigError(
+            f"--rank {name}: whether more of it is better is not known; say --rank max:{name} or "
+            f"--rank min:{name}"
+        )
+    return found
 
 
 def typed_order(folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -27,14 +28,12 @@ from convscape.config import Config, OwnModelConfig
 from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import LARGEST, Conv, InfeasibleGeometry
 from convscape.losses import BEFORE, read_config_as_before
+from convscape.metrics import Metric, monitor_of
 from convscape.names import file_name, short_value
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
 ]
-CHOSEN_BY = (
-    "val/acc"  # checkpoints and configurations are chosen on validation, the higher the better
-)
 EXIT_CODES: dict[Status, int] = {
     "ok": 0,
     "infeasible": 2,
@@ -99,6 +98,11 @@ class Result:
             raise ValueError(wrong)
         read_config_as_before(document["config"])
         return cls(**{key: document[key] for key in document if key in cls.__annotations__})
+
+    @property
+    def monitor(self) -> Metric | None:
+        """What its checkpoint was chosen by; None: the last epoch."""
+        return monitor_of(self.config)
 
     def fail(self, status: Status, error: BaseException) -> None:
         """Record how the run ended."""
@@ -372,7 +376,10 @@ NO_MATTER = {
 }
 # Keys that earlier runs did not have. At the default of their class, which is what those runs
 # meant, it is as if there were no such key.
-ADDED_LATER = ("data.target", "data.arguments", "data.augment.own", "data.change.placement")
+ADDED_LATER = (
+    *("data.target", "data.arguments", "data.augment.own", "data.change.placement"),
+    *("trainer.monitor", "trainer.monitor_mode"),
+)
 
 
 def fingerprint(config: Config) -> str:
@@ -444,6 +451,22 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield "model", str(value).rpartition(".")[2]
         else:
             yield _HEADS.get(key, key), value
+
+
+def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored config with the keys that it is too old to have, at what it meant."""
+    completed = copy.deepcopy(config)
+    for key in ADDED_LATER:
+        *path, leaf = key.split(".")
+        section: Any = Config
+        values: Any = completed
+        for part in path:
+            section = section.model_fields[part].annotation
+            values = values.get(part) if isinstance(values, dict) else None
+        if isinstance(values, dict):
+            field = section.model_fields[leaf]
+            values.setdefault(field.alias or leaf, field.default)
+    return completed
 
 
 def typed_value(value: Any) -> str:

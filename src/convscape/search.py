@@ -28,6 +28,7 @@ from convscape.cli import say
 from convscape.config import Config, OwnModelConfig, Section, check
 from convscape.errors import CannotWrite, ConfigError, Stopped, code_of_stop
 from convscape.geometry import InfeasibleGeometry, format_table
+from convscape.metrics import EPOCH_METRICS, Metric, metric, not_logged
 from convscape.runs import Result, RunFolder, typed_value
 from convscape.study import IMPOSSIBLE, SharedStudy, finished, open_study
 from convscape.sweep import (
@@ -42,15 +43,11 @@ from convscape.sweep import (
     short_error,
     stop_of,
 )
-from convscape.values import mistake
+from convscape.unread import refuse_unread, refuse_unread_space
+from convscape.values import hint, mistake
 
 MAXIMIZE, MINIMIZE = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
-DIRECTIONS = {
-    "val/acc": MAXIMIZE,
-    "val/loss": MINIMIZE,
-    "macs": MINIMIZE,
-    "num_parameters": MINIMIZE,
-}
+OBJECTIVES = (*EPOCH_METRICS, "macs", "num_parameters")  # and whatever trainer.monitor is
 MOST_IMPOSSIBLE = 50  # in a row: then the space has no possible network
 
 
@@ -84,10 +81,7 @@ class SearchConfig(Section):
     """conf/search/*.yaml, its space flat: key of the config -> values."""
 
     trials: Annotated[int, Field(ge=1)]
-    objectives: Annotated[
-        list[Literal["val/acc", "val/loss", "macs", "num_parameters"]],
-        Field(min_length=1, max_length=2),
-    ]
+    objectives: Annotated[list[str], Field(min_length=1, max_length=2)]
     storage: str | None
     sampler: Literal["tpe", "random"]
     prune: bool
@@ -96,8 +90,9 @@ class SearchConfig(Section):
 
     @property
     def prunes(self) -> bool:
-        """Optuna can only where there is one objective."""
-        return self.prune and len(self.objectives) == 1
+        """Optuna can only where there is one objective, and it differs from epoch to epoch."""
+        first, *others = self.objectives
+        return self.prune and not others and metric(first).split is not None
 
 
 class Pruned(Stopped):
@@ -119,6 +114,10 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
         raise ConfigError(
             "trainer.devices must be 1 in a search: its workers are the parallel part"
         )
+    objectives = _objectives(search, config)
+    _refuse_without_effect(search, config, arguments)
+    if config.choice is not None:
+        say(config.choice)
     folder = Path(cfg.output_dir) / "searches" / config.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +125,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
         raise ConfigError(f"cannot write the folder {folder}: {error.strerror}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     fixed = [a for a in arguments if not a.lstrip("+~").startswith(("search", "name="))]
-    study = _study(cfg, search, folder, fixed)
+    study = _study(cfg, search, objectives, folder, fixed)
     if len(finished(study.trials())) < search.trials:
         own = [config.model] if isinstance(config.model, OwnModelConfig) else []
         prepare([config], own, config.allow_packages)
@@ -161,18 +160,71 @@ def _checked(section: dict[str, Any]) -> SearchConfig:
     return search
 
 
+def _objectives(search: SearchConfig, config: Config) -> list[Metric]:
+    """What a search is for.
+
+    Raises:
+        ConfigError: if it is nothing that each trial has.
+    """
+    known = {name: metric(name) for name in OBJECTIVES}
+    if config.monitor is not None:
+        known = {config.monitor.name: config.monitor} | known
+    for name in search.objectives:
+        if name not in known:
+            raise ConfigError(
+                f"search.objectives={name}: allowed: {', '.join(known)}, or what trainer.monitor "
+                f"says{hint(name, known)}"
+            )
+        if name == "macs" and isinstance(config.model, OwnModelConfig):
+            raise ConfigError(
+                "search.objectives=macs: of a network of your own they are not known; "
+                "num_parameters are"
+            )
+    return [known[name] for name in search.objectives]
+
+
+def _refuse_without_effect(search: SearchConfig, config: Config, arguments: list[str]) -> None:
+    """Refuse what the trials would not read, or choose themselves.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    refuse_unread(config)
+    refuse_unread_space(config, search.space)
+    for argument in arguments:
+        if (key := argument.lstrip("+~").partition("=")[0]) in search.space:
+            raise ConfigError(
+                f"{argument}: the search tries values of its own for it; leave it out, or take "
+                f"the key out of the space with ~search.space.{key}"
+            )
+
+
+_OF_VALUES = ("choices", "low", "high", "log")
+
+
 def _flat_space(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What is searched, by its key; `optimizer` may have choices, and keys below it too."""
     for name, value in node.items():
-        if isinstance(value, dict) and not {"choices", "low", "high"} & set(value):
-            yield from _flat_space(value, f"{prefix}{name}.")
-        else:
+        if not isinstance(value, dict):
             yield prefix + name, value
+            continue
+        own = {key: entry for key, entry in value.items() if key in _OF_VALUES}
+        below = {key: entry for key, entry in value.items() if key not in _OF_VALUES}
+        if own:
+            yield prefix + name, own
+        yield from _flat_space(below, f"{prefix}{name}.")
 
 
 # --- the study --------------------------------------------------------------------------------
 
 
-def _study(cfg: DictConfig, search: SearchConfig, folder: Path, typed: list[str]) -> SharedStudy:
+def _study(
+    cfg: DictConfig,
+    search: SearchConfig,
+    objectives: list[Metric],
+    folder: Path,
+    typed: list[str],
+) -> SharedStudy:
     """The study that all workers share."""
     sampler: optuna.samplers.BaseSampler = (
         optuna.samplers.TPESampler(seed=search.sampler_seed, constant_liar=True)
@@ -185,7 +237,7 @@ def _study(cfg: DictConfig, search: SearchConfig, folder: Path, typed: list[str]
     return open_study(
         folder,
         search.storage,
-        [DIRECTIONS[objective] for objective in search.objectives],
+        [MAXIMIZE if objective.higher_is_better else MINIMIZE for objective in objectives],
         sampler,
         pruner,
         definition=definition_of(typed, {}) | dict(_definition(search)),
@@ -283,10 +335,12 @@ class _Worker:
 
         def on_epoch(row: dict[str, float]) -> None:
             epoch = int(row["epoch"])
-            if not self.search.prunes or epoch == config.trainer.max_epochs:
+            name = self.search.objectives[0]
+            is_last = epoch == config.trainer.max_epochs
+            if not self.search.prunes or is_last or name not in row:
                 return
             if epoch not in reported:  # by a worker that died before it was saved
-                trial.report(row[self.search.objectives[0]], epoch)
+                trial.report(row[name], epoch)
             if trial.should_prune():
                 raise Pruned(f"worse than the median of the others at epoch {epoch}")
 
@@ -297,6 +351,7 @@ class _Worker:
 
         Raises:
             KeyboardInterrupt: if nothing came out, since the run was interrupted.
+            ConfigError: if it has not what the search is for, as no other trial will.
         """
         if result.status == "ok":
             values = {
@@ -304,7 +359,12 @@ class _Worker:
                 "macs": result.macs,
                 "num_parameters": result.num_parameters,
             }
-            found = [float(values[objective] or 0) for objective in self.search.objectives]
+            known = {name: float(value) for name, value in values.items() if value is not None}
+            missing = [name for name in self.search.objectives if name not in known]
+            if missing:  # of a module of the user's, and it will be in no other trial
+                self.study.tell(trial, state=TrialState.FAIL)
+                raise ConfigError(f"search.objectives={not_logged(missing[0], known)}")
+            found = [known[objective] for objective in self.search.objectives]
             self.study.tell(trial, found)
             pairs = zip(self.search.objectives, found, strict=True)
             words = ", ".join(f"{name} {value:g}" for name, value in pairs)
@@ -316,6 +376,8 @@ class _Worker:
         else:
             self.study.tell(trial, state=TrialState.FAIL)
             words = f"{result.status}: {short_error(result)}"
+            if result.error is not None and result.error["type"] == "MonitorNotLogged":
+                raise ConfigError(result.error["message"])
         num_finished = len(finished(self.study.trials()))
         say(f"[{num_finished}/{self.search.trials}]  {result.run}  {words}")
 

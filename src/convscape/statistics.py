@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from convscape.results import COSTS, Metric, RunTable, SweptKey
+from convscape.metrics import Metric
+from convscape.results import COSTS, RunTable, SweptKey
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 1 - CONFIDENCE

@@ -42,7 +42,6 @@ from convscape.hydra_insides import Override, RangeSweep, parse_overrides
 from convscape.losses import BEFORE, IN_FULL, spelled
 from convscape.machine import available_cores, check_device
 from convscape.runs import (
-    CHOSEN_BY,
     Result,
     RunFolder,
     RunIsBusy,
@@ -52,6 +51,7 @@ from convscape.runs import (
     run_name,
     write_whole,
 )
+from convscape.unread import UnreadInGrid
 
 Compose = Callable[[list[str]], DictConfig]
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
@@ -186,6 +186,7 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
     choices = _choices([*preset, *arguments])
     composer = Composer(compose)
     plan = SweepPlan([], [_key(values[0]) for values in choices if len(values) > 1])
+    unread = UnreadInGrid()
     seen: set[str] = set()
     for overrides in itertools.product(*choices):
         config = check(composer.config(overrides))
@@ -193,6 +194,7 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
             raise ConfigError(
                 "trainer.devices must be 1 in a sweep: its runs are the parallel part"
             )
+        unread.add(config, map(_key, overrides))
         digest = fingerprint(config)
         if digest in seen:
             plan.duplicates += 1
@@ -207,6 +209,7 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
             plan.infeasible_configs[digest] = config
     if not plan.runs:
         raise ConfigError("the sweep is empty: one of its keys has no value")
+    unread.refuse(plan.keys)
     return plan
 
 
@@ -540,7 +543,9 @@ def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Resu
             try:
                 return train(config, path, overrides)
             except ConfigError as error:  # what only this run has wrong, as its own data.val_size
-                return _recorded(run, config, overrides, "failed", error)
+                is_impossible = isinstance(error, InfeasibleGeometry)  # a child of CNN
+                status: Status = "infeasible" if is_impossible else "failed"
+                return _recorded(run, config, overrides, status, error)
     except RunIsBusy:
         return None
 
@@ -747,6 +752,8 @@ def overview(plan: SweepPlan, folder: Path, num_todo: int) -> list[str]:
     impossible = len(plan.runs) - len(plan.feasible)
     lines = [f"sweep {folder}: {len(plan.runs)} runs, {impossible} impossible, {num_todo} to do"]
     lines += duplicates(plan)
+    choices = dict.fromkeys(config.choice for config in plan.data_configs.values())
+    lines += [f"  {choice}" for choice in choices if choice is not None]
     reasons = Counter(run.reason for run in plan.runs if run.reason is not None)
     lines += [f"  impossible ({count}x): {reason}" for reason, count in reasons.items()]
     return lines
@@ -763,9 +770,9 @@ def line(result: Result, done: str, left: str = "") -> str:
     """A finished run of a sweep in one line: `done` of all before it, the time left behind it."""
     words = [done, f"{result.run:<40}", f"{result.status:<8}"]
     if result.status == "ok":
-        words += [
-            f"{k} {100 * result.metrics[k]:.2f} %" for k in (CHOSEN_BY,) if k in result.metrics
-        ]
+        chosen_by = result.monitor
+        if chosen_by is not None and chosen_by.name in result.metrics:
+            words.append(f"{chosen_by.name} {chosen_by.written(result.metrics[chosen_by.name])}")
         words.append(f"{sum(result.seconds.values()):.1f} s")
     elif result.error is not None:
         words.append(short_error(result))

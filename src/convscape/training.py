@@ -6,6 +6,7 @@ import inspect
 import logging
 import platform
 import random
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,12 +19,13 @@ import torch
 from convscape import diary, loggers, machine, models, own, run_data
 from convscape.callbacks import Progress, Recorder, StopOnSignal, WholeFileCheckpointIO
 from convscape.checkpoints import is_begun, to_go_on_from
-from convscape.cli import summary
+from convscape.cli import say, summary
 from convscape.config import CNNConfig, Config, OwnModelConfig, check_target
 from convscape.data import ImageDataModule, steps_per_epoch
 from convscape.datasets import ImageSet
 from convscape.errors import CannotWrite, ConfigError, Stopped, is_about_the_disk
 from convscape.geometry import Plan
+from convscape.metrics import Metric, check_logged
 from convscape.obstacles import in_place_of_files
 from convscape.processes import WholeBatchGradients, check_batch_norm, check_shares
 from convscape.quick_lightning import LightningEnvironment, pl
@@ -47,7 +49,7 @@ def train(
     path: Path,
     overrides: list[str],
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-    model: models.PlannedClassifier | None = None,
+    model: models.ImageClassifier | None = None,
 ) -> Result:
     """Train, test and record one run in the folder `path`, going on from its last checkpoint.
 
@@ -158,7 +160,7 @@ def _fit_and_test(
     stop: StopOnSignal,
     start: float,
     on_epoch: Callable[[dict[str, float]], None] | None,
-    given: models.PlannedClassifier | None,
+    given: models.ImageClassifier | None,
 ) -> None:
     _set_process_state(config)
     data = data_module(config, image_set, result.macs)
@@ -168,16 +170,21 @@ def _fit_and_test(
         model = build_model(config, image_set, data)
     else:
         model = given
-        arguments = training_arguments(config, image_set, data)
-        given.set_training(**arguments)
-        given.hparams["training"] = arguments  # what its checkpoints are built from
+        _tell(given, training_arguments(config, image_set, data))
+    if isinstance(model, models.PlannedClassifier) and result.macs is None:  # a child of one
+        result.macs, result.receptive_field = model.plan.macs, list(model.plan.receptive_field)
     check_batch_norm(model, devices, kind)
     if result.num_parameters is None:
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     max_epochs = _max_epochs(config, data)
-    progress = Progress(config.trainer.progress, max_epochs)
+    monitor = monitor_with(data, config.monitor)
+    if monitor is None and config.choice is None:
+        _say_no_validation(config, is_new=not folder.history_file.is_file())
+    if monitor is not None and isinstance(model, models.ImageClassifier):
+        check_logged(monitor)
+    progress = Progress(config.trainer.progress, max_epochs, monitor)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
-    recorder = Recorder(folder, config.trainer.early_stopping, reports)
+    recorder = Recorder(folder, monitor, config.trainer.early_stopping, reports)
     callbacks: list[pl.Callback] = [recorder, stop, progress, WholeBatchGradients()]
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
@@ -197,6 +204,7 @@ def _fit_and_test(
         log_every_n_steps=1,
         deterministic=config.trainer.deterministic,
         sync_batchnorm=devices > 1,
+        gradient_clip_val=_clip_norm_for_lightning(config, model),
     )
     result.environment["precision"] = str(trainer.precision)
     result.environment["device"] = str(trainer.strategy.root_device)
@@ -224,6 +232,45 @@ def _fit_and_test(
     if isinstance(model, models.ImageClassifier):  # another's module has Lightning log it
         for tracker in trackers:
             tracker.log_metrics(tested, step=result.global_step)
+
+
+def _clip_norm_for_lightning(config: Config, model: pl.LightningModule) -> float | None:
+    """What Lightning clips for a module of the user's; ours do it themselves.
+
+    Raises:
+        ConfigError: if the module takes its optimiser's steps itself.
+    """
+    norm = config.trainer.gradient_clip_norm
+    if norm is None or isinstance(model, models.ImageClassifier):
+        return None
+    if not model.automatic_optimization:
+        raise ConfigError(
+            f"trainer.gradient_clip_norm={norm:g}: {type(model).__name__} takes its optimiser's "
+            "steps itself (automatic_optimization is False), and ignores it; leave it out"
+        )
+    return norm
+
+
+def monitor_with(data: ImageDataModule, asked: Metric | None) -> Metric | None:
+    """What chooses the best epoch; None, which is the last one, where no image validates it."""
+    has_validation = len(data.indices["val"]) > 0
+    return asked if asked is None or asked.split != "val" or has_validation else None
+
+
+def _say_no_validation(config: Config, is_new: bool) -> None:
+    """Say what is kept where data.val_size is a share that is not one image.
+
+    Raises:
+        ConfigError: if a new run is to stop early.
+    """
+    trainer, words = config.trainer, f"data.val_size={config.data.val_size} is not one image"
+    if trainer.early_stopping is not None and is_new:
+        raise ConfigError(
+            f"trainer.early_stopping={trainer.early_stopping}: {words} to validate on; raise it, "
+            "or set trainer.monitor=train/loss"
+        )
+    if trainer.progress != "off":
+        say(f"{words}: the weights of the last epoch are kept", file=sys.stderr)
 
 
 def _timed(result: Result, phase: str, work: Any) -> None:
@@ -259,7 +306,10 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
     """The splits and batches of a config; `macs` of the network decide the steps per call."""
     data = config.data
     steps: int | None = None
-    if config.trainer.steps_per_execution != "auto":
+    is_foreign = has_own_training(config)
+    if is_foreign:
+        steps = 1  # its training step takes one batch
+    elif config.trainer.steps_per_execution != "auto":
         steps = config.trainer.steps_per_execution
     elif macs is not None:
         kind = machine.device_kind(config.trainer.device)
@@ -279,7 +329,7 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
         num_steps=config.trainer.max_steps,
         mean=mean,
         std=std,
-        normalize=_is_own_lightning_module(config),
+        normalize=is_foreign,
         config=data.model_dump(exclude_unset=True),
     )
 
@@ -379,22 +429,36 @@ def build_own(
     found = own_class(model, allow_packages)
     offered = {"input_shape": input_shape, "num_classes": num_classes}
     wanted = inspect.signature(found).parameters
-    arguments = {k: v for k, v in offered.items() if k in wanted} | model.arguments
+    # class Mine(CNN) with __init__(self, **knobs) hands them on
+    takes_all = issubclass(found, models.PlannedClassifier) and models.takes_keywords(wanted)
+    arguments = {k: v for k, v in offered.items() if takes_all or k in wanted} | model.arguments
     try:
         inspect.signature(found).bind(**arguments)
     except TypeError as error:
         raise ConfigError(f"model: {model.target} {error}") from None
     module = found(**arguments)
+    if isinstance(module, models.ImageClassifier):
+        _tell(module, training)
+        return module
     if isinstance(module, pl.LightningModule):
         return module
     return models.ImageClassifier(module, **training)
 
 
-def _is_own_lightning_module(config: Config) -> bool:
-    model = config.model
-    return isinstance(model, OwnModelConfig) and issubclass(
-        own_class(model, config.allow_packages), pl.LightningModule
-    )
+def _tell(model: models.ImageClassifier, training: dict[str, Any]) -> None:
+    """Set how a model is trained; its loss is its own where the config has none."""
+    loss: dict[str, Any] = {"loss": model.loss_name, "label_smoothing": model.label_smoothing}
+    model.set_training(**loss | training)
+    if isinstance(model, models.PlannedClassifier):
+        model.hparams["training"] = loss | training  # what its checkpoints are built from
+
+
+def has_own_training(config: Config) -> bool:
+    """Whether the model is a LightningModule that brings its own training step and optimiser."""
+    if not isinstance(config.model, OwnModelConfig):
+        return False
+    found = own_class(config.model, config.allow_packages)
+    return issubclass(found, pl.LightningModule) and not issubclass(found, models.ImageClassifier)
 
 
 def _max_epochs(config: Config, data: ImageDataModule) -> int:

@@ -1,0 +1,178 @@
+"""Keys that nothing reads are refused, whoever sets them; those that something reads are not."""
+
+import sys
+import textwrap
+
+import pytest
+
+import convscape
+from convscape.errors import ConfigError
+from convscape.training import data_module
+from convscape.unread import refuse_unread
+from tests.conftest import TINY
+from tests.test_config import checked
+from tests.test_metrics import OWN
+
+LIT = ["model=own", "model._target_=unreadparts.Lit", "allow_packages=[unreadparts]"]
+NET = """
+    class Net(torch.nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, num_classes))
+
+        def forward(self, images):
+            return self.net(images)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "unreadparts.py").write_text(textwrap.dedent(OWN) + textwrap.dedent(NET))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("unreadparts", None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.download=true"], "data.download=true: data=digits has nothing to download"),
+        (["+data.test_fraction=0.3"], "data=digits has its own test images"),
+        (["+data.on_unreadable=skip"], "data=digits reads no files"),
+        (["+data.arguments.noise=3"], "data.arguments={noise:3}: data=digits calls no function"),
+        (["+data._target_=a.b"], "data._target_=a.b: data=digits calls no function"),
+        (["model.pool=none", "model.pool_size=3"], "model.pool_size=3: model.pool=none"),
+        (["model.pool=[none,none]", "model.pool_stride=1"], "model.pool_stride=1"),
+        (["model.dense_dropout=0.5"], "model.dense_dropout=0.5: model.dense=[]"),
+        (["model=mlp", "model.hidden=[]", "model.dropout=0.5"], "model.dropout=0.5: model.hidden"),
+        (["data.val_size=0", "trainer.early_stopping=2"], "data.val_size=0 leaves no image"),
+        (
+            ["data.val_size=0", "trainer.monitor=val/loss"],
+            "trainer.monitor=val/loss: data.val_size",
+        ),
+        (["trainer.monitor=null", "trainer.early_stopping=2"], "nothing that could get better"),
+        (["visual=full", "logger=[csv]"], "visual=full: its pictures go to TensorBoard"),
+        (["name=mine"], "name=mine: this is one run"),
+        (["retry=true"], "sweep with -m, or leave it out"),
+    ],
+)
+def test_what_nothing_reads_is_refused(overrides, words):
+    with pytest.raises(ConfigError) as error:
+        refuse_unread(checked(*overrides), is_alone=True)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["data.download=false", "model.pool=none", "model.pool_size=2"],
+        ["model.pool=[max,none]", "model.pool_size=3"],
+        ["model.dense=[8]", "model.dense_dropout=0.5"],
+        ["data.val_size=0"],
+        ["data.val_size=0", "trainer.monitor=train/loss", "trainer.early_stopping=2"],
+        ["visual=off", "logger=[csv]"],
+        ["optimizer=sgd", "scheduler=constant", "trainer.gradient_clip_norm=1"],
+        ["data=mnist", "data.download=false"],
+    ],
+)
+def test_what_something_reads_is_not(overrides):
+    refuse_unread(checked(*overrides), is_alone=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("optimizer.lr=0.1", "optimizer.lr=0.1"),
+        ("optimizer=sgd", "optimizer=sgd"),
+        ("scheduler=cosine", "scheduler=cosine"),
+        ("trainer.steps_per_execution=4", "trainer.steps_per_execution=4"),
+    ],
+)
+def test_a_module_with_its_own_training_names_what_it_ignores(command, own, override, key):
+    answer = command("train", *LIT, override)
+    assert answer.code == 2
+    assert f"{key}: unreadparts.Lit is a LightningModule with its own training" in answer.err
+    refuse_unread(checked(*LIT[:1], "model._target_=unreadparts.Net", *LIT[2:], override))
+    refuse_unread(checked(*LIT, "trainer.steps_per_execution=1", "trainer.gradient_clip_norm=1"))
+
+
+def test_a_sweep_a_plan_and_python_refuse_it_too(command, own):
+    grid = [*LIT, "optimizer.lr=0.005,0.1", "name=grid"]
+    for script, words in (("train", ["-m", *grid]), ("plan", grid)):
+        answer = command(script, *words)
+        assert (answer.code, "unreadparts.Lit" in answer.err) == (2, True), answer.err
+    both = ["model=own", "model._target_=unreadparts.Lit,unreadparts.Net", LIT[2]]
+    assert "unreadparts.Lit" in command("plan", *both, "optimizer.lr=0.005,0.1").err
+    with pytest.raises(ConfigError, match=r"data\.download=true"):
+        convscape.train("data.download=true", *TINY)
+    with pytest.raises(ConfigError, match=r"model\.pool_size=3"):
+        convscape.train_sweep("model.pool=none", "model.pool_size=3", "seed=0,1", name="grid")
+
+
+def test_a_grid_in_which_some_runs_read_a_key_is_made(command):
+    answer = command("plan", "model.pool=max,none", "model.pool_size=2,3")
+    assert answer.code == 0, answer.err
+    assert "1 more are equal in meaning" in answer.out
+
+
+def test_one_batch_is_one_step_of_ones_own_module(own):
+    for words, steps in (([], 1), (["trainer.steps_per_execution=4"], 1)):  # of a stored config
+        config = checked(*LIT, *words)
+        assert data_module(config, config.load_images(), macs=None).steps_per_execution == steps
+
+
+def test_gradients_of_ones_own_module_are_clipped(command, own, tmp_path):
+    words = [*LIT, *TINY[1:], "trainer.monitor=null", "visual=off", "trainer.max_epochs=1"]
+    for norm in ("null", "1e-12"):
+        words_of_run = [*words, f"trainer.gradient_clip_norm={norm}", f"output_dir=clip{norm}"]
+        assert command("train", *words_of_run).code == 0
+    weights = [
+        convscape.load_run(next(folder.glob("runs/*")), ["unreadparts"]).model.net[1].weight
+        for folder in sorted(tmp_path.glob("clip*"))
+    ]
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    clipped, free = (each.detach() for each in weights)
+    assert (clipped - free).abs().max() > 1e-3  # the clipped one has not moved
+
+
+def test_a_search_refuses_what_its_trials_do_not_read_or_choose_themselves(command, own):
+    pytest.importorskip("optuna")
+    answer = command("search", "search=learning", "optimizer.lr=0.01", *TINY)
+    assert answer.code == 2
+    assert "leave it out, or take the key out of the space with ~search.space.optimizer.lr" in (
+        answer.err
+    )
+    answer = command("search", "search=learning", *LIT)
+    assert (answer.code, "search.space.optimizer: unreadparts.Lit" in answer.err) == (2, True)
+
+
+def test_the_way_out_of_a_space_works_when_it_is_typed(command):
+    pytest.importorskip("optuna")
+    words = ["search=learning", "optimizer.lr=0.01", "~search.space.optimizer.lr", *TINY]
+    answer = command("search", *words, "search.trials=1", "trainer.max_epochs=1", "visual=off")
+    assert answer.code == 0, answer.err
+    assert "1 trained" in answer.out
+    assert "optimizer.lr" not in answer.out
+
+
+# --- without validation -----------------------------------------------------------------------
+
+
+def test_without_validation_it_is_said_what_is_kept(command):
+    answer = command("train", *TINY[:2], "data.val_size=0", "trainer.max_epochs=1", "visual=off")
+    assert answer.code == 0, answer.err
+    assert (
+        "data.val_size=0: without validation the weights of the last epoch are kept" in answer.out
+    )
+
+
+def test_a_share_that_is_no_image_is_no_validation(command):
+    words = [*TINY[:2], "data.val_size=0.0001", "trainer.max_epochs=1", "visual=off"]
+    answer = command("train", *words)
+    assert answer.code == 0, answer.err
+    assert "data.val_size=0.0001 is not one image: the weights of the last epoch" in answer.err
+    answer = command("train", *words, "trainer.early_stopping=2")
+    assert (answer.code, "is not one image to validate on" in answer.err) == (2, True), answer.err
