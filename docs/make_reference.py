@@ -19,8 +19,9 @@ from pydantic.fields import FieldInfo
 
 from convscape import config
 from convscape.cli import CONFIG_DIR
-from convscape.geometry import LARGEST
+from convscape.geometry import POOLINGS
 from convscape.metrics import METRICS
+from convscape.values import LARGEST
 
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """\
@@ -44,7 +45,7 @@ WORDS = (
     (config.Flags, "`true`, `false`" + PER_BLOCK),
     (config.Probabilities, "0 <= number < 1" + PER_BLOCK),
     (config.Activations, ", ".join(f"`{name}`" for name in config.ACTIVATIONS) + PER_BLOCK),
-    (config.PoolKinds, "`max`, `avg`, `blur`, `aps`, `none`" + PER_BLOCK),
+    (config.PoolKinds, ", ".join(f"`{name}`" for name in (*POOLINGS, "none")) + PER_BLOCK),
     (config.Device, "`auto`, `cpu`, `cuda`, `cuda:<n>`, `mps`"),
 )
 KEYS_BY_HAND = {

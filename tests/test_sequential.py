@@ -12,10 +12,10 @@ from torch import nn
 from convscape.cli import CONFIG_DIR
 from convscape.config import check
 from convscape.errors import ConfigError
-from convscape.geometry import cnn_layers, mlp_layers
+from convscape.geometry import LAYER_KINDS, cnn_layers, mlp_layers
 from convscape.models import CNN, Sequential
 from convscape.runs import fingerprint, run_name, typed_value
-from convscape.sequential import KINDS, sequential_layers, whole_layers
+from convscape.sequential import sequential_layers, whole_layers
 from convscape.sweep import Composer
 
 SMALL = (
@@ -116,11 +116,10 @@ def test_what_does_nothing_is_left_out():
 def test_the_file_lists_every_kind_key_and_default():
     text = (CONFIG_DIR / "model" / "sequential.yaml").read_text("utf-8")
     lines = {line.split()[1]: line for line in text.splitlines() if line.startswith("#   ")}
-    for kind, keys in KINDS.items():
-        for key, what in keys.items():
-            is_required = not isinstance(what.default, str | int | None)
-            shown = key if is_required else f"{key}: {typed_value(what.default)}"
-            assert shown in lines[kind], (kind, shown)
+    for name, kind in LAYER_KINDS.items():
+        for key, what in kind.keys.items():
+            shown = key if what.is_required else f"{key}: {typed_value(what.default)}"
+            assert shown in lines[name], (name, shown)
 
 
 # --- the network ------------------------------------------------------------------------------

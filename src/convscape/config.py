@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,18 +26,16 @@ from pydantic import (
 
 from convscape import geometry, metrics
 from convscape.errors import ConfigError, NotAllowed
-from convscape.geometry import NamedLayer, Plan
+from convscape.geometry import ACTIVATIONS, NamedLayer, Plan
 from convscape.losses import in_full
 from convscape.sequential import LayerError, kind_of, sequential_layers, whole_layers
 from convscape.values import (
-    ACTIVATIONS,
+    LARGEST,
     boolean,
     device,
     hint,
     integer,
     mistake,
-    one_of,
-    optional_size,
     probability,
 )
 
@@ -61,15 +59,15 @@ def _each(check: Callable[[Any], Any]) -> AfterValidator:
 
 
 Sizes = Annotated[Any, _each(geometry.parse_size)]
-OptionalSizes = Annotated[Any, _each(optional_size)]
+OptionalSizes = Annotated[Any, _each(geometry.parse_optional_size)]
 Paddings = Annotated[Any, _each(geometry.parse_padding)]
 Groups = Annotated[Any, _each(integer)]
 Flags = Annotated[Any, _each(boolean)]
 Probabilities = Annotated[Any, _each(probability)]
-Activations = Annotated[Any, _each(one_of(*ACTIVATIONS))]
+Activations = Annotated[Any, _each(geometry.activation)]
 Device = Annotated[str, AfterValidator(device)]
-PoolKinds = Annotated[Any, _each(one_of(*get_args(geometry.PoolKind), "none"))]
-Positive = Annotated[int, Field(ge=1, le=geometry.LARGEST)]
+PoolKinds = Annotated[Any, _each(geometry.pooling_kind)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -188,9 +186,9 @@ class SequentialConfig(Section):
     def title(self) -> str:
         """A short name for run folders, of the layers that learn: seq_conv32-conv64-dense128."""
         widths = (
-            f"{kind_of(name)}{values.get('channels') or values.get('units')}"
+            f"{kind_of(name)}{width}"
             for name, values in self.layers.items()
-            if kind_of(name) in ("conv", "dense")
+            if (width := values.get("channels") or values.get("units"))
         )
         return "seq_" + ("-".join(widths) or "softmax")
 
@@ -237,10 +235,10 @@ class AugmentConfig(Section):
     `own` names functions of the user's, in packages of `allow_packages`.
     """
 
-    shift: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
+    shift: Annotated[int, Field(ge=0, le=LARGEST)]
     flip: bool
     rotate: Annotated[float, Field(ge=0, le=180)]
-    cutout: Annotated[int, Field(ge=0, le=geometry.LARGEST)]
+    cutout: Annotated[int, Field(ge=0, le=LARGEST)]
     brightness: Fraction
     contrast: Fraction
     own: list[str] = []
@@ -276,7 +274,7 @@ class DataConfig(Section):
     root: str
     cache_dir: str
     download: bool
-    image_size: Annotated[Any, AfterValidator(lambda v: (optional_size(v), v)[1])]
+    image_size: Annotated[Any, AfterValidator(lambda v: (geometry.parse_optional_size(v), v)[1])]
     channels: Literal[1, 3] | None
     mean: list[float] | None
     std: list[Annotated[float, Field(gt=0)]] | None

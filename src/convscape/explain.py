@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from convscape import geometry
 from convscape.errors import ConfigError
-from convscape.geometry import Activation, BatchNorm, Conv, Dense, GlobalPool, LayerPlan, Pool
+from convscape.geometry import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+    GlobalPool,
+    LayerPlan,
+    Pool,
+    Sliding,
+)
 from convscape.layers import BlurPool2d, PolyphasePool2d
 from convscape.models import ImageClassifier
 from convscape.runs import write_whole
@@ -125,7 +134,7 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
 
 
 class _Maps:
-    """Which channels are shown: those of a conv layer stay until the next one."""
+    """Which channels are shown: those of a conv layer stay until their number changes."""
 
     def __init__(self, chosen: range | np.ndarray) -> None:
         self.chosen = np.asarray(chosen)
@@ -159,7 +168,7 @@ def _layer(
     facts: dict[str, Any] = {
         "name": row.name,
         "kind": type(layer).__name__,
-        "what": geometry.describe_layer(layer),
+        "what": layer.describe(),
         "parameters": row.num_parameters,
         "field": {
             "size": list(row.field.size),
@@ -167,8 +176,8 @@ def _layer(
             "padding": list(row.field.padding),
         },
     }
-    if isinstance(layer, Conv | Pool):
-        windows = geometry.layer_windows(layer)
+    if isinstance(layer, Sliding):
+        windows = layer.windows
         pads = [geometry.pad_amounts(row.input_shape[1 + a], windows[a]) for a in range(2)]
         facts |= {
             "kernel_size": list(layer.kernel_size),
@@ -177,11 +186,13 @@ def _layer(
             "pad": [pad[0] for pad in pads],
             "circular": layer.padding == "circular",
         }
-    match layer:
+    inputs = maps.chosen
+    num_maps = row.output_shape[0] if after.ndim == 4 else None
+    if isinstance(layer, Conv) or num_maps not in (None, row.input_shape[0]):
+        maps.choose(row.output_shape)
+    match layer:  # the page shows the values alone of a kind that is none of these
         case Conv():
             assert isinstance(module, nn.Conv2d)
-            inputs = maps.chosen
-            maps.choose(row.output_shape)
             facts["groups"] = layer.groups
             facts["inputs"] = inputs.tolist()
             facts["weights"] = _packed(_dense_weights(module, layer)[maps.chosen][:, inputs])

@@ -1,23 +1,24 @@
 """The arithmetic of sliding windows, and the layer-by-layer plan of a network. Needs no torch.
 
-A network is a list of named layers (`Conv`, `Pool`, `Dense`, ...). `cnn_layers` and `mlp_layers`
-write that list from the knobs of a config; `plan_layers` walks it and says for every layer the
-output shape, parameters, MACs and receptive field, or raises `InfeasibleGeometry`.
+A network is a list of named layers (`Conv`, `Pool`, `Dense`, ...); each knows its keys, its output
+shape, its cost and its words. `cnn_layers` and `mlp_layers` write that list from the knobs of a
+config; `plan_layers` walks it and says for every layer the output shape, parameters, MACs and
+receptive field, or raises `InfeasibleGeometry`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
 from math import gcd, prod
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict, get_args
 
 from convscape.errors import ConfigError
+from convscape.values import LARGEST, boolean, integer, one_of, probability
 
 Pair = tuple[int, int]
-PoolKind = Literal["max", "avg", "blur", "aps"]
 Shape = tuple[int, ...]
 NamedPadding = Literal["valid", "same", "circular"]
 OutputLayer = Literal["dense", "none"]
@@ -27,9 +28,6 @@ Padding = NamedPadding | Pair
 class InfeasibleGeometry(ConfigError):
     """A window does not fit its input, or groups do not divide the channels."""
 
-
-LARGEST = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
-BLUR_SIZE = 3  # of the binomial filter of "blur" pooling
 
 # --- one axis ---------------------------------------------------------------------------------
 
@@ -106,91 +104,6 @@ def _formula(size: int, window: Window) -> str:
     return f"{rounded}(({padded}-{extent})/{window.stride})+1 = {_num_outputs(size, window)}"
 
 
-# --- layers -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Conv:
-    """2D convolution (in fact cross-correlation, as in every deep-learning library)."""
-
-    out_channels: int
-    kernel_size: Pair
-    stride: Pair = (1, 1)
-    padding: Padding = "valid"
-    dilation: Pair = (1, 1)
-    groups: int = 1
-    bias: bool = True
-
-
-@dataclass(frozen=True)
-class Pool:
-    """2D pooling; the average leaves padding out of its divisor.
-
-    Two kinds change less when the image is shifted. Both take the maximum at every position;
-    "blur" then blurs before it leaves out positions, https://arxiv.org/abs/1904.11486; "aps" keeps,
-    of all ways to leave out positions, the one with the largest values,
-    https://arxiv.org/abs/2011.14214
-    """
-
-    kind: PoolKind
-    kernel_size: Pair
-    stride: Pair
-    padding: Padding = "valid"
-    ceil_mode: bool = False
-
-
-@dataclass(frozen=True)
-class GlobalPool:
-    """Mean or maximum over all positions: (C, H, W) -> (C,)."""
-
-    kind: Literal["avg", "max"]
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """(C, H, W) -> (C * H * W,)."""
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Fully connected layer."""
-
-    out_features: int
-    bias: bool = True
-
-
-@dataclass(frozen=True)
-class BatchNorm:
-    """Batch normalisation per channel (C, H, W) or per feature (C,)."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """Element-wise nonlinearity by its torch.nn.functional name."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """Element-wise dropout with probability `p`."""
-
-    p: float
-
-
-Layer = Conv | Pool | GlobalPool | Flatten | Dense | BatchNorm | Activation | Dropout
-
-
-class NamedLayer(NamedTuple):
-    """A layer and where it stands, as in "block1.conv"."""
-
-    name: str
-    layer: Layer
-
-
-# --- from the knobs of a config to layers -----------------------------------------------------
-
-
 def parse_size(value: Any, minimum: int = 1) -> Pair:
     """Read `3` or `"3x5"` (height x width) as a pair.
 
@@ -209,6 +122,11 @@ def parse_size(value: Any, minimum: int = 1) -> Pair:
     if max(numbers) > LARGEST:
         raise ValueError(f"{value!r} is too large; allowed: up to {LARGEST}")
     return numbers[0], numbers[-1]
+
+
+def parse_optional_size(value: Any) -> Pair | None:
+    """As `parse_size`; None for what its key says of it."""
+    return None if value is None else parse_size(value)
 
 
 def parse_padding(value: Any) -> Padding:
@@ -237,6 +155,554 @@ def format_size(size: Pair) -> str:
 def format_padding(padding: Padding) -> str:
     """`valid`, `same`, `1` or `0x2`."""
     return padding if isinstance(padding, str) else format_size(padding)
+
+
+# --- layers -----------------------------------------------------------------------------------
+
+
+# of Activation, by torch.nn.functional's names; their modules stand in `layers.ACTIVATIONS`
+ACTIVATIONS = (
+    "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
+)  # fmt: skip
+activation = one_of(*ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a kind of layer in model=sequential.
+
+    - `parse`: from what a person writes to what the layer takes; raises ValueError.
+    - `default`: as a person would write it; without one the key must be given.
+    """
+
+    parse: Callable[[Any], Any]
+    default: Any = ...
+
+    @property
+    def is_required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is ...
+
+
+LAYER_KINDS: dict[str, type[Layer]] = {}  # by `kind_name`, in the order in which they are listed
+
+
+class Layer:
+    """A kind of layer: its keys, shapes, cost and words. Each is a frozen dataclass of its own.
+
+    Its module, or how to make one, stands in `layers.MODULES`. Nothing else knows the kinds one by
+    one: docs/extending.md shows a new one.
+
+    - `kind_name`: its word in model=sequential; a class that has one is in `LAYER_KINDS`.
+    - `keys`: what may be set there. The first may stand alone, as in `pool1: 2`; one that is called
+      `activation` puts an activation behind the layer.
+    - `takes`: maps (C, H, W), a vector (features,) or any; before a vector, maps are flattened.
+    - `gives`: whether a vector comes out whatever goes in.
+    """
+
+    kind_name: ClassVar[str]
+    keys: ClassVar[Mapping[str, Key]] = {}
+    takes: ClassVar[Literal["maps", "vector", "any"]] = "any"
+    gives: ClassVar[Literal["vector", "same"]] = "same"
+
+    def __init_subclass__(cls) -> None:
+        if "kind_name" in vars(cls):
+            LAYER_KINDS[cls.kind_name] = cls
+
+    @classmethod
+    def from_keys(cls, values: dict[str, Any]) -> Layer | None:
+        """The layer with these parsed values of its keys; None for one that does nothing."""
+        return cls(**values)
+
+    def output_shape(self, name: str, input_shape: Shape) -> Shape:
+        """(C, H, W) or (features,) of what comes out.
+
+        Raises:
+            InfeasibleGeometry: for an input that it cannot take, with what would do.
+        """
+        return input_shape
+
+    def num_parameters(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Trainable numbers: weights and biases."""
+        return 0
+
+    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+        """Multiply-accumulates for one image."""
+        return 0
+
+    @property
+    def windows(self) -> tuple[Window, Window] | None:
+        """The window that slides along height and width, if one does."""
+        return None
+
+    def describe(self) -> str:
+        """The layer in a few words, as in "conv 3x3, stride 2, same"."""
+        return self.kind_name.replace("_", " ")
+
+    def remarks(self, name: str) -> list[str]:
+        """What is legal but odd, a sentence each."""
+        return []
+
+
+class NamedLayer(NamedTuple):
+    """A layer and where it stands, as in "block1.conv"."""
+
+    name: str
+    layer: Layer
+
+
+class Sliding(Layer):
+    """What a convolution and a pooling have in common: a window that slides over maps.
+
+    - `noun`: what the window is called in messages.
+    - `pads_at_most_half`: of the window, as torch has it for pooling.
+    """
+
+    takes = "maps"
+    kernel_size: Pair
+    stride: Pair
+    padding: Padding
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+    noun: str = "kernel"
+    pads_at_most_half: ClassVar[bool] = False
+
+    @property
+    def window_size(self) -> Pair:
+        """What the window reads; more than `kernel_size` where something is done before."""
+        return self.kernel_size
+
+    @property
+    def default_stride(self) -> Pair:
+        """The stride of which nothing needs to be said."""
+        return 1, 1
+
+    @property
+    def windows(self) -> tuple[Window, Window]:
+        """The windows along height and width."""
+        return self._along(0), self._along(1)
+
+    def _along(self, axis: int) -> Window:
+        padding = self.padding if isinstance(self.padding, str) else self.padding[axis]
+        size, stride, dilation = self.window_size[axis], self.stride[axis], self.dilation[axis]
+        return Window(size, stride, padding, dilation, self.ceil_mode)
+
+    def changed(self, **changes: Any) -> Self:
+        """The same with other values."""
+        return replace(self, **changes)  # type: ignore[type-var]
+
+    def wrong_channels(self, in_channels: int) -> str | None:
+        """What is wrong with so many input channels, and what would do."""
+        return None
+
+    def key_of(self, field: str, is_of_block: bool) -> str:
+        """What a field is called in the config: of one layer, or of a block of a CNN."""
+        return field
+
+    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Sliding]]:
+        """Changes that might make it fit an input of `size`, each as it is typed."""
+        return []
+
+    def output_sizes(self, name: str, input_shape: Shape) -> Pair:
+        """What (H, W) it makes of an input (C, H, W).
+
+        Raises:
+            InfeasibleGeometry: in one sentence which window does not fit which input, why, and what
+                would.
+        """
+        size, is_of_block = _pair(input_shape[1:]), _is_of_block(name)
+        wrong_channels = self.wrong_channels(input_shape[0])
+        faults = [wrong_channels] if wrong_channels else []
+        try:
+            sizes = _pair(_axis_output(self, size, axis, is_of_block) for axis in range(2))
+        except InfeasibleGeometry as error:
+            remedies = list(_remedies(self, size, is_of_block))
+            if is_of_block and not name.startswith("block1."):
+                remedies.append("fewer blocks")
+            faults.append(f"{error}; {_either(remedies)} would" if remedies else str(error))
+        if faults:
+            raise InfeasibleGeometry(f"{_place(name)}: {'; besides, '.join(faults)}")
+        return sizes
+
+    def describe(self) -> str:
+        words = [f"{super().describe()} {_by(self.kernel_size)}"]
+        if self.stride != self.default_stride:
+            words.append(f"stride {format_size(self.stride)}")
+        if self.padding != "valid":
+            words.append(_padding_in_words(self.padding))
+        if self.dilation != (1, 1):
+            words.append(f"dilation {format_size(self.dilation)}")
+        return ", ".join(words)
+
+    def remarks(self, name: str) -> list[str]:
+        if all(window.stride <= window.extent for window in self.windows):
+            return []
+        return [f"{_place(name)}: the stride is larger than the window, some pixels are never read"]
+
+
+@dataclass(frozen=True)
+class Conv(Sliding):
+    """2D convolution (in fact cross-correlation, as in every deep-learning library)."""
+
+    kind_name = "conv"
+    keys: ClassVar = {
+        "channels": Key(integer),
+        "kernel_size": Key(parse_size, 3),
+        "stride": Key(parse_size, 1),
+        "padding": Key(parse_padding, "valid"),
+        "dilation": Key(parse_size, 1),
+        "groups": Key(integer, 1),
+        "bias": Key(boolean, True),
+        "activation": Key(activation, "none"),
+    }
+    out_channels: int
+    kernel_size: Pair
+    stride: Pair = (1, 1)
+    padding: Padding = "valid"
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    bias: bool = True
+
+    @classmethod
+    def from_keys(cls, values: dict[str, Any]) -> Conv:
+        return cls(values.pop("channels"), **values)
+
+    def output_shape(self, name: str, input_shape: Shape) -> Shape:
+        return self.out_channels, *self.output_sizes(name, input_shape)
+
+    def num_parameters(self, input_shape: Shape, output_shape: Shape) -> int:
+        return self._num_weights(input_shape) + self.out_channels * self.bias
+
+    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+        return self._num_weights(input_shape) * prod(output_shape[1:])
+
+    def _num_weights(self, input_shape: Shape) -> int:
+        return self.out_channels * input_shape[0] // self.groups * prod(self.kernel_size)
+
+    def wrong_channels(self, in_channels: int) -> str | None:
+        if not (in_channels % self.groups or self.out_channels % self.groups):
+            return None
+        most = gcd(in_channels, self.out_channels)
+        return (
+            f"groups={self.groups} must divide its {in_channels} input channels and its "
+            f"{self.out_channels} output channels; groups={most}{' or groups=1' * (most > 1)} would"
+        )
+
+    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Sliding]]:
+        return [("dilation=1", self.changed(dilation=(1, 1)))]
+
+    def describe(self) -> str:
+        return super().describe() + (f", {self.groups} groups" if self.groups > 1 else "")
+
+
+class Pooling(NamedTuple):
+    """A kind of pooling without torch; its module stands in `layers.POOLS`.
+
+    - `reaches_further`: by how many pixels a window reads beyond its size, at a stride.
+    - `has_ceil_mode`: whether a last window may reach beyond the padded input.
+    """
+
+    reaches_further: Callable[[int], int] = lambda stride: 0
+    has_ceil_mode: bool = False
+
+
+BLUR_SIZE = 3  # of the binomial filter of "blur" pooling
+POOLINGS = {
+    "max": Pooling(has_ceil_mode=True),
+    "avg": Pooling(has_ceil_mode=True),
+    "blur": Pooling(lambda stride: BLUR_SIZE - 1),
+    "aps": Pooling(lambda stride: stride - 1),
+}
+
+
+def pooling_kind(value: Any) -> str:
+    """A kind of pooling, or none.
+
+    Raises:
+        ValueError: if there is no such kind.
+    """
+    return one_of(*POOLINGS, "none")(value)
+
+
+@dataclass(frozen=True)
+class Pool(Sliding):
+    """2D pooling; the average leaves padding out of its divisor.
+
+    Two kinds change less when the image is shifted. Both take the maximum at every position;
+    "blur" then blurs before it leaves out positions, https://arxiv.org/abs/1904.11486; "aps" keeps,
+    of all ways to leave out positions, the one with the largest values,
+    https://arxiv.org/abs/2011.14214
+    """
+
+    kind_name = "pool"
+    keys: ClassVar = {
+        "size": Key(parse_size, 2),
+        "kind": Key(pooling_kind, "max"),
+        "stride": Key(parse_optional_size, None),
+        "padding": Key(parse_padding, "valid"),
+        "ceil_mode": Key(boolean, False),
+    }
+    pads_at_most_half = True
+
+    kind: str
+    kernel_size: Pair
+    stride: Pair
+    padding: Padding = "valid"
+    ceil_mode: bool = False
+
+    @classmethod
+    def from_keys(cls, values: dict[str, Any]) -> Pool | None:
+        kind, size, stride = values["kind"], values["size"], values["stride"] or values["size"]
+        if kind == "none":
+            return None
+        return cls(kind, size, stride, values["padding"], values["ceil_mode"])
+
+    @property
+    def noun(self) -> str:  # type: ignore[override]
+        return f"{self.kind} pool"
+
+    def describe(self) -> str:
+        return f"{self.kind} {super().describe()}"
+
+    @property
+    def window_size(self) -> Pair:
+        reaches_further = POOLINGS[self.kind].reaches_further
+        (height, width), (down, along) = self.kernel_size, self.stride
+        return height + reaches_further(down), width + reaches_further(along)
+
+    @property
+    def default_stride(self) -> Pair:
+        return self.kernel_size
+
+    def _along(self, axis: int) -> Window:
+        window = super()._along(axis)
+        return window if POOLINGS[self.kind].has_ceil_mode else replace(window, ceil_mode=False)
+
+    def output_shape(self, name: str, input_shape: Shape) -> Shape:
+        return input_shape[0], *self.output_sizes(name, input_shape)
+
+    def key_of(self, field: str, is_of_block: bool) -> str:
+        key = "size" if field == "kernel_size" else field
+        if not is_of_block:
+            return key
+        return "pool" if field == "kind" else f"pool_{key}"
+
+    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Sliding]]:
+        found: list[tuple[str, Sliding]] = []
+        if isinstance(self.padding, tuple):
+            windows, given = self.windows, self.padding
+            most = _pair(min(given[a], windows[a].kernel_size // 2) for a in range(2))
+            sign = " <= " if _fits([self.changed(padding=(0, 0))], size) else "="
+            words = f"{self.key_of('padding', is_of_block)}{sign}{format_size(most)}"
+            found.append((words, self.changed(padding=most)))
+        return [*found, (f"{self.key_of('kind', is_of_block)}=max", self.changed(kind="max"))]
+
+
+@dataclass(frozen=True)
+class GlobalPool(Layer):
+    """Mean or maximum over all positions: (C, H, W) -> (C,)."""
+
+    kind_name = "global_pool"
+    keys: ClassVar = {"kind": Key(one_of("avg", "max"), "avg")}
+    takes = "maps"
+    gives = "vector"
+
+    kind: Literal["avg", "max"]
+
+    def output_shape(self, name: str, input_shape: Shape) -> Shape:
+        return input_shape[:1]
+
+    def describe(self) -> str:
+        return f"global {self.kind} pool"
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """(C, H, W) -> (C * H * W,)."""
+
+    kind_name = "flatten"
+    takes = "vector"
+    gives = "vector"
+
+    @classmethod
+    def from_keys(cls, values: dict[str, Any]) -> None:
+        """Nothing: it stands where maps are first flattened, and a vector is flat already."""
+
+    def output_shape(self, name: str, input_shape: Shape) -> Shape:
+        return (prod(input_shape),)
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """Fully connected layer."""
+
+    kind_name = "dense"
+    keys: ClassVar = {
+        "units": Key(integer),
+        "bias": Key(boolean, True),
+        "activation": Key(activation, "none"),
+    }
+    takes = "vector"
+    gives = "vector"
+
+    out_features: int
+    bias: bool = True
+
+    @classmethod
+    def from_keys(cls, values: dict[str, Any]) -> Dense:
+        return cls(values["units"], values["bias"])
+
+    def output_shape(self, name: str, input_shape: Shape) -> Shape:
+        return (self.out_features,)
+
+    def num_parameters(self, input_shape: Shape, output_shape: Shape) -> int:
+        return (input_shape[0] + self.bias) * self.out_features
+
+    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
+        return input_shape[0] * self.out_features
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Batch normalisation per channel (C, H, W) or per feature (C,)."""
+
+    kind_name = "batch_norm"
+
+    def num_parameters(self, input_shape: Shape, output_shape: Shape) -> int:
+        return 2 * input_shape[0]
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """Element-wise nonlinearity by its torch.nn.functional name."""
+
+    kind_name = "activation"
+    keys: ClassVar = {"name": Key(activation, "relu")}
+
+    name: str
+
+    @classmethod
+    def from_keys(cls, values: dict[str, Any]) -> Activation | None:
+        return None if values["name"] == "none" else cls(values["name"])
+
+    def describe(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Element-wise dropout with probability `p`."""
+
+    kind_name = "dropout"
+    keys: ClassVar = {"p": Key(probability)}
+
+    p: float
+
+    @classmethod
+    def from_keys(cls, values: dict[str, Any]) -> Dropout | None:
+        return cls(values["p"]) if values["p"] else None
+
+    def describe(self) -> str:
+        return f"dropout {self.p:g}"
+
+
+# --- windows that do not fit, and what would --------------------------------------------------
+
+
+def _axis_output(layer: Sliding, size: Pair, axis: int, is_of_block: bool) -> int:
+    window = layer.windows[axis]
+    match _fault(layer, window, size[axis]):
+        case None:
+            return _num_outputs(size[axis], window)
+        case "half":
+            raise InfeasibleGeometry(
+                f"{layer.key_of('padding', is_of_block)} {format_padding(layer.padding)} is more "
+                f"than half of its {_by(layer.kernel_size)} window, which could then hold padding "
+                "alone"
+            )
+        case "circular":
+            raise InfeasibleGeometry(
+                f"circular padding of a {_by(layer.kernel_size)} window goes around its "
+                f"{_by(size)} input more than once"
+            )
+    raise InfeasibleGeometry(
+        f"a {_window_in_words(layer)} does not fit its {_by(size)} input "
+        f"({_padding_in_words(layer.padding)}: {_formula(size[axis], window)})"
+    )
+
+
+def _fault(
+    layer: Sliding, window: Window, size: int
+) -> Literal["half", "circular", "window"] | None:
+    """What is wrong with one `window` of `layer` on `size` pixels, as torch would refuse it."""
+    explicit = 0 if isinstance(window.padding, str) else window.padding
+    if layer.pads_at_most_half and 2 * explicit > window.kernel_size:
+        return "half"
+    if window.padding == "circular" and max(pad_amounts(size, window)) > size:
+        return "circular"
+    return "window" if _num_outputs(size, window) < 1 else None
+
+
+def _window_in_words(layer: Sliding) -> str:
+    stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
+    spread = f", dilation {format_size(layer.dilation)}" if max(layer.dilation) > 1 else ""
+    return f"{_by(layer.kernel_size)} {layer.noun}{stride}{spread}"
+
+
+@lru_cache(maxsize=4096)  # many runs of a sweep have the same misfit
+def _remedies(layer: Sliding, size: Pair, is_of_block: bool) -> tuple[str, ...]:
+    """Changes of one key with which an impossible layer is possible; each of them was tried."""
+    found = []
+    if (largest := _largest_size(layer, size)) is not None:
+        sign = " <= " if _fits(_resized(layer, (1, 1)), size) else "="
+        found.append(f"{layer.key_of('kernel_size', is_of_block)}{sign}{format_size(largest)}")
+    changes = [
+        *layer.alternatives(size, is_of_block),
+        (f"{layer.key_of('stride', is_of_block)}=1", layer.changed(stride=(1, 1))),
+        (f"{layer.key_of('padding', is_of_block)}=same", layer.changed(padding="same")),
+    ]
+    found += [words for words, changed in changes if _fits([changed], size)]
+    if isinstance(layer, Pool):
+        found.append(f"{layer.key_of('kind', is_of_block)}=none")
+    return tuple(found)
+
+
+def _largest_size(layer: Sliding, size: Pair) -> Pair | None:
+    """The largest window that fits; where its padding asks for a larger one, the smallest."""
+    largest = list(layer.kernel_size)
+    for axis, window in enumerate(layer.windows):
+        wider = window.kernel_size - layer.kernel_size[axis]  # than what is typed: "blur", "aps"
+        padding = window.padding if isinstance(window.padding, int) else 0
+        fits, too_large = max(1, 2 * padding - wider), layer.kernel_size[axis] + 1
+        while fits < too_large - 1:
+            largest[axis] = (fits + too_large) // 2
+            if _fits(_resized(layer, _pair(largest)), size, [axis]):
+                fits = largest[axis]
+            else:
+                too_large = largest[axis]
+        largest[axis] = fits
+    return _pair(largest) if _fits(_resized(layer, _pair(largest)), size) else None
+
+
+def _resized(layer: Sliding, kernel_size: Pair) -> list[Sliding]:
+    """The layer with another window; its stride follows, if none was typed."""
+    resized = layer.changed(kernel_size=kernel_size)
+    if layer.stride != layer.default_stride or resized.stride == resized.default_stride:
+        return [resized]
+    return [resized, resized.changed(stride=resized.default_stride)]
+
+
+def _fits(layers: Iterable[Sliding], size: Pair, axes: Sequence[int] = (0, 1)) -> bool:
+    return all(
+        _fault(layer, layer.windows[axis], size[axis]) is None for layer in layers for axis in axes
+    )
+
+
+def _padding_in_words(padding: Padding) -> str:
+    return padding if isinstance(padding, str) else f"padding {format_size(padding)}"
+
+
+# --- from the knobs of a config to layers -----------------------------------------------------
 
 
 def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
@@ -454,7 +920,7 @@ class Plan:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the conv and dense layers for one image, biases not counted."""
+        """Multiply-accumulates of the layers for one image, biases not counted."""
         return sum(row.macs for row in self.layers)
 
     @property
@@ -468,17 +934,16 @@ class Plan:
         """The last layer of each block, and the hidden dense layers: the shape of the network."""
         last = {row.name.partition(".")[0]: row for row in self.layers}
         last.pop("output", None)
-        unshaped = Flatten | BatchNorm | Activation | Dropout
         return [
             row
             for stage, row in last.items()
-            if row.name != stage or not isinstance(row.layer, unshaped)
+            if row.name != stage or not (row.layer.takes == "any" or isinstance(row.layer, Flatten))
         ]
 
     @property
     def receptive_field(self) -> Pair:
-        """Pixels (H, W) that a unit of the last conv or pool layer sees; without one, the image."""
-        fields = [row.field for row in self.layers if isinstance(row.layer, Conv | Pool)]
+        """Pixels (H, W) that a unit of the last sliding window sees; without one, the image."""
+        fields = [row.field for row in self.layers if row.layer.windows is not None]
         return fields[-1].size if fields else _pair(self.input_shape[1:])
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -487,7 +952,7 @@ class Plan:
         rows = [
             (
                 row.name,
-                describe_layer(row.layer),
+                row.layer.describe(),
                 "x".join(map(str, row.output_shape)),
                 f"{row.num_parameters:,}" if row.num_parameters else "",
                 f"{row.macs:,}" if row.macs else "",
@@ -537,34 +1002,15 @@ def plan_layers(
     rows: list[LayerPlan] = []
     remarks: list[str] = []
     for name, layer in layers:
-        before = shape
-        num_parameters = macs = 0
-        match layer:
-            case Conv() | Pool():
-                windows = layer_windows(layer)
-                sizes = _output_sizes(name, layer, before)
-                pads = _pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
-                field = field.behind(windows, pads)
-                remarks += _unread_pixels(name, windows)
-                if isinstance(layer, Conv):
-                    weights = layer.out_channels * before[0] // layer.groups
-                    weights *= prod(layer.kernel_size)
-                    num_parameters = weights + layer.out_channels * layer.bias
-                    macs = weights * prod(sizes)
-                    shape = (layer.out_channels, *sizes)
-                else:
-                    shape = (before[0], *sizes)
-            case GlobalPool():
-                shape, field = (before[0],), whole
-            case Flatten():
-                shape, field = (prod(before),), whole
-            case Dense():
-                macs = before[0] * layer.out_features
-                num_parameters = macs + layer.out_features * layer.bias
-                shape = (layer.out_features,)
-            case BatchNorm():
-                num_parameters = 2 * before[0]
-        rows.append(LayerPlan(name, layer, before, shape, num_parameters, macs, field))
+        before, shape = shape, layer.output_shape(name, shape)
+        if (windows := layer.windows) is not None:
+            pads = _pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
+            field = field.behind(windows, pads)
+        elif len(shape) < len(before):
+            field = whole
+        cost = layer.num_parameters(before, shape), layer.macs(before, shape)
+        rows.append(LayerPlan(name, layer, before, shape, *cost, field))
+        remarks += layer.remarks(name)
     if num_classes is not None and shape != (num_classes,):
         raise InfeasibleGeometry(
             f"without an output layer the network ends in {_by(shape)} numbers (layer "
@@ -574,200 +1020,7 @@ def plan_layers(
     return Plan(tuple(input_shape), tuple(rows), tuple(remarks))
 
 
-def layer_windows(layer: Conv | Pool) -> tuple[Window, Window]:
-    """The windows of a layer along height and width."""
-
-    def along(axis: int) -> Window:
-        padding = layer.padding if isinstance(layer.padding, str) else layer.padding[axis]
-        size = layer.kernel_size[axis]
-        if isinstance(layer, Pool) and layer.kind == "blur":
-            size += BLUR_SIZE - 1
-        elif isinstance(layer, Pool) and layer.kind == "aps":
-            size += layer.stride[axis] - 1
-        return Window(
-            size,
-            layer.stride[axis],
-            padding,
-            layer.dilation[axis] if isinstance(layer, Conv) else 1,
-            isinstance(layer, Pool) and layer.kind in ("max", "avg") and layer.ceil_mode,
-        )
-
-    return along(0), along(1)
-
-
-def _output_sizes(name: str, layer: Conv | Pool, shape: Shape) -> Pair:
-    """What (H, W) a layer makes of an input (C, H, W).
-
-    Raises:
-        InfeasibleGeometry: one sentence: which window does not fit which input, why, what would.
-    """
-    size, is_of_block = _pair(shape[1:]), _is_of_block(name)
-    wrong_groups = _wrong_groups(layer, shape[0]) if isinstance(layer, Conv) else None
-    faults = [wrong_groups] if wrong_groups else []
-    try:
-        sizes = _pair(_axis_output(layer, size, axis, is_of_block) for axis in range(2))
-    except InfeasibleGeometry as error:
-        remedies = list(_remedies(layer, size, is_of_block))
-        if is_of_block and not name.startswith("block1."):
-            remedies.append("fewer blocks")
-        faults.append(f"{error}; {_either(remedies)} would" if remedies else str(error))
-    if faults:
-        raise InfeasibleGeometry(f"{_place(name)}: {'; besides, '.join(faults)}")
-    return sizes
-
-
-def _axis_output(layer: Conv | Pool, size: Pair, axis: int, is_of_block: bool) -> int:
-    window = layer_windows(layer)[axis]
-    padding = format_padding(layer.padding)
-    match _fault(layer, window, size[axis]):
-        case None:
-            return _num_outputs(size[axis], window)
-        case "half":
-            raise InfeasibleGeometry(
-                f"{'pool_' * is_of_block}padding {padding} is more than half of its "
-                f"{_by(layer.kernel_size)} window, which could then hold padding alone"
-            )
-        case "circular":
-            raise InfeasibleGeometry(
-                f"circular padding of a {_by(layer.kernel_size)} window goes around its "
-                f"{_by(size)} input more than once"
-            )
-    padding = padding if isinstance(layer.padding, str) else f"padding {padding}"
-    raise InfeasibleGeometry(
-        f"a {_window_in_words(layer)} does not fit its {_by(size)} input "
-        f"({padding}: {_formula(size[axis], window)})"
-    )
-
-
-def _fault(
-    layer: Conv | Pool, window: Window, size: int
-) -> Literal["half", "circular", "window"] | None:
-    """What is wrong with one `window` of `layer` on `size` pixels, as torch would refuse it."""
-    explicit = 0 if isinstance(window.padding, str) else window.padding
-    if isinstance(layer, Pool) and 2 * explicit > window.kernel_size:
-        return "half"
-    if window.padding == "circular" and max(pad_amounts(size, window)) > size:
-        return "circular"
-    return "window" if _num_outputs(size, window) < 1 else None
-
-
-def _window_in_words(layer: Conv | Pool) -> str:
-    what = f"{layer.kind} pool" if isinstance(layer, Pool) else "kernel"
-    stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
-    dilation = layer.dilation if isinstance(layer, Conv) else (1, 1)
-    spread = f", dilation {format_size(dilation)}" if max(dilation) > 1 else ""
-    return f"{_by(layer.kernel_size)} {what}{stride}{spread}"
-
-
-@lru_cache(maxsize=4096)  # many runs of a sweep have the same misfit
-def _remedies(layer: Conv | Pool, size: Pair, is_of_block: bool) -> tuple[str, ...]:
-    """Changes of one key with which an impossible layer is possible; each of them was tried."""
-    prefix = "pool_" if is_of_block and isinstance(layer, Pool) else ""
-    found = []
-    if (largest := _largest_size(layer, size)) is not None:
-        key = "kernel_size" if isinstance(layer, Conv) else f"{prefix}size"
-        sign = " <= " if _fits(_resized(layer, (1, 1)), size) else "="
-        found.append(f"{key}{sign}{format_size(largest)}")
-    changes: list[tuple[str, Conv | Pool]] = []
-    if isinstance(layer, Conv):
-        changes.append(("dilation=1", replace(layer, dilation=(1, 1))))
-    else:
-        if isinstance(layer.padding, tuple):
-            windows, given = layer_windows(layer), layer.padding
-            most = _pair(min(given[a], windows[a].kernel_size // 2) for a in range(2))
-            sign = " <= " if _fits([replace(layer, padding=(0, 0))], size) else "="
-            words = f"{prefix}padding{sign}{format_size(most)}"
-            changes.append((words, replace(layer, padding=most)))
-        changes.append((f"{'pool' if is_of_block else 'kind'}=max", replace(layer, kind="max")))
-    changes.append((f"{prefix}stride=1", replace(layer, stride=(1, 1))))
-    changes.append((f"{prefix}padding=same", replace(layer, padding="same")))
-    found += [words for words, changed in changes if _fits([changed], size)]
-    if isinstance(layer, Pool):
-        found.append("pool=none" if is_of_block else "kind=none")
-    return tuple(found)
-
-
-def _largest_size(layer: Conv | Pool, size: Pair) -> Pair | None:
-    """The largest window that fits; where its padding asks for a larger one, the smallest."""
-    largest = list(layer.kernel_size)
-    for axis, window in enumerate(layer_windows(layer)):
-        wider = window.kernel_size - layer.kernel_size[axis]  # than what is typed: "blur", "aps"
-        padding = window.padding if isinstance(window.padding, int) else 0
-        fits, too_large = max(1, 2 * padding - wider), layer.kernel_size[axis] + 1
-        while fits < too_large - 1:
-            largest[axis] = (fits + too_large) // 2
-            if _fits(_resized(layer, _pair(largest)), size, [axis]):
-                fits = largest[axis]
-            else:
-                too_large = largest[axis]
-        largest[axis] = fits
-    return _pair(largest) if _fits(_resized(layer, _pair(largest)), size) else None
-
-
-def _resized(layer: Conv | Pool, kernel_size: Pair) -> list[Conv | Pool]:
-    """The layer with another window; its stride follows, if null was typed."""
-    resized: list[Conv | Pool] = [replace(layer, kernel_size=kernel_size)]
-    if isinstance(layer, Pool) and layer.stride == layer.kernel_size:
-        resized.append(replace(layer, kernel_size=kernel_size, stride=kernel_size))
-    return resized
-
-
-def _fits(layers: Iterable[Conv | Pool], size: Pair, axes: Sequence[int] = (0, 1)) -> bool:
-    return all(
-        _fault(layer, layer_windows(layer)[axis], size[axis]) is None
-        for layer in layers
-        for axis in axes
-    )
-
-
-def _wrong_groups(layer: Conv, in_channels: int) -> str | None:
-    if not (in_channels % layer.groups or layer.out_channels % layer.groups):
-        return None
-    most = gcd(in_channels, layer.out_channels)
-    return (
-        f"groups={layer.groups} must divide its {in_channels} input channels and its "
-        f"{layer.out_channels} output channels; groups={most}{' or groups=1' * (most > 1)} would"
-    )
-
-
-def _unread_pixels(name: str, windows: tuple[Window, Window]) -> list[str]:
-    if all(window.stride <= window.extent for window in windows):
-        return []
-    return [f"{_place(name)}: the stride is larger than the window, some pixels are never read"]
-
-
 # --- as text ----------------------------------------------------------------------------------
-
-
-def describe_layer(layer: Layer) -> str:
-    """A layer in a few words, as in "conv 3x3, stride 2, same"."""
-    match layer:
-        case Conv() | Pool():
-            what = "conv" if isinstance(layer, Conv) else f"{layer.kind} pool"
-            words = [f"{what} {_by(layer.kernel_size)}"]
-            default_stride = (1, 1) if isinstance(layer, Conv) else layer.kernel_size
-            if layer.stride != default_stride:
-                words.append(f"stride {format_size(layer.stride)}")
-            if layer.padding != "valid":
-                padding = format_padding(layer.padding)
-                words.append(padding if isinstance(layer.padding, str) else f"padding {padding}")
-            if isinstance(layer, Conv) and layer.dilation != (1, 1):
-                words.append(f"dilation {format_size(layer.dilation)}")
-            if isinstance(layer, Conv) and layer.groups > 1:
-                words.append(f"{layer.groups} groups")
-            return ", ".join(words)
-        case GlobalPool():
-            return f"global {layer.kind} pool"
-        case Dense():
-            return "dense"
-        case Activation():
-            return layer.name
-        case Dropout():
-            return f"dropout {layer.p:g}"
-        case BatchNorm():
-            return "batch norm"
-        case Flatten():
-            return "flatten"
 
 
 def format_table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = ()) -> str:

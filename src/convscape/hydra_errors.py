@@ -13,7 +13,8 @@ from yaml import YAMLError
 
 from convscape import aliases
 from convscape.cli import CONFIG_DIR
-from convscape.sequential import KINDS, LayerError, kind_of
+from convscape.geometry import LAYER_KINDS
+from convscape.sequential import LayerError, kind_of
 from convscape.typed import ambiguous, known_keys, unreadable, with_value
 from convscape.values import hint
 
@@ -153,7 +154,7 @@ def _unknown_layer_key(key: str, known: Sequence[str]) -> str:
     inner = [k.removeprefix("model.layers.") for k in known if k.startswith("model.layers.")]
     names = [k for k in inner if "." not in k]
     try:
-        keys = KINDS[kind_of(name)]
+        keys = LAYER_KINDS[kind_of(name)].keys
     except LayerError as error:
         return f"model.{error}"
     if name not in names:

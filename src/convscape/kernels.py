@@ -198,7 +198,7 @@ class SlidingWindow:
     @cached_property
     def pads(self) -> tuple[Pair, Pair]:
         """Padding (top, bottom) and (left, right)."""
-        windows = geometry.layer_windows(self.layer)
+        windows = self.layer.windows
         height, width = self.matrix.shape
         return geometry.pad_amounts(height, windows[0]), geometry.pad_amounts(width, windows[1])
 

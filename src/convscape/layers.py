@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscape import geometry
-from convscape.geometry import NamedLayer, Pair, Plan
+from convscape.geometry import Pair, Plan, Shape
 
 
 class Conv2d(nn.Conv2d):
@@ -35,7 +35,7 @@ class Conv2d(nn.Conv2d):
             conv.groups,
             conv.bias,
         )
-        self.windows = geometry.layer_windows(conv)
+        self.windows = conv.windows
         self.is_circular = conv.padding == "circular"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class MaxPool2d(nn.Module):
     def __init__(self, pool: geometry.Pool) -> None:
         super().__init__()
         self.pool = pool
-        self.windows = geometry.layer_windows(pool)
+        self.windows = pool.windows
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
@@ -69,7 +69,7 @@ class AvgPool2d(nn.Module):
     def __init__(self, pool: geometry.Pool) -> None:
         super().__init__()
         self.pool = pool
-        self.windows = geometry.layer_windows(pool)
+        self.windows = pool.windows
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
@@ -104,7 +104,7 @@ class BlurPool2d(nn.Module):
     def __init__(self, pool: geometry.Pool) -> None:
         super().__init__()
         self.pool = pool
-        self.windows = geometry.layer_windows(pool)
+        self.windows = pool.windows
         row = torch.tensor([1.0, 2.0, 1.0]) / 4
         assert len(row) == geometry.BLUR_SIZE
         self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
@@ -128,7 +128,7 @@ class PolyphasePool2d(nn.Module):
     def __init__(self, pool: geometry.Pool) -> None:
         super().__init__()
         self.pool = pool
-        self.windows = geometry.layer_windows(pool)
+        self.windows = pool.windows
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H', W')."""
@@ -249,7 +249,8 @@ def _wrapped(images: Tensor, axis: int, before: int, after: int) -> Tensor:
     return torch.cat((*first, images, *last), axis) if before or after else images
 
 
-POOLS: dict[geometry.PoolKind, Callable[[geometry.Pool], nn.Module]] = {
+# one module for each of `geometry.POOLINGS`
+POOLS: dict[str, Callable[[geometry.Pool], nn.Module]] = {
     "max": MaxPool2d,
     "avg": AvgPool2d,
     "blur": BlurPool2d,
@@ -265,6 +266,19 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+# one for each of `geometry.LAYER_KINDS`: from a layer and its input shape to a module
+MODULES: dict[type[geometry.Layer], Callable[[Any, Shape], nn.Module]] = {
+    geometry.Conv: lambda conv, shape: Conv2d(shape[0], conv),
+    geometry.Pool: lambda pool, shape: POOLS[pool.kind](pool),
+    geometry.GlobalPool: lambda pool, shape: GlobalPool(pool.kind),
+    geometry.Flatten: lambda flatten, shape: nn.Flatten(),
+    geometry.Dense: lambda dense, shape: nn.Linear(shape[0], dense.out_features, dense.bias),
+    geometry.BatchNorm: lambda norm, shape: (BatchNorm2d if len(shape) == 3 else BatchNorm1d)(
+        shape[0]
+    ),
+    geometry.Activation: lambda activation, shape: ACTIVATIONS[activation.name](),
+    geometry.Dropout: lambda dropout, shape: nn.Dropout(dropout.p),
+}
 
 
 def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
@@ -276,7 +290,7 @@ def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
     stages: OrderedDict[str, OrderedDict[str, nn.Module]] = OrderedDict()
     for row in plan.layers:
         stage, _, part = row.name.partition(".")
-        module = _build_layer(NamedLayer(row.name, row.layer), row.input_shape)
+        module = MODULES[type(row.layer)](row.layer, row.input_shape)
         stages.setdefault(stage, OrderedDict())[part] = module
     network = _pooling_first(
         OrderedDict(
@@ -296,27 +310,6 @@ def _pooling_first(parts: OrderedDict[str, nn.Module]) -> nn.Sequential:
         if isinstance(first, nn.ReLU | nn.LeakyReLU) and isinstance(second, MaxPool2d):
             row[place : place + 2] = row[place + 1], row[place]
     return nn.Sequential(OrderedDict(row))
-
-
-def _build_layer(named: NamedLayer, input_shape: geometry.Shape) -> nn.Module:
-    match named.layer:
-        case geometry.Conv() as conv:
-            return Conv2d(input_shape[0], conv)
-        case geometry.Pool() as pool:
-            return POOLS[pool.kind](pool)
-        case geometry.GlobalPool(kind):
-            return GlobalPool(kind)
-        case geometry.Flatten():
-            return nn.Flatten()
-        case geometry.Dense(out_features, bias):
-            return nn.Linear(input_shape[0], out_features, bias)
-        case geometry.BatchNorm():
-            norm = BatchNorm2d if len(input_shape) == 3 else BatchNorm1d
-            return norm(input_shape[0])
-        case geometry.Activation(name):
-            return ACTIVATIONS[name]()
-        case geometry.Dropout(p):
-            return nn.Dropout(p)
 
 
 def freeze_first_layer(network: nn.Module, filters: Tensor | None = None) -> None:

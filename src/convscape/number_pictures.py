@@ -15,7 +15,7 @@ from PIL.Image import Image as Picture
 
 from convscape import geometry
 from convscape.errors import ConfigError
-from convscape.geometry import Conv, describe_layer
+from convscape.geometry import Conv
 from convscape.kernels import (
     KERNELS,
     SlidingWindow,
@@ -98,7 +98,7 @@ class MovingWindow:
         what = "true convolution" if is_turned else "cross-correlation"
         kind = f"{what}, " if isinstance(window.layer, Conv) else ""
         output = "x".join(map(str, window.output_shape))
-        self.title = f"{kind}{describe_layer(window.layer)}: {height}x{width} gives {output}"
+        self.title = f"{kind}{window.layer.describe()}: {height}x{width} gives {output}"
         self._in_colors = Scale(LIGHT, *_limits(window.matrix))
         self._out_colors = Scale(LIGHT, *_limits(window.output))
         self._panels = self._layout()
@@ -354,7 +354,7 @@ def kernel_sheet(
         result = filtered(image, kernel, layer, turned=turned, signed=signed)
         tiles.append(tile(result, 320))
         size = f"{result.shape[2]}x{result.shape[1]}"
-        captions.append(f"{name.strip()}\n{describe_layer(layer)}: {size}")
+        captions.append(f"{name.strip()}\n{layer.describe()}: {size}")
     what = "true convolution" if turned else "cross-correlation"
     values = "0 is grey" if signed else "below 0 is black, above 1 white"
     return sheet(f"{what}, channel by channel; {values}", tiles, captions, 4)

@@ -26,10 +26,11 @@ from filelock import FileLock, Timeout
 
 from convscape.config import Config, OwnModelConfig
 from convscape.errors import CannotWrite, ConfigError
-from convscape.geometry import LARGEST, Conv, InfeasibleGeometry
+from convscape.geometry import Conv, InfeasibleGeometry
 from convscape.losses import BEFORE, read_config_as_before
 from convscape.metrics import Metric, monitor_of
 from convscape.names import file_name, short_value
+from convscape.values import LARGEST
 
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"

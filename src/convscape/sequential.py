@@ -8,71 +8,24 @@ here. What a layer takes by its main key alone may stand in its place: `pool1: 2
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from convscape import geometry
 from convscape.errors import ConfigError
 from convscape.geometry import (
+    LAYER_KINDS,
     Activation,
-    BatchNorm,
-    Conv,
     Dense,
-    Dropout,
     Flatten,
-    GlobalPool,
     Layer,
     NamedLayer,
-    Pool,
+    OutputLayer,
 )
-from convscape.values import ACTIVATIONS, boolean, hint, integer, one_of, optional_size, probability
-
-_REQUIRED = object()
+from convscape.values import hint
 
 
 class LayerError(ConfigError):
     """A layer that cannot be; the sentence begins with its key: layers.conv1.stride=0: ..."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key of a layer; `check` raises ValueError for a value that it cannot have."""
-
-    check: Callable[[Any], Any]
-    default: Any = _REQUIRED
-
-
-# The first key of a kind is the one that may stand alone.
-KINDS: dict[str, dict[str, Key]] = {
-    "conv": {
-        "channels": Key(integer),
-        "kernel_size": Key(geometry.parse_size, 3),
-        "stride": Key(geometry.parse_size, 1),
-        "padding": Key(geometry.parse_padding, "valid"),
-        "dilation": Key(geometry.parse_size, 1),
-        "groups": Key(integer, 1),
-        "bias": Key(boolean, True),
-        "activation": Key(one_of(*ACTIVATIONS), "none"),
-    },
-    "pool": {
-        "size": Key(geometry.parse_size, 2),
-        "kind": Key(one_of(*get_args(geometry.PoolKind), "none"), "max"),
-        "stride": Key(optional_size, None),
-        "padding": Key(geometry.parse_padding, "valid"),
-        "ceil_mode": Key(boolean, False),
-    },
-    "global_pool": {"kind": Key(one_of("avg", "max"), "avg")},
-    "flatten": {},
-    "dense": {
-        "units": Key(integer),
-        "bias": Key(boolean, True),
-        "activation": Key(one_of(*ACTIVATIONS), "none"),
-    },
-    "batch_norm": {},
-    "activation": {"name": Key(one_of(*ACTIVATIONS), "relu")},
-    "dropout": {"p": Key(probability)},
-}
 
 
 def whole_layers(layers: Any) -> dict[str, dict[str, Any]]:
@@ -106,10 +59,10 @@ def kind_of(name: str) -> str:
         LayerError: if there is no such kind.
     """
     kind = re.sub(r"_?\d+$", "", str(name))
-    if kind not in KINDS:
+    if kind not in LAYER_KINDS:
         raise LayerError(
-            f"layers.{name}: there is no such kind of layer; allowed: {', '.join(KINDS)}, "
-            f"and a number where there are several, as in conv2{hint(kind, KINDS)}"
+            f"layers.{name}: there is no such kind of layer; allowed: {', '.join(LAYER_KINDS)}, "
+            f"and a number where there are several, as in conv2{hint(kind, LAYER_KINDS)}"
         )
     return kind
 
@@ -134,7 +87,7 @@ def _numbered(entries: list[Any] | tuple[Any, ...]) -> Iterator[tuple[str, Any]]
 
 def _whole_layer(name: str, written: Any) -> dict[str, Any]:
     kind = kind_of(name)
-    keys = KINDS[kind]
+    keys = LAYER_KINDS[kind].keys
     main = next(iter(keys), None)
     if written is None:
         written = {}
@@ -151,10 +104,10 @@ def _whole_layer(name: str, written: Any) -> dict[str, Any]:
     whole = {}
     for key, what in keys.items():
         value = written.get(key, what.default)
-        if value is _REQUIRED:
+        if value is ...:
             raise LayerError(f"layers.{name}.{key}: the key is missing; it has no default")
         try:
-            what.check(value)
+            what.parse(value)
         except ValueError as error:
             raise LayerError(f"layers.{name}.{key}={value}: {error}") from None
         whole[key] = value
@@ -162,7 +115,7 @@ def _whole_layer(name: str, written: Any) -> dict[str, Any]:
 
 
 def sequential_layers(
-    num_classes: int, *, layers: Any, output_layer: geometry.OutputLayer = "dense"
+    num_classes: int, *, layers: Any, output_layer: OutputLayer = "dense"
 ) -> list[NamedLayer]:
     """Layers as they are written, and what goes without saying: flatten before dense, the output.
 
@@ -174,58 +127,31 @@ def sequential_layers(
     """
     result: list[NamedLayer] = []
     flat_since: str | None = None
-    output = {"output": {"units": num_classes}} if output_layer == "dense" else {}
-    for name, values in {**whole_layers(layers), **output}.items():
-        kind = "dense" if name == "output" else kind_of(name)
-        if kind in ("conv", "pool", "global_pool") and flat_since is not None:
+    for name, written in whole_layers(layers).items():
+        kind = LAYER_KINDS[kind_of(name)]
+        if kind.takes == "maps" and flat_since is not None:
             raise LayerError(
-                f"layers.{name}: {kind} needs maps, and {flat_since} before it leaves one row of "
-                f"numbers; put {name} before {flat_since}"
+                f"layers.{name}: {kind.kind_name} needs maps, and {flat_since} before it leaves "
+                f"one row of numbers; put {name} before {flat_since}"
             )
-        if kind in ("flatten", "dense") and flat_since is None:
-            flatten = name if kind == "flatten" else "flatten"
-            result.append(NamedLayer(flatten, Flatten()))
-        if kind in ("flatten", "dense", "global_pool"):
+        if kind.takes == "vector" and flat_since is None:
+            result.append(NamedLayer(name if kind is Flatten else "flatten", Flatten()))
+        if kind.takes == "vector" or kind.gives == "vector":
             flat_since = flat_since or name
-        layer = _layer(kind, values)
-        if layer is not None:
-            result.append(NamedLayer(name, layer))
-        if values.get("activation", "none") != "none":
-            result.append(NamedLayer(f"{name}_activation", Activation(values["activation"])))
+        result += _written_layer(name, kind, written)
+    if output_layer == "dense":
+        if flat_since is None:
+            result.append(NamedLayer("flatten", Flatten()))
+        result.append(NamedLayer("output", Dense(num_classes)))
     return result
 
 
-def _layer(kind: str, values: dict[str, Any]) -> Layer | None:
-    """None for what does nothing, and for flatten, which stands where it is first needed."""
-    match kind:
-        case "conv":
-            sizes = {key: geometry.parse_size(values[key]) for key in ("kernel_size", "stride")}
-            return Conv(
-                values["channels"],
-                **sizes,
-                padding=geometry.parse_padding(values["padding"]),
-                dilation=geometry.parse_size(values["dilation"]),
-                groups=values["groups"],
-                bias=values["bias"],
-            )
-        case "pool" if values["kind"] != "none":
-            size = geometry.parse_size(values["size"])
-            stride = values["stride"]
-            return Pool(
-                values["kind"],
-                size,
-                size if stride is None else geometry.parse_size(stride),
-                geometry.parse_padding(values["padding"]),
-                values["ceil_mode"],
-            )
-        case "global_pool":
-            return GlobalPool(values["kind"])
-        case "dense":
-            return Dense(values["units"], values.get("bias", True))
-        case "batch_norm":
-            return BatchNorm()
-        case "activation" if values["name"] != "none":
-            return Activation(values["name"])
-        case "dropout" if values["p"]:
-            return Dropout(values["p"])
-    return None
+def _written_layer(name: str, kind: type[Layer], written: dict[str, Any]) -> Iterator[NamedLayer]:
+    """The layer, unless it does nothing, and the activation behind it."""
+    values = {key: kind.keys[key].parse(value) for key, value in written.items()}
+    activation = values.pop("activation", "none")
+    layer = kind.from_keys(values)
+    if layer is not None:
+        yield NamedLayer(name, layer)
+    if activation != "none":
+        yield NamedLayer(f"{name}_activation", Activation(activation))

@@ -1,4 +1,7 @@
-"""Checks of single values of the config, each with the sentence that refuses a wrong one."""
+"""Checks of single values of the config, each with the sentence that refuses a wrong one.
+
+A check returns the value, so that it serves wherever a value is read.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from convscape import geometry
-
-ACTIVATIONS = (
-    "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
-)  # fmt: skip
+LARGEST = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
 
 
 def hint(word: Any, choices: Iterable[str]) -> str:
@@ -22,36 +21,38 @@ def hint(word: Any, choices: Iterable[str]) -> str:
     return f"; did you mean {names[matches[0]]!r}?" if matches else ""
 
 
-def one_of(*choices: str) -> Callable[[Any], None]:
+def one_of(*choices: str) -> Callable[[Any], str]:
     """A check for a word among `choices`."""
 
-    def check(value: Any) -> None:
+    def check(value: Any) -> str:
         if value not in choices:
             raise ValueError(
                 f"{value!r} is unknown; allowed: {', '.join(choices)}{hint(value, choices)}"
             )
+        return str(value)
 
     return check
 
 
-def integer(value: Any) -> None:
+def integer(value: Any) -> int:
     """A count: 1 or more."""
-    if type(value) is not int or not 1 <= value <= geometry.LARGEST:
-        raise ValueError(
-            f"{value!r} is not allowed; allowed: an integer from 1 to {geometry.LARGEST}"
-        )
+    if type(value) is not int or not 1 <= value <= LARGEST:
+        raise ValueError(f"{value!r} is not allowed; allowed: an integer from 1 to {LARGEST}")
+    return value
 
 
-def boolean(value: Any) -> None:
+def boolean(value: Any) -> bool:
     """True or false."""
     if type(value) is not bool:
         raise ValueError(f"{value!r} is not allowed; allowed: true or false")
+    return value
 
 
-def probability(value: Any) -> None:
+def probability(value: Any) -> float:
     """From 0 to below 1."""
     if type(value) not in (int, float) or not 0 <= value < 1:
         raise ValueError(f"{value!r} is not a probability; allowed: 0 or more, below 1")
+    return value
 
 
 def device(value: str) -> str:
@@ -60,12 +61,6 @@ def device(value: str) -> str:
         matched = hint("cuda" if value == "gpu" else value, ("auto", "cpu", "cuda", "mps"))
         raise ValueError(f"allowed: auto, cpu, cuda, cuda:<number>, mps{matched}")
     return value
-
-
-def optional_size(value: Any) -> None:
-    """A size, or None for what the key says of it."""
-    if value is not None:
-        geometry.parse_size(value)
 
 
 def mistake(key: str, error: Mapping[str, Any]) -> str:

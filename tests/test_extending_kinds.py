@@ -1,0 +1,62 @@
+"""A part of each kind is added from outside, without a line changed, and trained with."""
+
+import json
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from convscape import geometry, layers
+from convscape.models import Sequential
+
+from .test_sequential import SMALL
+
+
+@pytest.fixture(scope="module")
+def toys():
+    """The parts of tests/toy_parts.py, for this file alone."""
+    registries = geometry.LAYER_KINDS, geometry.POOLINGS, layers.MODULES, layers.POOLS
+    before = [dict(registry) for registry in registries]
+    from . import toy_parts
+
+    yield toy_parts
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+def test_a_kind_of_layer_and_a_pooling_are_trained_explained_and_evaluated(toys, command, tmp_path):
+    own = ["+model.layers.scale1=0.25", "+model.layers.pool2.kind=rms", "+model.layers.dense1=8"]
+    planned = command("plan", *SMALL, *own)
+    assert re.search(r"scale1 +scale +6x5x5 +6 +150 +10\n", planned.out), planned.out
+    assert "rms pool 2x2" in planned.out
+    answer = command("train", *SMALL, *own, "visual=off")
+    assert answer.code == 0, answer.err
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    factors = weights["network.scale1.factors"]
+    assert ((factors - 0.25).abs() > 1e-4).all()  # it has learned
+    result = json.loads((run / "result.json").read_text("utf-8"))
+    evaluation = json.loads(command("evaluate", run, "--json").out)
+    assert evaluation["test/acc"] == pytest.approx(result["metrics"]["test/acc"], abs=0.01)
+    assert result["num_parameters"] == sum(each.numel() for each in weights.values())
+    assert command("explain", run, 3).code == 0
+
+
+def test_the_numbers_are_those_of_torch(toys):
+    model = Sequential((1, 9, 9), 3, layers=[{"scale": 0.5}, {"pool": {"size": 3, "kind": "rms"}}])
+    images = torch.rand(2, 1, 9, 9)
+    expected = F.lp_pool2d(images / 2, 2, 3) / 3  # the root of a sum, not of a mean
+    torch.testing.assert_close(model.network.pool1(model.network.scale1(images)), expected)
+
+
+def test_mistakes_are_sentences_as_with_the_others(toys, command):
+    wrong = command("plan", "model=sequential", "+model.layers.scalee=1")
+    assert (wrong.code, "did you mean 'scale'?" in wrong.err) == (2, True)
+    wrong = command("plan", "model=sequential", "+model.layers.scale1.begin=0.5")
+    assert "model.layers.scale1.begin: there is no such key; allowed: start" in wrong.err
+    wrong = command("plan", "model=cnn", "model.pool=rmss")
+    assert "did you mean 'rms'?" in wrong.err
+    wrong = command("plan", "model=cnn", "model.pool=rms", "model.pool_size=99")
+    assert "pool: a 99x99 rms pool at stride 99 does not fit its 26x26 input" in wrong.err
