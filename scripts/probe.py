@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="of the probe, as max=8 or --max 8")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
+    parser.add_argument("--out", type=Path, help="the folder for the answer (default <run>/probes)")
     parser.add_argument(
         "--other-data", action="store_true", help="also if the data are not those it was trained on"
     )
@@ -35,13 +36,14 @@ def main() -> None:
 
         settings = parse_settings([*arguments.settings, *others])
         name, run = arguments.probe, arguments.run
-        how = {"places": places, "other_data": arguments.other_data}
+        folder = arguments.out or run / "probes"
+        how = {"places": places, "other_data": arguments.other_data, "out": arguments.out}
         answer = ask_and_keep(run, name, arguments.images, arguments.split, **how, **settings)
         asked = answer["asked"]
         say(f"{name} of {asked['num_images']:,} images of the {asked['split']} split")
         say(*(f"  {key:<22} {100 * value:6.2f} %" for key, value in answer["numbers"].items()))
-        picture = draw_probe(name, {run.name: [answer]}, run / "probes")
-        say(f"{picture or run / 'probes' / f'{name}.json'}")
+        picture = draw_probe(name, {run.name: [answer]}, folder, arguments.out or run)
+        say(f"{picture or folder / f'{name}.json'}")
 
     run_command(command)
 

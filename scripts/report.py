@@ -12,6 +12,7 @@ def main() -> None:
     parser.add_argument(
         "folders", type=Path, nargs="+", help="sweep folders, such as outputs/sweeps/geometry"
     )
+    parser.add_argument("--out", type=Path, help="where to (default: the first of these folders)")
     parser.add_argument(
         "--rank",
         help="the metric to rank by, as val/loss; max:<metric> or min:<metric> for one that is not "
@@ -29,7 +30,7 @@ def main() -> None:
         from convscape.report import write_report
 
         by = [key for key in arguments.by.split(",") if key]
-        say(*write_report(arguments.folders, arguments.rank, by).lines)
+        say(*write_report(arguments.folders, arguments.rank, by, out=arguments.out).lines)
 
     run_command(command)
 

@@ -161,7 +161,7 @@ def test_wrong_input_is_one_sentence(command, words, sentence):
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
-        ("question: [", ["mine.yaml is not YAML: "]),
+        ("question: [", ["mine.yaml cannot be read: "]),
         ("", ["mine.yaml: question: the key is missing"]),
         ("question: 3", ["mine.yaml: question=3: allowed: a word"]),
         (

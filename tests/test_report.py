@@ -300,7 +300,7 @@ def test_a_sweep_ends_with_its_report(command, tmp_path):
 
 def test_a_report_that_cannot_be_written_is_one_sentence(sweep):
     (sweep / "figures").write_text("")
-    with pytest.raises(ConfigError, match="cannot write the report into"):
+    with pytest.raises(ConfigError, match=r"figures is no folder, .*move it away"):
         write_report([sweep])
 
 

@@ -2,7 +2,6 @@ import json
 import multiprocessing
 import os
 import re
-import stat
 
 import pytest
 import yaml
@@ -15,7 +14,6 @@ from convscape.runs import (
     fingerprint,
     new_run_path,
     run_name,
-    write_whole,
 )
 from tests.test_config import checked
 
@@ -127,18 +125,6 @@ def test_no_value_is_cut_where_a_name_is_long():
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path):
     assert len({new_run_path(tmp_path, "run") for _ in range(5)}) == 5
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    write_whole(path, "before")
-    with pytest.raises(TypeError):
-        write_whole(path, 3)
-    assert path.read_text() == "before"
-    assert os.listdir(tmp_path) == ["file"]
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):

@@ -23,6 +23,7 @@ from convscape import events
 from convscape.checkpoints import read_checkpoint, sealed
 from convscape.cli import say
 from convscape.errors import Stopped, stopped_by
+from convscape.files import write_whole
 from convscape.metrics import EPOCH_METRICS, Metric, metric, not_logged
 from convscape.models import ImageClassifier
 from convscape.quick_lightning import (
@@ -33,7 +34,7 @@ from convscape.quick_lightning import (
     validate_again,
     validate_from_its_beginning,
 )
-from convscape.runs import RunFolder, write_whole
+from convscape.runs import RunFolder
 
 logger = logging.getLogger("convscape")
 
@@ -60,11 +61,14 @@ class MonitorNotLogged(ValueError):
 class WholeFileCheckpointIO(pl.plugins.TorchCheckpointIO):
     """A checkpoint is written beside its place and renamed: what is there is always whole."""
 
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write `checkpoint` to `path`."""
-        write_whole(Path(path), sealed(checkpoint))
+        write_whole(Path(path), sealed(checkpoint), within=self.folder.path)
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Plain values and weights, whatever else a stranger has put there."""
@@ -105,9 +109,9 @@ class Recorder(pl.callbacks.Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what came after the checkpoint that the run goes on from."""
         if trainer.is_global_zero:
-            events.cut_back(self._old_events, self._event_sizes)
+            events.cut_back(self._old_events, self._event_sizes, self.folder.path)
             if self.history:
-                write_whole(self.folder.history_file, _as_csv(self.history))
+                self._write_history()
         trainer.should_stop = self._is_enough()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -154,12 +158,12 @@ class Recorder(pl.callbacks.Checkpoint):
             self.best_epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
             self._log_points(trainer, pl_module, row)
-            write_whole(self.folder.history_file, _as_csv(self.history))
+            self._write_history()
         if is_best:
             trainer.save_checkpoint(self.folder.best_checkpoint)
             if trainer.is_global_zero:  # a copy: one bad sector is not to take both
                 best = self.folder.best_checkpoint.read_bytes()
-                write_whole(self.folder.last_checkpoint, best)
+                write_whole(self.folder.last_checkpoint, best, within=self.folder.path)
         else:
             trainer.save_checkpoint(self.folder.last_checkpoint)
         if trainer.is_global_zero:
@@ -176,6 +180,10 @@ class Recorder(pl.callbacks.Checkpoint):
             points |= {key: value for key, value in row.items() if "/" in key or key == "lr"}
         for logger in trainer.loggers:
             logger.log_metrics(points, step=trainer.global_step)
+
+    def _write_history(self) -> None:
+        table = _as_csv(self.history)
+        write_whole(self.folder.history_file, table, within=self.folder.path)
 
     def _is_enough(self) -> bool:
         if self.patience is None or self.best_epoch is None:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from convscape.errors import ConfigError
+from convscape.files import remove, write_whole
 from convscape.losses import read_as_before
-from convscape.runs import RunFolder, write_whole
+from convscape.runs import RunFolder
 
 logger = logging.getLogger("convscape")
 
@@ -97,15 +98,15 @@ def to_go_on_from(folder: RunFolder) -> Path | None:
         if best in whole or best_epoch is None:
             return last
         if is_the_best:
-            write_whole(best, last.read_bytes())
+            write_whole(best, last.read_bytes(), within=folder.path)
             return last
         logger.warning("%s of epoch %d is lost: training from the beginning", best, best_epoch)
     elif best in whole:
         # it may be that of the last epoch: then no other comes that would be written as the last
-        write_whole(last, best.read_bytes())
+        write_whole(last, best.read_bytes(), within=folder.path)
         return last
     for path in there:
-        path.unlink()
+        remove(path, within=folder.path)
     return None
 
 

@@ -16,16 +16,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from convscape.cli import CONFIG_DIR, say
 from convscape.config import Config, Section, check
 from convscape.errors import CannotWrite, ConfigError
+from convscape.files import read_yaml, write_whole
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.machine import available_cores, check_device
 from convscape.metrics import Metric, metric, not_logged
-from convscape.runs import Result, RunFolder, fingerprint, write_whole
+from convscape.runs import Result, RunFolder, fingerprint
 from convscape.statistics import CONFIDENCE, Estimate, estimate
 from convscape.sweep import (
     Compose,
@@ -121,12 +121,12 @@ def load(name: str) -> Claim:
             f"{hint(name, names())}"
         )
     try:
-        return Claim.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+        return Claim.model_validate(read_yaml(path) or {})
     except ValidationError as error:
         mistakes = [mistake(".".join(map(str, each["loc"])), each) for each in error.errors()]
         raise ConfigError("\n".join(f"{path}: {each}" for each in mistakes)) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
 
 
 # --- running one ------------------------------------------------------------------------------
@@ -379,7 +379,11 @@ def _work(
     answers = []
     for probe in probes:
         settings = {key: v for key, v in probe.items() if key not in ("name", "num_images")}
-        answers.append(ask_and_keep(path, probe["name"], probe["num_images"], "test", **settings))
+        try:
+            answer = ask_and_keep(path, probe["name"], probe["num_images"], "test", **settings)
+        except CannotWrite as error:
+            raise SweepStopped(str(CannotWrite(path, error.error))) from None
+        answers.append(answer)
     return answers, result
 
 
@@ -557,19 +561,19 @@ def _write(
     folder: Path,
 ) -> None:
     """answer.json, the figures of the probes, and the report of the runs."""
-    write_whole(folder / "answer.json", json.dumps(asdict(answer), indent=1))
+    write_whole(folder / "answer.json", json.dumps(asdict(answer), indent=1), within=folder)
     if not done:
         return
     from convscape.probe_figures import CAPTIONS, draw_arms, draw_probe
     from convscape.report import write_report
 
-    arms = draw_arms(answer.arms, metrics_of(answer), folder / "figures")
+    arms = draw_arms(answer.arms, metrics_of(answer), folder / "figures", folder)
     pictures = [(CAPTIONS["arms"], arms)]
     for number, probe in enumerate(claim.probes):
         by_arm: dict[str, list[dict[str, Any]]] = {}
         for run, _, answers in done:
             by_arm.setdefault(_title(run.labels), []).append(answers[number])
-        path = draw_probe(probe["name"], by_arm, folder / "figures")
+        path = draw_probe(probe["name"], by_arm, folder / "figures", folder)
         if path is not None:
             pictures.append((CAPTIONS[probe["name"]], path))
     heading = [answer.question, answer.says, answer.budget]
@@ -632,5 +636,5 @@ def write_book(answers: Sequence[Answer], folder: Path) -> Path:
         paths = [folder / answer.claim / "figures" / f"{name}.png" for name in names]
         figures[answer.claim] = [p.relative_to(folder).as_posix() for p in paths if p.is_file()]
     path = folder / "claims.md"
-    write_whole(path, book(answers, figures))
+    write_whole(path, book(answers, figures), within=folder)
     return path

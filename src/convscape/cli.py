@@ -185,8 +185,13 @@ def answer_help(head: str) -> None:
     sys.exit(0)
 
 
+MOST_LETTERS = 10_000  # of what is wrong: it may quote a stranger's file
+
+
 def _refuse(sentence: str) -> int:
-    say(f"error: {sentence}", file=sys.stderr)
+    from convscape.values import shortened
+
+    say(f"error: {shortened(sentence, MOST_LETTERS)}", file=sys.stderr)
     return 2
 
 
@@ -294,6 +299,10 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Pat
     folder = RunFolder(Path(composed["resume"]))
     _, places = take_places([o for o in overrides if o.startswith("data.")])
     stored = with_places(folder.read_config(), places)
+    # a tracking library may write there: a stranger's run does not say where that is
+    stored_place = Path(str(stored.get("output_dir"))).resolve()
+    if not folder.path.resolve().is_relative_to(stored_place):
+        stored["output_dir"] = composed["output_dir"]
     # which packages may be imported is never taken from a folder, which may be a stranger's
     config = check(stored | {"allow_packages": composed["allow_packages"]})
     result = folder.read_result()
@@ -437,6 +446,7 @@ def claim_command() -> int:
     from hydra import compose, initialize_config_dir
 
     from convscape import claims
+    from convscape.runs import output_folder
     from convscape.sweep import SweepStopped
 
     _refuse_options()
@@ -449,7 +459,7 @@ def claim_command() -> int:
     if mode not in ("quick", "full"):
         raise ConfigError(f"mode={mode}: allowed: quick, full")
     seeds, jobs = (_count(key, given.pop(key, None)) for key in ("seeds", "jobs"))
-    output_dir = Path(given.pop("output_dir", "outputs"))
+    output_dir = output_folder(given.pop("output_dir", "outputs"))
     overrides = [word for word in words if word.partition("=")[0] in given]
     chosen = claims.names() if name == "all" else [name]
     answers = []

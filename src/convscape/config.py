@@ -37,6 +37,7 @@ from convscape.values import (
     integer,
     mistake,
     probability,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -714,22 +715,27 @@ def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:
         raise ConfigError(f"model.{error}") from None
 
 
+MOST_MISTAKES = 50  # that are told; a list may hold thousands of wrong entries
+
+
 def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
     """One for each mistake: what the branches of a union allow is said together."""
     allowed: dict[str, list[str]] = {}
-    for each in errors:
+    for each in errors[:MOST_MISTAKES]:
         head, _, tail = _sentence(each, composed).partition(": allowed: ")
         allowed.setdefault(head, []).append(tail)
-    return [
-        ": allowed: ".join([head, ", ".join(tails)] if tails[0] else [head])
+    sentences = [
+        shortened(": allowed: ".join([head, ", ".join(tails)] if tails[0] else [head]))
         for head, tails in allowed.items()
     ]
+    more = [f"and more, {len(errors) - MOST_MISTAKES}"] if len(errors) > MOST_MISTAKES else []
+    return sentences + more
 
 
 def _sentence(error: Any, composed: dict[str, Any]) -> str:
     """One of pydantic's errors as a person would put it."""
     path = [part for part in error["loc"] if part not in _BRANCHES]
-    key = ".".join(str(part) for part in path)
+    key = shortened(".".join(str(part) for part in path), 200)
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from convscape import files
 from convscape.data import ImageDataModule
 from convscape.errors import CannotWrite
 from convscape.runs import Result, RunFolder, helper_rank
@@ -24,11 +27,12 @@ def kept(folder: RunFolder) -> Iterator[None]:
 
     Raises:
         CannotWrite: if the file cannot be opened.
+        NotInside: if it is a link.
     """
     rank = helper_rank()
     path = folder.log_file if rank == 0 else folder.path / f"run-rank{rank}.log"
     try:
-        handler = _File(path, encoding="utf-8")
+        handler = _File(path, folder.path)
     except OSError as error:
         raise CannotWrite(folder.path, error) from None
     handler.setFormatter(_Entry("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -62,6 +66,16 @@ def kept(folder: RunFolder) -> Iterator[None]:
 
 
 class _File(logging.FileHandler):
+    def __init__(self, path: Path, within: Path) -> None:
+        self._path, self._within = path, within
+        super().__init__(path)
+
+    def _open(self) -> io.TextIOWrapper:
+        content: Any = files.append(self._path, within=self._within)
+        return io.TextIOWrapper(
+            content, encoding="utf-8", errors="backslashreplace", write_through=True
+        )
+
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk is told of once, by what cannot do without it."""
 
@@ -71,7 +85,14 @@ class _Entry(logging.Formatter):
         """A line, and further ones indented: whatever a file's text holds, it begins no entry."""
         if record.levelno >= logging.WARNING:
             record.message = f"{record.levelname.lower()}: {record.message}"
-        return "\n    ".join(super().formatMessage(record).splitlines())
+        return "\n    ".join(map(_escaped, super().formatMessage(record).splitlines()))
+
+
+def _escaped(line: str) -> str:
+    r"""A line with what would steer a terminal written out, as \x1b."""
+    return re.sub(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: m[0].encode("unicode_escape").decode(), line
+    )
 
 
 def _once() -> Any:

@@ -41,11 +41,12 @@ class CannotWrite(ConfigError):
     can go on, and stops the whole sweep, since the next run could not write either.
     """
 
-    def __init__(self, path: Path, error: OSError) -> None:
+    def __init__(self, path: Path, error: OSError, option: str = "output_dir=...") -> None:
         super().__init__(
             f"cannot write the folder {path}: {error.strerror or error}; "
-            "make room or allow it there, or choose another place with output_dir=..."
+            f"make room or allow it there, or choose another place with {option}"
         )
+        self.error = error
 
 
 def is_about_the_disk(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from convscape import files
 from convscape.config import Config
 from convscape.quick_lightning import pl, rank_zero_experiment
 from convscape.runs import fingerprint, flat_config, typed_value
@@ -30,12 +31,12 @@ class EventFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        stamps = [int(path.name.removeprefix(PREFIX).split(".")[0]) for path in event_files(folder)]
+        stamps = [int(path.name.removeprefix(PREFIX)[:10]) for path in event_files(folder)]
         # TensorBoard reads files by name, and a clock may have been set back in between
         stamp = max([int(time.time()), *(last + 1 for last in stamps)])
         self._folder = folder
         self._path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  until close()
+        self._file = files.append(self._path, within=folder, is_new=True)
         self._records = RecordWriter(self._file)
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
@@ -61,6 +62,12 @@ class EventLogger(pl.loggers.TensorBoardLogger):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
         self._writer: SummaryWriter | None = None
+        self._folder = folder
+
+    @property
+    def log_dir(self) -> str:
+        """The run folder as it is: Lightning would put values of the environment for $NAME."""
+        return str(self._folder)
 
     @property
     @rank_zero_experiment
@@ -84,7 +91,7 @@ class EventLogger(pl.loggers.TensorBoardLogger):
 
 def event_files(folder: Path) -> list[Path]:
     """Those of a run, the oldest first."""
-    return sorted(folder.glob(f"{PREFIX}[0-9]*"))
+    return sorted(folder.glob(f"{PREFIX}{'[0-9]' * 10}.*"))
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -92,13 +99,17 @@ def sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in event_files(folder)}
 
 
-def cut_back(paths: list[Path], sizes: Mapping[str, int]) -> None:
-    """Take away what was written since `sizes`: it is about to be written again."""
+def cut_back(paths: list[Path], sizes: Mapping[str, int], folder: Path) -> None:
+    """Take away what was written since `sizes`: it is about to be written again.
+
+    Raises:
+        NotInside: if one of them is a link out of `folder`.
+    """
     for path in paths:
         if path.name not in sizes:
-            path.unlink()
+            files.remove(path, within=folder)
         elif path.stat().st_size > sizes[path.name]:
-            os.truncate(path, sizes[path.name])
+            files.cut(path, sizes[path.name], within=folder)
 
 
 LAYOUT = {

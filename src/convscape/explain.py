@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from convscape import geometry
-from convscape.errors import ConfigError
+from convscape.errors import CannotWrite, ConfigError
+from convscape.files import make_folder, write_whole
 from convscape.geometry import (
     Activation,
     BatchNorm,
@@ -27,7 +28,6 @@ from convscape.geometry import (
 )
 from convscape.layers import BlurPool2d, PolyphasePool2d
 from convscape.models import ImageClassifier
-from convscape.runs import write_whole
 from convscape.trained import TrainedRun, read_picture
 
 MOST_MAPS = 64  # of a layer; more are sampled
@@ -74,6 +74,7 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
 
     Raises:
         ConfigError: if the network is not one of this project's.
+        CannotWrite: if the page cannot be written.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("convscape", "."),
@@ -84,8 +85,11 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
     # "</script>" would end the script element, "<!--<script>" keep it from ending
     data = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     page = environment.get_template("explain.html.j2").render(data=data, title=document["title"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page)
+    try:
+        make_folder(path.parent, within=path.parent)
+        write_whole(path, page, within=path.parent)
+    except OSError as error:
+        raise CannotWrite(path.parent, error, "--out <page>.html") from None
 
 
 @torch.no_grad()

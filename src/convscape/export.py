@@ -30,9 +30,10 @@ from torch import Tensor, nn
 from convscape import geometry, machine, models
 from convscape.cache import DataError
 from convscape.config import OwnModelConfig
-from convscape.errors import ConfigError
+from convscape.errors import CannotWrite, ConfigError
+from convscape.files import write_whole
 from convscape.layers import PolyphasePool2d
-from convscape.runs import RunFolder, write_whole
+from convscape.runs import RunFolder
 from convscape.trained import TrainedRun
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
@@ -144,9 +145,9 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
             f"(allowed: {tolerance:.1e}); no file was written"
         )
     try:
-        write_whole(path, content)
+        write_whole(path, content, within=path.parent)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+        raise CannotWrite(path.parent, error, f"--out <file>{SUFFIXES[format]}") from None
     difference = float(differences[agree].max())
     return Export(path, difference, tolerance, checked_on, opset, num_others)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from convscape.files import make_folder, read_bytes, write_whole
 from convscape.metrics import MONITOR, Metric
 from convscape.metrics import metric as metric_named
 from convscape.results import RunTable, SweptKey
-from convscape.runs import write_whole
 from convscape.statistics import level_means, pair_means, pareto_front
 
 # Okabe and Ito's colours, https://jfly.uni-koeln.de/color/
@@ -34,6 +35,7 @@ COST_TITLES = {
     "seconds/fit": "training time (s)",
 }
 BALANCED = "Means over the other keys, balanced"  # short enough for the smallest figure
+MOST_BYTES = 2**26  # of a history: some 300,000 epochs
 MOST_CURVES = 8  # more lines than colours cannot be told apart
 MOST_PAIRS = 6
 MOST_LEVELS = 12  # wider heat maps have unreadable cells
@@ -53,9 +55,12 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_figures(
-    table: RunTable, configurations: pd.DataFrame, metric: Metric, folder: Path, prefix: str = ""
+    table: RunTable, configurations: pd.DataFrame, metric: Metric, report: Path, prefix: str = ""
 ) -> dict[str, Path]:
-    """Write every figure that the runs allow; returns the PNG files by name, in reading order."""
+    """Write every figure that the runs allow into `report`/figures.
+
+    Returns the PNG files by name, in reading order.
+    """
     makers: dict[str, Callable[[], Figure | None]] = {
         "main_effects": lambda: main_effects(table, metric),
         "heat_maps": lambda: heat_maps(table, metric),
@@ -63,7 +68,8 @@ def draw_figures(
         "learning_curves": lambda: learning_curves(table, configurations, metric),
         "parallel_coordinates": lambda: parallel_coordinates(table, configurations, metric),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = report / "figures"
+    make_folder(folder, within=report)
     written = {}
     for name, make in makers.items():
         with rc_context(STYLE):
@@ -71,17 +77,22 @@ def draw_figures(
             if figure is None:
                 continue
             written[name] = folder / f"{prefix}{name}.png"
-            save(figure, written[name])
+            save(figure, written[name], report)
     return written
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, and beside it as SVG; each is there whole or not at all."""
+def save(figure: Figure, path: Path, within: Path) -> None:
+    """Write a figure as PNG, and beside it as SVG; each is there whole or not at all.
+
+    - `within`: the folder that the user named.
+    """
     png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=150)
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    write_whole(path, png.getbuffer())
-    write_whole(path.with_suffix(".svg"), svg.getbuffer())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # what the font lacks is drawn as a box
+        figure.savefig(png, format="png", dpi=150)
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    write_whole(path, png.getbuffer(), within=within)
+    write_whole(path.with_suffix(".svg"), svg.getbuffer(), within=within)
 
 
 def _labels(key: SweptKey) -> list[str]:
@@ -90,6 +101,8 @@ def _labels(key: SweptKey) -> list[str]:
 
 
 def _clipped(text: str, width: int = 20) -> str:
+    """As much of the text as there is room for, and only what can be drawn of it."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: width + 1])
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
@@ -241,18 +254,21 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
     name, scale = shown_metric.name, shown_metric.scale
     for (number, row), (color, dash) in zip(shown.iterrows(), styles, strict=False):
         folders = table.frame.loc[list(row["rows"]), "folder"]
-        curves = [c for c in (_history(Path(f) / "history.csv", name) for f in folders) if c]
+        curves = [c for c in (_history(Path(f), name, table.notes) for f in folders) if c]
         longest = max(map(len, curves), default=0)
         if not longest:
             continue
         stacked = np.full((len(curves), longest), np.nan)
         for place, curve in enumerate(curves):
             stacked[place, : len(curve)] = scale * np.array(curve)
+        known = np.ma.masked_invalid(stacked)
+        mean, low, high = (
+            each.filled(np.nan) for each in (known.mean(0), known.min(0), known.max(0))
+        )
         epochs = np.arange(1, longest + 1)
         label = _clipped(f"{number}: {configuration_label(table.by, row)}", 80)
-        axis.plot(epochs, np.nanmean(stacked, 0), dash, color=color, label=label, linewidth=1.4)
+        axis.plot(epochs, mean, dash, color=color, label=label, linewidth=1.4)
         if len(curves) > 1:
-            low, high = np.nanmin(stacked, 0), np.nanmax(stacked, 0)
             axis.fill_between(epochs, low, high, color=color, alpha=0.13, linewidth=0)
     if not axis.lines:
         return None
@@ -263,7 +279,8 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
         last = np.concatenate(
             [line.get_ydata()[len(line.get_ydata()) // 4 :] for line in axis.lines]
         )
-        axis.set_ylim(np.nanmin(last) - 1, min(100.5, np.nanmax(last) + 1))
+        if not np.isnan(last).all():
+            axis.set_ylim(np.nanmin(last) - 1, min(100.5, np.nanmax(last) + 1))
     axis.legend(
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
@@ -273,12 +290,23 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
     return figure
 
 
-def _history(path: Path, metric: str) -> list[float]:
+def _history(folder: Path, metric: str, notes: list[str]) -> list[float]:
+    """A run's `metric` over its epochs; empty, and `notes` say why, where the file is damaged."""
     try:
-        with path.open(newline="") as file:
-            return [float(row[metric]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError):
+        text = read_bytes(folder / "history.csv", MOST_BYTES).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        # an epoch may be without the metric
+        values = [
+            float(row[metric] if row[metric] != "" else "nan") for row in rows if metric in row
+        ]
+    except FileNotFoundError:  # as of a run that was reported by its result alone
         return []
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else _clipped(str(error), 100)
+        notes.append(f"left out of the learning curves: {folder}: history.csv is damaged: {reason}")
+        return []
+    finite = np.isfinite(values)
+    return np.where(finite, values, np.nan).tolist() if finite.any() else []
 
 
 def configuration_label(keys: Sequence[SweptKey], row: Any) -> str:

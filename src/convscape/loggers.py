@@ -25,8 +25,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from filelock import FileLock
-
 from convscape.cli import say, without_secrets
 from convscape.config import Config, LoggerConfig, MlflowConfig, WandbConfig
 from convscape.errors import ConfigError
@@ -37,8 +35,9 @@ from convscape.events import (
     hyperparameters,
     trial_id,
 )
+from convscape.files import lock, write_whole
 from convscape.quick_lightning import pl
-from convscape.runs import Result, RunFolder, Status, helper_rank, write_whole
+from convscape.runs import Result, RunFolder, Status, helper_rank
 
 logger = logging.getLogger("convscape")
 
@@ -207,7 +206,9 @@ class CsvLogger(pl.loggers.Logger):
                     (int(r["step"]), r["metric"]): float(r["value"]) for r in csv.DictReader(file)
                 }
         rows = list((run.hparams | run.tags).items())
-        write_whole(run.folder.path / "hparams.csv", _table(("name", "value"), rows))
+        self._folder = run.folder.path
+        table = _table(("name", "value"), rows)
+        write_whole(self._folder / "hparams.csv", table, within=self._folder)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """They were written when the record began."""
@@ -216,7 +217,8 @@ class CsvLogger(pl.loggers.Logger):
         """Write the tables anew, with `metrics` of the optimiser step `step`."""
         self._values |= {(step or 0, name): float(value) for name, value in metrics.items()}
         rows = [(step, name, value) for (step, name), value in self._values.items()]
-        write_whole(self._path, _table(("step", "metric", "value"), rows))
+        table = _table(("step", "metric", "value"), rows)
+        write_whole(self._path, table, within=self._folder)
 
 
 def _table(header: tuple[str, ...], rows: list[Any]) -> str:
@@ -319,7 +321,7 @@ def open_mlflow(settings: MlflowConfig, run: Facts) -> MlflowLogger:
     uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
     before = _remembered(run, "mlflow")
     # several runs that begin at once would each make the tables and the experiment
-    with FileLock(run.output_dir / ".mlflow.lock"), _same_tracking_uri(mlflow):
+    with lock(run.output_dir / ".mlflow.lock", within=run.output_dir), _same_tracking_uri(mlflow):
         tracked = MlflowLogger(
             settings.experiment,
             run_name=run.name,
@@ -363,4 +365,5 @@ def _remembered(run: Facts, kind: str) -> str | None:
 
 def _remember(run: Facts, kind: str, identity: str) -> None:
     before = json.loads(run.ids_file.read_text("utf-8")) if run.ids_file.is_file() else {}
-    write_whole(run.ids_file, json.dumps({**before, kind: identity}) + "\n")
+    text = json.dumps({**before, kind: identity}) + "\n"
+    write_whole(run.ids_file, text, within=run.folder.path)

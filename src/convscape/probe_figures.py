@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from convscape import visual
 from convscape.figures import COLORS, DASHES, STYLE, save
+from convscape.files import make_folder, write_whole
 from convscape.metrics import Metric
 from convscape.statistics import estimate
 
@@ -30,12 +32,18 @@ CAPTIONS = {
 PANEL = 2.6  # inches
 
 
-def draw_probe(name: str, arms: Arms, folder: Path) -> Path | None:
-    """Write `<name>.png` of a probe's answers; None where it has no figure."""
+def draw_probe(name: str, arms: Arms, folder: Path, within: Path | None = None) -> Path | None:
+    """Write `<name>.png` of a probe's answers; None where it has no figure.
+
+    - `within`: the folder that the user named, where `folder` is one in it.
+    """
+    path = folder / f"{name}.png"
+    within = within or folder
+    make_folder(folder, within=within)
     if name == "occlude":
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "occlude.png"
-        _occlusion_sheet(arms).save(path)
+        content = io.BytesIO()
+        _occlusion_sheet(arms).save(content, "png")
+        write_whole(path, content.getbuffer(), within=within)
         return path
     makers: dict[str, Callable[[Arms], Figure]] = {
         "shift": _shift_figure,
@@ -44,15 +52,15 @@ def draw_probe(name: str, arms: Arms, folder: Path) -> Path | None:
     }
     if name not in makers:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.png"
     with rc_context(STYLE):
         figure = makers[name](arms)
-        save(figure, path)
+        save(figure, path, within)
     return path
 
 
-def draw_arms(arms: Sequence[dict[str, Any]], metrics: Sequence[Metric], folder: Path) -> Path:
+def draw_arms(
+    arms: Sequence[dict[str, Any]], metrics: Sequence[Metric], folder: Path, within: Path
+) -> Path:
     """Write `arms.png`: each arm's mean with its interval, a panel for each metric.
 
     - `arms`: rows of a claim's table: "arm", and for each metric "mean" and "half_width".
@@ -60,7 +68,7 @@ def draw_arms(arms: Sequence[dict[str, Any]], metrics: Sequence[Metric], folder:
     names = [row["arm"] for row in arms]
     places = range(len(arms))
     size = (1 + 0.07 * max(map(len, names)) + PANEL * len(metrics), 1 + 0.26 * len(arms))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, within=within)
     path = folder / "arms.png"
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -73,7 +81,7 @@ def draw_arms(arms: Sequence[dict[str, Any]], metrics: Sequence[Metric], folder:
             axis.set_xlabel(metric.title)
         axes[0].set_yticks(places, names)
         axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first on top
-        save(figure, path)
+        save(figure, path, within)
     return path
 
 

@@ -24,8 +24,8 @@ from torch.nn.utils import prune as torch_prune
 
 from convscape import scenes
 from convscape.config import hint
-from convscape.errors import ConfigError
-from convscape.runs import write_whole
+from convscape.errors import CannotWrite, ConfigError
+from convscape.files import make_folder, read_bytes, write_whole
 from convscape.trained import TrainedRun, load_run
 
 Logits = Callable[[Tensor], Tensor]
@@ -33,6 +33,7 @@ Answer = dict[str, Any]
 
 BATCH_SIZE = 256
 FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)  # of all weights
+MOST_BYTES = 2**26  # of a kept answer: the occlusion maps of large images
 TOLERATED = 0.01  # accuracy that pruning may cost: one point
 
 
@@ -100,25 +101,33 @@ def ask_and_keep(
     *,
     places: Mapping[str, str] | None = None,
     other_data: bool = False,
+    out: Path | None = None,
     **settings: Any,
 ) -> Answer:
-    """The answer for the run in the folder `path`, kept in its `probes/<name>.json`.
+    """The answer for the run in the folder `path`, kept as `<name>.json` in the folder `out`.
 
-    One that was asked for in the same words before is not computed again. `places` and
-    `other_data` are as `load_run` takes them.
+    That is its `probes` unless given. What was asked for in the same words before is not computed
+    again. `places` and `other_data` are as `load_run` takes them.
+
+    Raises:
+        CannotWrite: if it cannot be kept.
     """
-    file = path / "probes" / f"{name}.json"
+    folder, within = (path / "probes", path) if out is None else (out, out)
+    file = folder / f"{name}.json"
     wanted = {"probe": name, "split": split, "num_images": num_images, **settings}
     if other_data:
         wanted["other_data"] = dict(places or {})
     with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
-        kept: Answer = json.loads(file.read_text("utf-8"))
+        kept: Answer = json.loads(read_bytes(file, MOST_BYTES))
         if kept["wanted"] == json.loads(json.dumps(wanted)):
             return kept
     run = load_run(path, other_data=other_data, **(places or {}))
     answer = ask(run, name, num_images, split, **settings)
-    file.parent.mkdir(exist_ok=True)
-    write_whole(file, json.dumps({"wanted": wanted, **answer}))
+    try:
+        make_folder(folder, within=within)
+        write_whole(file, json.dumps({"wanted": wanted, **answer}), within=within)
+    except OSError as error:
+        raise CannotWrite(folder, error, "--out <folder>") from None
     return answer
 
 

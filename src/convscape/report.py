@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from convscape import metrics
-from convscape.errors import ConfigError
+from convscape.errors import CannotWrite
 from convscape.figures import (
     COST_TITLES,
     configuration_label,
@@ -23,6 +24,7 @@ from convscape.figures import (
     pairs_of_keys,
     short_names,
 )
+from convscape.files import make_folder, write_whole
 from convscape.geometry import format_size, format_table
 from convscape.metrics import Metric
 from convscape.results import (
@@ -34,7 +36,6 @@ from convscape.results import (
     tables,
     typed_order,
 )
-from convscape.runs import write_whole
 from convscape.statistics import (
     CONFIDENCE,
     Effect,
@@ -79,8 +80,9 @@ def write_report(
     only: Sequence[Path] | None = None,
     heading: Sequence[str] = (),
     pictures: Sequence[tuple[str, Path]] = (),
+    out: Path | None = None,
 ) -> Report:
-    """Write results.csv, report.html and figures/ into the sweep folder.
+    """Write results.csv, report.html and figures/ into the sweep folder, or else into `out`.
 
     Of several folders' runs the report goes beside the first. Runs on different data sets are
     never pooled: each data set has its own section.
@@ -94,29 +96,33 @@ def write_report(
 
     Raises:
         ConfigError: if there are no runs, or a metric or key does not exist.
+        CannotWrite: if the report cannot be written.
     """
     reading = read_runs(folders if only is None else only)
     run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
     sections = [_Section(table, ranking_metric(table, rank)) for table in run_tables]
-    target = folders[0]
-    if len(folders) > 1:
+    target = folders[0] if out is None else out
+    if len(folders) > 1 and out is None:
         target = folders[0].parent / f"report-{'-'.join(folder.name for folder in folders)}"
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target, within=target)
         frames = [table.frame.assign(data=table.data) for table in run_tables]
-        write_whole(target / "results.csv", pd.concat(frames).to_csv(index=False))
-        for section in sections:
-            section.draw(target / "figures", "" if len(sections) == 1 else f"{section.table.data}-")
-        write_whole(
-            target / "report.html", _page(target.name, sections, reading, extra, heading, pictures)
-        )
+        table = pd.concat(frames).to_csv(index=False)
+        write_whole(target / "results.csv", table, within=target)
+        for number, section in enumerate(sections, 1):
+            section.draw(target, "" if len(sections) == 1 else _prefix(section.table.data, number))
+        page = _page(target.name, sections, reading, extra, heading, pictures)
+        write_whole(target / "report.html", page, within=target)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write the report into {target}: {error.strerror or error}"
-        ) from None
+        raise CannotWrite(target, error, "--out <folder>") from None
     lines = [line for section in sections for line in section.lines(len(sections) > 1)]
-    lines += _reading_notes(reading)
+    lines += _notes(reading, sections)
     return Report(target, [*lines, f"report:  {target / 'report.html'}"])
+
+
+def _prefix(data: str, number: int) -> str:
+    """Of the figures about a data set, whose name may be a stranger's."""
+    return f"{data}-" if re.fullmatch(r"[\w-][\w.-]{0,60}", data) else f"data{number}-"
 
 
 class _Section:
@@ -448,7 +454,7 @@ def _page(
         sections=sections,
         captions=CAPTIONS,
         confidence=f"{100 * CONFIDENCE:.0f}",
-        notes=_reading_notes(reading),
+        notes=_notes(reading, sections),
         extra=[(caption, _as_html(figure)) for caption, figure in extra],
         plotly=Markup(get_plotlyjs()),
         inlined=_inlined,
@@ -470,9 +476,10 @@ def _as_html(figure: Any) -> str:
     return to_html(figure, config, include_plotlyjs=False, full_html=False)
 
 
-def _reading_notes(reading: Reading) -> list[str]:
+def _notes(reading: Reading, sections: Sequence[_Section]) -> list[str]:
     """What was left out, and why."""
     notes = [f"left out: {path}: {reason}" for path, reason in reading.unreadable]
+    notes += [note for section in sections for note in section.table.notes]
     if len(notes) > 10:
         notes = [*notes[:10], f"left out: {len(notes) - 10} more"]
     if reading.num_duplicates:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
 import re
 import shlex
 from collections import Counter
@@ -12,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from convscape.config import hint
 from convscape.errors import ConfigError
+from convscape.files import read_bytes, read_yaml
 from convscape.losses import with_full_name
 from convscape.metrics import Metric, metric
 from convscape.names import file_name, short_value
@@ -26,6 +29,7 @@ NUMBERS = (
     *("num_parameters", "macs", "receptive_field_height", "receptive_field_width"),
     *("samples_per_second", "peak_memory_bytes", "best_epoch"),
 )
+MOST_LETTERS = 200  # of a value that was swept, as a whole network written out in layers
 _CONTINUOUS_FROM = 9  # numbers: from a search and not from a grid
 
 
@@ -63,6 +67,7 @@ class RunTable:
       where a run has no such key), every number of `result.json`, `command`, `environment/*`.
     - `keys`: all swept keys; `by`: those that make a configuration, the others are averaged over.
     - `monitors`: what the finished runs were chosen by, each with its direction, most runs first.
+    - `notes`: what of these runs could not be shown, in sentences; filled while figures are drawn.
     """
 
     data: str
@@ -71,6 +76,7 @@ class RunTable:
     by: list[SweptKey]
     metrics: list[str]
     monitors: list[Metric]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> pd.DataFrame:
@@ -133,13 +139,13 @@ def _run_folders(folder: Path) -> list[Path]:
 
 def _is_run(path: Path) -> bool:
     folder = RunFolder(path)
-    return folder.result_file.is_file() or folder.config_file.is_file()
+    return os.path.isfile(folder.result_file) or os.path.isfile(folder.config_file)
 
 
 def _read(file: Path) -> Result | str:
     """The result in `file`, or why there is none."""
     try:
-        return Result.from_json(file.read_bytes())
+        return Result.from_json(read_bytes(file))
     except FileNotFoundError:
         return "there is no result.json"
     except (OSError, ValueError) as error:
@@ -185,7 +191,7 @@ def _data_sets(runs: list[tuple[Path, Result]]) -> list[str]:
     configs = [result.config.get("data", {}) for _, result in runs]
     # size and channels change the pixels of one and the same data set
     kinds = [str([c.get(k) for k in ("name", "image_size", "channels")]) for c in configs]
-    names = [str(config.get("name", "data")) for config in configs]
+    names = [_short(str(config.get("name", "data"))) for config in configs]
     for kind in set(kinds):
         places = [place for place, each in enumerate(kinds) if each == kind]
         sums = [runs[place][1].data_checksum for place in places]
@@ -253,7 +259,16 @@ def _table(
 
 
 def _as_typed(result: Result) -> dict[str, str]:
-    return {key: typed_value(value) for key, value in flat_config(with_later_keys(result.config))}
+    config = with_later_keys(result.config)
+    return {key: _short(typed_value(value)) for key, value in flat_config(config)}
+
+
+def _short(text: str) -> str:
+    """A value as a table has room for it; long ones that differ stay different."""
+    if len(text) <= MOST_LETTERS:
+        return text
+    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
+    return f"{text[:MOST_LETTERS]}...{digest}"
 
 
 def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -302,15 +317,16 @@ def _natural(label: str) -> list[Any]:
     number = _number(label)
     if number is not None:
         return [(0, number, "")]
-    parts = re.split(r"(\d+)", label)
-    return [(1, 0.0, "")] + [(0, float(p), "") if p.isdigit() else (1, 0.0, p) for p in parts]
+    parts = re.split(r"([0-9]+)", label)
+    return [(1, 0.0, "")] + [(0, float(p), "") if p.isdecimal() else (1, 0.0, p) for p in parts]
 
 
 def _number(label: str) -> float | None:
     try:
-        return float(label)
+        number = float(label)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _numbers(levels: Sequence[str]) -> tuple[float, ...] | None:
@@ -340,12 +356,12 @@ def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
     height, width = result.receptive_field or (None, None)
     error = result.error
     overrides = with_full_name(result.overrides, result.config)
-    return {
+    row = {
         "run": result.run,
         "status": result.status,
         "reason": f"{error['type']}: {error['message']}" if error is not None else None,
         "seed": result.seed,
-        **result.metrics,
+        **{name: value for name, value in result.metrics.items() if name not in _NO_METRICS},
         "num_parameters": result.num_parameters,
         "macs": result.macs,
         "receptive_field_height": height,
@@ -362,6 +378,16 @@ def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
         "command": command(overrides),
         "folder": str(path),
     }
+    return {name: _held(value) for name, value in row.items()}
+
+
+_NO_METRICS = ("run", "status", "reason", "seed")  # columns of other things
+
+
+def _held(value: Any) -> Any:
+    """A number as the table can hold it: integers of 64 bits, others as floats."""
+    is_large = isinstance(value, int) and abs(value) >= 2**63
+    return float(value) if is_large else value
 
 
 def command(overrides: Iterable[str], seeds: Sequence[int] = ()) -> str:
@@ -421,8 +447,8 @@ def ranking_metric(table: RunTable, asked: str | None) -> Metric:
 def typed_order(folder: Path) -> dict[str, str]:
     """Keys and values of a sweep as they were typed, from its sweep.yaml; empty without one."""
     try:
-        definition = yaml.safe_load((folder / "sweep.yaml").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        definition = read_yaml(folder / "sweep.yaml")
+    except (OSError, ValueError):
         return {}
     if not isinstance(definition, dict):
         return {}

@@ -10,10 +10,11 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 import os
+import re
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -22,8 +23,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from convscape import files
 from convscape.config import Config, OwnModelConfig
 from convscape.errors import CannotWrite, ConfigError
 from convscape.geometry import Conv, InfeasibleGeometry
@@ -90,10 +92,7 @@ class Result:
         Raises:
             ValueError: naming what is missing or of the wrong kind.
         """
-        try:
-            document = json.loads(content)
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
+        document = files.plain_json(content)
         wrong = _wrong_part(document)
         if wrong is not None:
             raise ValueError(wrong)
@@ -115,6 +114,7 @@ _KINDS = {
     "run": str, "fingerprint": str, "config": dict, "overrides": list, "seed": int,
     "metrics": dict, "seconds": dict, "environment": dict,
 }  # fmt: skip
+LARGEST_NUMBER = 10**300  # a float holds it
 _NUMBERS = ("num_parameters", "macs", "samples_per_second", "peak_memory_bytes", "best_epoch")
 
 
@@ -125,17 +125,28 @@ def _wrong_part(document: Any) -> str | None:
     for key, kind in _KINDS.items():
         if not isinstance(document.get(key), kind):
             return f"{key} is missing or of the wrong kind"
-    if document.get("status") not in get_args(Status):
+    for section in (*SECTIONS, "logger"):
+        if not isinstance(document["config"].get(section, {}), dict):
+            return f"config.{section} is of the wrong kind"
+    if not (isinstance(document.get("status"), str) and document["status"] in get_args(Status)):
         return "status is missing or unknown"
+    for key in ("data_checksum", "checkpoint"):
+        if not isinstance(document.get(key), str | None):
+            return f"{key} is no text"
+    for value in document["environment"].values():
+        if not (isinstance(value, str | bool | None) or _is_number(value)):
+            return "an entry of environment is no plain value"
     if not all(isinstance(override, str) for override in document["overrides"]):
         return "an override is no text"
-    numbers = [*document["metrics"].values(), *document["seconds"].values()]
+    numbers = [document["seed"], *document["seconds"].values()]
     numbers += [document.get(key, 0) for key in ("epochs", "global_step", "attempts")]
     numbers += [document[key] for key in _NUMBERS if document.get(key) is not None]
     seen = document.get("receptive_field")
     if seen is not None and not (isinstance(seen, list) and len(seen) == 2):
         return "receptive_field is no pair"
-    if not all(_is_number(value) for value in [*numbers, *(seen or ())]):
+    if not all(_is_number(value) and math.isfinite(value) for value in [*numbers, *(seen or ())]):
+        return "a size or time is no number"
+    if not all(map(_is_number, document["metrics"].values())):  # nan and inf may be
         return "a metric is no number"
     if not isinstance(document.get("data_checksum"), str | None):
         return "data_checksum is no text"
@@ -174,14 +185,19 @@ def _is_dataset(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (isinstance(value, float) or abs(value) < LARGEST_NUMBER)
 
 
 class RunFolder:
-    """One run's files. Every file is written whole or not at all."""
+    """One run's files. Every file is written whole or not at all.
 
-    def __init__(self, path: Path) -> None:
+    - `within`: the sweep folder that the user named, below which no link is followed.
+    """
+
+    def __init__(self, path: Path, within: Path | None = None) -> None:
         self.path = path
+        self.within = path if within is None else within
         self.config_file = path / "config.yaml"
         self.result_file = path / "result.json"
         self.history_file = path / "history.csv"
@@ -197,11 +213,11 @@ class RunFolder:
 
         Raises:
             RunIsBusy: if a living process holds it.
+            NotInside: if its lock is a link, or the folder is one in the sweep folder.
             CannotWrite: if the folder cannot be made.
         """
-        lock = FileLock(self.path / ".lock")
         with _explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            lock = files.lock(self.path / ".lock", within=self.within)
             try:
                 lock.acquire(timeout=-1 if wait else 0)
             except Timeout:
@@ -236,17 +252,18 @@ class RunFolder:
             CannotWrite: if the folder cannot be written to.
         """
         with _explained(self.path):
-            self.last_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.last_checkpoint.parent, within=self.path)
             self._clear_up()
             self.write(result)
             # the last one: what has a config is a run
-            write_whole(self.config_file, yaml.safe_dump(result.config, sort_keys=False))
+            config = yaml.safe_dump(result.config, sort_keys=False)
+            files.write_whole(self.config_file, config, within=self.path)
 
     def _clear_up(self) -> None:
         """Remove the halves of files that a killed process has left."""
         for folder in (self.path, self.last_checkpoint.parent):
-            for path in folder.glob(f".*{_HALF}"):
-                path.unlink(missing_ok=True)
+            for path in folder.glob(f".*{files.HALF}"):
+                files.remove(path, within=self.path)
 
     def num_epochs(self) -> int:
         """Epochs in the history, which is written just before each checkpoint."""
@@ -260,7 +277,8 @@ class RunFolder:
         document = asdict(result)
         if result.status == "running":
             document |= {"host": socket.gethostname(), "process": os.getpid()}
-        write_whole(self.result_file, json.dumps(document, indent=1) + "\n")
+        text = json.dumps(document, indent=1) + "\n"
+        files.write_whole(self.result_file, text, within=self.path)
 
     def read_config(self) -> dict[str, Any]:
         """The config that the run was started with, as plain values.
@@ -278,11 +296,9 @@ class RunFolder:
                 f"{inside if runs else 'a folder such as outputs/runs/<date>-<time>-<run>'}"
             )
         try:
-            config = yaml.safe_load(self.config_file.read_text("utf-8"))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{self.config_file} is damaged: {' '.join(str(error).split())}"
-            ) from None
+            config = files.read_yaml(self.config_file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.config_file} is damaged: {error}") from None
         if not isinstance(config, dict):
             raise ConfigError(f"{self.config_file} is damaged: it holds no keys")
         read_config_as_before(config)
@@ -291,7 +307,7 @@ class RunFolder:
     def read_result(self) -> Result | None:
         """What the run has reached; None before its first second or if the file is damaged."""
         try:
-            return Result.from_json(self.result_file.read_bytes())
+            return Result.from_json(files.read_bytes(self.result_file))
         except (OSError, ValueError):
             return None
 
@@ -318,35 +334,6 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CannotWrite(path, error) from None
-
-
-_HALF = ".half"  # ends the name of what is being written
-
-
-def write_whole(path: Path, content: str | bytes | memoryview) -> None:
-    """Write a file under a temporary name and rename it, so that no one sees half of it.
-
-    It is on the disk before it gets its name: after a power cut there is the old or the new one.
-    """
-    data = content.encode(errors="replace") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(_HALF, f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def new_result(config: Config, overrides: list[str]) -> Result:
@@ -514,11 +501,30 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
     return f"{file_name(words)}-{digest}"
 
 
+def output_folder(text: str) -> Path:
+    """The folder that output_dir names.
+
+    Raises:
+        ConfigError: if the shell was to put in `~` or $NAME and has not.
+    """
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    if expanded != text:
+        raise ConfigError(
+            f"output_dir={text}: the shell has left this as it is, for the quotes around it; "
+            f"type output_dir={expanded}"
+        )
+    if match := re.search(r"\$\{?[A-Za-z_]\w*", text):
+        raise ConfigError(
+            f"output_dir={text}: the environment has no {match[0]}; type the folder itself"
+        )
+    return Path(text)
+
+
 @contextmanager
 def fresh_run(config: Config, overrides: list[str]) -> Iterator[Path]:
     """A new run folder, held, and removed if the input turns out to be wrong."""
     name = run_name(config, overrides, fingerprint(config))
-    path = new_run_path(Path(config.output_dir), name)
+    path = new_run_path(output_folder(config.output_dir), name)
     with RunFolder(path).held():
         try:
             yield path

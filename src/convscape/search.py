@@ -27,9 +27,10 @@ from pydantic import Field, ValidationError
 from convscape.cli import say
 from convscape.config import Config, OwnModelConfig, Section, check
 from convscape.errors import CannotWrite, ConfigError, Stopped, code_of_stop
+from convscape.files import make_folder
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.metrics import EPOCH_METRICS, Metric, metric, not_logged
-from convscape.runs import Result, RunFolder, typed_value
+from convscape.runs import Result, RunFolder, output_folder, typed_value
 from convscape.study import IMPOSSIBLE, SharedStudy, finished, open_study
 from convscape.sweep import (
     FAILURES,
@@ -118,9 +119,9 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     _refuse_without_effect(search, config, arguments)
     if config.choice is not None:
         say(config.choice)
-    folder = Path(cfg.output_dir) / "searches" / config.name
+    folder = output_folder(cfg.output_dir) / "searches" / config.name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, within=folder)
     except OSError as error:
         raise ConfigError(f"cannot write the folder {folder}: {error.strerror}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -302,7 +303,8 @@ class _Worker:
         path = path_of_run(config, self.folder, overrides)
         trial.set_user_attr("folder", str(path))
         try:
-            with RunFolder(path).held(wait=True):  # another worker may make the same network
+            # another worker may make the same network
+            with RunFolder(path, within=self.folder).held(wait=True):
                 result = self._trained(trial, config, path, overrides)
         except CannotWrite as error:
             raise SweepStopped(str(error)) from None

@@ -74,7 +74,7 @@ def configurations(table: RunTable, metric: Metric) -> pd.DataFrame:
     first = ok.groupby(code[ok.index], sort=True).head(1)
     result = first[keys].set_axis(code[first.index])
     result["n"] = groups.size()
-    result["num_runs"] = code.value_counts()
+    result["num_runs"] = code.value_counts().reindex(result.index)  # none where no run is ok
     measured = [name for name in table.metrics if name in ok]
     mean, sd, n = (groups[measured].agg(how) for how in ("mean", "std", "count"))
     width = stdtrit(n.clip(lower=2) - 1, (1 + CONFIDENCE) / 2) * sd / np.sqrt(n)

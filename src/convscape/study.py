@@ -13,13 +13,14 @@ from typing import Any
 from uuid import uuid4
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from convscape.errors import ConfigError
+from convscape.files import lock, refuse_links, remove
 from convscape.runs import typed_value
 from convscape.sweep import check_same
 
@@ -43,18 +44,18 @@ class SharedStudy:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """As long as it lasts, the trials that this worker was given are its own."""
-        with FileLock(self._file):
+        with lock(self._file, within=self.folder):
             try:
                 yield
             finally:
-                self._file.unlink(missing_ok=True)
+                remove(self._file, within=self.folder)
 
     def next_trial(self, num_wanted: int) -> optuna.Trial | None:
         """One that a dead worker has left, or else a new one; None if enough are made or running.
 
         One worker at a time looks and takes, so that all of them make `num_wanted` together.
         """
-        with FileLock(self.folder / ".study.lock"):
+        with lock(self.folder / ".study.lock", within=self.folder):
             living = _living(self.folder)
             trials = self.trials()  # after the look at who may still end one
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
@@ -90,8 +91,8 @@ def _living(folder: Path) -> set[str]:
 
 def _is_held(file: Path) -> bool:
     try:
-        with FileLock(file, timeout=0):
-            file.unlink(missing_ok=True)
+        with lock(file, within=file.parent).acquire(timeout=0):
+            remove(file, within=file.parent)
             return False
     except Timeout:
         return True
@@ -122,7 +123,9 @@ def open_study(
         ConfigError: if the storage cannot be used, or the study is another search's.
     """
     url = url or f"sqlite:///{folder / 'study.db'}"
-    with FileLock(folder / ".study.lock"):
+    beside = [folder / f"study.db{end}" for end in ("", "-journal", "-wal", "-shm")]
+    refuse_links(*beside, within=folder)
+    with lock(folder / ".study.lock", within=folder):
         try:
             storage = _storage(url)
             settings: dict[str, Any] = {

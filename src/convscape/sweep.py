@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from convscape import obstacles
+from convscape import files, obstacles
 from convscape.cli import hand_on, say
 from convscape.config import Config, OwnModelConfig, check
 from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
@@ -48,8 +47,8 @@ from convscape.runs import (
     Status,
     fingerprint,
     new_result,
+    output_folder,
     run_name,
-    write_whole,
 )
 from convscape.unread import UnreadInGrid
 
@@ -388,7 +387,7 @@ def run_sweep(
     folder = folder_of_sweep(cfg, arguments)
     name = folder.name
     _claim(folder, name, params, arguments, cfg.extend)
-    (folder / _STOP).unlink(missing_ok=True)
+    files.remove(folder / _STOP, within=folder)
     states = _settled(folder)
     missing = [run for run in plan.runs if _is_missing(states.get(run.fingerprint), cfg.retry)]
     blocked = obstacles.in_sweep(folder, (run.fingerprint for run in missing))
@@ -431,13 +430,15 @@ def run_sweep(
             say(*write_report([folder]).lines)
         except ConfigError as error:  # the runs are done all the same
             say(f"no report: {error}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001  nothing in it may cost the sweep its exit code
+            say(f"no report: {type(error).__name__}: {_first_line(error)}", file=sys.stderr)
     say(*summary(plan, results, folder, list(blocked.values())))
     return sweep_exit_code(plan, results) if code_of_end is None else code_of_end
 
 
 def folder_of_sweep(cfg: DictConfig, arguments: list[str]) -> Path:
     """Where the runs of a sweep are; one without a name has that of its grid."""
-    return Path(cfg.output_dir) / "sweeps" / (cfg.name or f"sweep-{_digest(arguments)}")
+    return output_folder(cfg.output_dir) / "sweeps" / (cfg.name or f"sweep-{_digest(arguments)}")
 
 
 def _batches(
@@ -487,7 +488,7 @@ def _stopping_workers(folder: Path) -> Iterator[list[int]]:
             os._exit(128 + signum)
         received.append(signum)
         with suppress(OSError):
-            file.touch()
+            files.append(file, within=file.parent).close()
         if not hand_on(signum):
             raise KeyboardInterrupt(stopped_by(signum))
 
@@ -500,7 +501,7 @@ def _stopping_workers(folder: Path) -> Iterator[list[int]]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         with suppress(OSError):
-            file.unlink(missing_ok=True)
+            files.remove(file, within=file.parent)
 
 
 def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
@@ -513,12 +514,15 @@ def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
         result = train_if_missing(config, folder, _chosen(overrides))
     except CannotWrite as error:
         raise SweepStopped(str(error)) from None
+    except files.NotInside as error:  # a launcher would keep it to itself
+        say(f"error: {error}", file=sys.stderr)
+        return
     if result is None:
         return
     done, left = _progress(number + 1)
     say(line(result, done, left))
     if result.status in FAILURES and config.fail_fast:
-        (folder / _STOP).touch()
+        files.append(folder / _STOP, within=folder).close()
     if result.status == "interrupted":
         stop = stop_of(result)
         # of a signal the sweep knows, and waits for its workers
@@ -529,7 +533,7 @@ def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
 def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Result | None:
     """Train the run of a sweep `folder`, or go on with it; None if it is done or another's."""
     path = path_of_run(config, folder, overrides)
-    run = RunFolder(path)
+    run = RunFolder(path, within=folder)
     try:
         with run.held():
             before = run.read_result()
@@ -537,7 +541,7 @@ def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Resu
                 return None
             if before is not None and before.status in FAILURES:
                 shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
-                run.history_file.unlink(missing_ok=True)
+                files.remove(run.history_file, within=path)
             from convscape.training import train
 
             try:
@@ -607,11 +611,11 @@ def _settled(folder: Path) -> dict[str, Result]:
     """
     states = find_results(folder)
     for path in folder.glob("*/result.json"):
-        run = RunFolder(path.parent)
+        run = RunFolder(path.parent, within=folder)
         result = run.read_result()
         if result is None or result.status != "running":
             continue
-        with suppress(RunIsBusy, CannotWrite, OSError), run.held():
+        with suppress(ConfigError, OSError), run.held():
             if run.num_epochs() > result.epochs:
                 result.attempts = 0
             result.fail(
@@ -666,11 +670,12 @@ def _claim(
     definition = definition_of(arguments, params)
     file = folder / "sweep.yaml"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # another may be started at the same moment
+        lock = files.lock(folder / ".lock", within=folder)
+        with lock:  # another may be started at the same moment
             if file.is_file() and not extend:
                 check_same("sweep", name, _read_definition(file), definition)
-            write_whole(file, yaml.safe_dump(definition, sort_keys=False))
+            text = yaml.safe_dump(definition, sort_keys=False)
+            files.write_whole(file, text, within=folder)
     except OSError as error:
         raise CannotWrite(folder, error) from None
 
@@ -706,8 +711,8 @@ def check_same(
 
 def _read_definition(file: Path) -> dict[str, Any]:
     try:
-        definition = yaml.safe_load(file.read_text("utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):
+        definition = files.read_yaml(file)
+    except ValueError:
         definition = None
     if not isinstance(definition, dict):
         raise ConfigError(f"{file} is damaged; delete it, and the same command notes it anew")

@@ -7,10 +7,10 @@ that after epochs 1, 2, 4, 8, ... as far as the budget reaches. `visual=full` ke
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from convscape import inside, visual
 from convscape.config import Config
 from convscape.data import ImageDataModule, TrainLoader
+from convscape.events import PREFIX, EventFile
+from convscape.files import make_folder, write_whole
 from convscape.models import ImageClassifier
 from convscape.quick_lightning import pl
-from convscape.torch_insides import trace
+from convscape.torch_insides import SummaryWriter, trace
 
 LIGHT_BUDGET = 0.05  # of the training time
 NUM_TRAINING_IMAGES = 32
@@ -215,16 +217,22 @@ class TensorBoardPictures(pl.callbacks.Callback):
             features = module.normalize(images.to(module.device))
             module.eval()
             features = module.network[:-1](features).flatten(1).float().cpu()
-        writer = _writer(trainer)
-        # a run that was killed while it wrote them has left some of its files
-        shutil.rmtree(Path(writer.log_dir) / f"{trainer.global_step:05d}", ignore_errors=True)
-        writer.add_embedding(
-            features,
-            metadata=[data.image_set.classes[label] for label in labels.tolist()],
-            label_img=images / 255,
-            global_step=trainer.global_step,
-            tag="last_hidden_layer",
-        )
+        run = Path(_writer(trainer).log_dir)
+        with TemporaryDirectory() as apart:
+            writer = SummaryWriter(apart, EventFile(Path(apart)))
+            writer.add_embedding(
+                features,
+                metadata=[data.image_set.classes[label] for label in labels.tolist()],
+                label_img=images / 255,
+                global_step=trainer.global_step,
+                tag="last_hidden_layer",
+            )
+            writer.close()
+            for path in Path(apart).rglob("*.*"):  # torch would write them through links
+                if path.is_file() and not path.name.startswith(PREFIX):
+                    place = run / path.relative_to(apart)
+                    make_folder(place.parent, within=run)
+                    write_whole(place, path.read_bytes(), within=run)
 
 
 class _Answers:

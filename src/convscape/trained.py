@@ -22,6 +22,7 @@ from convscape.errors import ConfigError, NotAllowed
 from convscape.geometry import Plan, format_table
 from convscape.runs import Result, RunFolder
 from convscape.training import build_model, build_own, data_module, normalization, ours, uses_bf16
+from convscape.values import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,10 +90,18 @@ class TrainedRun:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row per epoch."""
+        """A row per epoch.
+
+        Raises:
+            ConfigError: if it is missing or damaged.
+        """
         import pandas as pd
 
-        return pd.read_csv(RunFolder(self.path).history_file)
+        file = RunFolder(self.path).history_file
+        try:
+            return pd.read_csv(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
 
     def __str__(self) -> str:
         result = RunFolder(self.path).read_result()
@@ -214,7 +223,7 @@ def load_run(
         model = own or _rebuilt(config, checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
     except BROKEN as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = shortened(" ".join(str(error).split()) or type(error).__name__)
         raise ConfigError(
             f"{folder.best_checkpoint} does not hold the network of config.yaml: {why}"
         ) from None

@@ -8,7 +8,6 @@ import platform
 import random
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,10 +136,10 @@ def _record_error(result: Result, error: BaseException, path: Path) -> None:
         result.fail("interrupted", CannotWrite(path, error))
     elif _is_out_of_memory(error):
         result.fail("out_of_memory", error)
-        logger.error("%s", traceback.format_exc())
+        logger.error("%s", result.status, exc_info=error)
     else:
         result.fail("failed", error)
-        logger.error("%s", traceback.format_exc())
+        logger.error("%s", result.status, exc_info=error)
 
 
 def _write(folder: RunFolder, result: Result) -> None:
@@ -195,7 +194,7 @@ def _fit_and_test(
         max_epochs=max_epochs,
         callbacks=callbacks,
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
-        plugins=[WholeFileCheckpointIO(), LightningEnvironment()],
+        plugins=[WholeFileCheckpointIO(folder), LightningEnvironment()],
         logger=trackers,
         enable_progress_bar=False,
         enable_model_summary=False,

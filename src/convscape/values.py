@@ -17,7 +17,7 @@ LARGEST = 2**31 - 1  # of every integer in a config: more than any tensor's axis
 def hint(word: Any, choices: Iterable[str]) -> str:
     """`; did you mean 'same'?`, or nothing where nothing is close."""
     names = {choice.lower(): choice for choice in choices}
-    matches = get_close_matches(str(word).lower(), list(names), n=1)
+    matches = get_close_matches(str(word)[:100].lower(), list(names), n=1)
     return f"; did you mean {names[matches[0]]!r}?" if matches else ""
 
 
@@ -75,10 +75,16 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# an alias bomb in a stranger's YAML is written out only so far
+# a stranger's config may hold a million values: no more are written out than are shown
 _SHORT = reprlib.Repr()
-_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
-_SHORT.maxlevel = 4
+_SHORT.maxlist = _SHORT.maxdict = 20
+_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel = 3
+
+
+def shortened(text: str, most: int = 1000) -> str:
+    """`text`, or as much of its beginning as a sentence has room for."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def refusal(error: Mapping[str, Any]) -> str:
