@@ -64,7 +64,7 @@ def test_a_disk_that_is_full_at_the_start_is_a_users_mistake(command, small_disk
 def test_a_disk_that_fills_up_interrupts_the_run(
     command, small_disk, tmp_path, monkeypatch, moment
 ):
-    number = {"step": 2, "epoch": 2, "writing": 7, "test": 1}[moment]
+    number = {"step": 2, "epoch": 2, "writing": 8, "test": 1}[moment]
     with monkeypatch.context() as patch:
         at(moment, number, lambda: fill(small_disk), patch.setattr)
         answer = command("train", *RUN)
