@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from convscape import geometry, layers
+from convscape.metrics import METRICS
 from convscape.models import Sequential
+from convscape.optimizers import OPTIMIZERS
 
 from .test_sequential import SMALL
 
@@ -16,7 +18,14 @@ from .test_sequential import SMALL
 @pytest.fixture(scope="module")
 def toys():
     """The parts of tests/toy_parts.py, for this file alone."""
-    registries = geometry.LAYER_KINDS, geometry.POOLINGS, layers.MODULES, layers.POOLS
+    registries = [
+        geometry.LAYER_KINDS,
+        geometry.POOLINGS,
+        layers.MODULES,
+        layers.POOLS,
+        OPTIMIZERS,
+        METRICS,
+    ]
     before = [dict(registry) for registry in registries]
     from . import toy_parts
 
@@ -60,3 +69,37 @@ def test_mistakes_are_sentences_as_with_the_others(toys, command):
     assert "did you mean 'rms'?" in wrong.err
     wrong = command("plan", "model=cnn", "model.pool=rms", "model.pool_size=99")
     assert "pool: a 99x99 rms pool at stride 99 does not fit its 26x26 input" in wrong.err
+
+
+def test_an_optimiser_a_data_set_and_a_metric_are_trained_with(toys, command, tmp_path):
+    own = ["data=own", "data._target_=tests.toy_parts.stripes", "allow_packages=[tests]"]
+    own += ["data.val_size=60", "~optimizer", "+optimizer={name: sign, lr: 0.002, shrink: 0.0}"]
+    network = ["model=own", "model._target_=tests.toy_parts.Sure", "+model.channels=[4]"]
+    network += [
+        "trainer.monitor=val/sureness",
+        "trainer.max_epochs=3",
+        "trainer.threads=1",
+        "visual=off",
+    ]
+    answer = command("train", *own, *network)
+    assert answer.code == 0, answer.err
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    result = json.loads((run / "result.json").read_text("utf-8"))
+    assert result["config"]["optimizer"] == {"name": "sign", "lr": 0.002, "shrink": 0.0}
+    assert result["metrics"]["test/acc"] > 0.9
+    assert 0.5 < result["metrics"]["val/sureness"] <= 1  # whose direction nobody had to say
+    wrong = command("plan", *own[:-1], "+optimizer={name: sign, lr: 0.1, shrink: 1.5}")
+    assert (wrong.code, wrong.err) == (2, "error: optimizer.shrink=1.5: allowed: less than 1\n")
+    wrong = command("plan", *own[:-1], "+optimizer={name: sign, lr: 0.1, shrnk: 0.5}")
+    assert "optimizer.shrnk: there is no such key; allowed: name, lr, shrink" in wrong.err
+
+
+def test_a_step_of_the_optimiser_is_one_of_lr_along_the_sign(toys):
+    from convscape.models import MLP
+
+    training = {"optimizer": {"name": "sign", "lr": 0.5, "shrink": 0.0}}
+    model = MLP((1, 2, 2), 2, hidden=[], training=training)
+    before = model.network.output.bias.detach().clone()
+    model.loss(model(torch.full((1, 1, 2, 2), 255.0)), torch.tensor([1])).backward()
+    model.configure_optimizers().step()
+    torch.testing.assert_close(model.network.output.bias - before, torch.tensor([-0.5, 0.5]))

@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from convscape.geometry import POOLINGS, Key, Layer, Pooling
 from convscape.layers import MODULES, POOLS, AvgPool2d
+from convscape.metrics import METRICS, Metric
+from convscape.models import CNN
+from convscape.optimizers import OptimizerConfig
+from convscape.sections import Fraction
 from convscape.values import probability
 
 
@@ -48,3 +53,43 @@ class RMSPool2d(AvgPool2d):
 
 POOLINGS["rms"] = Pooling(has_ceil_mode=True)
 POOLS["rms"] = RMSPool2d
+
+
+class SignConfig(OptimizerConfig):
+    """A step of lr along the sign of each gradient."""
+
+    torch_classes: ClassVar = {"sign": f"{__name__}.SignSGD"}
+
+    shrink: Fraction
+
+
+class SignSGD(torch.optim.Optimizer):
+    def __init__(self, params, lr, shrink):
+        super().__init__(params, {"lr": lr, "shrink": shrink})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.mul_(1 - group["shrink"]).sub_(group["lr"] * parameter.grad.sign())
+
+
+def stripes(num_images=300):
+    """Lying and standing stripes: uint8 images (N, H, W), and a word for each."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 40, (num_images, 12, 12), dtype=np.uint8)
+    images[:, rng.integers(1, 11)] += 200
+    images[::2] = images[::2].transpose(0, 2, 1)
+    return images, np.where(np.arange(num_images) % 2, "lying", "standing")
+
+
+METRICS["val/sureness"] = Metric("val/sureness", "max", "%", 2)
+
+
+class Sure(CNN):
+    """A CNN that also says how probable it holds its answers."""
+
+    def validation_step(self, batch, batch_idx):
+        logits = super().validation_step(batch, batch_idx)
+        self.log("val/sureness", logits.softmax(1).amax(1).mean(), batch_size=len(logits))
+        return logits

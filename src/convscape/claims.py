@@ -19,13 +19,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from convscape.cli import CONFIG_DIR, say
-from convscape.config import Config, Section, check
+from convscape.config import Config, check
 from convscape.errors import CannotWrite, ConfigError
 from convscape.files import read_yaml, write_whole
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.machine import available_cores, check_device
 from convscape.metrics import Metric, metric, not_logged
 from convscape.runs import Result, RunFolder, fingerprint
+from convscape.sections import Section
 from convscape.statistics import CONFIDENCE, Estimate, estimate
 from convscape.sweep import (
     Compose,

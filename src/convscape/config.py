@@ -23,11 +23,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from convscape import geometry, metrics
 from convscape.errors import ConfigError, NotAllowed
 from convscape.geometry import ACTIVATIONS, NamedLayer, Plan
 from convscape.losses import in_full
+from convscape.optimizers import OPTIMIZERS, AnyOptimizer, OptimizerConfig
+from convscape.sections import Fraction, NotNegative, Positive, Section, Seed
 from convscape.sequential import LayerError, kind_of, sequential_layers, whole_layers
 from convscape.values import (
     LARGEST,
@@ -68,19 +71,6 @@ Probabilities = Annotated[Any, _each(probability)]
 Activations = Annotated[Any, _each(geometry.activation)]
 Device = Annotated[str, AfterValidator(device)]
 PoolKinds = Annotated[Any, _each(geometry.pooling_kind)]
-Positive = Annotated[int, Field(ge=1, le=LARGEST)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-NotNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-LearningRate = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are refused, and nothing is converted in silence."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=True
-    )
 
 
 # --- model ------------------------------------------------------------------------------------
@@ -242,7 +232,7 @@ class AugmentConfig(Section):
     cutout: Annotated[int, Field(ge=0, le=LARGEST)]
     brightness: Fraction
     contrast: Fraction
-    own: list[str] = []
+    own: list[str] = Field(default=[])
 
 
 def _count_or_fraction(value: Any) -> Any:
@@ -266,12 +256,21 @@ class ChangeConfig(Section):
     shuffle_labels: Seed | None
 
 
+def _known_data_set(name: Any) -> Any:
+    from convscape.datasets import DATASETS
+
+    known = (*DATASETS, "own")
+    if name not in known:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(known)})
+    return name
+
+
 class DataConfig(Section):
     """A data set, its splits and its batches."""
 
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "own"]
+    name: Annotated[str, BeforeValidator(_known_data_set)]
     target: str | None = Field(default=None, alias="_target_")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
     root: str
     cache_dir: str
     download: bool
@@ -291,63 +290,7 @@ class DataConfig(Section):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
 
-# --- optimiser, schedule, trainer -------------------------------------------------------------
-
-
-class SGDConfig(Section):
-    """torch.optim.SGD."""
-
-    name: Literal["sgd"]
-    lr: LearningRate
-    momentum: Fraction
-    nesterov: bool
-    weight_decay: NotNegative
-
-
-class AdamConfig(Section):
-    """torch.optim.Adam and AdamW."""
-
-    name: Literal["adam", "adamw"]
-    lr: LearningRate
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
-    eps: LearningRate
-    weight_decay: NotNegative
-
-
-class RMSpropConfig(Section):
-    """torch.optim.RMSprop; `alpha` is what Keras calls rho."""
-
-    name: Literal["rmsprop"]
-    lr: LearningRate
-    alpha: Fraction
-    eps: LearningRate
-    momentum: Fraction
-    weight_decay: NotNegative
-
-
-class AdadeltaConfig(Section):
-    """torch.optim.Adadelta."""
-
-    name: Literal["adadelta"]
-    lr: LearningRate
-    rho: Fraction
-    eps: LearningRate
-    weight_decay: NotNegative
-
-
-class AdagradConfig(Section):
-    """torch.optim.Adagrad."""
-
-    name: Literal["adagrad"]
-    lr: LearningRate
-    lr_decay: NotNegative
-    eps: LearningRate
-    weight_decay: NotNegative
-
-
-OptimizerConfig = Annotated[
-    SGDConfig | AdamConfig | RMSpropConfig | AdadeltaConfig | AdagradConfig, Discriminator("name")
-]
+# --- schedule, trainer ------------------------------------------------------------------------
 
 
 class ConstantConfig(Section):
@@ -469,7 +412,7 @@ class Config(Section):
 
     data: DataConfig
     model: ModelConfig
-    optimizer: OptimizerConfig
+    optimizer: AnyOptimizer
     scheduler: SchedulerConfig
     trainer: TrainerConfig
     logger: LoggerConfig = LoggerConfig()
@@ -757,8 +700,7 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
 
 # Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
 _BRANCHES = {
-    "cnn", "mlp", "sequential", "own", "sgd", "adam", "adamw", "rmsprop", "adadelta", "adagrad",
-    "constant", "step", "multistep", "cosine", "one_cycle",
+    "cnn", "mlp", "sequential", "own", "constant", "step", "multistep", "cosine", "one_cycle",
     "constrained-int", "literal['auto']", "literal[1,3]", "int", "float", "str",
 }  # fmt: skip
 
@@ -775,6 +717,8 @@ def _known_keys(path: list[Any], composed: dict[str, Any]) -> list[str]:
 
 def _section_class(annotation: Any, node: Any) -> Any:
     """The class of the union `annotation` that fits `node`, by target or name."""
+    if annotation is OptimizerConfig:
+        return OPTIMIZERS[node["name"]]
     options = getattr(annotation, "__args__", None)
     if options is None:
         return annotation

@@ -43,10 +43,7 @@ class Facts(NamedTuple):
 
 FACTS = {
     "digits": Facts((1, 28, 28), 10),  # 8x8 in scikit-learn; enlarged, so that MNIST's networks fit
-    "mnist": Facts((1, 28, 28), 10),
-    "fashion_mnist": Facts((1, 28, 28), 10),
-    "cifar10": Facts((3, 32, 32), 10),
-    "cifar100": Facts((3, 32, 32), 100),
+    **{name: Facts(layout.shape, layout.num_classes) for name, layout in originals.LAYOUTS.items()},
 }
 DATASETS = (*FACTS, "image_folder")
 

@@ -20,6 +20,7 @@ from convscape.errors import ConfigError
 from convscape.kernels import designed_filters
 from convscape.layers import build_network, freeze_first_layer
 from convscape.losses import BEFORE, in_full
+from convscape.optimizers import OPTIMIZERS
 from convscape.quick_lightning import count_steps, pl
 from convscape.schedules import lr_factor
 from convscape.sequential import sequential_layers, whole_layers
@@ -30,17 +31,8 @@ if TYPE_CHECKING:
 
 Batch = tuple[Tensor, Tensor]
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "adadelta": torch.optim.Adadelta,
-    "adagrad": torch.optim.Adagrad,
-}
 ADAM = {"name": "adam", "lr": 0.001}  # Keras' default; a run's comes from conf/optimizer
 LOSSES = ("cross_entropy", "logits_mse", "softmax_mse")
-FUSED = {"sgd", "adam", "adamw", "adagrad"}  # one kernel for all parameters, on CPU and CUDA
 
 
 _AGAINST_DIVERGING = (
@@ -178,9 +170,11 @@ class ImageClassifier(pl.LightningModule):
         """The optimiser; `training_step` sets its learning rate before each step."""
         arguments = dict(self.optimizer_arguments)
         name = arguments.pop("name")
-        if name in FUSED and self.device.type in ("cpu", "cuda"):
+        kind = OPTIMIZERS[name]
+        if kind.has_fused and self.device.type in ("cpu", "cuda"):
             arguments["fused"] = True
-        return OPTIMIZERS[name](self.parameters(), **arguments)
+        optimizer: torch.optim.Optimizer = kind.torch_class(name)(self.parameters(), **arguments)
+        return optimizer
 
     def training_step(self, steps: Iterable[Batch], batch_idx: int) -> None:
         """Take one optimiser step for each batch of `steps`.

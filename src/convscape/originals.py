@@ -70,7 +70,10 @@ class IdxLayout:
     """
 
     folder: str
+    torchvision_class: str
     unpacked_digests: tuple[str, ...]
+    shape: tuple[int, int, int] = (1, 28, 28)
+    num_classes: int = 10
     files: tuple[str, ...] = (
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",
@@ -88,6 +91,13 @@ class IdxLayout:
             else:
                 missing.append(packed)
         return found, missing
+
+    def published(self) -> Published:
+        """What torchvision states about the set."""
+        idx = _of_torchvision(self.torchvision_class)
+        unpacked = zip(self.files, self.unpacked_digests, strict=True)
+        classes = [label.partition(" - ")[0] for label in idx.classes]  # "0 - zero"
+        return Published(idx.mirrors, dict(idx.resources) | dict(unpacked), classes)
 
     def read(self, paths: Sequence[Path], published: Published) -> Arrays:
         arrays = [
@@ -109,12 +119,15 @@ class CifarLayout:
     """Pickled batches in a folder or in one .tar.gz."""
 
     folder: str
+    torchvision_class: str
     archive: str
     train: tuple[str, ...]
     test: tuple[str, ...]
     meta: str
     classes_key: str
     labels_key: str
+    num_classes: int
+    shape: tuple[int, int, int] = (3, 32, 32)
 
     def find(self, root: Path) -> tuple[list[Path], list[Path]]:
         """Files that are there, and those to fetch."""
@@ -123,6 +136,13 @@ class CifarLayout:
             return batches, []
         archive = root / self.archive
         return ([archive], []) if archive.exists() else ([], [archive])
+
+    def published(self) -> Published:
+        """What torchvision states about the set."""
+        cifar = _of_torchvision(self.torchvision_class)
+        digests = dict((*cifar.train_list, *cifar.test_list))
+        digests |= {cifar.filename: cifar.tgz_md5, cifar.meta["filename"]: cifar.meta["md5"]}
+        return Published([cifar.url.removesuffix(cifar.filename)], digests)
 
     def read(self, paths: Sequence[Path], published: Published) -> Arrays:
         names = (*self.train, *self.test, self.meta)
@@ -149,6 +169,7 @@ class CifarLayout:
 LAYOUTS: dict[str, IdxLayout | CifarLayout] = {
     "mnist": IdxLayout(
         folder="MNIST/raw",
+        torchvision_class="MNIST",
         unpacked_digests=(
             "6bbc9ace898e44ae57da46a324031adb",
             "a25bea736e30d166cdddb491f175f624",
@@ -158,6 +179,7 @@ LAYOUTS: dict[str, IdxLayout | CifarLayout] = {
     ),
     "fashion_mnist": IdxLayout(
         folder="FashionMNIST/raw",
+        torchvision_class="FashionMNIST",
         unpacked_digests=(
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -167,42 +189,38 @@ LAYOUTS: dict[str, IdxLayout | CifarLayout] = {
     ),
     "cifar10": CifarLayout(
         folder="cifar-10-batches-py",
+        torchvision_class="CIFAR10",
         archive="cifar-10-python.tar.gz",
         train=tuple(f"data_batch_{i}" for i in range(1, 6)),
         test=("test_batch",),
         meta="batches.meta",
         classes_key="label_names",
         labels_key="labels",
+        num_classes=10,
     ),
     "cifar100": CifarLayout(
         folder="cifar-100-python",
+        torchvision_class="CIFAR100",
         archive="cifar-100-python.tar.gz",
         train=("train",),
         test=("test",),
         meta="meta",
         classes_key="fine_label_names",
         labels_key="fine_labels",
+        num_classes=100,
     ),
 }
 
 
 def published(name: str) -> Published:
     """What torchvision states about a set."""
+    return LAYOUTS[name].published()
+
+
+def _of_torchvision(name: str) -> Any:
     from torchvision import datasets
 
-    layout = LAYOUTS[name]
-    if isinstance(layout, IdxLayout):
-        idx = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
-        return Published(
-            mirrors=idx.mirrors,
-            digests=dict(idx.resources)
-            | dict(zip(layout.files, layout.unpacked_digests, strict=True)),
-            classes=[label.partition(" - ")[0] for label in idx.classes],  # "0 - zero"
-        )
-    cifar = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    digests = {file_name: digest for file_name, digest in (*cifar.train_list, *cifar.test_list)}
-    digests |= {cifar.filename: cifar.tgz_md5, cifar.meta["filename"]: cifar.meta["md5"]}
-    return Published(mirrors=[cifar.url.removesuffix(cifar.filename)], digests=digests)
+    return getattr(datasets, name)
 
 
 def locate(name: str, root: Path, download: bool, source: Published | None) -> list[Path]:

@@ -25,12 +25,13 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, ValidationError
 
 from convscape.cli import say
-from convscape.config import Config, OwnModelConfig, Section, check
+from convscape.config import Config, OwnModelConfig, check
 from convscape.errors import CannotWrite, ConfigError, Stopped, code_of_stop
 from convscape.files import make_folder
 from convscape.geometry import InfeasibleGeometry, format_table
 from convscape.metrics import EPOCH_METRICS, Metric, metric, not_logged
 from convscape.runs import Result, RunFolder, output_folder, typed_value
+from convscape.sections import Section
 from convscape.study import IMPOSSIBLE, SharedStudy, finished, open_study
 from convscape.sweep import (
     FAILURES,

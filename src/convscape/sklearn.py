@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -22,18 +22,12 @@ from torch import Tensor
 
 from convscape import machine, models
 from convscape.cache import ImageSet
-from convscape.config import (
-    CNNConfig,
-    Fraction,
-    LearningRate,
-    MLPConfig,
-    NotNegative,
-    Positive,
-    Section,
-)
+from convscape.config import CNNConfig, MLPConfig
 from convscape.data import ImageDataModule, steps_per_epoch
+from convscape.optimizers import OPTIMIZERS, known_optimizer
 from convscape.own import plain_labels
 from convscape.quick_lightning import LightningEnvironment, pl
+from convscape.sections import Fraction, LearningRate, NotNegative, Positive, Section
 from convscape.throughput import steps_per_execution
 from convscape.values import refusal
 
@@ -51,7 +45,7 @@ class _TrainingConfig(Section):
     """What `ImageClassifier` takes beside the network."""
 
     model: Literal["cnn", "mlp"]
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adadelta", "adagrad"]
+    optimizer: Annotated[str, BeforeValidator(known_optimizer)]
     lr: LearningRate
     momentum: Fraction
     weight_decay: NotNegative
@@ -365,9 +359,10 @@ def _optimizer(training: _TrainingConfig) -> dict[str, Any]:
         "lr": training.lr,
         "weight_decay": training.weight_decay,
     }
-    if training.optimizer in ("sgd", "rmsprop"):
+    takes = OPTIMIZERS[training.optimizer].model_fields
+    if "momentum" in takes:
         arguments["momentum"] = training.momentum
-    if training.optimizer == "sgd":
+    if "nesterov" in takes:
         arguments["nesterov"] = training.momentum > 0
     return arguments
 
