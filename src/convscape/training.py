@@ -179,7 +179,7 @@ def _fit_and_test(
     monitor = monitor_with(data, config.monitor)
     if monitor is None and config.choice is None:
         _say_no_validation(config, is_new=not folder.history_file.is_file())
-    if monitor is not None and isinstance(model, models.ImageClassifier):
+    if type(model) in (models.ImageClassifier, *models.OURS.values()):  # a child may log more
         check_logged(monitor)
     progress = Progress(config.trainer.progress, max_epochs, monitor)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
