@@ -2,16 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from convscape import geometry, layers
+from convscape.explain import write_page
 from convscape.metrics import METRICS
 from convscape.models import Sequential
 from convscape.optimizers import OPTIMIZERS
+from convscape.trained import TrainedRun
 
+from .test_explain import open_page, shown_numbers
 from .test_sequential import SMALL
 
 
@@ -58,6 +62,22 @@ def test_the_numbers_are_those_of_torch(toys):
     images = torch.rand(2, 1, 9, 9)
     expected = F.lp_pool2d(images / 2, 2, 3) / 3  # the root of a sum, not of a mean
     torch.testing.assert_close(model.network.pool1(model.network.scale1(images)), expected)
+
+
+def test_the_page_shows_the_maps_of_kinds_that_it_does_not_know(toys, browser, tmp_path):
+    written = [{"scale": 0.5}, {"pool": {"size": 3, "kind": "rms"}}]
+    model = Sequential((1, 9, 9), 3, layers=written, training={"classes": list("abc")})
+    image = torch.randint(0, 256, (1, 9, 9), dtype=torch.uint8)
+    write_page(TrainedRun(Path("a run"), None, model), image, "an image", 1, tmp_path / "page.html")
+    page, complaints, _ = open_page(browser, tmp_path / "page.html")
+    assert page.evaluate("LAYERS.map(l => l.name).join()") == "input,scale1,pool1,flatten,output"
+    for layer, values in ((1, image[0] / 255 / 2), (2, None)):
+        page.evaluate(f"choose({layer}, 0, 1, 2)")
+        assert "is not known here" in page.locator("#detail").inner_text()
+        if values is not None:
+            assert shown_numbers(page)["result"] == pytest.approx(float(values[1, 2]), abs=1e-6)
+    assert page.locator("#detail table.cells td").count() == 9  # what the window of pool1 saw
+    assert complaints == []
 
 
 def test_mistakes_are_sentences_as_with_the_others(toys, command):
