@@ -147,6 +147,15 @@ def parse_padding(value: Any) -> Padding:
         ) from None
 
 
+def _pair(values: Iterable[int]) -> Pair:
+    first, second = values
+    return first, second
+
+
+def _by(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
 def format_size(size: Pair) -> str:
     """`3x3` and `3x5` as a person writes them: `3`, `3x5`."""
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
@@ -157,14 +166,7 @@ def format_padding(padding: Padding) -> str:
     return padding if isinstance(padding, str) else format_size(padding)
 
 
-# --- layers -----------------------------------------------------------------------------------
-
-
-# of Activation, by torch.nn.functional's names; their modules stand in `layers.ACTIVATIONS`
-ACTIVATIONS = (
-    "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
-)  # fmt: skip
-activation = one_of(*ACTIVATIONS)
+# --- what a layer is --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -299,8 +301,8 @@ class Sliding(Layer):
         """What a field is called in the config: of one layer, or of a block of a CNN."""
         return field
 
-    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Sliding]]:
-        """Changes that might make it fit an input of `size`, each as it is typed."""
+    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Self | None]]:
+        """What might fit an input of `size` instead, as it is typed; None is nothing at all."""
         return []
 
     def output_sizes(self, name: str, input_shape: Shape) -> Pair:
@@ -338,6 +340,126 @@ class Sliding(Layer):
         if all(window.stride <= window.extent for window in self.windows):
             return []
         return [f"{_place(name)}: the stride is larger than the window, some pixels are never read"]
+
+
+# --- windows that do not fit, and what would --------------------------------------------------
+
+
+def _axis_output(layer: Sliding, size: Pair, axis: int, is_of_block: bool) -> int:
+    window = layer.windows[axis]
+    match _fault(layer, window, size[axis]):
+        case None:
+            return _num_outputs(size[axis], window)
+        case "half":
+            raise InfeasibleGeometry(
+                f"{layer.key_of('padding', is_of_block)} {format_padding(layer.padding)} is more "
+                f"than half of its {_by(layer.kernel_size)} window, which could then hold padding "
+                "alone"
+            )
+        case "circular":
+            raise InfeasibleGeometry(
+                f"circular padding of a {_by(layer.kernel_size)} window goes around its "
+                f"{_by(size)} input more than once"
+            )
+    raise InfeasibleGeometry(
+        f"a {_window_in_words(layer)} does not fit its {_by(size)} input "
+        f"({_padding_in_words(layer.padding)}: {_formula(size[axis], window)})"
+    )
+
+
+def _fault(
+    layer: Sliding, window: Window, size: int
+) -> Literal["half", "circular", "window"] | None:
+    """What is wrong with one `window` of `layer` on `size` pixels, as torch would refuse it."""
+    explicit = 0 if isinstance(window.padding, str) else window.padding
+    if layer.pads_at_most_half and 2 * explicit > window.kernel_size:
+        return "half"
+    if window.padding == "circular" and max(pad_amounts(size, window)) > size:
+        return "circular"
+    return "window" if _num_outputs(size, window) < 1 else None
+
+
+def _window_in_words(layer: Sliding) -> str:
+    stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
+    spread = f", dilation {format_size(layer.dilation)}" if max(layer.dilation) > 1 else ""
+    return f"{_by(layer.kernel_size)} {layer.noun}{stride}{spread}"
+
+
+@lru_cache(maxsize=4096)  # many runs of a sweep have the same misfit
+def _remedies(layer: Sliding, size: Pair, is_of_block: bool) -> tuple[str, ...]:
+    """Changes of one key with which an impossible layer is possible; each of them was tried."""
+    found = []
+    if (largest := _largest_size(layer, size)) is not None:
+        sign = " <= " if _fits(_resized(layer, (1, 1)), size) else "="
+        found.append(f"{layer.key_of('kernel_size', is_of_block)}{sign}{format_size(largest)}")
+    changes: list[tuple[str, Sliding | None]] = [
+        *layer.alternatives(size, is_of_block),
+        (f"{layer.key_of('stride', is_of_block)}=1", layer.changed(stride=(1, 1))),
+        (f"{layer.key_of('padding', is_of_block)}=same", layer.changed(padding="same")),
+    ]
+    found += [words for words, changed in changes if changed and _fits([changed], size)]
+    return *found, *(words for words, changed in changes if changed is None)
+
+
+def _largest_size(layer: Sliding, size: Pair) -> Pair | None:
+    """The largest window that fits; where its padding asks for a larger one, the smallest."""
+    largest = list(layer.kernel_size)
+    for axis, window in enumerate(layer.windows):
+        wider = window.kernel_size - layer.kernel_size[axis]  # than what is typed: "blur", "aps"
+        padding = window.padding if isinstance(window.padding, int) else 0
+        fits, too_large = max(1, 2 * padding - wider), layer.kernel_size[axis] + 1
+        while fits < too_large - 1:
+            largest[axis] = (fits + too_large) // 2
+            if _fits(_resized(layer, _pair(largest)), size, [axis]):
+                fits = largest[axis]
+            else:
+                too_large = largest[axis]
+        largest[axis] = fits
+    return _pair(largest) if _fits(_resized(layer, _pair(largest)), size) else None
+
+
+def _resized(layer: Sliding, kernel_size: Pair) -> list[Sliding]:
+    """The layer with another window; its stride follows, if none was typed."""
+    resized = layer.changed(kernel_size=kernel_size)
+    if layer.stride != layer.default_stride or resized.stride == resized.default_stride:
+        return [resized]
+    return [resized, resized.changed(stride=resized.default_stride)]
+
+
+def _fits(layers: Iterable[Sliding], size: Pair, axes: Sequence[int] = (0, 1)) -> bool:
+    return all(
+        _fault(layer, layer.windows[axis], size[axis]) is None for layer in layers for axis in axes
+    )
+
+
+def _padding_in_words(padding: Padding) -> str:
+    return padding if isinstance(padding, str) else f"padding {format_size(padding)}"
+
+
+def _is_of_block(name: str) -> bool:
+    """Whether it is block3.pool, whose keys are pool_size and the like, and not pool3."""
+    return name.startswith("block")
+
+
+def _place(name: str) -> str:
+    """As a person says it: block3.conv is "block 3", block3.pool is "block 3 pool"."""
+    block, _, part = name.partition(".")
+    words = f"block {block.removeprefix('block')}" if _is_of_block(name) else f"layer {block}"
+    return words if part in ("", "conv") else f"{words} {part}"
+
+
+def _either(choices: list[str]) -> str:
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])}, or {choices[-1]}"
+
+
+# --- the kinds --------------------------------------------------------------------------------
+
+
+# of Activation, by torch.nn.functional's names; their modules stand in `layers.ACTIVATIONS`
+ACTIVATIONS = (
+    "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
+)  # fmt: skip
+activation = one_of(*ACTIVATIONS)
 
 
 @dataclass(frozen=True)
@@ -388,7 +510,7 @@ class Conv(Sliding):
             f"{self.out_channels} output channels; groups={most}{' or groups=1' * (most > 1)} would"
         )
 
-    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Sliding]]:
+    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Self | None]]:
         return [("dilation=1", self.changed(dilation=(1, 1)))]
 
     def describe(self) -> str:
@@ -487,8 +609,8 @@ class Pool(Sliding):
             return key
         return "pool" if field == "kind" else f"pool_{key}"
 
-    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Sliding]]:
-        found: list[tuple[str, Sliding]] = []
+    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Self | None]]:
+        found: list[tuple[str, Self | None]] = [(f"{self.key_of('kind', is_of_block)}=none", None)]
         if isinstance(self.padding, tuple):
             windows, given = self.windows, self.padding
             most = _pair(min(given[a], windows[a].kernel_size // 2) for a in range(2))
@@ -604,102 +726,6 @@ class Dropout(Layer):
 
     def describe(self) -> str:
         return f"dropout {self.p:g}"
-
-
-# --- windows that do not fit, and what would --------------------------------------------------
-
-
-def _axis_output(layer: Sliding, size: Pair, axis: int, is_of_block: bool) -> int:
-    window = layer.windows[axis]
-    match _fault(layer, window, size[axis]):
-        case None:
-            return _num_outputs(size[axis], window)
-        case "half":
-            raise InfeasibleGeometry(
-                f"{layer.key_of('padding', is_of_block)} {format_padding(layer.padding)} is more "
-                f"than half of its {_by(layer.kernel_size)} window, which could then hold padding "
-                "alone"
-            )
-        case "circular":
-            raise InfeasibleGeometry(
-                f"circular padding of a {_by(layer.kernel_size)} window goes around its "
-                f"{_by(size)} input more than once"
-            )
-    raise InfeasibleGeometry(
-        f"a {_window_in_words(layer)} does not fit its {_by(size)} input "
-        f"({_padding_in_words(layer.padding)}: {_formula(size[axis], window)})"
-    )
-
-
-def _fault(
-    layer: Sliding, window: Window, size: int
-) -> Literal["half", "circular", "window"] | None:
-    """What is wrong with one `window` of `layer` on `size` pixels, as torch would refuse it."""
-    explicit = 0 if isinstance(window.padding, str) else window.padding
-    if layer.pads_at_most_half and 2 * explicit > window.kernel_size:
-        return "half"
-    if window.padding == "circular" and max(pad_amounts(size, window)) > size:
-        return "circular"
-    return "window" if _num_outputs(size, window) < 1 else None
-
-
-def _window_in_words(layer: Sliding) -> str:
-    stride = f" at stride {format_size(layer.stride)}" if max(layer.stride) > 1 else ""
-    spread = f", dilation {format_size(layer.dilation)}" if max(layer.dilation) > 1 else ""
-    return f"{_by(layer.kernel_size)} {layer.noun}{stride}{spread}"
-
-
-@lru_cache(maxsize=4096)  # many runs of a sweep have the same misfit
-def _remedies(layer: Sliding, size: Pair, is_of_block: bool) -> tuple[str, ...]:
-    """Changes of one key with which an impossible layer is possible; each of them was tried."""
-    found = []
-    if (largest := _largest_size(layer, size)) is not None:
-        sign = " <= " if _fits(_resized(layer, (1, 1)), size) else "="
-        found.append(f"{layer.key_of('kernel_size', is_of_block)}{sign}{format_size(largest)}")
-    changes = [
-        *layer.alternatives(size, is_of_block),
-        (f"{layer.key_of('stride', is_of_block)}=1", layer.changed(stride=(1, 1))),
-        (f"{layer.key_of('padding', is_of_block)}=same", layer.changed(padding="same")),
-    ]
-    found += [words for words, changed in changes if _fits([changed], size)]
-    if isinstance(layer, Pool):
-        found.append(f"{layer.key_of('kind', is_of_block)}=none")
-    return tuple(found)
-
-
-def _largest_size(layer: Sliding, size: Pair) -> Pair | None:
-    """The largest window that fits; where its padding asks for a larger one, the smallest."""
-    largest = list(layer.kernel_size)
-    for axis, window in enumerate(layer.windows):
-        wider = window.kernel_size - layer.kernel_size[axis]  # than what is typed: "blur", "aps"
-        padding = window.padding if isinstance(window.padding, int) else 0
-        fits, too_large = max(1, 2 * padding - wider), layer.kernel_size[axis] + 1
-        while fits < too_large - 1:
-            largest[axis] = (fits + too_large) // 2
-            if _fits(_resized(layer, _pair(largest)), size, [axis]):
-                fits = largest[axis]
-            else:
-                too_large = largest[axis]
-        largest[axis] = fits
-    return _pair(largest) if _fits(_resized(layer, _pair(largest)), size) else None
-
-
-def _resized(layer: Sliding, kernel_size: Pair) -> list[Sliding]:
-    """The layer with another window; its stride follows, if none was typed."""
-    resized = layer.changed(kernel_size=kernel_size)
-    if layer.stride != layer.default_stride or resized.stride == resized.default_stride:
-        return [resized]
-    return [resized, resized.changed(stride=resized.default_stride)]
-
-
-def _fits(layers: Iterable[Sliding], size: Pair, axes: Sequence[int] = (0, 1)) -> bool:
-    return all(
-        _fault(layer, layer.windows[axis], size[axis]) is None for layer in layers for axis in axes
-    )
-
-
-def _padding_in_words(padding: Padding) -> str:
-    return padding if isinstance(padding, str) else f"padding {format_size(padding)}"
 
 
 # --- from the knobs of a config to layers -----------------------------------------------------
@@ -1035,28 +1061,3 @@ def format_table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = (
         for row in rows
     ]
     return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
-
-
-def _pair(values: Iterable[int]) -> Pair:
-    first, second = values
-    return first, second
-
-
-def _by(size: Sequence[int]) -> str:
-    return "x".join(map(str, size))
-
-
-def _is_of_block(name: str) -> bool:
-    """Whether it is block3.pool, whose keys are pool_size and the like, and not pool3."""
-    return name.startswith("block")
-
-
-def _place(name: str) -> str:
-    """As a person says it: block3.conv is "block 3", block3.pool is "block 3 pool"."""
-    block, _, part = name.partition(".")
-    words = f"block {block.removeprefix('block')}" if _is_of_block(name) else f"layer {block}"
-    return words if part in ("", "conv") else f"{words} {part}"
-
-
-def _either(choices: list[str]) -> str:
-    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])}, or {choices[-1]}"
