@@ -72,7 +72,7 @@ def best_loop(network: str, num_images: int, use_bf16: bool) -> Callable[[], int
     import torch
     import torch.nn.functional as F
 
-    from convscape.machine import keep_freed_memory
+    from convscape.base.machine import keep_freed_memory
 
     keep_freed_memory()
     if not torch.cuda.is_available():
@@ -163,9 +163,9 @@ def convscape(
     network: str, num_images: int, epochs: int, after_epoch: AfterEpoch, *overrides: str
 ) -> None:
     """Ours as a user runs it: Lightning, checkpoints, TensorBoard, history; validation left out."""
-    from convscape import training
-    from convscape.cache import ImageSet
-    from convscape.config import Config
+    from convscape.config.schema import Config
+    from convscape.data.cache import ImageSet
+    from convscape.training import run as training
 
     images, labels = random_data(num_images)
     data = ImageSet(
@@ -184,8 +184,8 @@ def config_of(network: str, overrides: Sequence[str]) -> Any:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from convscape.cli import CONFIG_DIR
-    from convscape.config import check
+    from convscape.config.check import check
+    from convscape.config.directory import CONFIG_DIR
 
     settings = [*NETWORKS[network][0], f"optimizer.lr={LR}", "scheduler=constant"]
     settings += ["data.val_size=0", f"data.batch_size={BATCH_SIZE}", "trainer.progress=lines"]
@@ -322,10 +322,10 @@ def measure(variant: str, network: str, num_images: int, epochs: int) -> dict[st
 
 def uses_bf16(network: str) -> bool:
     """Whether Convscape trains the network in bf16 on this machine unless told otherwise."""
-    from convscape import training
+    from convscape.training import memory
 
     config = config_of(network, [])
-    return training.uses_bf16(config, config.plan())
+    return memory.uses_bf16(config, config.plan())
 
 
 # --- the driver -------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def machine() -> dict[str, Any]:
     """Hardware and versions."""
     import torch
 
-    from convscape.machine import available_cores, cpu_name
+    from convscape.base.machine import available_cores, cpu_name
 
     return {
         "cpu": cpu_name(),

@@ -17,18 +17,19 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from convscape import config
-from convscape.cli import CONFIG_DIR
-from convscape.geometry import POOLINGS
-from convscape.metrics import METRICS
-from convscape.values import LARGEST
+from convscape.base.values import MAX_INTEGER
+from convscape.config import kinds, schema
+from convscape.config.directory import CONFIG_DIR
+from convscape.config.metrics import METRICS
+from convscape.geometry.kinds import ACTIVATIONS
+from convscape.geometry.layers import POOLINGS
 
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """\
 # Every key
 
 *Made by `python docs/make_reference.py` from the files in `conf/` and the types in
-`src/convscape/config.py`; a test compares.*
+`src/convscape/config/`; a test compares.*
 
 A choice is made with `<group>=<preset>`, a key is set with `<group>.<key>=<value>`. A size is `3`
 or `3x5` (height x width). "Or one per block" means a list such as `[5,3x3]`, with an entry for each
@@ -38,15 +39,15 @@ a default differs from preset to preset, each is given.
 PER_BLOCK = ", or one per block"
 # what is checked by a function rather than by a type
 WORDS = (
-    (config.Sizes, "a size" + PER_BLOCK),
-    (config.OptionalSizes, "a size or `null`" + PER_BLOCK),
-    (config.Paddings, "`valid`, `same`, `circular`, pixels on each side (`1`, `0x2`)" + PER_BLOCK),
-    (config.Groups, "an integer >= 1" + PER_BLOCK),
-    (config.Flags, "`true`, `false`" + PER_BLOCK),
-    (config.Probabilities, "0 <= number < 1" + PER_BLOCK),
-    (config.Activations, ", ".join(f"`{name}`" for name in config.ACTIVATIONS) + PER_BLOCK),
-    (config.PoolKinds, ", ".join(f"`{name}`" for name in (*POOLINGS, "none")) + PER_BLOCK),
-    (config.Device, "`auto`, `cpu`, `cuda`, `cuda:<n>`, `mps`"),
+    (kinds.Sizes, "a size" + PER_BLOCK),
+    (kinds.OptionalSizes, "a size or `null`" + PER_BLOCK),
+    (kinds.Paddings, "`valid`, `same`, `circular`, pixels on each side (`1`, `0x2`)" + PER_BLOCK),
+    (kinds.Groups, "an integer >= 1" + PER_BLOCK),
+    (kinds.Flags, "`true`, `false`" + PER_BLOCK),
+    (kinds.Probabilities, "0 <= number < 1" + PER_BLOCK),
+    (kinds.Activations, ", ".join(f"`{name}`" for name in ACTIVATIONS) + PER_BLOCK),
+    (kinds.PoolKinds, ", ".join(f"`{name}`" for name in (*POOLINGS, "none")) + PER_BLOCK),
+    (kinds.Device, "`auto`, `cpu`, `cuda`, `cuda:<n>`, `mps`"),
 )
 KEYS_BY_HAND = {
     "data.image_size": "a size or `null`",
@@ -71,9 +72,9 @@ def page() -> str:
 
 
 def _root() -> list[str]:
-    sections = [name for name in config.Config.model_fields if (CONFIG_DIR / name).is_dir()]
+    sections = [name for name in schema.Config.model_fields if (CONFIG_DIR / name).is_dir()]
     composed = _composed()
-    rows = _rows(config.Config, "", {"": composed}, _comments([CONFIG_DIR / "train.yaml"]))
+    rows = _rows(schema.Config, "", {"": composed}, _comments([CONFIG_DIR / "train.yaml"]))
     rows = [row for row in rows if row[0].strip("`").partition(".")[0] not in sections]
     return ["## The run as a whole", "", *_table(rows)]
 
@@ -90,7 +91,7 @@ def _group(group: str, default: str) -> list[str]:
         words = [f"{group}={file.stem}"]
         words += [f"{group}._target_=mypackage.name"] * (file.stem == "own")
         section = _composed(*words)[group]
-        for kind in _classes(config.Config, group, section):
+        for kind in _classes(schema.Config, group, section):
             by_class.setdefault(kind, {})[file.stem] = section
     for kind, sections in by_class.items():
         names = ", ".join(f"`{group}={name}`" for name in sections)
@@ -102,7 +103,7 @@ def _group(group: str, default: str) -> list[str]:
 
 
 def _search() -> list[str]:
-    from convscape.search import SearchConfig
+    from convscape.sweeps.search import SearchConfig
 
     files = _files("search", "geometry")
     sections = {file.stem: _composed(f"search={file.stem}")["search"] for file in files}
@@ -202,7 +203,7 @@ def _section_of(hint: Any) -> Any:
 
 def _classes(parent: type[BaseModel], group: str, section: dict[str, Any]) -> list[Any]:
     """The class that a composed section is checked by."""
-    checked = config.Config.model_validate(_composed_as(group, section))
+    checked = schema.Config.model_validate(_composed_as(group, section))
     return [type(getattr(checked, group))]
 
 
@@ -225,7 +226,7 @@ def _defaults(present: dict[str, Any], info: FieldInfo) -> str:
 
 
 def _value(value: Any) -> str:
-    from convscape.runs import typed_value
+    from convscape.runs.fingerprint import typed_value
 
     text = "{}" if value == {} else typed_value(value)
     return f"`{text}`" if text else "`''`"
@@ -255,7 +256,7 @@ def _bounded(words: str, rules: list[Any]) -> str:
     flat = [rule for r in rules for rule in (r.metadata if isinstance(r, FieldInfo) else [r])]
     low = next((f"{r.ge:g} <= " for r in flat if isinstance(r, Ge)), "")
     low = next((f"{r.gt:g} < " for r in flat if isinstance(r, Gt)), low)
-    high = next((f" <= {r.le:g}" for r in flat if isinstance(r, Le) and r.le != LARGEST), "")
+    high = next((f" <= {r.le:g}" for r in flat if isinstance(r, Le) and r.le != MAX_INTEGER), "")
     high = next((f" < {_number(r.lt)}" for r in flat if isinstance(r, Lt)), high)
     shortest = next((r.min_length for r in flat if isinstance(r, MinLen)), None)
     longest = next((r.max_length for r in flat if isinstance(r, MaxLen)), None)

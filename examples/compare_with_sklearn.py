@@ -16,10 +16,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from convscape.cli import say
-from convscape.geometry import format_table
+from convscape.base.terminal import format_table, say
 from convscape.sklearn import ImageClassifier
-from convscape.trained import wilson_interval
+from convscape.trained.evaluate import wilson_interval
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from convscape.cli import run_command, say, words_and_places
+from convscape.base.terminal import say
+from convscape.cli import run_command, words_and_places
 
 
 def main() -> None:
@@ -23,7 +24,8 @@ def main() -> None:
     arguments = parser.parse_args(words)
 
     def command() -> None:
-        from convscape.trained import evaluate, load_run
+        from convscape.trained.evaluate import evaluate
+        from convscape.trained.load import load_run
 
         run = load_run(
             arguments.run, arguments.allow_packages, other_data=arguments.other_data, **places

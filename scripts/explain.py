@@ -7,7 +7,8 @@ python scripts/explain.py outputs/runs/<run> my.png      a picture of your own
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say, words_and_places
+from convscape.base.terminal import say
+from convscape.cli import run_command, words_and_places
 
 
 def main() -> None:
@@ -27,8 +28,9 @@ def main() -> None:
     arguments = parser.parse_args(words)
 
     def command() -> None:
-        from convscape.explain import choose_image, write_page
-        from convscape.trained import load_run, warning_of_negatives
+        from convscape.trained.explain import choose_image, write_page
+        from convscape.trained.load import load_run
+        from convscape.trained.predict import warning_of_negatives
 
         run = load_run(arguments.run, other_data=arguments.other_data, **places)
         chosen = choose_image(run, arguments.image, arguments.split, arguments.invert)

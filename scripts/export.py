@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from convscape.cli import run_command, say, words_and_places
+from convscape.base.terminal import say
+from convscape.cli import run_command, words_and_places
 
 
 def main() -> None:
@@ -26,8 +27,8 @@ def main() -> None:
     arguments = parser.parse_args(words)
 
     def command() -> int:
-        from convscape.export import LogitsDiffer, check_packages, export
-        from convscape.trained import load_run
+        from convscape.trained.export import LogitsDiffer, check_packages, export
+        from convscape.trained.load import load_run
 
         check_packages(arguments.format)
         run = load_run(arguments.run, arguments.allow_packages, **places)

@@ -8,7 +8,8 @@ python scripts/kernels.py my.jpg --kernel "0 -1 0; -1 5 -1; 0 -1 0" --stride 2
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.base.terminal import say
+from convscape.cli import run_command
 
 
 def main() -> None:
@@ -37,9 +38,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def command() -> None:
-        from convscape.kernels import KERNELS
-        from convscape.number_pictures import kernel_sheet
-        from convscape.pictures import read_photograph
+        from convscape.data.pictures import read_photograph
+        from convscape.drawing.kernels import KERNELS
+        from convscape.drawing.numbers import kernel_sheet
 
         image, words = read_photograph(arguments.picture, 1024, arguments.grey)
         kernels = arguments.kernel or list(KERNELS)

@@ -8,7 +8,8 @@ python scripts/pixels.py my.png --grey
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.base.terminal import say
+from convscape.cli import run_command
 
 
 def main() -> None:
@@ -25,12 +26,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def command() -> None:
-        from convscape.errors import ConfigError
-        from convscape.number_pictures import MOST_CELLS, pixels_as_numbers
-        from convscape.pictures import read_photograph
+        from convscape.base.errors import ConfigError
+        from convscape.data.pictures import read_photograph
+        from convscape.drawing.numbers import MAX_CELLS, pixels_as_numbers
 
-        if not 2 <= arguments.size <= MOST_CELLS:
-            raise ConfigError(f"--size={arguments.size}; allowed: 2 to {MOST_CELLS}")
+        if not 2 <= arguments.size <= MAX_CELLS:
+            raise ConfigError(f"--size={arguments.size}; allowed: 2 to {MAX_CELLS}")
         image, words = read_photograph(arguments.picture, arguments.size, arguments.grey)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         pixels_as_numbers(image, f"{words}: 0 is black, 1 is full").save(arguments.out)

@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from convscape.cli import run_command, say, words_and_places
+from convscape.base.terminal import say
+from convscape.cli import run_command, words_and_places
 
 
 def main() -> None:
@@ -23,11 +24,12 @@ def main() -> None:
     arguments = parser.parse_args(words)
 
     def command() -> int:
-        from convscape.trained import answers, find_picture_files, load_run
+        from convscape.trained.load import load_run
+        from convscape.trained.predict import find_picture_files, predictions
 
         paths, num_others = find_picture_files(arguments.images)
         run = load_run(arguments.run, arguments.allow_packages, **places)
-        document, table, errors = answers(run, paths, arguments.top, arguments.invert)
+        document, table, errors = predictions(run, paths, arguments.top, arguments.invert)
         say(json.dumps(document, indent=1) if arguments.json else table)
         if num_others:
             say(f"left out: {num_others:,} other files in these folders", file=sys.stderr)

@@ -10,7 +10,8 @@ python scripts/probe.py outputs/runs/<run> prune
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say, words_and_places
+from convscape.base.terminal import say
+from convscape.cli import run_command, words_and_places
 
 
 def main() -> None:
@@ -31,8 +32,8 @@ def main() -> None:
     arguments, others = parser.parse_known_args(words)
 
     def command() -> None:
-        from convscape.probe_figures import draw_probe
-        from convscape.probes import ask_and_keep, parse_settings
+        from convscape.trained.probe_figures import draw_probe
+        from convscape.trained.probes import ask_and_keep, parse_settings
 
         settings = parse_settings([*arguments.settings, *others])
         name, run = arguments.probe, arguments.run

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.base.terminal import say
+from convscape.cli import run_command
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def command() -> None:
-        from convscape.report import write_report
+        from convscape.reports.page import write_report
 
         by = [key for key in arguments.by.split(",") if key]
         say(*write_report(arguments.folders, arguments.rank, by, out=arguments.out).lines)

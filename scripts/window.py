@@ -9,7 +9,8 @@ python scripts/window.py flower --patch 8x8+200+300 --kernel edge_detection
 import argparse
 from pathlib import Path
 
-from convscape.cli import run_command, say
+from convscape.base.terminal import say
+from convscape.cli import run_command
 
 
 def main() -> None:
@@ -43,8 +44,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def command() -> None:
-        from convscape.errors import ConfigError
-        from convscape.number_pictures import film, read_matrix, save_film, save_frames
+        from convscape.base.errors import ConfigError
+        from convscape.drawing.numbers import film, read_matrix, save_film, save_frames
 
         if arguments.fps <= 0 or arguments.out.suffix.lower() not in (".gif", ".mp4"):
             raise ConfigError(

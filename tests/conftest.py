@@ -129,7 +129,7 @@ def until_the_end():
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The run of `test_resume.OVERRIDES` that was left alone, for those that were not."""
-    from convscape.runs import RunFolder
+    from convscape.runs.folder import RunFolder
     from tests.dying import train_apart
     from tests.test_resume import OVERRIDES
 

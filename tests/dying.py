@@ -17,20 +17,20 @@ MOMENTS = {
     "writing": ("os:fsync", "before"),  # the content is written, and has no name yet
     "renaming": ("os:replace", "before"),
     "renamed": ("os:replace", "after"),
-    "begun": ("convscape.runs:RunFolder.begin", "after"),
-    "data": ("convscape.training:data_module", "before"),
+    "begun": ("convscape.runs.folder:RunFolder.begin", "after"),
+    "data": ("convscape.training.run:data_module", "before"),
     "step": ("convscape.models:ImageClassifier.training_step", "before"),
     "validation": ("convscape.models:ImageClassifier.validation_step", "after"),
     "test": ("convscape.models:ImageClassifier.test_step", "after"),
-    "epoch": ("convscape.callbacks:Recorder.on_train_epoch_end", "before"),
-    "saved": ("convscape.callbacks:Recorder.on_train_epoch_end", "after"),
-    "points": ("convscape.events:EventLogger.log_metrics", "after"),
-    "pictures": ("convscape.tensorboard_pictures:TensorBoardPictures._draw_all", "before"),
-    "trained": ("convscape.callbacks:StopOnSignal.on_train_end", "before"),
+    "epoch": ("convscape.training.callbacks:Recorder.on_train_epoch_end", "before"),
+    "saved": ("convscape.training.callbacks:Recorder.on_train_epoch_end", "after"),
+    "points": ("convscape.training.events:EventLogger.log_metrics", "after"),
+    "pictures": ("convscape.training.pictures:TensorBoardPictures._draw_all", "before"),
+    "trained": ("convscape.training.callbacks:StopOnSignal.on_train_end", "before"),
     "own step": ("tests.own_modules:Lit.training_step", "before"),
     "own validation": ("tests.own_modules:Lit.validation_step", "after"),
     "own test": ("tests.own_modules:Lit.test_step", "after"),
-    "report": ("convscape.report:_page", "before"),
+    "report": ("convscape.reports.page:_page", "before"),
 }
 
 
@@ -72,7 +72,7 @@ def leave_no_room():
 
 
 def _work(overrides, path, moment, number, signum, days, answers):
-    from convscape.training import train
+    from convscape.training.run import train
 
     happen = functools.partial(set_clock, days) if days else functools.partial(send, signum)
     if signum is None and not days:
@@ -92,7 +92,7 @@ def train_on_a_full_disk(overrides, path, moment, number):
 
 
 def _starve(runs, path, room_bytes, answers):
-    from convscape.training import train
+    from convscape.training.run import train
 
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + room_bytes, resource.RLIM_INFINITY))

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import yaml
 
-from convscape.runs import Result, RunFolder
+from convscape.runs.folder import RunFolder
+from convscape.runs.result import Result
 from tests.test_config import composed
 
 LEVELS = {

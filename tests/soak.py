@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from convscape.runs import RunFolder  # noqa: E402
+from convscape.runs.folder import RunFolder  # noqa: E402
 from tests.dying import MOMENTS, train_apart, train_on_a_full_disk  # noqa: E402
 from tests.test_numbers import damage  # noqa: E402
 from tests.test_resume import differences, result_but_for_times  # noqa: E402

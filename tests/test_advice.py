@@ -7,8 +7,8 @@ import re
 import pytest
 
 from convscape.api import compose
-from convscape.config import check
-from convscape.geometry import InfeasibleGeometry
+from convscape.config.check import check
+from convscape.geometry.window import InfeasibleGeometry
 
 COUNT = 500  # impossible networks
 

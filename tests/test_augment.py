@@ -5,7 +5,15 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from convscape.augment import Augment, brightened, contrasted, cut_out, flipped, rotated, shifted
+from convscape.data.augment import (
+    Augment,
+    brightened,
+    contrasted,
+    cut_out,
+    flipped,
+    rotated,
+    shifted,
+)
 
 
 @pytest.fixture

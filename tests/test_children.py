@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import convscape
-from convscape.errors import ConfigError, Stopped
-from convscape.training import build_model, data_module, train
+from convscape.base.errors import ConfigError, Stopped
+from convscape.training.build import build_model, data_module
+from convscape.training.run import train
 from tests.conftest import TINY
 from tests.test_config import checked
 

@@ -6,9 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from convscape import claims, probes
-from convscape.cli import CONFIG_DIR
-from convscape.statistics import estimate
+from convscape.claims import run as claims
+from convscape.claims.claim import load, names
+from convscape.config.directory import CONFIG_DIR
+from convscape.reports.statistics import estimate
+from convscape.trained import probes
 from tests.conftest import PATIENCE_S
 
 QUICK = (
@@ -21,7 +23,7 @@ QUICK = (
 def planned():
     def plan(name, mode="quick"):
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return claims.plan(claims.load(name), [], mode, lambda words: compose("train", words))
+            return claims.plan_claim(load(name), [], mode, lambda words: compose("train", words))
 
     return plan
 
@@ -45,10 +47,10 @@ def test_the_verdict_comes_from_the_interval(expect, by, values, verdict):
     assert claims.verdict(expect, by, estimate(values)) == verdict
 
 
-@pytest.mark.parametrize("name", claims.names())
+@pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("mode", ["quick", "full"])
 def test_all_arms_of_a_claim_have_one_budget(name, mode, planned):
-    runs, claim = planned(name, mode), claims.load(name)
+    runs, claim = planned(name, mode), load(name)
     budget = {
         (
             run.config.data.name,
@@ -136,7 +138,7 @@ def test_two_processes_give_what_one_gives(start, command, tmp_path):
 
 def test_the_list_names_every_claim_and_its_time(command):
     out = command("claim", "list").out
-    assert all(name in out for name in claims.names())
+    assert all(name in out for name in names())
     assert "about" in out
 
 

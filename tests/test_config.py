@@ -2,9 +2,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from convscape.cli import CONFIG_DIR
-from convscape.config import check, check_target
-from convscape.errors import ConfigError
+from convscape.base.errors import ConfigError
+from convscape.base.parts import check_target
+from convscape.config.check import check
+from convscape.config.directory import CONFIG_DIR
 
 
 def composed(*overrides):

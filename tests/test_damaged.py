@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 
-from convscape import training
-from convscape.checkpoints import is_damaged, read_checkpoint, sealed
-from convscape.errors import ConfigError
-from convscape.runs import RunFolder
+from convscape.base.errors import ConfigError
+from convscape.runs.folder import RunFolder
+from convscape.training import run as training
+from convscape.training.checkpoints import is_damaged, read_checkpoint, sealed
 from tests.dying import train_apart
 from tests.test_config import checked
 from tests.test_resume import OVERRIDES, assert_equal_runs

@@ -8,10 +8,10 @@ import shutil
 import pytest
 
 from convscape import api
-from convscape.report import write_report
-from convscape.results import load_sweep, read_runs
-from convscape.runs import RunFolder
-from convscape.sweep import find_results
+from convscape.reports.page import write_report
+from convscape.reports.results import load_sweep, read_runs
+from convscape.runs.folder import RunFolder
+from convscape.sweeps.run import find_results
 from tests.conftest import TINY
 
 NUM_BATCHES = 15
@@ -135,8 +135,8 @@ def test_a_damaged_run_is_one_noted_line_and_the_report_goes_on(
     shutil.copy(finished / "sweep.yaml", folder)
     spoil(dice, folder / "sweep.yaml", "sweep.yaml")
     if batch % 7:  # rendering takes its time
-        monkeypatch.setattr("convscape.figures.save", lambda *_: None)
-        monkeypatch.setattr("convscape.report._page", lambda *_: "")
+        monkeypatch.setattr("convscape.reports.figures.save", lambda *_: None)
+        monkeypatch.setattr("convscape.reports.page._page", lambda *_: "")
     report = write_report([folder])
     reading = read_runs([folder])
     notes = [line for line in report.lines if line.startswith("left out")]
@@ -159,7 +159,7 @@ def test_a_sweep_outlives_its_report(command, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("a mistake\nof ours")
 
-    monkeypatch.setattr("convscape.report.write_report", fail)
+    monkeypatch.setattr("convscape.reports.page.write_report", fail)
     answer = command("train", "-m", *TINY, "trainer.max_epochs=1", "visual=off", "seed=0", "name=x")
     assert answer.code == 0
     assert answer.err == "no report: ZeroDivisionError: a mistake\n"

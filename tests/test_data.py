@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from convscape.augment import Augment
-from convscape.cache import ImageSet
-from convscape.data import EvalLoader, ImageDataModule, TrainLoader, split, steps_per_epoch
-from convscape.datasets import DataError
-from convscape.errors import ConfigError
-from convscape.processes import check_batch_norm, check_shares
+from convscape.base.errors import ConfigError
+from convscape.data.augment import Augment
+from convscape.data.cache import DataError, ImageSet
+from convscape.data.module import EvalLoader, ImageDataModule, TrainLoader, split, steps_per_epoch
+from convscape.training.processes import check_batch_norm, check_shares
 
 CPU = torch.device("cpu")
 LABELS = np.repeat(np.arange(5), [10, 20, 30, 40, 100])

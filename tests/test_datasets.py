@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from convscape import cache
-from convscape.datasets import DATASETS, DataError, image_shape, load_images
+from convscape.data import cache
+from convscape.data.cache import DataError
+from convscape.data.datasets import DATASETS, image_shape, load_images
 
 CONF = Path(__file__).parents[1] / "conf" / "data"
 KEYS = [

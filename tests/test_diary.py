@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from convscape import training
+from convscape.training import run as training
 from tests.conftest import TINY
 from tests.test_config import checked
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from convscape.runs import RunFolder
+from convscape.runs.folder import RunFolder
 from tests.conftest import PATIENCE_S, TINY
 from tests.dying import at, train_apart
 from tests.fake_runs import write_runs

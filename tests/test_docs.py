@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convscape.geometry import parse_size
+from convscape.geometry.window import parse_size
 from tests.conftest import ROOT, TINY
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -206,7 +206,7 @@ def rows_under(heading):
 
 
 def test_the_worked_padding_is_what_the_geometry_computes():
-    from convscape.geometry import Window, output_size, pad_amounts
+    from convscape.geometry.window import Window, output_size, pad_amounts
 
     rows = rows_under("Padding")
     assert len(rows) >= 7

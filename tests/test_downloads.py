@@ -10,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from convscape import downloads
-from convscape.datasets import DataError, Published, load_images
-from convscape.downloads import fetch
+from convscape.data import downloads
+from convscape.data.cache import DataError
+from convscape.data.datasets import load_images
+from convscape.data.downloads import fetch
+from convscape.data.originals import Published
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -127,7 +127,7 @@ def test_tensorflow_is_left_alone_where_it_is_installed(tmp_path):
     """It takes seconds, and its LLVM ends the process when torch loads its own."""
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    code = "import convscape.training, torch.utils.tensorboard"
+    code = "import convscape.training.run, torch.utils.tensorboard"
     answer = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": path},

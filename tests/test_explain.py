@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from convscape import explain
-from convscape.errors import ConfigError
-from convscape.geometry import InfeasibleGeometry, Window, output_size
-from convscape.models import CNN, MLP, ImageClassifier, Sequential
-from convscape.trained import TrainedRun
+from convscape.base.errors import ConfigError
+from convscape.geometry.window import InfeasibleGeometry, Window, output_size
+from convscape.models.classifier import ImageClassifier
+from convscape.models.networks import CNN, MLP, Sequential
+from convscape.trained import explain
+from convscape.trained.load import TrainedRun
 
 from .conftest import TINY
 
@@ -129,9 +130,9 @@ def test_every_layer_of_a_random_cnn_shows_torchs_numbers(name, browser, tmp_pat
         if layer.endswith(".conv") and "rest" not in numbers:
             assert page.locator("#detail select option").count() >= 1
     row = page.locator("#softmax tr").nth(1).locator("td").all()
-    chances = expected[model.plan.layers[-1].name].softmax(1)[0]
+    probabilities = expected[model.plan.layers[-1].name].softmax(1)[0]
     assert float(row[2].get_attribute("data-value")) == pytest.approx(
-        float(chances.max()), abs=1e-6
+        float(probabilities.max()), abs=1e-6
     )
     assert not complaints
 

@@ -12,13 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convscape import export
-from convscape.config import ACTIVATIONS
-from convscape.geometry import InfeasibleGeometry
-from convscape.models import CNN
-from convscape.runs import Result, RunFolder
-from convscape.trained import load_run
-from convscape.training import build_model, data_module, train
+from convscape.geometry.kinds import ACTIVATIONS
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.models.networks import CNN
+from convscape.runs.folder import RunFolder
+from convscape.runs.result import Result
+from convscape.trained import export
+from convscape.trained.load import load_run
+from convscape.training.build import build_model, data_module
+from convscape.training.run import train
 from tests.conftest import ROOT, TINY
 from tests.test_config import checked
 

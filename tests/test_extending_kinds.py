@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from convscape import geometry, layers
-from convscape.explain import write_page
-from convscape.metrics import METRICS
-from convscape.models import Sequential
-from convscape.optimizers import OPTIMIZERS
-from convscape.trained import TrainedRun
+from convscape import geometry
+from convscape.config.metrics import METRICS
+from convscape.config.optimizers import OPTIMIZERS
+from convscape.models import modules as layers
+from convscape.models.networks import Sequential
+from convscape.trained.explain import write_page
+from convscape.trained.load import TrainedRun
 
 from .test_explain import open_page, shown_numbers
 from .test_sequential import SMALL
@@ -115,7 +116,7 @@ def test_an_optimiser_a_data_set_and_a_metric_are_trained_with(toys, command, tm
 
 
 def test_a_step_of_the_optimiser_is_one_of_lr_along_the_sign(toys):
-    from convscape.models import MLP
+    from convscape.models.networks import MLP
 
     training = {"optimizer": {"name": "sign", "lr": 0.5, "shrink": 0.0}}
     model = MLP((1, 2, 2), 2, hidden=[], training=training)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from convscape import files
+from convscape.base import files
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def system(request, monkeypatch):
 
 
 WRITERS = {
-    "write_whole": lambda path, within: files.write_whole(path, "x", within=within),
+    "write_whole": lambda path, within: files.write_atomic(path, "x", within=within),
     "append": lambda path, within: files.append(path, within=within).close(),
     "new": lambda path, within: files.append(path, within=within, is_new=True).close(),
     "cut": lambda path, within: files.cut(path, 0, within=within),
@@ -44,9 +44,9 @@ WRITERS = {
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, system):
     path = tmp_path / "file"
-    files.write_whole(path, "before", within=tmp_path)
+    files.write_atomic(path, "before", within=tmp_path)
     with pytest.raises(TypeError):
-        files.write_whole(path, 3, within=tmp_path)
+        files.write_atomic(path, 3, within=tmp_path)
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["file"]
     umask = os.umask(0)
@@ -84,7 +84,7 @@ def test_a_folder_that_the_user_reaches_through_a_link_is_written(place, tmp_pat
     (tmp_path / "scratch").symlink_to(folder)
     within = tmp_path / "scratch"
     files.make_folder(within / "a" / "b", within=within)
-    files.write_whole(within / "a" / "b" / "file", "x", within=within)
+    files.write_atomic(within / "a" / "b" / "file", "x", within=within)
     with files.append(within / "a" / "b" / "file", within=within) as file:
         file.write(b"yz")
     files.cut(within / "a" / "b" / "file", 2, within=within)

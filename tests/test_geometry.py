@@ -8,20 +8,16 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from convscape.geometry import (
-    Activation,
-    Conv,
-    Flatten,
+from convscape.geometry.kinds import NamedLayer
+from convscape.geometry.layers import Activation, Conv, Flatten, Pool
+from convscape.geometry.networks import cnn_layers, mlp_layers
+from convscape.geometry.plan import plan_layers
+from convscape.geometry.window import (
     InfeasibleGeometry,
-    NamedLayer,
-    Pool,
     Window,
-    cnn_layers,
-    mlp_layers,
     output_size,
     parse_padding,
     parse_size,
-    plan_layers,
     same_padding,
 )
 
@@ -155,7 +151,7 @@ window_layers = st.one_of(
 @given(st.lists(window_layers, min_size=1, max_size=3))
 def test_the_receptive_field_is_where_a_unit_gradient_arrives(layers):
     """All weights one: the pixels with a gradient are those that the unit sees."""
-    from convscape.layers import build_network
+    from convscape.models.modules import build_network
 
     side = 60
     named = [NamedLayer(f"layer{i}", layer) for i, layer in enumerate(layers)]
@@ -199,7 +195,7 @@ def test_the_receptive_field_is_where_a_unit_gradient_arrives(layers):
 def test_the_plan_has_the_parameters_and_shapes_of_the_network(
     channels, groups, batch_norm, dense, head, ceil
 ):
-    from convscape.layers import build_network
+    from convscape.models.modules import build_network
 
     plan = cnn_plan(
         (2, 21, 18),
@@ -230,7 +226,7 @@ def test_the_plan_has_the_parameters_and_shapes_of_the_network(
 def test_the_macs_are_those_that_torch_counts():
     from torch.utils.flop_counter import FlopCounterMode
 
-    from convscape.layers import build_network
+    from convscape.models.modules import build_network
 
     plan = cnn_plan((3, 32, 30), groups=[1, 4], kernel_size="3x5", stride=[1, "2x1"], dense=[20])
     with FlopCounterMode(display=False) as counter:

@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 
-from convscape.models import ImageClassifier
-from convscape.training import train
+from convscape.models.classifier import ImageClassifier
+from convscape.training.run import train
 from tests.conftest import TINY
 from tests.test_config import checked
 

@@ -17,12 +17,15 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from convscape.cli import CONFIG_DIR
-from convscape.config import check
-from convscape.errors import ConfigError
-from convscape.geometry import InfeasibleGeometry
-from convscape.hydra_errors import explain
-from convscape.runs import Result, RunFolder, fingerprint, flat_config, run_name
+from convscape.base.errors import ConfigError
+from convscape.config.check import check
+from convscape.config.directory import CONFIG_DIR
+from convscape.config.sentences import explain
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.runs.fingerprint import fingerprint, flat_config
+from convscape.runs.folder import RunFolder
+from convscape.runs.names import run_name
+from convscape.runs.result import Result
 from tests.conftest import PATIENCE_S, ROOT, TINY
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "experiment", "sweep", "search")

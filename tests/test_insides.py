@@ -22,11 +22,13 @@ from packaging.requirements import Requirement
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from convscape import hydra_insides, quick_lightning, torch_insides
-from convscape.cli import CONFIG_DIR
-from convscape.events import EventLogger, begin_session, end_session
-from convscape.quick_lightning import LightningEnvironment, pl
-from convscape.study import SharedStudy
+from convscape.base import quick_lightning
+from convscape.base.quick_lightning import LightningEnvironment, pl
+from convscape.config import hydra_insides
+from convscape.config.directory import CONFIG_DIR
+from convscape.sweeps.study import SharedStudy
+from convscape.training import torch_insides
+from convscape.training.events import EventLogger, begin_session, end_session
 
 from .conftest import ROOT
 from .test_config import checked

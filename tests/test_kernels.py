@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from convscape import layers
-from convscape.errors import ConfigError
-from convscape.geometry import Conv, InfeasibleGeometry, Pool
-from convscape.kernels import KERNELS, SlidingWindow, filtered, parse_kernel, parse_matrix
-from convscape.number_pictures import film, read_matrix
-from convscape.pictures import read_photograph
+from convscape.base.errors import ConfigError
+from convscape.data.pictures import read_photograph
+from convscape.drawing.kernels import KERNELS, SlidingWindow, filtered, parse_kernel, parse_matrix
+from convscape.drawing.numbers import film, read_matrix
+from convscape.geometry.layers import Conv, Pool
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.models import modules as layers
 
 PATCH, KERNEL = "9 4 1; 1 1 1; 1 2 1", "0 2 1; 4 1 0; 1 0 1"
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 4))

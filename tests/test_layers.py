@@ -6,9 +6,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convscape import geometry, layers
-from convscape.geometry import InfeasibleGeometry, cnn_layers, plan_layers
-from convscape.layers import AvgPool2d, Conv2d, GlobalPool, MaxPool2d, build_network, initialize
+from convscape import geometry
+from convscape.geometry.networks import cnn_layers
+from convscape.geometry.plan import plan_layers
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.models import modules as layers
+from convscape.models.modules import (
+    AvgPool2d,
+    Conv2d,
+    GlobalPool,
+    MaxPool2d,
+    build_network,
+    initialize,
+)
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 4))
 strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -285,8 +295,8 @@ def test_polyphase_pooling_chooses_for_each_image(stride):
 
 
 def test_a_frozen_first_layer_is_what_was_asked_for():
-    from convscape.kernels import designed_filters
-    from convscape.models import CNN
+    from convscape.drawing.kernels import designed_filters
+    from convscape.models.networks import CNN
 
     designed = CNN((3, 12, 12), 10, channels=[40, 8], kernel_size=[5, 3], first_layer="designed")
     first, second = designed.network.block1.conv, designed.network.block2.conv

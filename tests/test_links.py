@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convscape import api, explain, export, probe_figures, probes
-from convscape.cli import resumed
-from convscape.diary import kept
-from convscape.runs import RunFolder, new_result
+from convscape import api
+from convscape.runs.folder import RunFolder, new_result
+from convscape.runs.resume import resumed
+from convscape.trained import explain, export, probe_figures, probes
+from convscape.training.diary import kept
 from tests.conftest import ROOT, TINY
 from tests.test_config import checked, composed
 

@@ -14,10 +14,11 @@ import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from convscape import loggers, training
-from convscape.cli import say
-from convscape.errors import ConfigError
-from convscape.runs import RunFolder
+from convscape.base.errors import ConfigError
+from convscape.base.terminal import say
+from convscape.runs.folder import RunFolder
+from convscape.training import loggers
+from convscape.training import run as training
 from tests.conftest import PATIENCE_S, TINY
 from tests.test_config import checked
 
@@ -170,7 +171,7 @@ def test_runs_of_one_process_keep_apart(libraries, tmp_path):
         folder = RunFolder(tmp_path / name / "run")
         folder.path.mkdir(parents=True)
         config = checked("logger=[wandb,mlflow]", f"output_dir={tmp_path / name}")
-        run = loggers.Facts(folder, name, "g", {"long": long}, {"seed": 0}, tmp_path / name)
+        run = loggers.RunInfo(folder, name, "g", {"long": long}, {"seed": 0}, tmp_path / name)
         opened = [loggers.open_wandb(config.logger.wandb, run)]
         opened += [loggers.open_mlflow(config.logger.mlflow, run)]
         for each in opened:

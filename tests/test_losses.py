@@ -8,10 +8,11 @@ import yaml
 
 import convscape
 from convscape.api import compose
-from convscape.config import check
-from convscape.losses import BEFORE, spelled
-from convscape.models import MLP
-from convscape.runs import RunFolder, fingerprint
+from convscape.config.check import check
+from convscape.config.losses import BEFORE, spelled
+from convscape.models.networks import MLP
+from convscape.runs.fingerprint import fingerprint
+from convscape.runs.folder import RunFolder
 from tests.conftest import TINY
 
 # of a run of `model=mlp model.loss=mse` as it was before there were two
@@ -39,9 +40,9 @@ def test_a_run_made_before_is_evaluated_with_its_own_loss(run_before):
     assert run.config.model.loss == run.model.loss_name == "softmax_mse"
     loss = run.metrics["test/loss"]
     images, labels = run.data.tensors("test", torch.arange(len(run.data.labels("test"))))
-    chances = run.logits(images).softmax(1)
+    probabilities = run.logits(images).softmax(1)
     truth = torch.nn.functional.one_hot(labels.long(), 10)
-    assert ((chances - truth) ** 2).mean().item() == pytest.approx(loss, rel=1e-4)
+    assert ((probabilities - truth) ** 2).mean().item() == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_checkpoint_made_before_keeps_its_loss_in_lightnings_own_hands(run_before):
@@ -62,7 +63,7 @@ def test_a_run_made_before_keeps_its_name_and_fingerprint_and_is_resumed(run_bef
 
 
 def test_the_report_of_a_run_made_before_says_what_its_loss_is_called_now(run_before, tmp_path):
-    from convscape.results import load_sweep
+    from convscape.reports.results import load_sweep
 
     (row,) = load_sweep(run_before.path).to_dict("records")
     assert "model.loss=softmax_mse" in row["command"]

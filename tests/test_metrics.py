@@ -6,10 +6,10 @@ import textwrap
 
 import pytest
 
-from convscape.errors import ConfigError
-from convscape.metrics import metric
-from convscape.results import read_runs, tables
-from convscape.runs import fingerprint
+from convscape.base.errors import ConfigError
+from convscape.config.metrics import metric
+from convscape.reports.results import read_runs, tables
+from convscape.runs.fingerprint import fingerprint
 from tests.conftest import TINY
 from tests.fake_runs import write_runs
 from tests.test_config import checked

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from convscape.models import CNN, MLP, Diverged, ImageClassifier, Tally
-from convscape.quick_lightning import pl
-from convscape.throughput import gains_from_bf16, steps_per_execution
+from convscape.base.quick_lightning import pl
+from convscape.models.classifier import Diverged, ImageClassifier
+from convscape.models.networks import CNN, MLP
+from convscape.models.sums import MetricSums
+from convscape.training.throughput import gains_from_bf16, steps_per_execution
 
 TRAINING = {"mean": [0.2], "std": [0.5], "classes": list("0123456789")}
 
@@ -182,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step():
 
 
 def test_a_tally_survives_a_checkpoint():
-    tally, other = Tally(), Tally()
+    tally, other = MetricSums(), MetricSums()
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     tally.add([torch.tensor(0.5)], [logits], [torch.tensor([0, 0])])
     other.load_state_dict(tally.state_dict())
@@ -192,7 +194,7 @@ def test_a_tally_survives_a_checkpoint():
 
 
 def test_a_tally_finds_the_first_step_that_is_not_finite():
-    tally = Tally()
+    tally = MetricSums()
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
     tally.add([torch.tensor(1.0)] * 2, [logits] * 2, [labels] * 2)
     assert tally.first_not_finite() is None
@@ -212,7 +214,7 @@ class CountingChecks(TorchFunctionMode):
 
 
 def test_each_loss_is_looked_at_once():
-    tally, checks = Tally(), CountingChecks()
+    tally, checks = MetricSums(), CountingChecks()
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
     with checks:
         for _ in range(50):

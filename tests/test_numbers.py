@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from convscape import training
-from convscape.training import training_bytes
+from convscape.training import run as training
+from convscape.training.memory import training_bytes
 from tests.dying import train_in_little_memory
 from tests.test_config import checked
 from tests.test_resume import OVERRIDES

@@ -11,8 +11,10 @@ import tarfile
 import numpy as np
 import pytest
 
-from convscape import originals
-from convscape.datasets import DataError, Published, load_images
+from convscape.data import originals
+from convscape.data.cache import DataError
+from convscape.data.datasets import load_images
+from convscape.data.originals import Published
 
 IDX_FILES = originals.LAYOUTS["mnist"].files
 

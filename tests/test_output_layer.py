@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import convscape
-from convscape.config import check
-from convscape.runs import fingerprint
+from convscape.config.check import check
+from convscape.runs.fingerprint import fingerprint
 from tests.conftest import TINY
 from tests.test_config import checked
 

@@ -9,8 +9,8 @@ import pandas
 import pytest
 import torch
 
-from convscape.own import plain_labels
-from convscape.runs import fingerprint
+from convscape.data.custom import plain_labels
+from convscape.runs.fingerprint import fingerprint
 from tests.conftest import TINY
 from tests.test_config import checked
 

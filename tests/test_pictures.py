@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convscape.cache import DataError
-from convscape.datasets import image_shape, load_images
-from convscape.errors import ConfigError
-from convscape.folders import find_pictures
-from convscape.pictures import describe_fit, read_picture, resized, split_by_name
-from convscape.run_data import describe
-from convscape.runs import fingerprint
-from convscape.training import data_module
+from convscape.base.errors import ConfigError
+from convscape.data.cache import DataError
+from convscape.data.datasets import image_shape, load_images
+from convscape.data.folders import find_pictures
+from convscape.data.pictures import describe_fit, read_picture, resized, split_by_name
+from convscape.runs.data import describe
+from convscape.runs.fingerprint import fingerprint
+from convscape.training.build import data_module
 from tests.test_config import checked
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

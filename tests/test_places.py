@@ -5,7 +5,7 @@ import shlex
 import pytest
 from PIL import Image
 
-from convscape.training import train
+from convscape.training.run import train
 from tests.conftest import TINY
 from tests.fake_runs import write_runs
 from tests.test_config import checked

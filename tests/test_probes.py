@@ -8,11 +8,11 @@ import torch
 from PIL import Image, ImageColor
 from torch import nn
 
-from convscape import visual
-from convscape.errors import ConfigError
-from convscape.models import CNN
-from convscape.probe_figures import draw_probe
-from convscape.probes import (
+from convscape.base.errors import ConfigError
+from convscape.drawing import sheets as visual
+from convscape.models.networks import CNN
+from convscape.trained.probe_figures import draw_probe
+from convscape.trained.probes import (
     consistency,
     parse_settings,
     shifted,

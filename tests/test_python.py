@@ -16,13 +16,17 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 import convscape
-from convscape import inside
-from convscape.cli import CONFIG_DIR
-from convscape.config import CNNConfig, check
-from convscape.data import ImageDataModule
-from convscape.geometry import CNNKnobs, Conv, NamedLayer, cnn_layers, plan_layers
-from convscape.models import ImageClassifier
-from convscape.runs import fingerprint
+from convscape.config.check import check
+from convscape.config.directory import CONFIG_DIR
+from convscape.config.networks import CNNConfig
+from convscape.data.module import ImageDataModule
+from convscape.geometry.kinds import NamedLayer
+from convscape.geometry.layers import Conv
+from convscape.geometry.networks import CNNKnobs, cnn_layers
+from convscape.geometry.plan import plan_layers
+from convscape.models import inside
+from convscape.models.classifier import ImageClassifier
+from convscape.runs.fingerprint import fingerprint
 
 from .conftest import ROOT
 

@@ -8,13 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from convscape.errors import ConfigError
-from convscape.figures import heat_maps, main_effects
-from convscape.metrics import metric
-from convscape.report import write_report
-from convscape.results import command as command_line
-from convscape.results import read_runs, tables
-from convscape.sweep import PlannedRun, SweepPlan
+from convscape.base.errors import ConfigError
+from convscape.config.metrics import metric
+from convscape.reports.figures import heat_maps, main_effects
+from convscape.reports.page import write_report
+from convscape.reports.results import command as command_line
+from convscape.reports.results import read_runs, tables
+from convscape.sweeps.grid import PlannedRun, SweepPlan
 from tests.conftest import TINY
 from tests.fake_runs import LEVELS, write_runs
 from tests.test_config import checked

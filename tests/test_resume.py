@@ -13,8 +13,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from convscape import training
-from convscape.runs import RunFolder
+from convscape.runs.folder import RunFolder
+from convscape.training import run as training
 from tests.conftest import PATIENCE_S, wait_for
 from tests.dying import MOMENTS, train_apart
 from tests.test_config import checked

@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from convscape import events, training
-from convscape.runs import RunFolder
+from convscape.runs.folder import RunFolder
+from convscape.training import events
+from convscape.training import run as training
 from tests.dying import train_apart
 from tests.test_config import checked
 from tests.test_resume import OVERRIDES as OURS

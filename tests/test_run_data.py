@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convscape.cache import DataError
-from convscape.errors import Stopped
-from convscape.runs import Result, RunFolder
-from convscape.trained import load_run
-from convscape.training import train
+from convscape.base.errors import Stopped
+from convscape.data.cache import DataError
+from convscape.runs.folder import RunFolder
+from convscape.runs.result import Result
+from convscape.trained.load import load_run
+from convscape.training.run import train
 from tests.test_config import checked
 
 CLASSES = ("cat", "dog", "owl")
@@ -121,7 +122,7 @@ def test_the_checksum_is_on_disk_before_the_first_step(trained_in, tmp_path, mon
         seen.append(json.loads((tmp_path / "result.json").read_text()))
         raise Stopped("looked")
 
-    monkeypatch.setattr("convscape.training._fit_and_test", look)
+    monkeypatch.setattr("convscape.training.run._fit_and_test", look)
     train(checked(*words(trained_in / "photos")), tmp_path, [])
     (result,) = seen
     assert (result["status"], result["dataset"]["classes"]) == ("running", list(CLASSES))

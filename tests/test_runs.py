@@ -6,15 +6,11 @@ import re
 import pytest
 import yaml
 
-from convscape.errors import ConfigError
-from convscape.runs import (
-    Result,
-    RunFolder,
-    RunIsBusy,
-    fingerprint,
-    new_run_path,
-    run_name,
-)
+from convscape.base.errors import ConfigError
+from convscape.runs.fingerprint import fingerprint
+from convscape.runs.folder import RunFolder, RunIsBusy, new_run_path
+from convscape.runs.names import run_name
+from convscape.runs.result import Result
 from tests.test_config import checked
 
 

@@ -6,12 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from convscape.cache import ImageSet
-from convscape.config import ChangeConfig
-from convscape.data import ImageDataModule
-from convscape.errors import ConfigError, Stopped
-from convscape.scenes import border_brightness, changed, changed_shape, on_canvas, permuted
-from convscape.training import train
+from convscape.base.errors import ConfigError, Stopped
+from convscape.data.cache import ImageSet
+from convscape.data.module import ImageDataModule
+from convscape.data.variants import (
+    ChangeConfig,
+    apply_variant,
+    border_brightness,
+    on_canvas,
+    permuted,
+    variant_shape,
+)
+from convscape.training.run import train
 from tests.conftest import TINY
 from tests.test_config import checked
 from tests.test_resume import bits
@@ -65,20 +71,20 @@ def test_clutter_only_adds():
 
 def test_a_changed_set_knows_its_mean_and_its_checksum():
     before = image_set(channels=3)
-    after = changed(before, change(canvas=8, permute=1))
+    after = apply_variant(before, change(canvas=8, permute=1))
     pixels = after.train_images / 255
     np.testing.assert_allclose(after.mean, pixels.mean(axis=(0, 2, 3)))
     np.testing.assert_allclose(after.std, pixels.std(axis=(0, 2, 3)))
     assert after.test_images.shape == (10, 3, 8, 8)
-    assert after.checksum not in (before.checksum, changed(before, change(canvas=8)).checksum)
-    assert changed(before, change()) is before
-    again = changed(before, change(canvas=8, permute=1))
+    assert after.checksum not in (before.checksum, apply_variant(before, change(canvas=8)).checksum)
+    assert apply_variant(before, change()) is before
+    again = apply_variant(before, change(canvas=8, permute=1))
     np.testing.assert_array_equal(again.train_images, after.train_images)
 
 
 def test_shuffled_labels_are_the_same_labels_for_other_images():
     before = image_set()
-    after = changed(before, change(shuffle_labels=0))
+    after = apply_variant(before, change(shuffle_labels=0))
     assert sorted(after.train_labels) == sorted(before.train_labels)
     assert (after.train_labels != before.train_labels).any()
     assert after.train_images is before.train_images
@@ -93,7 +99,7 @@ def test_shuffled_labels_are_the_same_labels_for_other_images():
 )
 def test_what_cannot_be_is_one_sentence(settings, words):
     with pytest.raises(ConfigError, match=words):
-        changed_shape((1, 28, 28), change(**settings))
+        variant_shape((1, 28, 28), change(**settings))
 
 
 def test_the_ground_is_black_or_not():
@@ -115,7 +121,7 @@ def drawn(epoch=0, seed=0, batch_size=7, **settings):
         *("noise", tuple(map(str, range(50))), before.train_images, numbered),
         *(before.test_images, numbered[:10], before.mean, before.std, "sum"),
     )
-    after = changed(before, change(**{"canvas": 9, "placement": "each_epoch"} | settings))
+    after = apply_variant(before, change(**{"canvas": 9, "placement": "each_epoch"} | settings))
     data = ImageDataModule(after, val_size=0, batch_size=batch_size, seed=seed)
     batches = list(data.batches("train", epoch))
     canvases = {int(n): i.numpy() for images, labels in batches for i, n in zip(images, labels)}  # noqa: B905
@@ -141,7 +147,7 @@ def test_places_are_drawn_anew_for_each_epoch_from_seed_and_image_alone():
         moved = np.not_equal(corners(drawn(**other)[2]), corners(first)).any(axis=1)
         assert moved.sum() > 35
     # all that is not trained on lies where it lay
-    once = changed(before, change(canvas=9))
+    once = apply_variant(before, change(canvas=9))
     np.testing.assert_array_equal(data.tensors("test")[0], once.test_images)
     np.testing.assert_array_equal(data.tensors("train")[0], once.train_images)
 
@@ -155,7 +161,7 @@ def test_clutter_and_a_new_order_of_the_pixels_go_with_it():
 
 def test_an_image_may_lie_in_the_middle():
     before = image_set(channels=3)
-    after = changed(before, change(canvas=10, placement="center"))
+    after = apply_variant(before, change(canvas=10, placement="center"))
     np.testing.assert_array_equal(after.train_images[:, :, 2:8, 2:7], before.train_images)
     assert after.train_images.sum() == before.train_images.sum()
 
@@ -163,13 +169,13 @@ def test_an_image_may_lie_in_the_middle():
 @pytest.mark.parametrize("placement", ["each_epoch", "center"])
 def test_a_place_needs_a_canvas(placement):
     with pytest.raises(ConfigError, match=f"placement={placement} needs a canvas"):
-        changed_shape((1, 8, 8), change(placement=placement))
+        variant_shape((1, 8, 8), change(placement=placement))
 
 
 def test_the_checksum_of_what_there_was_before_there_was_a_choice_stays():
     words = ["sum", {"permute": None, "canvas": 8, "clutter": 0, "shuffle_labels": 2}]
     expected = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
-    assert changed(image_set(), change(canvas=8, shuffle_labels=2)).checksum == expected
+    assert apply_variant(image_set(), change(canvas=8, shuffle_labels=2)).checksum == expected
 
 
 def test_a_run_that_was_stopped_finds_the_images_where_they_would_have_been(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from convscape.schedules import lr_factor
+from convscape.models.schedules import lr_factor
 
 PER_EPOCH, EPOCHS = 5, 6
 TOTAL = PER_EPOCH * EPOCHS

@@ -14,8 +14,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from convscape.cli import CONFIG_DIR
-from convscape.study import _storage
+from convscape.config.directory import CONFIG_DIR
+from convscape.sweeps.study import _storage
 from tests.conftest import PATIENCE_S, TINY, wait_for
 
 SMALL = [*TINY[1:], "search.trials=6", "search.sampler_seed=1", "name=small"]

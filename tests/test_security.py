@@ -15,15 +15,15 @@ import torch
 import yaml
 from PIL import Image
 
-from convscape import cache, explain
-from convscape.cli import say
-from convscape.datasets import load_images
-from convscape.geometry import format_table
-from convscape.models import CNN
-from convscape.report import write_report
-from convscape.runs import RunFolder
-from convscape.trained import TrainedRun
-from convscape.training import train
+from convscape.base.terminal import format_table, say
+from convscape.data import cache
+from convscape.data.datasets import load_images
+from convscape.models.networks import CNN
+from convscape.reports.page import write_report
+from convscape.runs.folder import RunFolder
+from convscape.trained import explain
+from convscape.trained.load import TrainedRun
+from convscape.training.run import train
 from tests.conftest import ROOT, TINY
 from tests.fake_runs import write_runs
 from tests.test_config import checked
@@ -191,7 +191,7 @@ def test_a_checkpoint_cut_off_or_garbled_anywhere_is_one_sentence(run, command):
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "torch.hub.load", "builtins.eval", "convscape.cache.load_or_build"]
+    "target", ["os.system", "torch.hub.load", "builtins.eval", "convscape.data.cache.load_or_build"]
 )
 def test_a_config_that_names_a_function_to_call_is_refused_by_every_command(run, commands, target):
     change_config(run, model={"_target_": target, "command": "touch pwned"}, allow_packages=["os"])

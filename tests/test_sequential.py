@@ -9,14 +9,16 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
-from convscape.cli import CONFIG_DIR
-from convscape.config import check
-from convscape.errors import ConfigError
-from convscape.geometry import LAYER_KINDS, cnn_layers, mlp_layers
-from convscape.models import CNN, Sequential
-from convscape.runs import fingerprint, run_name, typed_value
-from convscape.sequential import sequential_layers, whole_layers
-from convscape.sweep import Composer
+from convscape.base.errors import ConfigError
+from convscape.config.check import check
+from convscape.config.compose import Composer
+from convscape.config.directory import CONFIG_DIR
+from convscape.geometry.kinds import LAYER_KINDS
+from convscape.geometry.networks import cnn_layers, mlp_layers
+from convscape.geometry.sequential import sequential_layers, whole_layers
+from convscape.models.networks import CNN, Sequential
+from convscape.runs.fingerprint import fingerprint, typed_value
+from convscape.runs.names import run_name
 
 SMALL = (
     "model=sequential",

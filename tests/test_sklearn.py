@@ -23,8 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from convscape.geometry import InfeasibleGeometry
-from convscape.models import CNN, Diverged
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.models.classifier import Diverged
+from convscape.models.networks import CNN
 from convscape.sklearn import ImageClassifier
 from tests.conftest import ROOT
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from convscape.metrics import metric
-from convscape.results import RunTable, SweptKey, read_runs, tables
-from convscape.statistics import (
+from convscape.config.metrics import metric
+from convscape.reports.results import RunTable, SweptKey, read_runs, tables
+from convscape.reports.statistics import (
     configurations,
     effects,
     estimate,

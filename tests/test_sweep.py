@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 import convscape
-from convscape.cli import CONFIG_DIR
-from convscape.errors import ConfigError
-from convscape.sweep import _STEERING
+from convscape.base.errors import ConfigError
+from convscape.config.directory import CONFIG_DIR
+from convscape.sweeps.grid import EXECUTION_KEYS
 from tests.conftest import PATIENCE_S, TINY, wait_for
 
 # what badnets.Net does in training, by the value of model.how
@@ -285,7 +285,7 @@ def test_a_users_mistake_ends_the_sweep_before_anything_trains(command, tmp_path
     assert not list(tmp_path.glob("outputs/**/checkpoints"))
 
 
-@pytest.mark.parametrize("key", [*_STEERING, "name", "resume", "sweep", "logger.tensorboard"])
+@pytest.mark.parametrize("key", [*EXECUTION_KEYS, "name", "resume", "sweep", "logger.tensorboard"])
 def test_a_key_that_steers_a_sweep_has_one_value(command, tmp_path, key):
     """Runs in two folders, or under two names, would be lost from the summary of either."""
     for script in ("train", "plan"):

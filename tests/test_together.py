@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from convscape import training
-from convscape.runs import RunFolder
+from convscape.runs.folder import RunFolder
+from convscape.training import run as training
 from tests.conftest import PATIENCE_S, ROOT, TINY, wait_for
 from tests.dying import train_apart
 from tests.fake_runs import write_runs

@@ -17,8 +17,8 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from convscape import machine
-from convscape.training import uses_bf16
+from convscape.base import machine
+from convscape.training.memory import uses_bf16
 from tests.conftest import PATIENCE_S, ROOT, TINY
 from tests.test_config import checked
 
@@ -417,6 +417,6 @@ def test_without_a_gpu_a_run_does_not_look_for_one_in_each_step(before, monkeypa
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if before is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
-    with machine.settling_cuda():
+    with machine.without_cuda_probing():
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before  # a job started later may have a GPU

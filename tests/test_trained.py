@@ -6,11 +6,13 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from convscape.errors import ConfigError
-from convscape.explain import choose_image
-from convscape.runs import Result, RunFolder
-from convscape.trained import evaluate, load_run, wilson_interval
-from convscape.training import train
+from convscape.base.errors import ConfigError
+from convscape.runs.folder import RunFolder
+from convscape.runs.result import Result
+from convscape.trained.evaluate import evaluate, wilson_interval
+from convscape.trained.explain import choose_image
+from convscape.trained.load import load_run
+from convscape.training.run import train
 from tests.conftest import TINY
 from tests.test_config import checked
 
@@ -90,8 +92,8 @@ def test_predictions_are_those_of_the_network_on_the_same_pixels(command, run, d
     ]
     for entry, row in zip(document, expected, strict=True):
         assert entry["class"] == run.classes[row.argmax()]
-        for name, chance in zip(run.classes, row.tolist(), strict=True):
-            assert entry["probabilities"][name] == pytest.approx(chance, abs=1e-5)
+        for name, probability in zip(run.classes, row.tolist(), strict=True):
+            assert entry["probabilities"][name] == pytest.approx(probability, abs=1e-5)
         assert sum(entry["probabilities"].values()) == pytest.approx(1)
         assert entry["fitted"] == "28x28 RGB, made grey"
 

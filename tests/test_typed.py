@@ -9,12 +9,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from convscape import aliases
-from convscape.cli import CONFIG_DIR
-from convscape.config import check
-from convscape.errors import ConfigError
-from convscape.hydra_errors import explain
-from convscape.typed import no_option, refusal
+from convscape.base.errors import ConfigError
+from convscape.config import aliases
+from convscape.config.check import check
+from convscape.config.directory import CONFIG_DIR
+from convscape.config.sentences import explain
+from convscape.config.typed import no_option, refusal
 
 
 def said_of(*words):
@@ -119,7 +119,7 @@ def test_what_has_no_other_way_is_told_why(words, said):
 
 
 def test_what_other_libraries_call_a_key_leads_to_a_key():
-    from convscape.typed import known_keys
+    from convscape.config.typed import known_keys
 
     known = {k for m in ("cnn", "mlp") for o in ("adam", "sgd") for s in ("one_cycle", "cosine")
              for k in known_keys([f"model={m}", f"optimizer={o}", f"scheduler={s}"])}  # fmt: skip
@@ -140,7 +140,7 @@ def test_options_are_refused_by_every_command_that_takes_overrides(command):
 
 
 def test_the_added_key_of_a_search_is_accepted():
-    from convscape.search import _checked
+    from convscape.sweeps.search import _checked
 
     words = ["search=geometry", "+search.space.model.dropout={low:0.0,high:0.9}"]
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -158,9 +158,9 @@ def test_a_sweep_folder_is_told_from_a_run(command, tmp_path):
 
 
 def test_files_that_are_something_else_are_called_that(tmp_path):
-    from convscape.cache import DataError
-    from convscape.originals import read_idx
-    from convscape.pictures import read_picture
+    from convscape.data.cache import DataError
+    from convscape.data.originals import read_idx
+    from convscape.data.pictures import read_picture
 
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "train-images-idx3-ubyte").mkdir()

@@ -6,9 +6,9 @@ import textwrap
 import pytest
 
 import convscape
-from convscape.errors import ConfigError
-from convscape.training import data_module
-from convscape.unread import refuse_unread
+from convscape.base.errors import ConfigError
+from convscape.training.build import data_module
+from convscape.training.unread import refuse_unread
 from tests.conftest import TINY
 from tests.test_config import checked
 from tests.test_metrics import OWN

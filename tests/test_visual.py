@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.tensorboard._pytorch_graph import graph
 
-from convscape import visual
-from convscape.torch_insides import trace
+from convscape.drawing import sheets as visual
+from convscape.training.torch_insides import trace
 
 from .conftest import TINY
 

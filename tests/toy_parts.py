@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from convscape.geometry import POOLINGS, Key, Layer, Pooling
-from convscape.layers import MODULES, POOLS, AvgPool2d
-from convscape.metrics import METRICS, Metric
-from convscape.models import CNN
-from convscape.optimizers import OptimizerConfig
-from convscape.sections import Fraction
-from convscape.values import probability
+from convscape.base.sections import Fraction
+from convscape.base.values import probability
+from convscape.config.metrics import METRICS, Metric
+from convscape.config.optimizers import OptimizerConfig
+from convscape.geometry.kinds import Key, Layer
+from convscape.geometry.layers import POOLINGS, Pooling
+from convscape.models.modules import MODULES, POOLS, AvgPool2d
+from convscape.models.networks import CNN
 
 
 @dataclass(frozen=True)

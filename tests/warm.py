@@ -15,7 +15,9 @@ from pathlib import Path
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["convscape.training", "convscape.report", "hydra", "tests.dying"])
+context.set_forkserver_preload(
+    ["convscape.training.run", "convscape.reports.page", "hydra", "tests.dying"]
+)
 
 
 def _become(path, arguments, folder, environment, outputs):

@@ -18,15 +18,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convscape import inside, kernels, probes
     from convscape.api import data_module, plan, train, train_sweep
-    from convscape.cache import DataError
-    from convscape.data import ImageDataModule
-    from convscape.errors import ConfigError, RunFailed
-    from convscape.geometry import InfeasibleGeometry, Plan
-    from convscape.models import CNN, MLP, ImageClassifier, Sequential
-    from convscape.results import load_sweep
-    from convscape.trained import TrainedRun, evaluate, load_run, predict
+    from convscape.base.errors import ConfigError, RunFailed
+    from convscape.data.cache import DataError
+    from convscape.data.module import ImageDataModule
+    from convscape.drawing import kernels
+    from convscape.geometry.plan import Plan
+    from convscape.geometry.window import InfeasibleGeometry
+    from convscape.models import inside
+    from convscape.models.classifier import ImageClassifier
+    from convscape.models.networks import CNN, MLP, Sequential
+    from convscape.reports.results import load_sweep
+    from convscape.trained import probes
+    from convscape.trained.evaluate import evaluate
+    from convscape.trained.load import TrainedRun, load_run
+    from convscape.trained.predict import predict
 
 # TensorBoard's switch to do without TensorFlow. It would import it where it is installed, which
 # takes seconds, and aborts: its LLVM and that of torch's Triton do not bear each other.
@@ -59,19 +65,28 @@ __all__ = [
 
 _HOMES = {
     "api": ("data_module", "plan", "train", "train_sweep"),
-    "cache": ("DataError",),
-    "data": ("ImageDataModule",),
-    "errors": ("ConfigError", "RunFailed"),
-    "geometry": ("InfeasibleGeometry", "Plan"),
-    "models": ("CNN", "MLP", "ImageClassifier", "Sequential"),
-    "results": ("load_sweep",),
-    "trained": ("TrainedRun", "evaluate", "load_run", "predict"),
+    "base.errors": ("ConfigError", "RunFailed"),
+    "data.cache": ("DataError",),
+    "data.module": ("ImageDataModule",),
+    "geometry.plan": ("Plan",),
+    "geometry.window": ("InfeasibleGeometry",),
+    "models.classifier": ("ImageClassifier",),
+    "models.networks": ("CNN", "MLP", "Sequential"),
+    "reports.results": ("load_sweep",),
+    "trained.evaluate": ("evaluate",),
+    "trained.load": ("TrainedRun", "load_run"),
+    "trained.predict": ("predict",),
+}
+_MODULES = {
+    "inside": "models.inside",
+    "kernels": "drawing.kernels",
+    "probes": "trained.probes",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("inside", "kernels", "probes"):
-        return import_module(f"convscape.{name}")
+    if name in _MODULES:
+        return import_module(f"convscape.{_MODULES[name]}")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"convscape.{home}"), name)

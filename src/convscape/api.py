@@ -13,18 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convscape.config import Config, check
-from convscape.errors import ConfigError, RunFailed
-from convscape.runs import RunFolder, fresh_run, typed_value
+from convscape.base.errors import ConfigError, RunFailed
+from convscape.config.check import check
+from convscape.config.schema import Config
+from convscape.runs.fingerprint import typed_value
+from convscape.runs.folder import RunFolder, fresh_run
 
 if TYPE_CHECKING:
     import pandas as pd
     from omegaconf import DictConfig
 
-    from convscape.data import ImageDataModule
-    from convscape.geometry import Plan
-    from convscape.models import ImageClassifier
-    from convscape.trained import TrainedRun
+    from convscape.data.module import ImageDataModule
+    from convscape.geometry.plan import Plan
+    from convscape.models.classifier import ImageClassifier
+    from convscape.trained.load import TrainedRun
 
 
 def compose(*overrides: str) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def compose(*overrides: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such key or choice.
     """
-    from convscape.sweep import refuse_grid
+    from convscape.sweeps.grid import refuse_grid
 
     words = [str(override) for override in overrides]
     refuse_grid(words, f"convscape.train_sweep({', '.join(map(repr, words))}, name=...)")
@@ -53,9 +55,9 @@ def _hydra(overrides: Sequence[str]) -> Iterator[Callable[[list[str]], DictConfi
     """Hydra on conf/, to compose configs with; what it refuses of `overrides` is a ConfigError."""
     import hydra
 
-    from convscape.cli import CONFIG_DIR
-    from convscape.hydra_errors import explain
-    from convscape.hydra_insides import without_hydra
+    from convscape.config.directory import CONFIG_DIR
+    from convscape.config.hydra_insides import without_hydra
+    from convscape.config.sentences import explain
 
     try:
         with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -97,9 +99,9 @@ def data_module(name: str = "digits", *, seed: int = 0, **settings: Any) -> Imag
         DataError: if the data set is missing or damaged, or too small.
     """
     composed = compose(f"data={name}")
-    data = _merged(composed["data"], _plain(settings))
+    data = _merged(composed["data"], _as_yaml(settings))
     config = check(composed | {"data": data, "seed": seed})
-    from convscape import training
+    from convscape.training import run as training
 
     return training.data_module(config, config.load_images(), macs=None)
 
@@ -124,8 +126,9 @@ def train(
         RunFailed: if the run diverged, ran out of memory or failed otherwise.
         KeyboardInterrupt: if it was interrupted; resume=<run folder> goes on.
     """
-    from convscape.cli import resumed, say
-    from convscape.unread import refuse_unread
+    from convscape.base.terminal import say
+    from convscape.runs.resume import resumed
+    from convscape.training.unread import refuse_unread
 
     composed, words = _described(list(overrides), model, data)
     if composed["resume"] is not None:
@@ -143,7 +146,8 @@ def train(
     config.plan()  # refuses what cannot be before torch is imported
     if config.choice is not None and config.trainer.progress != "off":
         say(config.choice, file=sys.stderr)
-    from convscape import trained, training
+    from convscape.trained import load as trained
+    from convscape.training import run as training
 
     if model is not None and model.plan is not None:
         _check_fit(model.plan, config)
@@ -178,8 +182,9 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
         ConfigError: if the input is wrong, or `name` is another sweep's.
         KeyboardInterrupt: if it was interrupted; the same call again goes on.
     """
-    from convscape.results import load_sweep
-    from convscape.sweep import folder_of_sweep, run_in_sweep, run_sweep, shared_config
+    from convscape.reports.results import load_sweep
+    from convscape.sweeps.grid import shared_config
+    from convscape.sweeps.run import folder_of_sweep, run_in_sweep, run_sweep
 
     arguments = [*overrides, f"name={name}"]
     for argument in overrides:
@@ -200,9 +205,6 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
     if code > 1:
         raise KeyboardInterrupt(f"{folder} is not finished; the same call again goes on")
     return load_sweep(folder)
-
-
-# --- objects as a config ----------------------------------------------------------------------
 
 
 def _described(
@@ -254,7 +256,8 @@ def _data_section(data: ImageDataModule) -> dict[str, Any]:
 
 def _model_section(model: ImageClassifier) -> dict[str, Any]:
     """What conf/model/*.yaml would say of a model."""
-    from convscape.models import OURS, ImageClassifier
+    from convscape.models.classifier import ImageClassifier
+    from convscape.models.networks import MODELS
 
     if not isinstance(model, ImageClassifier) or type(model) is ImageClassifier:
         raise ConfigError(
@@ -262,17 +265,17 @@ def _model_section(model: ImageClassifier) -> dict[str, Any]:
             "own class trains with 'model=own', 'model._target_=<package>.<Class>' and "
             "'allow_packages=[<package>]'"
         )
-    if type(model) not in OURS.values():
+    if type(model) not in MODELS.values():
         return _own_section(model)
     section = compose(f"model={type(model).__name__.lower()}")["model"]
     given = {key: value for key, value in model.hparams.items() if key in section}
     chosen = {"loss": model.loss_name, "label_smoothing": model.label_smoothing}
-    return section | _plain(given) | chosen
+    return section | _as_yaml(given) | chosen
 
 
 def _own_section(model: ImageClassifier) -> dict[str, Any]:
     """What conf/model/own.yaml would say of a model of the user's class."""
-    from convscape.models import PlannedClassifier, takes_keywords
+    from convscape.models.networks import PlannedClassifier, takes_keywords
 
     kind = type(model)
     if kind.__module__ == "__main__" or "." in kind.__qualname__:
@@ -295,7 +298,7 @@ def _own_section(model: ImageClassifier) -> dict[str, Any]:
         for key, value in model.hparams.items()
         if key not in offered and (takes_all or key in named)
     }
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **_plain(arguments)}
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **_as_yaml(arguments)}
 
 
 def _words_of_model(section: Mapping[str, Any]) -> Iterator[str]:
@@ -313,12 +316,12 @@ def _words_of_training(training: Mapping[str, Any], data: ImageDataModule | None
     optimizer = dict(training.get("optimizer") or {})
     if optimizer:
         yield f"optimizer={optimizer.pop('name')}"
-        yield from (f"optimizer.{key}={typed_value(_plain(v))}" for key, v in optimizer.items())
+        yield from (f"optimizer.{key}={typed_value(_as_yaml(v))}" for key, v in optimizer.items())
     if training.get("gradient_clip_norm") is not None:
         yield f"trainer.gradient_clip_norm={training['gradient_clip_norm']}"
     for key in ("mean", "std"):
         if key in training and (data is None or list(training[key]) != getattr(data, key)):
-            yield f"data.{key}={typed_value(_plain(training[key]))}"
+            yield f"data.{key}={typed_value(_as_yaml(training[key]))}"
 
 
 def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
@@ -357,10 +360,10 @@ def _merged(section: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def _plain(value: Any) -> Any:
+def _as_yaml(value: Any) -> Any:
     """As it would come from YAML."""
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: _as_yaml(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_as_yaml(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value

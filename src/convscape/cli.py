@@ -7,49 +7,22 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from convscape.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
+from convscape.base.errors import ConfigError, code_of_stop
+from convscape.base.terminal import say, stops
+from convscape.config.directory import CONFIG_DIR
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from omegaconf import DictConfig
 
-    from convscape.config import Config
-    from convscape.runs import Result
-
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
-
-
-def say(*lines: str, file: TextIO | None = None) -> None:
-    """Print to the terminal; by default to stdout.
-
-    Names of files and classes may be a stranger's: what would steer the terminal is not printed,
-    and no secret of an address.
-    """
-    if lines:
-        text = without_secrets("\n".join(lines))
-        print(_STEERING.sub("\N{REPLACEMENT CHARACTER}", text), flush=True, file=file)
-
-
-# control characters but for tab and newline, turns of the writing direction, bytes that are no text
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_SECRET = re.compile(
-    r"(\w://[^\s/:@]*:)\S+(@)|(https?://)[^\s/:@]+(@)|(?i:(?<=[?&]password=)[^\s&'\"]+)"
-)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with three stars for the passwords and tokens of addresses."""
-    return _SECRET.sub(r"\1\3***\2\4", text)
+    from convscape.config.schema import Config
+    from convscape.runs.result import Result
 
 
 def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
@@ -58,7 +31,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     answer_help(re.sub("^# ?", "", head, flags=re.MULTILINE))
     import hydra
 
-    from convscape.hydra_insides import options
+    from convscape.config.hydra_insides import options
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
 
@@ -83,7 +56,7 @@ def _refuse_options(allowed: Iterable[str] = ()) -> None:
     """Refuse `--epochs 5` and the like with the override that is meant."""
     options = [word.partition("=")[0] for word in sys.argv[1:] if re.match("--?[A-Za-z]", word)]
     if stray := next((option for option in options if option not in allowed), None):
-        from convscape.typed import no_option
+        from convscape.config.typed import no_option
 
         raise ConfigError(no_option(stray, sys.argv[1:]))
 
@@ -101,7 +74,7 @@ def words_and_places(parser: ArgumentParser) -> tuple[list[str], dict[str, str]]
     words = sys.argv[1:]
     if not any(word.startswith("data.") for word in words):
         return words, {}
-    from convscape.run_data import take_places
+    from convscape.runs.data import take_places
 
     try:
         return take_places(words)
@@ -115,7 +88,7 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
     Ctrl-C and SIGTERM raise KeyboardInterrupt wherever it is; a second one ends at once.
     """
     try:
-        with _stops():
+        with stops():
             code = command() or 0
     except ConfigError as error:
         code = _refuse(str(error))
@@ -125,49 +98,13 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        from convscape.hydra_errors import explain
+        from convscape.config.sentences import explain
 
         sentence = explain(error)
         if sentence is None:
             raise
         code = _refuse(sentence)
     sys.exit(code)
-
-
-@contextmanager
-def _stops() -> Iterator[None]:
-    received: list[int] = []
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + signum)
-        received.append(signum)
-        hand_on(signum)
-        raise KeyboardInterrupt(stopped_by(signum))
-
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def hand_on(signum: int) -> bool:
-    """Stop the worker processes of this one too; whether there are any.
-
-    They get the other one of the two signals: a terminal has sent them the same one already, and a
-    second one of a kind ends a run at once.
-    """
-    import multiprocessing
-
-    other = signal.SIGTERM if signum == signal.SIGINT else signal.SIGINT
-    workers = [process.pid for process in multiprocessing.active_children()]
-    for pid in workers:
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, other)
-    return bool(workers)
 
 
 def answer_help(head: str) -> None:
@@ -185,17 +122,14 @@ def answer_help(head: str) -> None:
     sys.exit(0)
 
 
-MOST_LETTERS = 10_000  # of what is wrong: it may quote a stranger's file
+MAX_LETTERS = 10_000  # of what is wrong: it may quote a stranger's file
 
 
 def _refuse(sentence: str) -> int:
-    from convscape.values import shortened
+    from convscape.base.values import shortened
 
-    say(f"error: {shortened(sentence, MOST_LETTERS)}", file=sys.stderr)
+    say(f"error: {shortened(sentence, MAX_LETTERS)}", file=sys.stderr)
     return 2
-
-
-# --- scripts/train.py -------------------------------------------------------------------------
 
 
 def train_task(cfg: DictConfig) -> None:
@@ -203,16 +137,19 @@ def train_task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from convscape.config import check
-    from convscape.run_data import describe
-    from convscape.runs import RunFolder, fresh_run, helper_rank
-    from convscape.unread import refuse_unread
+    from convscape.config.check import check
+    from convscape.runs.data import describe
+    from convscape.runs.folder import RunFolder, fresh_run, local_rank
+    from convscape.runs.resume import resumed
+    from convscape.runs.words import exit_code, summary
+    from convscape.training.unread import refuse_unread
 
     overrides = list(HydraConfig.get().overrides.task)
-    if helper_rank() > 0:  # Lightning has started this command once more, for DDP
+    if local_rank() > 0:  # Lightning has started this command once more, for DDP
         _help(cfg, overrides)
         return
-    from convscape.sweep import refuse_grid, run_in_sweep
+    from convscape.sweeps.grid import refuse_grid
+    from convscape.sweeps.run import run_in_sweep
 
     composed: Any = OmegaConf.to_container(cfg, resolve=True)
     if _in_sweep():
@@ -241,13 +178,13 @@ def train_task(cfg: DictConfig) -> None:
 
 
 def _trained(config: Config, path: Path, overrides: list[str], is_new: bool) -> Result:
-    from convscape.runs import RunFolder
+    from convscape.runs.folder import RunFolder
 
     folder = RunFolder(path)
     if is_new:
         folder.begin(config, overrides)  # so that it can go on if it is stopped right now
     try:
-        from convscape.training import train  # torch and lightning, once the input is right
+        from convscape.training.run import train  # torch and lightning, once the input is right
 
         return train(config, path, overrides)
     except KeyboardInterrupt as stop:  # while they are imported
@@ -262,9 +199,9 @@ _RUN_PATH = "CONVSCAPE_RUN_PATH"  # tells the helpers of DDP which run they are 
 
 def _help(cfg: DictConfig, overrides: list[str]) -> None:
     """Take part in the training that the first process leads; it speaks and writes for all."""
-    from convscape.config import check
-    from convscape.runs import RunFolder
-    from convscape.training import train
+    from convscape.config.check import check
+    from convscape.runs.folder import RunFolder
+    from convscape.training.run import train
 
     path = Path(os.environ[_RUN_PATH])
     stored = RunFolder(path).read_config() | {"allow_packages": list(cfg.allow_packages)}
@@ -278,93 +215,6 @@ def _in_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Path, list[str]]:
-    """The config and folder of the run to go on with, and what was typed when it began.
-
-    Where its data are now may be said anew; the run folder then keeps that.
-
-    Raises:
-        ConfigError: if it is no run, is asked to change, or its data are gone.
-    """
-    from convscape.config import check
-    from convscape.run_data import check_there, take_places, with_places
-    from convscape.runs import RunFolder
-
-    kept = r"(resume|allow_packages|data\.root|data\.cache_dir)="
-    changes = [o for o in overrides if not re.match(kept, o)]
-    if changes:
-        raise ConfigError(
-            f"resume goes on with that run's own config; leave out {' '.join(changes)}"
-        )
-    folder = RunFolder(Path(composed["resume"]))
-    _, places = take_places([o for o in overrides if o.startswith("data.")])
-    stored = with_places(folder.read_config(), places)
-    # a tracking library may write there: a stranger's run does not say where that is
-    stored_place = Path(str(stored.get("output_dir"))).resolve()
-    if not folder.path.resolve().is_relative_to(stored_place):
-        stored["output_dir"] = composed["output_dir"]
-    # which packages may be imported is never taken from a folder, which may be a stranger's
-    config = check(stored | {"allow_packages": composed["allow_packages"]})
-    result = folder.read_result()
-    if result is None or result.status != "ok":
-        check_there(config)
-    return config, folder.path, result.overrides if result else []
-
-
-def exit_code(result: Result) -> int:
-    """The exit code of a run on its own: an interrupted one's says what interrupted it."""
-    from convscape.runs import EXIT_CODES
-
-    if result.status == "interrupted":
-        assert result.error is not None
-        is_about_the_disk = result.error["type"] == CannotWrite.__name__
-        return 1 if is_about_the_disk else code_of_stop(result.error["message"])
-    return EXIT_CODES[result.status]
-
-
-def summary(result: Result, path: Path) -> list[str]:
-    """What a person reads after a run."""
-    from convscape.metrics import metric
-
-    match result.status:
-        case "ok":
-            metrics, seconds = result.metrics, result.seconds.get("fit", 0.0)
-            by = result.monitor
-            chosen_by = [] if by is None else [by.on_test, by.name]
-            names = dict.fromkeys([*chosen_by, "test/acc", "val/acc"])
-            words = [
-                *(
-                    f"{name.replace('/', ' ')} {metric(name).written(metrics[name])}"
-                    for name in names
-                    if name in metrics
-                ),
-                f"epoch {result.best_epoch} of {result.epochs}",
-                f"{seconds:.1f} s",
-            ]
-            if result.samples_per_second:
-                words.append(f"{result.samples_per_second:,.0f} images/s")
-            lines = [", ".join(words), f"run folder:  {path}"]
-            if result.config.get("logger", {}).get("tensorboard") is not None:
-                logdir = shlex.quote(str(path))
-                lines.append(f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}")
-            return lines
-        case "interrupted":
-            assert result.error is not None
-            command = f"python scripts/train.py resume={shlex.quote(str(path))}"
-            return [
-                f"interrupted after epoch {result.epochs}: {result.error['message']}",
-                f"to go on:  {command}",
-            ]
-        case _:
-            assert result.error is not None
-            what = f"{result.status}: {result.error['type']}: {result.error['message']}"
-            log = path / "run.log"
-            return [what, f"more in {log}"] if log.is_file() else [what]
-
-
-# --- scripts/plan.py --------------------------------------------------------------------------
-
-
 def plan_command() -> None:
     """Say what the command line would train, and train nothing.
 
@@ -373,8 +223,9 @@ def plan_command() -> None:
     """
     from hydra import compose, initialize_config_dir
 
-    from convscape.hydra_insides import parse_overrides
-    from convscape.sweep import duplicates, plan_sweep, shared_config
+    from convscape.config.hydra_insides import parse_overrides
+    from convscape.sweeps.grid import plan_sweep, shared_config
+    from convscape.sweeps.words import duplicates
 
     _refuse_options(("-m", "--multirun"))
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
@@ -398,9 +249,6 @@ def plan_command() -> None:
     say(*([words] if run.plan is None else [str(run.plan), *run.plan.remarks]))
 
 
-# --- scripts/search.py ------------------------------------------------------------------------
-
-
 def search_command() -> int:
     """Work on the search that the command line describes.
 
@@ -410,11 +258,11 @@ def search_command() -> int:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
-    from convscape.hydra_errors import explain
-    from convscape.sweep import refuse_grid
+    from convscape.config.sentences import explain
+    from convscape.sweeps.grid import refuse_grid
 
     try:
-        from convscape.search import run_search
+        from convscape.sweeps.search import run_search
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
@@ -434,9 +282,6 @@ def search_command() -> int:
         return run_search(cfg, arguments, lambda overrides: compose("train", overrides))
 
 
-# --- scripts/claim.py -------------------------------------------------------------------------
-
-
 def claim_command() -> int:
     """Put the claims of the command line to the test; 1 if a run of theirs failed.
 
@@ -445,14 +290,16 @@ def claim_command() -> int:
     """
     from hydra import compose, initialize_config_dir
 
-    from convscape import claims
-    from convscape.runs import output_folder
-    from convscape.sweep import SweepStopped
+    from convscape.claims.book import in_words, overview, write_book
+    from convscape.claims.claim import names
+    from convscape.claims.run import run_claim
+    from convscape.runs.folder import output_folder
+    from convscape.sweeps.run import SweepStopped
 
     _refuse_options()
     name, *words = sys.argv[1:] or ["list"]
     if name == "list":
-        say(claims.overview())
+        say(overview())
         return 0
     given = dict(word.partition("=")[::2] for word in words)
     mode = given.pop("mode", "quick")
@@ -461,12 +308,12 @@ def claim_command() -> int:
     seeds, jobs = (_count(key, given.pop(key, None)) for key in ("seeds", "jobs"))
     output_dir = output_folder(given.pop("output_dir", "outputs"))
     overrides = [word for word in words if word.partition("=")[0] in given]
-    chosen = claims.names() if name == "all" else [name]
+    chosen = names() if name == "all" else [name]
     answers = []
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         for each in chosen:
             try:
-                answer = claims.run_claim(
+                answer = run_claim(
                     each,
                     overrides,
                     mode,  # type: ignore[arg-type]
@@ -479,12 +326,12 @@ def claim_command() -> int:
                 say(f"error: {stop}", "the same command finishes the rest", file=sys.stderr)
                 return 1
             say(
-                *claims.in_words(answer),
+                *in_words(answer),
                 f"report:  {output_dir / 'claims' / Path(each).stem}/report.html",
             )
             answers.append(answer)
     if name == "all":
-        path = claims.write_book(answers, output_dir / "claims")
+        path = write_book(answers, output_dir / "claims")
         say(f"the book: {path}")
     return 1 if any(answer.unfinished for answer in answers) else 0
 

@@ -20,16 +20,17 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from convscape import machine, models
-from convscape.cache import ImageSet
-from convscape.config import CNNConfig, MLPConfig
-from convscape.data import ImageDataModule, steps_per_epoch
-from convscape.optimizers import OPTIMIZERS, known_optimizer
-from convscape.own import plain_labels
-from convscape.quick_lightning import LightningEnvironment, pl
-from convscape.sections import Fraction, LearningRate, NotNegative, Positive, Section
-from convscape.throughput import steps_per_execution
-from convscape.values import refusal
+from convscape import models
+from convscape.base import machine
+from convscape.base.quick_lightning import LightningEnvironment, pl
+from convscape.base.sections import Fraction, LearningRate, NotNegative, Positive, Section
+from convscape.config.allowed import allowed_values
+from convscape.config.networks import CNNConfig, MLPConfig
+from convscape.config.optimizers import OPTIMIZERS, known_optimizer
+from convscape.data.cache import ImageSet
+from convscape.data.custom import plain_labels
+from convscape.data.module import ImageDataModule, steps_per_epoch
+from convscape.training.throughput import steps_per_execution
 
 NETWORKS: dict[str, tuple[type[CNNConfig | MLPConfig], type[models.CNN | models.MLP]]] = {
     "cnn": (CNNConfig, models.CNN),
@@ -256,7 +257,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                     f"image_shape={own_shape} says that they are last"
                 )
             return own_shape or guess
-        sizes = _plain(self.image_shape)
+        sizes = _as_lists(self.image_shape)
         is_shape = isinstance(sizes, list) and len(sizes) in (2, 3)
         if not is_shape or not all(type(size) is int and size > 0 for size in sizes):
             raise ValueError(f"image_shape={self.image_shape!r}; allowed: (H, W) or (H, W, C)")
@@ -280,7 +281,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def _values(self, section: type[Section]) -> dict[str, Any]:
         """The parameters that `section` declares, checked."""
         values = {
-            key: _plain(value)
+            key: _as_lists(value)
             for key, value in self.get_params(deep=False).items()
             if key in section.model_fields
         }
@@ -290,7 +291,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             section.model_validate(values)
         except ValidationError as error:
             mistakes = [
-                f"{each['loc'][0]}={values[str(each['loc'][0])]!r}: {refusal(each)}"
+                f"{each['loc'][0]}={values[str(each['loc'][0])]!r}: {allowed_values(each)}"
                 for each in error.errors()
             ]
             raise ValueError("; ".join(mistakes)) from None
@@ -342,11 +343,11 @@ def _flattened(X: Any) -> tuple[Any, tuple[int, int, int] | None]:
     return X.reshape(len(X), prod(X.shape[1:])), (height, width, channels)
 
 
-def _plain(value: Any) -> Any:
+def _as_lists(value: Any) -> Any:
     """As a config has it: lists, and numbers of Python."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+    return [_as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _by(shape: Sequence[int] | None) -> str:
@@ -379,9 +380,6 @@ def _find_device(name: str) -> torch.device:
     if name not in there:
         raise ValueError(f"device={name!r}; allowed here: auto, {', '.join(there)}")
     return torch.device(name)
-
-
-# --- training ---------------------------------------------------------------------------------
 
 
 def _train(

@@ -27,7 +27,7 @@ class ConvscapeSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep that `arguments` describe; exits with its code."""
-        from convscape.sweep import run_sweep
+        from convscape.sweeps.run import run_sweep
 
         config_name = self._config.hydra.job.config_name
 

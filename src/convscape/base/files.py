@@ -1,0 +1,304 @@
+"""Files below a folder that may be a stranger's: read with a bound, written in that folder alone.
+
+Who sends a run folder can put a link in the place of any file or folder in it. `within` is the
+folder that the user named; that one may be a link, and below it none is followed to write. Where
+the system knows folders by descriptors nothing can be swapped between the look and the writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+from filelock import FileLock
+
+from convscape.base.errors import CannotWrite, ConfigError
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(path, error) from None
+
+
+HALF = ".half"  # ends the name of what is being written
+MAX_BYTES = 2**20  # of a file of text: a config has some 3,000, a command line at most 2 MiB
+MAX_LEVELS = 40  # of lists and sections in each other
+MAX_DIGITS = 400  # no float has more
+
+
+class NotInside(ConfigError):
+    """A file of a folder leads out of it."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path} is {what}, and nothing is written through it; move it away, or put a copy of "
+            "what it leads to in its place"
+        )
+
+
+# Windows has neither; there a link is looked for before each step
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_HAS_DESCRIPTORS = bool(_NO_FOLLOW) and os.open in os.supports_dir_fd
+# what O_NOFOLLOW answers for a link: Linux and macOS, O_DIRECTORY on Linux, FreeBSD
+_IS_LINK = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that was reached through no link, by its descriptor where the system has them."""
+
+    path: Path
+    descriptor: int | None
+
+    def name(self, name: str) -> str:
+        """Of a file in it, for functions that also get the descriptor."""
+        return name if self.descriptor is not None else str(self.path / name)
+
+
+@contextmanager
+def _folder(path: Path, within: Path) -> Iterator[_Folder]:
+    """The folder `path`, which is `within` or below it."""
+    names = _below(path, within)
+    if not _HAS_DESCRIPTORS:
+        for place in (within.joinpath(*names[: n + 1]) for n in range(len(names))):
+            if _is_link(place):
+                raise NotInside(place, "a link")
+        yield _Folder(path, None)
+        return
+    descriptor = os.open(within, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for number, name in enumerate(names, 1):
+            flags = os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW
+            try:
+                inner = os.open(name, flags, dir_fd=descriptor)
+            except OSError as error:
+                if error.errno in _IS_LINK:
+                    place = within.joinpath(*names[:number])
+                    raise NotInside(place, "a link" if _is_link(place) else "no folder") from None
+                raise
+            os.close(descriptor)
+            descriptor = inner
+        yield _Folder(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _below(path: Path, within: Path) -> tuple[str, ...]:
+    names = path.relative_to(within).parts
+    if ".." in names:
+        raise NotInside(path, f"outside of {within}")
+    return names
+
+
+def _is_link(path: Path) -> bool:
+    return path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path)
+
+
+def make_folder(path: Path, *, within: Path) -> None:
+    """Make the folder `path`, and `within` where it is missing.
+
+    Raises:
+        NotInside: if there is a link below `within` on the way.
+        OSError: if it cannot be made.
+    """
+    within.mkdir(parents=True, exist_ok=True)
+    place = within
+    for name in _below(path, within):
+        with _folder(place, within) as folder, suppress(FileExistsError):
+            os.mkdir(folder.name(name), dir_fd=folder.descriptor)
+        place /= name
+    with _folder(path, within):
+        pass  # what was there already is a folder
+
+
+def write_atomic(path: Path, content: str | bytes | memoryview, *, within: Path) -> None:
+    """Write a file under a temporary name and rename it, so that no one sees half of it.
+
+    It is on the disk before it gets its name: after a power cut there is the old or the new one.
+    A link of that name is replaced, and what it leads to is left alone.
+
+    Raises:
+        NotInside: if a folder on the way is a link.
+        OSError: if it cannot be written.
+    """
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    temporary = f".{path.name}.{secrets.token_hex(4)}{HALF}"
+    with _folder(path.parent, within) as folder:
+        descriptor = _opened(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            old, new, place = folder.name(temporary), folder.name(path.name), folder.descriptor
+            os.replace(old, new, src_dir_fd=place, dst_dir_fd=place)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(folder.name(temporary), dir_fd=folder.descriptor)
+            raise
+
+
+def append(path: Path, *, within: Path, is_new: bool = False) -> BinaryIO:
+    """The file `path`, open to be written on at its end, unbuffered; made where it is missing.
+
+    - `is_new`: it must be missing.
+
+    Raises:
+        NotInside: if it is a link, or another name of a file that may be anywhere.
+        OSError: if it cannot be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (os.O_EXCL if is_new else 0)
+    with _folder(path.parent, within) as folder:
+        return os.fdopen(_opened(folder, path.name, flags), "ab", buffering=0)
+
+
+def cut(path: Path, size: int, *, within: Path) -> None:
+    """Keep the first `size` bytes of a file."""
+    with _folder(path.parent, within) as folder:
+        descriptor = _opened(folder, path.name, os.O_WRONLY)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        file.truncate(size)
+
+
+def refuse_links(*paths: Path, within: Path) -> None:
+    """For a library that is about to write these files by their names; they need not be there.
+
+    Raises:
+        NotInside: if one of them is a link, or another name of a file that may be anywhere.
+    """
+    for path in paths:
+        with _folder(path.parent, within) as folder, suppress(FileNotFoundError):
+            os.close(_opened(folder, path.name, os.O_WRONLY))
+
+
+def remove(path: Path, *, within: Path) -> None:
+    """Remove a file, or a link and not what it leads to; nothing where there is none."""
+    with _folder(path.parent, within) as folder, suppress(FileNotFoundError):
+        os.unlink(folder.name(path.name), dir_fd=folder.descriptor)
+
+
+def lock(path: Path, *, within: Path) -> FileLock:
+    """A lock on the file `path`, for `acquire` or `with`."""
+    make_folder(path.parent, within=within)
+    append(path, within=within).close()  # refuses a link
+    return FileLock(path)
+
+
+def _opened(folder: _Folder, name: str, flags: int) -> int:
+    """A descriptor of a plain file without a second name."""
+    flags |= _NO_FOLLOW | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would wait for ever
+    path = folder.path / name
+    if not _NO_FOLLOW and _is_link(path):
+        raise NotInside(path, "a link")
+    try:
+        descriptor = os.open(folder.name(name), flags, 0o666, dir_fd=folder.descriptor)
+    except OSError as error:
+        if error.errno in (*_IS_LINK, errno.EISDIR, errno.ENXIO):
+            raise NotInside(path, "a link" if _is_link(path) else "no plain file") from None
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        is_plain = stat.S_ISREG(status.st_mode)
+        raise NotInside(path, "a second name of another file" if is_plain else "no plain file")
+    return descriptor
+
+
+def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The content of a file of up to `most` bytes.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is larger, or no plain file but a device or a pipe.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=opener) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no plain file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most / 2**20:g} MiB")
+    return content
+
+
+# PyYAML's own parser in C is ten times as fast, where it was built with it
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values in a YAML file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: with what is wrong in one line, if it is no YAML of plain values, too large or
+            too deep, or has aliases, with which a few bytes stand for any number of values.
+    """
+    text = read_bytes(path).decode()
+    try:
+        _check_events(text)
+        return yaml.load(text, _LOADER)
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(reason if len(reason) <= 300 else f"{reason[:297]}...") from None
+
+
+def _check_events(text: str) -> None:
+    levels = 0
+    for event in yaml.parse(text, _LOADER):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise ValueError("it has an alias or an anchor (& or *); write the value out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            levels += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            levels -= 1
+        elif isinstance(event, yaml.ScalarEvent) and _is_endless_number(event):
+            raise ValueError(f"a number in it has more than {MAX_DIGITS} digits")
+        if levels > MAX_LEVELS:
+            raise ValueError(f"it has more than {MAX_LEVELS} levels")
+
+
+def plain_json(content: bytes) -> Any:
+    """The values in the bytes of a JSON file.
+
+    Raises:
+        ValueError: if it is no JSON, or too deep.
+    """
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError(f"it has more than {MAX_LEVELS} levels") from None
+    if _is_deeper(document, MAX_LEVELS):
+        raise ValueError(f"it has more than {MAX_LEVELS} levels")
+    return document
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return not levels or any(_is_deeper(each, levels - 1) for each in inside)
+
+
+def _is_endless_number(event: yaml.ScalarEvent) -> bool:
+    """One that takes ages to read: in YAML 1:30:00 is 5400, however many parts there are."""
+    may_be_number, text = event.implicit[0], event.value
+    return (
+        may_be_number and len(text) > MAX_DIGITS and re.fullmatch(r"[-+\d_:.]+", text) is not None
+    )

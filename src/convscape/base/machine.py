@@ -1,0 +1,211 @@
+"""What this process may use and what it ran on: cores, memory, hardware, commit."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from convscape.base.errors import ConfigError
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and what SLURM, Ray or the user granted."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    limits = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")]
+    return min([cores, *(int(limit) for limit in limits if limit.isdigit() and int(limit))])
+
+
+def has_native_bf16(device: str) -> bool:
+    """Whether the device computes in bfloat16 itself, rather than converting back and forth."""
+    import torch
+
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.get_device_capability()[0] >= 8
+    if device in ("auto", "cpu") and sys.platform == "linux":
+        flags = _proc("cpuinfo")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def devices() -> list[str]:
+    """What is here to compute on, as `trainer.device` calls it."""
+    import torch
+
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(["cuda", *gpus] if gpus else []), *mps]
+
+
+def device_kind(name: str) -> str:
+    """cpu, cuda or mps: what `trainer.device` means here."""
+    if name != "auto":
+        return name.partition(":")[0]
+    here = devices()
+    return next(kind for kind in ("mps", "cuda", "cpu") if kind in here)  # as Lightning chooses
+
+
+def check_device(name: str, count: int = 1) -> None:
+    """Refuse a device that is not here, or more GPUs than there are.
+
+    Raises:
+        ConfigError: saying what is allowed.
+    """
+    here = ["auto", *devices()]
+    if name not in here:
+        raise ConfigError(
+            f"trainer.device={name} is not on this machine; allowed: {', '.join(here)}"
+        )
+    gpus = sum(":" in each for each in here)
+    if name in ("auto", "cuda") and 0 < gpus < count:
+        raise ConfigError(f"trainer.devices={count}: this machine has {gpus}")
+
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, rather than hand it back to the system.
+
+    Each training step frees the same many megabytes and asks for them again; new from the system,
+    every page of them faults when it is first touched. Without that a CNN trains and answers up to
+    three times as fast, see benchmarks/README.md. Only glibc has the knobs.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
+
+
+def give_freed_memory_back() -> None:
+    """What `keep_freed_memory` kept goes back to the system: the next run may be smaller."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def without_cuda_probing() -> Iterator[None]:
+    """Where there is no GPU, settle that: torch's optimisers look for NVIDIA's library each step.
+
+    That is a tenth of the step of a small network. The environment is as before at the end, since
+    what is started from here later, as a job of a cluster, may have a GPU.
+    """
+    import torch
+
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    if not torch.cuda.is_available():
+        os.environ[name] = ""
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def collecting_garbage() -> Iterator[None]:
+    """At the end free what refers to itself, as Lightning's trainer with all that it has held.
+
+    Only what was made within is gone through: torch and the rest are 400,000 objects more.
+    """
+    gc.collect(1)  # else what is young would have grown old when it thaws
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+
+
+def reset_peak_memory() -> None:
+    """Begin to measure `peak_memory` anew."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see man 5 proc
+
+
+def peak_memory() -> int:
+    """Bytes at the highest point: of the GPU where one was used, else of the process."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    measured = _kibibytes("self/status", "VmHWM")
+    return measured or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def free_memory(device: str) -> int:
+    """Bytes that this process may still take: of the GPU, or by its limits and what is there."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    free = [_kibibytes("meminfo", "MemAvailable")] if _proc("meminfo") else []
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - _kibibytes("self/status", "VmSize"))
+    with suppress(OSError, ValueError):  # of a container; "max" where it has none
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text("utf-8"))
+        free.append(limit - int((group / "memory.current").read_text("utf-8")))
+    return min(free, default=0)
+
+
+def _kibibytes(file: str, key: str) -> int:
+    """A line of a file in /proc, in bytes; 0 where it is missing."""
+    for line in _proc(file).splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor as its maker calls it."""
+    for line in _proc("cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Commit of this code, and whether tracked files differ from it; None outside a checkout."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _proc(name: str) -> str:
+    try:
+        return Path("/proc", name).read_text("utf-8")
+    except OSError:
+        return ""

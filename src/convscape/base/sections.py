@@ -1,0 +1,23 @@
+"""What every section of the config is made of. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from convscape.base.values import MAX_INTEGER
+
+Positive = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are refused, and nothing is converted in silence."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=True
+    )

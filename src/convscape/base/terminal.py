@@ -1,0 +1,88 @@
+"""What the terminal needs: safe printing, tables, and signals handed on to workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TextIO
+
+from convscape.base.errors import stopped_by
+
+
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print to the terminal; by default to stdout.
+
+    Names of files and classes may be a stranger's: what would steer the terminal is not printed,
+    and no secret of an address.
+    """
+    if lines:
+        text = without_secrets("\n".join(lines))
+        print(_CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text), flush=True, file=file)
+
+
+# control characters but for tab and newline, turns of the writing direction, bytes that are no text
+_CONTROL_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SECRET = re.compile(
+    r"(\w://[^\s/:@]*:)\S+(@)|(https?://)[^\s/:@]+(@)|(?i:(?<=[?&]password=)[^\s&'\"]+)"
+)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with three stars for the passwords and tokens of addresses."""
+    return _SECRET.sub(r"\1\3***\2\4", text)
+
+
+@contextmanager
+def stops() -> Iterator[None]:
+    received: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + signum)
+        received.append(signum)
+        hand_on(signum)
+        raise KeyboardInterrupt(stopped_by(signum))
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def hand_on(signum: int) -> bool:
+    """Stop the worker processes of this one too; whether there are any.
+
+    They get the other one of the two signals: a terminal has sent them the same one already, and a
+    second one of a kind ends a run at once.
+    """
+    import multiprocessing
+
+    other = signal.SIGTERM if signum == signal.SIGINT else signal.SIGINT
+    workers = [process.pid for process in multiprocessing.active_children()]
+    for pid in workers:
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, other)
+    return bool(workers)
+
+
+def format_table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = ()) -> str:
+    """Columns of text, the first row underlined; a line break in a cell is a space."""
+    rows = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if index in right_aligned else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])

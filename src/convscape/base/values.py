@@ -1,0 +1,67 @@
+"""Checks of single values of the config, each with the sentence that refuses a wrong one.
+
+A check returns the value, so that it serves wherever a value is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any
+
+MAX_INTEGER = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
+
+
+def hint(word: Any, choices: Iterable[str]) -> str:
+    """`; did you mean 'same'?`, or nothing where nothing is close."""
+    names = {choice.lower(): choice for choice in choices}
+    matches = get_close_matches(str(word)[:100].lower(), list(names), n=1)
+    return f"; did you mean {names[matches[0]]!r}?" if matches else ""
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """A check for a word among `choices`."""
+
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(
+                f"{value!r} is unknown; allowed: {', '.join(choices)}{hint(value, choices)}"
+            )
+        return str(value)
+
+    return check
+
+
+def integer(value: Any) -> int:
+    """A count: 1 or more."""
+    if type(value) is not int or not 1 <= value <= MAX_INTEGER:
+        raise ValueError(f"{value!r} is not allowed; allowed: an integer from 1 to {MAX_INTEGER}")
+    return value
+
+
+def boolean(value: Any) -> bool:
+    """True or false."""
+    if type(value) is not bool:
+        raise ValueError(f"{value!r} is not allowed; allowed: true or false")
+    return value
+
+
+def probability(value: Any) -> float:
+    """From 0 to below 1."""
+    if type(value) not in (int, float) or not 0 <= value < 1:
+        raise ValueError(f"{value!r} is not a probability; allowed: 0 or more, below 1")
+    return value
+
+
+def device(value: str) -> str:
+    """A kind of device, or one GPU of several."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
+        matched = hint("cuda" if value == "gpu" else value, ("auto", "cpu", "cuda", "mps"))
+        raise ValueError(f"allowed: auto, cpu, cuda, cuda:<number>, mps{matched}")
+    return value
+
+
+def shortened(text: str, most: int = 1000) -> str:
+    """`text`, or as much of its beginning as a sentence has room for."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,318 @@
+"""Textbook claims put to the test: conf/claim/*.yaml names arms, probes and what is expected.
+
+The arms of a claim are trained on the same data, splits, epochs and seeds. What is expected is
+compared with the interval of a paired difference over the seeds, and that gives the verdict.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convscape.base.errors import CannotWrite, ConfigError
+from convscape.base.machine import available_cores, check_device
+from convscape.base.terminal import say
+from convscape.claims.answer import ClaimResult, Finding, Run
+from convscape.claims.book import budget_in_words, table_of, title_of, write_answer
+from convscape.claims.claim import BLACK_GROUND, load
+from convscape.config.check import check
+from convscape.config.compose import Composer
+from convscape.config.metrics import not_logged
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.reports.statistics import Estimate, estimate
+from convscape.runs.fingerprint import fingerprint
+from convscape.runs.folder import RunFolder
+from convscape.sweeps.grid import refuse_grid
+from convscape.sweeps.run import SweepStopped, find_results, path_of_run, stop_of, train_if_missing
+from convscape.sweeps.words import line
+from convscape.training.unread import UnreadInGrid
+
+if TYPE_CHECKING:
+    from convscape.claims.claim import Claim, Mode, Statement, Verdict
+    from convscape.config.compose import Compose
+    from convscape.config.schema import Config
+    from convscape.runs.result import Result
+
+
+def run_claim(
+    name: str,
+    overrides: Sequence[str],
+    mode: Mode,
+    compose: Compose,
+    *,
+    output_dir: Path = Path("outputs"),
+    seeds: int | None = None,
+    jobs: int | None = None,
+) -> ClaimResult:
+    """Train what is missing, ask the probes, and write answer.json, figures and report.html.
+
+    - `overrides`: for all arms alike, on top of the claim's own.
+    - `jobs`: runs at a time; a core each unless given.
+
+    Raises:
+        ConfigError: before anything is trained, if the input is wrong.
+        SweepStopped: if nothing can be written any more.
+    """
+    start = time.perf_counter()
+    claim = load(name)
+    command = " ".join(["python scripts/claim.py", name, f"mode={mode}", *overrides])
+    name = Path(name).stem
+    folder = output_dir / "claims" / name
+    runs = plan_claim(claim, overrides, mode, compose, seeds)
+    _check(name, claim, runs[0].config)
+    budget = budget_in_words(claim, mode, runs)
+    say(f"claim {name}: {claim.question}", f"  {budget}")
+    probes = _run_all(runs, claim.probes, folder, jobs or available_cores())
+    results = find_results(folder)
+    done = [
+        (run, results[run.fingerprint], probes[run.fingerprint])
+        for run in runs
+        if run.fingerprint in results and results[run.fingerprint].status == "ok"
+    ]
+    rows = [(run, _numbers(result, answers)) for run, result, answers in done]
+    logged = {name for _, numbers in rows for name in numbers}
+    for statement in claim.statements if rows else ():
+        if statement.metric not in logged:
+            raise ConfigError(f"metric {not_logged(statement.metric, logged)}")
+    findings = [_finding(statement, rows) for statement in claim.statements]
+    answer = ClaimResult(
+        *(name, claim.question, claim.claim, mode, overall(findings), findings),
+        arms=table_of(claim, rows),
+        budget=budget,
+        command=command,
+        seconds=round(time.perf_counter() - start, 1),
+        unfinished=[
+            f"{title_of(run.labels)}, seed {run.config.seed}: "
+            + (results[run.fingerprint].status if run.fingerprint in results else "not begun")
+            for run in runs
+            if run not in [one for one, _, _ in done]
+        ],
+        environment=done[0][1].environment if done else {},
+    )
+    write_answer(answer, claim, done, folder)
+    return answer
+
+
+def plan_claim(
+    claim: Claim,
+    overrides: Sequence[str],
+    mode: Mode,
+    compose: Compose,
+    seeds: int | None = None,
+) -> list[Run]:
+    """Every run of a claim, the seeds of an arm one after the other.
+
+    Raises:
+        ConfigError: if an override is wrong, or an arm cannot exist.
+    """
+    refuse_grid([word for word in overrides if word.startswith("sweep=")])
+    budget = claim.budget(mode)
+    composer = Composer(compose)
+    unread = UnreadInGrid()
+    runs = []
+    for labels, own in claim.all_arms():
+        for seed in range(budget.seeds if seeds is None else seeds):
+            words = _last_of_each(
+                [*claim.base, *budget.overrides, *own, *overrides, f"seed={seed}"]
+            )
+            config = check(composer.config(words))
+            unread.add(config, [word.lstrip("+~").partition("=")[0] for word in words])
+            try:
+                config.plan()
+            except InfeasibleGeometry as error:
+                if claim.grid:  # not every cell of a grid need be possible
+                    continue
+                raise InfeasibleGeometry(f"{title_of(labels)}: {error}") from None
+            runs.append(Run(labels, config, words, fingerprint(config)))
+    if not runs:
+        raise ConfigError("no run is left; a claim needs seeds=1 or more, and possible networks")
+    unread.refuse(claim.grid)
+    return runs
+
+
+def _last_of_each(overrides: Sequence[str]) -> list[str]:
+    """Of several values for a key the last one, where it stood first."""
+    return list({word.partition("=")[0]: word for word in overrides}.values())
+
+
+def _check(name: str, claim: Claim, config: Config) -> None:
+    """Refuse what would only show once the arms are trained.
+
+    Raises:
+        ConfigError: if a probe cannot be asked, there is no such device, there are too few images,
+            or the images reach their border where the claim moves them over a black ground.
+    """
+    from convscape.data.variants import border_brightness
+    from convscape.trained.probes import check_settings
+    from convscape.training.build import data_module
+
+    check_device(config.trainer.device)
+    for probe in claim.probes:
+        settings = {key: v for key, v in probe.items() if key not in ("name", "num_images")}
+        check_settings(probe["name"], config.image_shape[0], settings)
+    image_set = config.load_images()
+    data_module(config, image_set, macs=None)
+    brightness = border_brightness(image_set)
+    if claim.needs_black_ground and brightness > BLACK_GROUND:
+        raise ConfigError(
+            f"claim {name} moves objects over a black ground, and the images of "
+            f"data={config.data.name} reach their border (mean {brightness:.2f} of 1 there); "
+            "allowed: digits, mnist, fashion_mnist, or such pictures of your own"
+        )
+
+
+def _run_all(
+    runs: Sequence[Run], probes: Sequence[dict[str, Any]], folder: Path, jobs: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The probes' answers by fingerprint, after training what is missing; [] for what failed."""
+    unique = list({run.fingerprint: run for run in runs}.values())
+    jobs = min(jobs, len(unique))
+    threads = 1 if jobs > 1 else None
+    tasks = [
+        (run.config.model_dump(by_alias=True), run.overrides, folder, list(probes), threads)
+        for run in unique
+    ]
+    found = {}
+    for number, (place, (answers, result)) in enumerate(_each(tasks, jobs), 1):
+        found[unique[place].fingerprint] = answers
+        if result is not None:
+            title = f"{title_of(unique[place].labels)}, seed {result.seed}"
+            say(f"  {line(replace(result, run=title), f'[{number}/{len(unique)}]')}")
+    return found
+
+
+def _each(tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[tuple[int, Any]]:
+    """What `_work` gives for each task, with the task's place, as they are done."""
+    if jobs == 1:
+        yield from ((place, _work(*task)) for place, task in enumerate(tasks))
+        return
+    context = get_context("spawn")
+    is_over = context.Event()  # a worker has its next task already when the user interrupts
+    with ProcessPoolExecutor(jobs, context, _remember, (is_over,)) as pool:
+        places = {pool.submit(_work, *task): place for place, task in enumerate(tasks)}
+        try:
+            for future in as_completed(places):
+                yield places[future], future.result()
+        except BaseException:
+            is_over.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_is_over: Any = None  # of a worker process: the event that the others share
+
+
+def _remember(is_over: Any) -> None:
+    global _is_over
+    _is_over = is_over
+
+
+def _work(
+    config: dict[str, Any],
+    overrides: list[str],
+    folder: Path,
+    probes: list[dict[str, Any]],
+    threads: int | None,
+) -> tuple[list[dict[str, Any]], Result | None]:
+    """One run in whatever process: train it if it is missing, and ask the probes.
+
+    Raises:
+        KeyboardInterrupt: if the run was interrupted; `SweepStopped` if nothing can be written.
+    """
+    if _is_over is not None and _is_over.is_set():
+        raise KeyboardInterrupt
+    from convscape.trained.probes import ask_and_keep
+
+    config["trainer"] |= {"progress": "off", "threads": threads or config["trainer"]["threads"]}
+    checked = check(config)
+    try:
+        result = train_if_missing(checked, folder, overrides)
+    except CannotWrite as error:
+        raise SweepStopped(str(error)) from None
+    if result is not None and result.status == "interrupted":
+        raise stop_of(result)
+    path = path_of_run(checked, folder, overrides)
+    kept = RunFolder(path).read_result()
+    if kept is None or kept.status != "ok":
+        return [], result
+    answers = []
+    for probe in probes:
+        settings = {key: v for key, v in probe.items() if key not in ("name", "num_images")}
+        try:
+            answer = ask_and_keep(path, probe["name"], probe["num_images"], "test", **settings)
+        except CannotWrite as error:
+            raise SweepStopped(str(CannotWrite(path, error.error))) from None
+        answers.append(answer)
+    return answers, result
+
+
+def _numbers(result: Result, answers: list[dict[str, Any]]) -> dict[str, float]:
+    numbers = dict(result.metrics)
+    for answer in answers:
+        numbers |= answer["numbers"]
+    for cost in ("num_parameters", "macs"):
+        numbers[cost] = float(getattr(result, cost) or 0)
+    return numbers
+
+
+def _finding(statement: Statement, rows: Sequence[tuple[Run, dict[str, float]]]) -> Finding:
+    """The paired difference of the statement's two sides, averaged over the other keys per seed."""
+
+    def values(side: str | dict[str, Any]) -> dict[Any, float]:
+        wanted = {"arm": side} if isinstance(side, str) else {k: str(v) for k, v in side.items()}
+        found = {}
+        for run, numbers in rows:
+            if wanted.items() <= run.labels.items() and statement.metric in numbers:
+                rest = tuple((k, v) for k, v in run.labels.items() if k not in wanted)
+                found[run.config.seed, rest] = numbers[statement.metric]
+        return found
+
+    ours = values(statement.arm)
+    others = dict.fromkeys(ours, 0.0) if statement.than is None else values(statement.than)
+    by_seed: dict[int, list[float]] = {}
+    for key in sorted(ours.keys() & others.keys()):
+        by_seed.setdefault(key[0], []).append(ours[key] - others[key])
+    means = [sum(differences) / len(differences) for differences in by_seed.values()]
+    effect = estimate(means) if means else Estimate(float("nan"), 0)
+    low, high = interval(effect)
+    return Finding(
+        *(statement.says, statement.metric, effect.mean, low, high, effect.n),
+        *(statement.expect, statement.by, verdict(statement.expect, statement.by, effect)),
+    )
+
+
+def interval(effect: Estimate) -> tuple[float | None, float | None]:
+    """Of the mean of two values or more; of values that are all equal it has no width."""
+    if effect.n < 2:
+        return None, None
+    width = effect.half_width or 0.0
+    return effect.mean - width, effect.mean + width
+
+
+def verdict(expect: str, by: float, effect: Estimate) -> Verdict:
+    """Supported if the whole interval is where it is expected, not supported if none of it is."""
+    low, high = interval(effect)
+    if low is None or high is None:
+        return "undecided"
+    if expect == "equal":
+        if -by <= low and high <= by:
+            return "supported"
+        return "not supported" if low > by or high < -by else "undecided"
+    if expect == "lower":
+        low, high = -high, -low
+    if low >= by:
+        return "supported"
+    return "not supported" if high < by else "undecided"
+
+
+def overall(findings: Sequence[Finding]) -> Verdict:
+    """A claim stands with all of its statements, and falls with one."""
+    verdicts = {finding.verdict for finding in findings}
+    if verdicts == {"supported"}:
+        return "supported"
+    return "not supported" if "not supported" in verdicts else "undecided"

@@ -1,0 +1,195 @@
+"""From the plain dict that Hydra composed to a `Config`, or one sentence per mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from convscape.base.errors import ConfigError
+from convscape.base.parts import check_own, check_target
+from convscape.base.values import hint, shortened
+from convscape.config import metrics
+from convscape.config.allowed import error_message
+from convscape.config.networks import OwnModelConfig
+from convscape.config.optimizers import OPTIMIZERS, OptimizerConfig
+from convscape.config.schema import MAX_MISTAKES, Config
+from convscape.geometry.sequential import LayerError
+
+if TYPE_CHECKING:
+    from convscape.base.sections import Section
+    from convscape.config.networks import CNNConfig, MLPConfig, SequentialConfig
+    from convscape.config.schema import LoggerConfig
+
+
+def check(composed: dict[str, Any]) -> Config:
+    """The typed config of one run.
+
+    Raises:
+        ConfigError: one line for every mistake.
+    """
+    try:
+        config = Config.model_validate(composed)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(error.errors(), composed))) from None
+    if config.trainer.max_epochs is None and config.trainer.max_steps is None:
+        raise ConfigError("trainer.max_epochs and trainer.max_steps are both null; set one of them")
+    if ":" in config.trainer.device and config.trainer.devices > 1:
+        raise ConfigError(
+            f"trainer.device={config.trainer.device} is one, and trainer.devices="
+            f"{config.trainer.devices}; allowed: trainer.device=cuda"
+        )
+    if isinstance(config.model, OwnModelConfig):
+        check_target(config.model.target, config.allow_packages)
+    else:
+        _check_blocks(config.model)
+        metrics.check_logged(config.monitor)
+    if config.data.name == "own":
+        check_own("data._target_", config.data.target or "???", config.allow_packages)
+    for target in config.data.augment.own:
+        check_own("data.augment.own", target, config.allow_packages)
+    if config.name is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", config.name, re.ASCII):
+        raise ConfigError(
+            f"name={config.name!r} cannot name a folder; allowed: up to 100 letters, digits, "
+            "'_', '-' and '.', beginning with a letter, digit or '_'"
+        )
+    _check_secrets(config.logger)
+    return _with_val_size(config)
+
+
+def _with_val_size(config: Config) -> Config:
+    """Say how many images validation takes out of train, where no folder holds those for it.
+
+    Raises:
+        ConfigError: if that is left to data that have no such folder.
+    """
+    from convscape.data.datasets import VAL_FRACTION, has_val_folder
+
+    data = config.data
+    if data.val_size is not None or (data.name == "image_folder" and has_val_folder(data.root)):
+        return config
+    if data.name != "image_folder":
+        raise ConfigError(
+            f"data.val_size=null: data={data.name} has no images of its own for validation; "
+            "allowed: a number of images, or a fraction below 1"
+        )
+    if not Path(data.root).expanduser().is_dir():
+        return config  # moved: what it was is not known, and not needed
+    return config.model_copy(update={"data": data.model_copy(update={"val_size": VAL_FRACTION})})
+
+
+def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of a constructor as `check` refuses the keys of `section`.
+
+    Keys that are left out have the constructor's defaults; tuples are as good as lists.
+
+    Raises:
+        ConfigError: one line for every mistake.
+    """
+    allowed = [k for k in section.model_fields if k not in ("target", "loss", "label_smoothing")]
+    for key in arguments:
+        if key not in allowed:
+            raise ConfigError(
+                f"{key}: there is no such argument; allowed: {', '.join(allowed)}"
+                f"{hint(key, allowed)}"
+            )
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+    try:
+        section.model_validate(plain)
+    except ValidationError as error:
+        mistakes = [each for each in error.errors() if each["type"] != "missing"]
+        if mistakes:
+            raise ConfigError("\n".join(_sentences(mistakes, plain))) from None
+
+
+def _check_secrets(logger: LoggerConfig) -> None:
+    """Refuse what must not be written into a run folder, and do not repeat it."""
+    uri = logger.mlflow.tracking_uri if logger.mlflow is not None else None
+    if uri is not None and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
+        raise ConfigError(
+            "logger.mlflow.tracking_uri holds a user, password or token, and the run folder would "
+            "keep it; leave it out of the address and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or the whole address as MLFLOW_TRACKING_URI"
+        )
+
+
+def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:
+    try:
+        model.named_layers(num_classes=1)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from None
+
+
+def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
+    """One for each mistake: what the branches of a union allow is said together."""
+    allowed: dict[str, list[str]] = {}
+    for each in errors[:MAX_MISTAKES]:
+        head, _, tail = _sentence(each, composed).partition(": allowed: ")
+        allowed.setdefault(head, []).append(tail)
+    sentences = [
+        shortened(": allowed: ".join([head, ", ".join(tails)] if tails[0] else [head]))
+        for head, tails in allowed.items()
+    ]
+    more = [f"and more, {len(errors) - MAX_MISTAKES}"] if len(errors) > MAX_MISTAKES else []
+    return sentences + more
+
+
+def _sentence(error: Any, composed: dict[str, Any]) -> str:
+    """One of pydantic's errors as a person would put it."""
+    path = [part for part in error["loc"] if part not in _BRANCHES]
+    key = shortened(".".join(str(part) for part in path), 200)
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            known = _known_keys(path[:-1], composed)
+            return (
+                f"{key}: there is no such key; allowed: {', '.join(known)}{hint(path[-1], known)}"
+            )
+        case "missing":
+            return f"{key}: the key is missing; it has no default outside conf/"
+        case "union_tag_invalid":
+            allowed = str(context["expected_tags"]).replace("'", "")
+            matched = hint(context["tag"], allowed.split(", "))
+            return f"{key}.name={context['tag']}: allowed: {allowed}{matched}"
+        case "value_error" if isinstance(context["error"], LayerError):
+            return ".".join([*path[:-1], str(context["error"])])
+        case _:
+            return error_message(key, error)
+
+
+# Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
+_BRANCHES = {
+    "cnn", "mlp", "sequential", "own", "constant", "step", "multistep", "cosine", "one_cycle",
+    "constrained-int", "literal['auto']", "literal[1,3]", "int", "float", "str",
+}  # fmt: skip
+
+
+def _known_keys(path: list[Any], composed: dict[str, Any]) -> list[str]:
+    """Keys of the section at `path`, as its class declares them."""
+    section: Any = Config
+    node: Any = composed
+    for part in path:
+        node = node[part]
+        section = _section_class(section.model_fields[part].annotation, node)
+    return [field.alias or key for key, field in section.model_fields.items()]
+
+
+def _section_class(annotation: Any, node: Any) -> Any:
+    """The class of the union `annotation` that fits `node`, by target or name."""
+    if annotation is OptimizerConfig:
+        return OPTIMIZERS[node["name"]]
+    options = getattr(annotation, "__args__", None)
+    if options is None:
+        return annotation
+    options = [option for option in options if option is not type(None)]
+    if len(options) == 1:
+        return options[0]
+    for option in options:
+        section = getattr(option, "__origin__", option)
+        tag = section.model_fields.get("target") or section.model_fields.get("name")
+        if (node.get("_target_") or node.get("name")) in getattr(tag.annotation, "__args__", ()):
+            return section
+    return options[-1]

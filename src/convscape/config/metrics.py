@@ -1,0 +1,178 @@
+"""What runs are measured by: the name, direction, unit and digits of each metric. No torch.
+
+A metric of the user's own is known by its name alone; which way is better is then said with
+`trainer.monitor_mode`, and never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from convscape.base.errors import ConfigError
+from convscape.base.values import hint
+
+Direction = Literal["max", "min"]
+
+MONITOR = "val/acc"  # what runs were chosen by before `trainer.monitor`, and are unless it is set
+EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # of every network of ours
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that runs are chosen, ranked or compared by.
+
+    - `direction`: "max" if more is better, "min" if less is; None if it is not known.
+    - `unit`: behind the written number; fractions of right answers are written in "%".
+    - `digits`: behind the point of the written number.
+    """
+
+    name: str
+    direction: Direction | None = None
+    unit: str = ""
+    digits: int = 4
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of it is better."""
+        return self.direction == "max"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a fraction, which is written in percent."""
+        return self.unit == "%"
+
+    @property
+    def scale(self) -> int:
+        """From the stored to the written number."""
+        return 100 if self.is_share else 1
+
+    @property
+    def title(self) -> str:
+        """Name and unit, for an axis."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def split(self) -> str | None:
+        """The images that it is measured on: train, val, test; None for a cost."""
+        split, _, leaf = self.name.partition("/")
+        return split if leaf and split in ("train", "val", "test") else None
+
+    @property
+    def on_test(self) -> str:
+        """The name of the same metric on the test images: test/f1 of val/f1."""
+        return f"test/{self.name.partition('/')[2]}"
+
+    def number(self, value: float) -> str:
+        """The value as it is written, without its unit."""
+        return f"{self.scale * value:,.{self.digits}f}"
+
+    def written(self, value: float) -> str:
+        """The value as it is written: 98.61 %."""
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Whether `value` is better; anything is better than NaN, and NaN than nothing."""
+        if math.isnan(value) or math.isnan(than):
+            return not math.isnan(value)
+        return value > than if self.higher_is_better else value < than
+
+
+def _shares(direction: Direction | None, *names: str) -> Iterable[Metric]:
+    return (Metric(name, direction, "%", 2) for name in names)
+
+
+# The probes' numbers hold what they were asked with: <n> stands for a number of pixels.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        *(Metric(f"{split}/loss", "min") for split in ("train", "val", "test")),
+        *_shares("max", "train/acc", "val/acc", "test/acc"),
+        *_shares("max", "shift/acc_<n>", "shift/consistency", "canvas/acc_<n>"),
+        *_shares("max", "permute/acc", "permute/acc_before", "prune/removable"),
+        Metric("occlude/largest_drop", digits=2),
+        Metric("num_parameters", "min", digits=0),
+        Metric("macs", "min", digits=0),
+        *(Metric(f"seconds/{phase}", "min", "s", 1) for phase in ("setup", "fit", "test")),
+        Metric("samples_per_second", "max", "images/s", 0),
+        Metric("peak_memory_bytes", "min", "bytes", 0),
+    )
+}
+
+
+def metric(name: str, direction: Direction | None = None) -> Metric:
+    """The metric of that name; `direction` is that of one that the table does not know.
+
+    Raises:
+        ConfigError: if the table knows better.
+    """
+    known = METRICS.get(re.sub(r"_\d+$", "_<n>", name))
+    if known is None:
+        return Metric(name, direction)
+    if direction is not None and known.direction not in (None, direction):
+        better = "higher" if known.higher_is_better else "lower"
+        raise ConfigError(
+            f"{name} is better the {better} it is, and {direction} says the opposite; leave it out"
+        )
+    return Metric(name, known.direction or direction, known.unit, known.digits)
+
+
+def monitor(name: str | None, mode: str) -> Metric | None:
+    """What `trainer.monitor` and `trainer.monitor_mode` choose by; None: the last epoch.
+
+    Raises:
+        ConfigError: if it cannot choose.
+    """
+    if name is None:
+        return None
+    if name.partition("/")[0] == "test":
+        raise ConfigError(
+            f"trainer.monitor={name}: the test images are not used to choose; "
+            f"allowed: a metric of val/ or train/{hint(name, EPOCH_METRICS)}"
+        )
+    try:
+        found = metric(name, mode if mode in ("max", "min") else None)  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise ConfigError(f"trainer.monitor_mode={mode}: {error}") from None
+    if found.direction is None:
+        raise ConfigError(
+            f"trainer.monitor={name}: whether more of it is better is not known; add "
+            f"trainer.monitor_mode=max or trainer.monitor_mode=min{hint(name, EPOCH_METRICS)}"
+        )
+    return found
+
+
+def check_logged(chosen: Metric | None) -> None:
+    """Refuse to choose by what a network of ours does not log.
+
+    Raises:
+        ConfigError: with what it does log.
+    """
+    if chosen is not None and chosen.name not in EPOCH_METRICS:
+        raise ConfigError(
+            f"trainer.monitor={chosen.name}: allowed: {', '.join(EPOCH_METRICS)}, null"
+            f"{hint(chosen.name, EPOCH_METRICS)}"
+        )
+
+
+def monitor_of(config: Mapping[str, Any]) -> Metric | None:
+    """What a run was chosen by, from the config in its result.json, which may be a stranger's."""
+    trainer = config.get("trainer")
+    keys = trainer if isinstance(trainer, dict) else {}
+    name = keys.get("monitor", MONITOR)
+    if not isinstance(name, str):
+        return None
+    try:
+        return monitor(name, str(keys.get("monitor_mode", "auto")))
+    except ConfigError:
+        return None
+
+
+def not_logged(name: str, logged: Iterable[str]) -> str:
+    """The sentence for a metric that a run does not have."""
+    names = sorted(each for each in logged if "/" in each)
+    known = ", ".join(names) or "nothing"
+    return f"{name} is not among what was logged: {known}{hint(name, names)}"

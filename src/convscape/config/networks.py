@@ -1,0 +1,176 @@
+"""Keys of the networks: CNN, MLP, Sequential, and a class of the user's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
+
+from convscape import geometry
+from convscape.base.sections import Fraction, Positive, Section
+from convscape.config.kinds import (
+    Activations,
+    Flags,
+    Groups,
+    OptionalSizes,
+    Paddings,
+    PoolKinds,
+    Probabilities,
+    Sizes,
+)
+from convscape.config.losses import in_full
+from convscape.geometry.kinds import ACTIVATIONS
+from convscape.geometry.sequential import kind_of, sequential_layers, whole_layers
+
+if TYPE_CHECKING:
+    from convscape.geometry.kinds import NamedLayer
+
+
+Loss = Annotated[
+    Literal["cross_entropy", "mse", "logits_mse", "softmax_mse"], AfterValidator(in_full)
+]
+Init = Literal["default", "glorot_uniform", "kaiming_normal", "dirac"]
+
+
+class CNNConfig(Section):
+    """Blocks of conv, pool, dropout; a head; dense layers. A list gives one value per block."""
+
+    target: Literal["convscape.models.CNN"] = Field(alias="_target_")
+    channels: Annotated[list[Positive], Field(min_length=1)]
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Paddings
+    dilation: Sizes
+    groups: Groups
+    pool: PoolKinds
+    pool_size: Sizes
+    pool_stride: OptionalSizes
+    pool_padding: Paddings
+    pool_ceil_mode: Flags
+    batch_norm: Flags
+    activation: Activations
+    dropout: Probabilities
+    head: Literal["flatten", "global_avg", "global_max"]
+    dense: list[Positive]
+    dense_dropout: Fraction
+    output_layer: geometry.OutputLayer = "dense"
+    init: Init
+    first_layer: Literal["learned", "random", "designed"]
+    loss: Loss
+    label_smoothing: Fraction
+
+    def named_layers(self, num_classes: int) -> list[NamedLayer]:
+        """The network as a list of layers."""
+        return geometry.cnn_layers(num_classes, **self.knobs)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keys that shape the network, as `geometry.cnn_layers` takes them."""
+        return self.model_dump(exclude={"target", "init", "first_layer", "loss", "label_smoothing"})
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders: cnn_k5_s2_same."""
+        parts = (self.kernel_size, self.stride, self.padding)
+        kernel, stride, padding = (
+            "-".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts
+        )
+        return f"cnn_k{kernel}_s{stride}_{'p' * padding[0].isdigit()}{padding}"
+
+
+class MLPConfig(Section):
+    """Dense layers on the flattened pixels; without hidden layers, softmax regression."""
+
+    target: Literal["convscape.models.MLP"] = Field(alias="_target_")
+    hidden: list[Positive]
+    activation: Literal[ACTIVATIONS]  # type: ignore[valid-type]
+    dropout: Fraction
+    batch_norm: bool
+    init: Init
+    loss: Loss
+    label_smoothing: Fraction
+
+    def named_layers(self, num_classes: int) -> list[NamedLayer]:
+        """The network as a list of layers."""
+        return geometry.mlp_layers(num_classes, **self.knobs)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keys that shape the network, as `geometry.mlp_layers` takes them."""
+        return self.model_dump(exclude={"target", "init", "loss", "label_smoothing"})
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders: mlp_512-512."""
+        return "mlp_" + ("-".join(map(str, self.hidden)) or "softmax")
+
+
+class SequentialConfig(Section):
+    """One layer after the other, as in `sequential.whole_layers`, and an output layer."""
+
+    target: Literal["convscape.models.Sequential"] = Field(alias="_target_")
+    layers: Annotated[Any, BeforeValidator(whole_layers)]
+    output_layer: geometry.OutputLayer = "dense"
+    init: Init
+    loss: Loss
+    label_smoothing: Fraction
+
+    def named_layers(self, num_classes: int) -> list[NamedLayer]:
+        """The network as a list of layers."""
+        return sequential_layers(num_classes, **self.knobs)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The keys that shape the network, as `sequential.sequential_layers` takes them."""
+        return {"layers": self.layers, "output_layer": self.output_layer}
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders, of the layers that learn: seq_conv32-conv64-dense128."""
+        widths = (
+            f"{kind_of(name)}{width}"
+            for name, values in self.layers.items()
+            if (width := values.get("channels") or values.get("units"))
+        )
+        return "seq_" + ("-".join(widths) or "softmax")
+
+
+class OwnModelConfig(BaseModel):
+    """A class of the user's: any nn.Module or LightningModule of a package in `allow_packages`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    target: str = Field(alias="_target_")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for the class."""
+        return dict(self.model_extra or {})
+
+    @property
+    def title(self) -> str:
+        """A short name for run folders."""
+        return self.target.rpartition(".")[2].lower()
+
+
+def _model_kind(value: Any) -> str:
+    target = value.get("_target_") if isinstance(value, dict) else getattr(value, "target", None)
+    package, _, name = str(target).rpartition(".")
+    is_ours = package == "convscape.models" and name in ("CNN", "MLP", "Sequential")
+    return name.lower() if is_ours else "own"
+
+
+ModelConfig = Annotated[
+    Annotated[CNNConfig, Tag("cnn")]
+    | Annotated[MLPConfig, Tag("mlp")]
+    | Annotated[SequentialConfig, Tag("sequential")]
+    | Annotated[OwnModelConfig, Tag("own")],
+    Discriminator(_model_kind),
+]

@@ -1,0 +1,277 @@
+"""Types, bounds and meaning of every config key. Defaults stand in conf/*.yaml alone. No torch.
+
+`check` turns the plain dict that Hydra composed into a `Config`, or raises `ConfigError` with one
+sentence per mistake: the key, the value, what is allowed and the closest match.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticKnownError
+
+from convscape import geometry
+from convscape.base.sections import Fraction, Positive, Section, Seed
+from convscape.base.values import MAX_INTEGER
+from convscape.config import metrics
+from convscape.config.kinds import Device
+from convscape.config.networks import ModelConfig, OwnModelConfig
+from convscape.config.optimizers import AnyOptimizer
+from convscape.config.schedulers import SchedulerConfig
+from convscape.data.variants import ChangeConfig
+
+if TYPE_CHECKING:
+    from convscape.data.cache import ImageSet
+    from convscape.geometry.kinds import NamedLayer
+    from convscape.geometry.plan import Plan
+
+
+class AugmentConfig(Section):
+    """Random changes of every training image, drawn for each image on its own.
+
+    `own` names functions of the user's, in packages of `allow_packages`.
+    """
+
+    shift: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+    flip: bool
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    cutout: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+    brightness: Fraction
+    contrast: Fraction
+    own: list[str] = Field(default=[])
+
+
+def _count_or_fraction(value: Any) -> Any:
+    if value is None:
+        return None
+    valid = (type(value) is int and value >= 0) or (type(value) is float and 0 <= value < 1)
+    if not valid:
+        raise ValueError(
+            f"{value!r} is not allowed; allowed: a number of images, or a fraction below 1"
+        )
+    return value
+
+
+def _known_data_set(name: Any) -> Any:
+    from convscape.data.datasets import DATASETS
+
+    known = (*DATASETS, "own")
+    if name not in known:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(known)})
+    return name
+
+
+class DataConfig(Section):
+    """A data set, its splits and its batches."""
+
+    name: Annotated[str, BeforeValidator(_known_data_set)]
+    target: str | None = Field(default=None, alias="_target_")
+    arguments: dict[str, Any] = Field(default={})
+    root: str
+    cache_dir: str
+    download: bool
+    image_size: Annotated[Any, AfterValidator(lambda v: (geometry.parse_optional_size(v), v)[1])]
+    channels: Literal[1, 3] | None
+    mean: list[float] | None
+    std: list[Annotated[float, Field(gt=0)]] | None
+    val_size: Annotated[Any, BeforeValidator(_count_or_fraction)]
+    train_size: Positive | None
+    split_seed: Seed
+    batch_size: Positive
+    eval_batch_size: Positive
+    augment: AugmentConfig
+    change: ChangeConfig
+    epochs: Positive
+    on_unreadable: Literal["error", "skip"] = "error"
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+class TrainerConfig(Section):
+    """How long, where and how exactly to train."""
+
+    max_epochs: Positive | None
+    max_steps: Positive | None
+    monitor: str | None = metrics.MONITOR
+    monitor_mode: Literal["auto", "max", "min"] = "auto"
+    early_stopping: Positive | None
+    gradient_clip_norm: Annotated[float, Field(gt=0)] | None
+    device: Device
+    devices: Positive
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
+    steps_per_execution: Positive | Literal["auto"]
+    deterministic: bool
+    compile: bool
+    progress: Literal["auto", "bar", "lines", "off"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_without_news_is_auto(cls, keys: Any) -> Any:
+        # so that it is the same run, and the same fingerprint
+        known = metrics.METRICS.get(str(keys.get("monitor"))) if isinstance(keys, dict) else None
+        if known is not None and keys.get("monitor_mode") == known.direction:
+            return keys | {"monitor_mode": "auto"}
+        return keys
+
+
+class TensorBoardConfig(Section):
+    """Event files in the run folder."""
+
+
+class CsvConfig(Section):
+    """metrics.csv and hparams.csv in the run folder."""
+
+
+class WandbConfig(Section):
+    """Weights & Biases."""
+
+    project: str
+    entity: str | None
+    mode: Literal["offline", "online"]
+
+
+class MlflowConfig(Section):
+    """MLflow, on a server or in a file."""
+
+    experiment: str
+    tracking_uri: str | None
+
+
+class LoggerConfig(Section):
+    """Where the metrics go: those that are there are used, several at once."""
+
+    tensorboard: TensorBoardConfig | None = None
+    csv: CsvConfig | None = None
+    wandb: WandbConfig | None = None
+    mlflow: MlflowConfig | None = None
+
+
+class Config(Section):
+    """One run: everything that `train` needs."""
+
+    data: DataConfig
+    model: ModelConfig
+    optimizer: AnyOptimizer
+    scheduler: SchedulerConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig = LoggerConfig()
+    visual: Literal["off", "light", "full"]
+    seed: Seed
+    name: str | None
+    output_dir: str
+    resume: str | None
+    retry: bool
+    fail_fast: bool
+    extend: bool
+    allow_packages: list[str]
+
+    @cached_property
+    def monitor(self) -> metrics.Metric | None:
+        """What checkpoints are chosen by; None: the last epoch is.
+
+        Raises:
+            ConfigError: if it is none to choose by.
+        """
+        return metrics.monitor(self.trainer.monitor, self.trainer.monitor_mode)
+
+    @property
+    def choice(self) -> str | None:
+        """What stands in for the best epoch where no validation says which it is."""
+        if self.monitor is None:
+            return "trainer.monitor=null: the weights of the last epoch are kept"
+        if self.data.val_size == 0 and self.monitor.split == "val":
+            return "data.val_size=0: without validation the weights of the last epoch are kept"
+        return None
+
+    @cached_property
+    def image_shape(self) -> tuple[tuple[int, int, int], int]:
+        """Shape (C, H, W) of an image and the number of classes, from the data set's facts."""
+        from convscape.data.datasets import image_shape
+        from convscape.data.variants import variant_shape
+
+        data = self.data
+        if data.name == "own":
+            image_set = self._own_images()
+            _, *size = image_set.train_images.shape
+            shape, num_classes = (size[0], size[1], size[2]), len(image_set.classes)
+        else:
+            shape, num_classes = image_shape(
+                data.name, root=data.root, image_size=data.image_size, channels=data.channels
+            )
+        return variant_shape(shape, data.change), num_classes
+
+    def _own_images(self) -> ImageSet:
+        """What the user's function returns."""
+        from convscape.data.custom import load_own
+
+        data = self.data
+        assert data.target is not None
+        return load_own(
+            data.target,
+            data.arguments,
+            self.allow_packages,
+            root=data.root,
+            cache_dir=data.cache_dir,
+            image_size=data.image_size,
+            channels=data.channels,
+            test_fraction=data.test_fraction,
+        )
+
+    def content_digest(self) -> str | None:
+        """A hash of the images, for data sets whose name does not say what is in them."""
+        from convscape.data.datasets import folder_digest
+
+        match self.data.name:
+            case "image_folder":
+                return folder_digest(self.data.root, use_val=self.data.val_size is None)
+            case "own":
+                return self._own_images().checksum
+        return None
+
+    def load_images(self) -> ImageSet:
+        """The data set, from its cache or its source.
+
+        Raises:
+            DataError: if it is missing or damaged.
+        """
+        from convscape.data.datasets import load_images
+        from convscape.data.variants import apply_variant
+
+        data = self.data
+        if data.name == "own":
+            return apply_variant(self._own_images(), data.change)
+        image_set = load_images(
+            data.name,
+            root=data.root,
+            cache_dir=data.cache_dir,
+            image_size=data.image_size,
+            channels=data.channels,
+            download=data.download,
+            on_unreadable=data.on_unreadable,
+            test_fraction=data.test_fraction,
+            use_val=data.val_size is None,
+        )
+        return apply_variant(image_set, data.change)
+
+    @cached_property
+    def layers(self) -> list[NamedLayer] | None:
+        """The network as a list of layers; None for a model of the user's own."""
+        if isinstance(self.model, OwnModelConfig):
+            return None
+        return self.model.named_layers(self.image_shape[1])
+
+    def plan(self) -> Plan | None:
+        """Shapes, parameters and MACs; None for a model of the user's own.
+
+        Raises:
+            InfeasibleGeometry: if the network cannot exist.
+        """
+        return None if self.layers is None else _plan(tuple(self.layers), *self.image_shape)
+
+
+_plan = lru_cache(geometry.plan_layers)  # runs that differ in the seed share it
+
+
+MAX_MISTAKES = 50  # that are told; a list may hold thousands of wrong entries

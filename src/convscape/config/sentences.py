@@ -1,0 +1,171 @@
+"""Hydra's and OmegaConf's errors as one sentence: key, value, what is allowed, closest match."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from convscape.base.values import hint
+from convscape.config import aliases
+from convscape.config.directory import CONFIG_DIR
+from convscape.config.typed import ambiguous, known_keys, unreadable, with_value
+from convscape.geometry.kinds import LAYER_KINDS
+from convscape.geometry.sequential import LayerError, kind_of
+
+LAUNCHERS = {"joblib": "parallel", "submitit_slurm": "slurm", "ray": "ray"}  # name: extra
+
+
+def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | None:
+    """One of Hydra's, OmegaConf's or YAML's errors as a person would put it; None for others.
+
+    `arguments`: what was typed, by default the command line.
+    """
+    typed = sys.argv[1:] if arguments is None else arguments
+    if isinstance(error, TypeError) and re.fullmatch(
+        r"Index '.*' \(str\) is not an int", str(error)
+    ):
+        key = next((a.partition("=")[0] for a in typed if ".layers." in a), "model.layers")
+        return (
+            f"{key}: the layers are written as a list, whose entries have no names; write them as "
+            "a mapping (conv1: ..., pool1: ...) to set single values"
+        )
+    if isinstance(error, RecursionError):
+        return "the config is nested too deeply"
+    if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+        return _of_hydra_itself(error, typed)
+    text = str(error)
+    if match := re.search(rf"'hydra/launcher/({'|'.join(LAUNCHERS)})'", text):
+        return (
+            f"hydra/launcher={match[1]} is not installed; pip install -e '.[{LAUNCHERS[match[1]]}]'"
+        )
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        given = next((a for a in typed if a.replace("=", "/", 1) == error.missing_cfg_file), None)
+        return _no_choice(group, choice, given or f"{group}={choice}", error.options)
+    if isinstance(error, OverrideParseException):
+        return unreadable(str(error.override), typed)
+    if match := re.match(r"Ambiguous value for argument '(.*?)=(.*)'", text):
+        return ambiguous(match[1], match[2], typed)
+    if sweep := re.match(r"Sweep parameters '(.*?)' requires --multirun|ConfigLoader is", text):
+        given = sweep[1] or next((a for a in typed if "glob(" in a), "glob()")
+        group = given.partition("=")[0]
+        names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+        if "glob(" in given:  # it needs Hydra's loader, which is not for everyone to have
+            return f"{given}: glob() is not for here; write -m {group}={','.join(names)}"
+        return f"{given}: several values are a sweep, add -m"
+    if match := re.search(r"Environment variable '(.*?)' not found", text):
+        given = next((a for a in typed if f"oc.env:{match[1]}" in a), None)
+        where = re.search(r"\n\s*full_key: (.*)", text)
+        return (
+            f"{given or (where[1] if where else 'the config')}: the environment variable "
+            f"{match[1]} is not set; set it, or give a value for where it is not: "
+            f"${{oc.env:{match[1]},value}}"
+        )
+    if match := re.match(r"Could not (?:override|delete from config\.) '(.*?)'", text):
+        return unknown_key(match[1].partition("=")[0], typed)
+    if match := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
+        return f"{match[1]} is there already; write {match[1]}=... without the +"
+    if match := re.match(r"Multiple values for (.*?)\.", text):
+        return f"{match[1]} is chosen twice; write {match[1]}=... without the +"
+    # OmegaConf's own words, and below them where that was
+    match = re.search(r"\n\s*full_key: (.*)", text)
+    words = " ".join(text[: match.start() if match else None].split())
+    return f"{match[1]}: {words}" if match else words
+
+
+def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
+    """What Hydra stumbles over without an error of its own: choices and numbers of no kind."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if frame.f_globals.get("__name__", "").partition(".")[0] not in ("hydra", "omegaconf"):
+        return None
+    for argument in typed:
+        group, _, choice = argument.partition("=")
+        if not group:
+            return f"cannot read {argument}; an override looks like key=value"
+        names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+        if names and choice not in names:
+            return f"{argument}: there is no such choice; allowed: {', '.join(names)}"
+    return f"Hydra cannot read the command line: {' '.join(str(error).split())}"
+
+
+def _no_choice(group: str, choice: str, given: str, options: Sequence[str]) -> str:
+    matched = hint(choice, options)
+    ways = {
+        "model": "; other networks are layers of yours (model=sequential) or a class of yours "
+        "(model=own, see docs/extending.md)",
+        "data": "; pictures of yours are data=image_folder data.root=<folder>, arrays data=own",
+    }
+    more = "" if matched else ways.get(group, "")
+    return f"{given}: there is no such choice; allowed: {', '.join(options)}{matched}{more}"
+
+
+def unknown_key(key: str, arguments: Sequence[str]) -> str:
+    """What is wrong with `key`, and which one was probably meant."""
+    group, _, name = key.rpartition(".")[0].partition(".")
+    is_chosen = any(a.startswith("logger=") and name in a for a in arguments)
+    is_logger = group == "logger" and (CONFIG_DIR / "logger" / f"{name}.yaml").is_file()
+    if is_logger and not is_chosen:
+        return f"{key}: that logger is not chosen; add logger=[tensorboard,{name}]"
+    known = known_keys(arguments)
+    if key.startswith("model.layers."):
+        return _unknown_layer_key(key, known)
+    given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), "")
+    value = given.partition("=")[2]
+    if key.startswith("search.space."):
+        return _not_in_the_space(key, value, known)
+    if key == "claim":
+        return f"{given}: a claim has a command of its own: python scripts/claim.py {value}"
+    if why := aliases.NOTHING.get(aliases.word_of(key)):
+        return f"{key}: there is no such key, and nothing to set: {why}"
+    if (meant := aliases.KEYS.get(aliases.word_of(key))) in known:
+        return f"{key}: there is no such key; write {with_value(str(meant), value)}"
+    section = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    if not siblings:
+        siblings = [k for k in known if "." not in k]
+    matched = hint(key, siblings) or hint(key, [k for k in known if k.endswith(f".{key}")])
+    choice = next((a for a in arguments if a.startswith(f"{section}=")), "")
+    where = f" with {choice}" if choice else ""
+    return f"{key}: there is no such key{where}{matched}; allowed: {', '.join(siblings)}"
+
+
+def _not_in_the_space(key: str, value: str, known: Sequence[str]) -> str:
+    """Of search.space.model.dropout.high=0.9, where the search does not change the dropout."""
+    name, _, bound = key.removeprefix("search.space.").rpartition(".")
+    ways = {"low": f"{{low:{value},high:1.0}}", "high": f"{{low:0.0,high:{value}}}",
+            "choices": f"{{choices:{value}}}"}  # fmt: skip
+    if bound not in ways:
+        name = f"{name}.{bound}"
+    space = [k.removeprefix("search.space.") for k in known if k.startswith("search.space.")]
+    searched = ", ".join(k for k in space if k.count(".") == 1)
+    adds = f"; '+search.space.{name}={ways.get(bound, value)}' adds it" if value else ""
+    return f"{key}: this search leaves {name} as it is; it changes {searched}{adds}"
+
+
+def _unknown_layer_key(key: str, known: Sequence[str]) -> str:
+    """Of the key of a layer: most have a default and are not written in the network."""
+    name, _, leaf = key.removeprefix("model.layers.").partition(".")
+    inner = [k.removeprefix("model.layers.") for k in known if k.startswith("model.layers.")]
+    names = [k for k in inner if "." not in k]
+    try:
+        keys = LAYER_KINDS[kind_of(name)].keys
+    except LayerError as error:
+        return f"model.{error}"
+    if name not in names:
+        return (
+            f"{key}: this network has no layer {name}; its layers are {', '.join(names)}; "
+            f"+model.layers.{name}=... adds one at the end"
+        )
+    if leaf not in keys:
+        return f"{key}: there is no such key; allowed: {', '.join(keys)}{hint(leaf, keys)}"
+    if not any(k.startswith(f"{name}.") for k in inner):
+        return (
+            f"{key}: {name} is written as a value alone; write model.layers.{name}={{{leaf}: ...}}"
+        )
+    return f"{key}: the key is not written in this network; +{key}=... adds it"

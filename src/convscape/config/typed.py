@@ -1,0 +1,168 @@
+"""What is wrong with words of a command line, and what to type instead.
+
+What is advised has been tried: Hydra composes it, and the config accepts it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convscape.base.errors import ConfigError
+from convscape.config import aliases
+from convscape.config.check import check
+from convscape.config.directory import CONFIG_DIR
+from convscape.config.hydra_insides import Override, parse_overrides, without_hydra
+
+OPENING, CLOSING = "[({", "])}"
+
+
+def no_option(option: str, words: Sequence[str]) -> str:
+    """Of a word such as `--epochs`, which stands among `words`: the override that is meant."""
+    place = next(place for place, word in enumerate(words) if word.partition("=")[0] == option)
+    value = words[place].partition("=")[2]
+    following = words[place + 1 : place + 2]
+    if not value and following and not re.search(r"^-|=", following[0]):
+        value = following[0]
+    others = [word for word in words if not word.startswith("-") and "=" in word]
+    key = option.lstrip("-")
+    if why := aliases.NOTHING.get(aliases.word_of(key)):
+        return f"{option}: there is no such option, and nothing to set: {why}"
+    known = known_keys(others)
+    named = key.replace("-", "_")
+    meant = named if named in known else aliases.KEYS.get(aliases.word_of(key), "")
+    if meant in known:
+        return f"{option}: there is no such option; write {with_value(meant, value)}"
+    return f"{option}: there is no such option; keys are set by key=value, --help shows some"
+
+
+def with_value(key: str, value: str) -> str:
+    """`key=value` as it is called here; the dots are for the reader to fill in."""
+    return f"{key}={aliases.VALUES.get((key, value), value) or '...'}"
+
+
+def unreadable(word: str, words: Sequence[str]) -> str:
+    """Of an override that Hydra cannot read: what it should be, or why not that either."""
+    others = [w for w in words if w != word and _parsed(w) is not None]
+    place = list(words).index(word) if word in words else None
+    after = list(words[place + 1 :]) if place is not None else []
+    before = words[place - 1] if place else ""
+    if joined := _joined(word, before, after):
+        others = [w for w in others if w not in (before, *after)]
+        if refusal([*others, joined]) is None:
+            return f"{word}: write it without spaces: {shell(joined)}"
+    key, _, value = word.partition("=")
+    ways = [way for way in _other_forms(key, value) if refusal([*others, way]) is None]
+    if ways:
+        return f"cannot read {word}; write {' or '.join(map(shell, ways))}"
+    quoted = f"{key}='{value}'"
+    if value and "'" not in value and _parsed(quoted) is not None:
+        why = refusal([*others, quoted])
+        return why or f"cannot read {word}; its value needs quotes: {shell(quoted)}"
+    groups = [file.parent.name for file in sorted(CONFIG_DIR.glob(f"*/{word}.yaml"))]
+    meant = f"; write {groups[0]}={word}" if groups and word.isidentifier() else ""
+    return f"cannot read {word}; an override looks like key=value{meant}"
+
+
+def _joined(word: str, before: str, after: Sequence[str]) -> str | None:
+    """The words that a shell has split at spaces as one: [32, 64], data = mnist."""
+    if before.endswith("="):
+        return before + word
+    if "=" not in word and after[:1] and after[0].startswith("="):
+        return word + after[0] + (after[1] if after[0] == "=" and len(after) > 1 else "")
+    joined = word
+    for following in after:
+        if _depth(joined) <= 0:
+            break
+        is_next = joined[-1] in f",:{OPENING}" or following[0] in f",{CLOSING}"
+        joined += following if is_next else f",{following}"
+    return joined if joined != word and _depth(joined) == 0 else None
+
+
+def _depth(text: str) -> int:
+    return sum((char in OPENING) - (char in CLOSING) for char in text)
+
+
+def _other_forms(key: str, value: str) -> Iterator[str]:
+    """(3,5) as a size and as a list, {relu,tanh} as a list."""
+    match = re.fullmatch(r"[({](.*)[)}]", value)
+    if match:
+        yield from several(key, match[1])
+
+
+def several(key: str, values: str) -> Iterator[str]:
+    """Two numbers as height x width where the key is a size, or else values as a list."""
+    if sides := re.fullmatch(r"(\d+), ?(\d+)", values):
+        height, width = sides.groups()
+        size = height if height == width else f"{height}x{width}"
+        if re.search(r"size|stride|padding|dilation", key):
+            yield f"{key}={size}"
+    yield f"{key}=[{values.replace(' ', '')}]"
+
+
+def ambiguous(key: str, values: str, words: Sequence[str]) -> str:
+    """Of several values without -m: a sweep, a list or a size, whatever the config accepts."""
+    others = [w for w in words if not w.startswith(f"{key}=")]
+    singles = values.split(",")
+    ways = [way for way in several(key, values) if refusal([*others, way]) is None]
+    written = f"write {' or '.join(map(shell, ways))}" if ways else ""
+    if all(refusal([*others, f"{key}={value}"]) is None for value in singles):
+        written = "several values are a sweep, add -m" + (f"; or {written}" if written else "")
+    return f"{key}={values}: {written or 'allowed: one value'}"
+
+
+def refusal(words: Sequence[str]) -> str | None:
+    """Why the config does not accept overrides; None if it does."""
+    try:
+        check(_composed(list(words)))
+    except ConfigError as error:
+        return str(error)
+    except (HydraException, OmegaConfBaseException):
+        return "Hydra cannot read it"
+    return None
+
+
+def known_keys(words: Iterable[str]) -> list[str]:
+    """Every key of the config that the choices among `words` (model=mlp, ...) make."""
+    choices = [word for word in words if re.fullmatch(r"[\w/]+=\w+", word)]
+    for overrides in (choices, []):
+        try:
+            composed = _composed(overrides, resolve=False)
+        except HydraException:
+            continue
+        return list(_flat(composed))
+    return []
+
+
+def _composed(words: list[str], resolve: bool = True) -> dict[str, Any]:
+    with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        composed: Any = OmegaConf.to_container(hydra.compose("train", words), resolve=resolve)
+    return composed
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _parsed(word: str) -> Override | None:
+    try:
+        return parse_overrides([word])[0]
+    except HydraException:
+        return None
+
+
+def shell(word: str) -> str:
+    """As it is typed into a shell, in quotes where it must be."""
+    if re.fullmatch(r"[\w.,:=+~/\[\]{}@%-]+", word) and "{" not in word:
+        return word
+    return shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'

@@ -1,0 +1,355 @@
+"""An image set as four arrays on disk: written once and whole, then checked and memory-mapped.
+
+Any source ends here: two iterables of chunks go in, an `ImageSet` comes out, larger than memory
+if need be.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convscape.base.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+CHECKED_BYTES = 2**30  # larger caches are checked by their sizes alone: a CRC would read them whole
+SLOW_S = 1.0  # what takes longer than this is worth a progress bar
+
+FILES = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"}
+VAL_FILES = {"val_images.npy", "val_labels.npy"}  # where there is such a split
+Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # uint8 (n, C, H, W) and int64 (n,)
+
+
+class DataError(ConfigError):
+    """The user's data is missing, damaged or makes no sense; the message says what to do."""
+
+
+class Scene(NamedTuple):
+    """How training images are laid on a canvas anew in each epoch.
+
+    - `objects`: what is laid there, uint8 (N, C, h, w), in the order of the train images.
+    - `side`: of the canvas, in pixels.
+    - `num_clutter`: pieces of other objects on each canvas, as in `scenes.on_canvas`.
+    - `permute`: seed of the new order of its pixels, if they get one.
+    """
+
+    objects: np.ndarray
+    side: int
+    num_clutter: int
+    permute: int | None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A classification data set: uint8 images (N, C, H, W) and int64 labels (N,), in two splits.
+
+    Where it has a split for validation of its own, in three. `scene` is there where the train
+    images are one draw of many.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    mean: tuple[float, ...]  # per channel, over the train images scaled to 0..1
+    std: tuple[float, ...]
+    checksum: str  # of the content of all arrays
+    val_images: np.ndarray | None = None
+    val_labels: np.ndarray | None = None
+    scene: Scene | None = None
+
+
+@dataclass
+class Contents:
+    """What a cache is built from. `skipped` fills up while the chunks are read."""
+
+    classes: tuple[str, ...]
+    train: Chunks
+    test: Chunks
+    num_images: int
+    val: Chunks | None = None
+    skipped: list[str] = field(default_factory=list)
+
+
+class _Damaged(Exception):
+    """A cache that is not what was written."""
+
+
+def load_or_build(folder: Path, name: str, read: Callable[[], Contents]) -> ImageSet:
+    """The image set cached in `folder`; built from `read()` when it is not there or is damaged.
+
+    Several processes may ask at once: one builds, the others wait for it.
+
+    Raises:
+        DataError: if the cache can be neither read nor written.
+    """
+    try:
+        return _load(folder, name)
+    except (FileNotFoundError, _Damaged):
+        pass  # looked at once more below, when nobody else is at it
+    with _only_one(folder):
+        try:
+            return _load(folder, name)
+        except FileNotFoundError:
+            pass
+        except _Damaged as error:
+            log.warning("the cache %s is damaged (%s): building it again", folder, error)
+        contents = read()
+        try:
+            _build(folder, name, contents)
+        except OSError as error:
+            raise _cannot("write", folder, error) from error
+        return _load(folder, name)
+
+
+@contextmanager
+def progress_when_slow(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives `advance(n)`, which shows a progress bar on stderr once `SLOW_S` have passed."""
+    started = time.monotonic()
+    bar: Any = None
+    done = 0
+
+    def advance(amount: int) -> None:
+        nonlocal bar, done
+        done += amount
+        if bar is None and time.monotonic() - started > SLOW_S:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            bar = Progress(console=Console(stderr=True))
+            bar.add_task(description, total=total)
+            bar.start()
+        if bar is not None:
+            bar.update(bar.task_ids[0], completed=done)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        try:
+            lock.acquire(timeout=SLOW_S)
+        except Timeout:
+            log.info("waiting for another process that builds %s", folder)
+            lock.acquire()
+    except OSError as error:
+        raise _cannot("write", folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot {verb} the cache {str(folder)!r}: {error.strerror or error}; make room or "
+        "allow it there, or set data.cache_dir (or CONVSCAPE_CACHE) to another folder"
+    )
+
+
+# Writing
+
+
+def _build(folder: Path, name: str, contents: Contents) -> None:
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    unfinished.mkdir()
+    try:
+        with progress_when_slow(f"preparing {name}", contents.num_images) as advance:
+            train = _write_split(unfinished, "train", contents.train, advance)
+            test = _write_split(unfinished, "test", contents.test, advance)
+            others = [test]
+            if contents.val is not None:
+                others.append(_write_split(unfinished, "val", contents.val, advance))
+        _warn_of_skipped(contents, train.labels_seen)
+        mean, std = train.mean_std()
+        digests = b"".join(split.digest for split in (train, *others))
+        meta = {
+            "name": name,
+            "classes": contents.classes,
+            "mean": mean,
+            "std": std,
+            "checksum": hashlib.sha256(digests).hexdigest()[:12],
+            "skipped": contents.skipped,
+            "files": {k: v for split in (train, *others) for k, v in split.files.items()},
+        }
+        sealed = {"crc32": _crc32_of(meta), "meta": meta}
+        (unfinished / "meta.json").write_text(json.dumps(sealed, indent=1), encoding="ascii")
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@dataclass
+class _Written:
+    """What is known of a split once it is on disk."""
+
+    files: dict[str, dict[str, Any]]
+    digest: bytes
+    labels_seen: set[int]
+    num_values: int  # per channel
+    sums: list[int]  # per channel, of the values and of their squares: whole numbers, so exact
+    squares: list[int]
+
+    def mean_std(self) -> tuple[list[float], list[float]]:
+        n = self.num_values
+        mean = [total / n / 255 for total in self.sums]
+        variances = [n * s2 - s * s for s, s2 in zip(self.sums, self.squares, strict=True)]
+        return mean, [math.sqrt(variance) / n / 255 for variance in variances]
+
+
+def _write_split(
+    folder: Path, split: str, chunks: Chunks, advance: Callable[[int], None]
+) -> _Written:
+    sha256, crc32, count = hashlib.sha256(), 0, 0
+    sums = squares = np.zeros(0, dtype=np.int64)
+    shape: tuple[int, ...] = ()
+    all_labels = []
+    images_path = folder / f"{split}_images.npy"
+    with open(images_path, "wb") as file:
+        for images, labels in chunks:
+            if not count:
+                shape = images.shape[1:]
+                sums = squares = np.zeros(shape[0], dtype=np.int64)
+                _write_header(file, (0, *shape))  # how many there are is known at the end
+            assert images.dtype == np.uint8
+            assert images.shape == (len(labels), *shape)
+            images = np.ascontiguousarray(images)
+            file.write(images.data)
+            sha256.update(images.data)
+            crc32 = zlib.crc32(images.data, crc32)
+            count += len(labels)
+            all_labels.append(labels)
+            sums = sums + images.sum(axis=(0, 2, 3), dtype=np.int64)
+            # 255 squared fits 16 bits
+            squared = np.square(images, dtype=np.uint16)
+            squares = squares + squared.sum(axis=(0, 2, 3), dtype=np.int64)
+            advance(len(labels))
+        if not count:
+            raise DataError(f"the {split} split holds no image that can be read")
+        file.seek(0)
+        _write_header(file, (count, *shape))
+        file.flush()
+        os.fsync(file.fileno())  # on the disk before the rename that declares it whole
+    labels = np.concatenate(all_labels).astype(np.int64)
+    sha256.update(labels.data)
+    labels_path = folder / f"{split}_labels.npy"
+    np.save(labels_path, labels)
+    facts = {
+        images_path.name: {"shape": [count, *shape], "dtype": "uint8", "crc32": crc32},
+        labels_path.name: {"shape": [count], "dtype": "int64", "crc32": zlib.crc32(labels.data)},
+    }
+    for path in (images_path, labels_path):
+        facts[path.name]["bytes"] = path.stat().st_size
+    return _Written(
+        files=facts,
+        digest=sha256.digest(),
+        labels_seen=set(np.unique(labels).tolist()),
+        num_values=count * math.prod(shape[1:]),
+        sums=sums.tolist(),
+        squares=squares.tolist(),
+    )
+
+
+def _write_header(file: Any, shape: tuple[int, ...]) -> None:
+    # numpy pads the header so that the first axis can grow in place
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _warn_of_skipped(contents: Contents, labels_seen: set[int]) -> None:
+    if not contents.skipped:
+        return
+    names = ", ".join(repr(name) for name in contents.skipped[:10])
+    more = f" and {len(contents.skipped) - 10} more" if len(contents.skipped) > 10 else ""
+    log.warning("left out %d unreadable pictures: %s%s", len(contents.skipped), names, more)
+    for label, class_name in enumerate(contents.classes):
+        if label not in labels_seen:
+            raise DataError(
+                f"not one train picture of class {class_name!r} can be read; "
+                "repair them or remove the class"
+            )
+
+
+# Reading
+
+
+def _load(folder: Path, name: str) -> ImageSet:
+    """Opens what `_build` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no cache.
+        _Damaged: if it is not what was written.
+        DataError: if it may not be read.
+    """
+    try:
+        os.stat(folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _cannot("read", folder, error) from error
+    try:
+        sealed = json.loads((folder / "meta.json").read_bytes())
+        meta = sealed["meta"]
+        if set(meta["files"]) not in (FILES, FILES | VAL_FILES):
+            raise _Damaged("meta.json names other files")
+        if sealed["crc32"] != _crc32_of(meta):
+            raise _Damaged("meta.json was changed")
+        check = sum(facts["bytes"] for facts in meta["files"].values()) < CHECKED_BYTES
+        arrays: dict[str, Any] = {
+            file.removesuffix(".npy"): _open_array(folder / file, facts, check)
+            for file, facts in meta["files"].items()
+        }
+    except PermissionError as error:
+        raise _cannot("read", folder, error) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _Damaged(str(error) or type(error).__name__) from error
+    return ImageSet(
+        name=name,
+        classes=tuple(meta["classes"]),
+        mean=tuple(meta["mean"]),
+        std=tuple(meta["std"]),
+        checksum=meta["checksum"],
+        **arrays,
+    )
+
+
+def _open_array(path: Path, facts: dict[str, Any], check: bool) -> np.ndarray:
+    # a map that reaches beyond the end of its file kills the process, so sizes are compared first
+    if path.stat().st_size != facts["bytes"]:
+        raise _Damaged(f"{path.name} should have {facts['bytes']:,} bytes")
+    # copy-on-write: torch.from_numpy wants a writable array, and the file stays as it is
+    array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+    if list(array.shape) != facts["shape"] or array.dtype != facts["dtype"]:
+        raise _Damaged(f"the header of {path.name} was changed")
+    if check and zlib.crc32(array.data) != facts["crc32"]:
+        raise _Damaged(f"the contents of {path.name} were changed")
+    return array
+
+
+def _crc32_of(meta: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())

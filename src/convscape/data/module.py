@@ -1,0 +1,434 @@
+"""`ImageDataModule`: a data set as one uint8 tensor on the device, its splits and its batches.
+
+The order of an epoch is a function of (seed, epoch) and the random numbers of a step are a
+function of (seed, step): a run that stops anywhere and goes on sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscape.base.quick_lightning import pl
+from convscape.data.augment import Augment
+from convscape.data.cache import DataError, ImageSet, Scene
+from convscape.data.canvases import Canvases
+from convscape.data.datasets import VAL_FRACTION
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Steps:
+    """The batches of several optimiser steps; each is gathered when its turn comes."""
+
+    def __init__(self, loader: TrainLoader, order: Tensor, first: int, last: int) -> None:
+        self._loader, self._order, self._range = loader, order, range(first, last)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in self._range:
+            yield self._loader.batch(self._order, index)
+
+
+class TrainLoader:
+    """Shuffled, augmented batches of `images` (N, C, H, W) and `labels`, as `Steps` per item.
+
+    - `indices`: which of the images to train on.
+    - `device`: where the batches go; the images may be larger than what fits there.
+    - `num_steps`: of the whole training; what would come after is an empty item, so that every
+      epoch has the same number of items.
+    - `scene`: `images` are its objects, which are laid on canvases anew in each epoch.
+    - `rank`, `world_size`: of every batch this process takes each `world_size`-th image. All of
+      them take the same steps and draw the same augmentation, however many they are.
+
+    `share` is how much of the batch that came last this process has, 0..1.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        *,
+        device: torch.device,
+        batch_size: int,
+        augment: Augment,
+        seed: int,
+        steps_per_item: int = 1,
+        num_steps: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        scene: Scene | None = None,
+    ) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+        self.device = device
+        self.canvases = None if scene is None else Canvases(scene, images)
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.steps_per_item, self.num_steps = steps_per_item, num_steps
+        self.rank, self.world_size = rank, world_size
+        self.share = 1 / world_size
+        self.epoch = 0
+        self._items_done = 0
+        self.sampler = self  # Lightning calls `sampler.set_epoch` before each epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the images; the last batch may be smaller."""
+        return steps_per_epoch(len(self.indices), self.batch_size)
+
+    def __len__(self) -> int:
+        return -(-self.steps_per_epoch // self.steps_per_item)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch comes next, counted from 0; seeds what is drawn before its first step."""
+        self.epoch = epoch
+        _seed_generators(_mix(self.seed, epoch, 0), self.device)
+
+    def __iter__(self) -> Iterator[Steps]:
+        first_item, self._items_done = self._items_done, 0
+        order = self._order()
+        last_step = self.steps_per_epoch
+        if self.num_steps is not None:
+            last_step = min(last_step, self.num_steps - self.epoch * self.steps_per_epoch)
+        for item in range(first_item, len(self)):
+            first = item * self.steps_per_item
+            # before the yield: Lightning does not ask for more than len(self) items
+            self._items_done = (item + 1) % len(self)
+            yield Steps(self, order, first, min(first + self.steps_per_item, last_step))
+
+    def _order(self) -> Tensor:
+        """Indices of all images in the order of this epoch."""
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch, 1))
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        return order.to(self.images.device)
+
+    def batch(self, order: Tensor, index: int) -> Batch:
+        """Batch `index` of this epoch, or this process's share of it."""
+        images, labels = self._whole_batch(order, index)
+        if self.world_size == 1:
+            return images, labels
+        if self.rank:  # what the network draws is to differ
+            step = self.epoch * self.steps_per_epoch + index
+            _seed_generators(_mix(self.seed, step, 2 + self.rank), self.device)
+        mine = slice(self.rank, None, self.world_size)
+        self.share = len(labels[mine]) / len(labels)
+        return images[mine], labels[mine]
+
+    def _whole_batch(self, order: Tensor, index: int) -> Batch:
+        """Batch `index` of this epoch; seeds every random number of its optimiser step."""
+        step = self.epoch * self.steps_per_epoch + index
+        _seed_generators(_mix(self.seed, step, 2), self.device)
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        # index_select takes a quarter of the time of images[chosen]
+        if self.canvases is None:
+            images = self.images.index_select(0, chosen).to(self.device, non_blocking=True)
+        else:
+            images = self.canvases.draw(_mix(self.seed, self.epoch, 0), chosen, self.device)
+        labels = self.labels.index_select(0, chosen).to(self.device, non_blocking=True)
+        return self.augment(images), labels
+
+    def first_batch(self) -> Batch:
+        """Images and labels of this epoch's first step, as it saw them; all of them."""
+        return self._whole_batch(self._order(), 0)
+
+    def state_dict(self) -> dict[str, int]:
+        """How far this epoch is, for a checkpoint within it."""
+        return {"items_done": self._items_done, "steps_per_item": self.steps_per_item}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.steps_per_item = state["steps_per_item"]
+        self._items_done = state["items_done"]
+
+
+class EvalLoader:
+    """Batches of the images (N, C, H, W) at `indices`, in order.
+
+    Each process goes over all of them: every metric is that of the whole split, whoever counts it.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        *,
+        device: torch.device,
+        batch_size: int,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.indices = indices.to(images.device)
+        self.device, self.batch_size = device, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for chosen in self.indices.split(self.batch_size):
+            images, labels = (t.index_select(0, chosen) for t in (self.images, self.labels))
+            yield images.to(self.device), labels.to(self.device)
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """MNIST, CIFAR, the bundled digits or a folder of pictures, as uint8 tensors on the device.
+
+    Validation images come out of train, stratified, with their own `split_seed`; the official
+    test split is left as it is.
+
+    - `val_size`: a number of images, or a fraction of the train images; None for the split for
+      validation that the set has, or `VAL_FRACTION` where it has none.
+    - `train_size`: how many of the remaining train images to use; None for all.
+    - `augment`: arguments of `Augment`.
+    - `mean`, `std`: per channel, of pixels scaled to 0..1; None for those of the train images.
+    - `normalize`: for a LightningModule of the user's: its batches are (images, labels) with float
+      images of mean 0 and deviation 1; `ImageClassifier` takes `Steps` of uint8 images.
+    - `config`: the data section of a config that describes all this, if there is one.
+
+    `batches` is for a loop of one's own.
+
+    Raises:
+        DataError: if the splits ask for more images than there are.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        *,
+        val_size: int | float | None = VAL_FRACTION,
+        train_size: int | None = None,
+        split_seed: int = 0,
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        augment: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        steps_per_execution: int = 1,
+        num_steps: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        normalize: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_set = image_set
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.augment = Augment(**(augment or {}))
+        self.seed = seed
+        self.steps_per_execution = steps_per_execution
+        self.num_steps = num_steps
+        self.mean = list(image_set.mean if mean is None else mean)
+        # a channel that is the same everywhere has no deviation to divide by
+        self.std = list(std) if std is not None else [s or 1.0 for s in image_set.std]
+        self.normalize = normalize
+        self.config = None if config is None else dict(config)
+        self._has_val = val_size is None and image_set.val_labels is not None
+        if val_size is None:
+            val_size = 0 if self._has_val else VAL_FRACTION
+        train_indices, val_indices = split(image_set.train_labels, val_size, train_size, split_seed)
+        if self._has_val:
+            assert image_set.val_labels is not None
+            val_indices = np.arange(len(image_set.val_labels))
+        self.indices = {
+            "train": torch.from_numpy(train_indices),
+            "val": torch.from_numpy(val_indices),
+            "test": torch.arange(len(image_set.test_labels)),
+        }
+        self._on_device: dict[str, Batch] = {}
+
+    @property
+    def num_train_images(self) -> int:
+        """Images of one epoch."""
+        return len(self.indices["train"])
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Single float batches for a LightningModule of the user's."""
+        if not self.normalize:
+            return batch
+        if isinstance(batch, Steps):
+            batch = next(iter(batch), None)
+        if batch is None:  # after the last of `num_steps`; Lightning leaves it out
+            return None
+        images, labels = batch
+        channels = (torch.tensor(v, device=images.device) for v in (self.mean, self.std))
+        mean, std = (values.view(-1, 1, 1) for values in channels)
+        return (images / 255 - mean) / std, labels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.image_set.train_images.shape[1:]
+        return channels, height, width
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the labels."""
+        return list(self.image_set.classes)
+
+    def batches(
+        self, split: str = "train", epoch: int = 0, device: str | torch.device = "cpu"
+    ) -> Iterator[Batch]:
+        """Images (N, C, H, W) uint8 and labels (N,) of a split on `device`, for one's own loop.
+
+        Those of "train" are shuffled and augmented anew in each `epoch`, which is counted from 0;
+        every batch seeds torch's random numbers from (seed, step), as in a run.
+
+        Raises:
+            ValueError: if there is no such split.
+        """
+        if split not in self.indices:
+            raise ValueError(f"split={split}: allowed: {', '.join(self.indices)}")
+        device = torch.device(device)
+        if split != "train":
+            yield from self._eval_loader(split, device)
+            return
+        loader = self._train_loader(device)
+        loader.set_epoch(epoch)
+        for steps in loader:
+            yield from steps
+
+    def labels(self, split: str) -> Tensor:
+        """Labels (N,) of "train", "val" or "test"."""
+        return self._whole(split)[1][self.indices[split]]
+
+    def tensors(self, split: str, chosen: Tensor | slice = slice(None)) -> Batch:
+        """Images (N, C, H, W) uint8 and labels (N,) of a split, all or those at `chosen`."""
+        images, labels = self._whole(split)
+        indices = self.indices[split][chosen]
+        return images[indices], labels[indices]
+
+    def _whole(self, split: str) -> Batch:
+        """All images of the file that `split` is taken from; memory-mapped, not read."""
+        whole = self._source(split)
+        images, labels = (
+            getattr(self.image_set, f"{whole}_{kind}") for kind in ("images", "labels")
+        )
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def _source(self, split: str) -> str:
+        """The split of the data set that `split` is taken from."""
+        return "train" if split == "val" and not self._has_val else split
+
+    def _resident(self, split: str, device: torch.device) -> Batch:
+        """`_whole` on the device where that leaves it half of its memory, moved there once."""
+        source = self._source(split)
+        if source not in self._on_device:
+            images, labels = self._whole(split)
+            if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+                images, labels = images.to(device), labels.to(device)
+            self._on_device[source] = images, labels
+        return self._on_device[source]
+
+    def train_dataloader(self) -> TrainLoader:
+        """Items of `steps_per_execution` shuffled and augmented batches."""
+        assert self.trainer is not None
+        trainer = self.trainer
+        device = trainer.strategy.root_device
+        return self._train_loader(device, rank=trainer.global_rank, world_size=trainer.world_size)
+
+    def _train_loader(
+        self, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> TrainLoader:
+        images, labels = self._resident("train", device)
+        scene = self.image_set.scene
+        if scene is not None:
+            images = torch.from_numpy(scene.objects).to(images.device)
+        return TrainLoader(
+            images,
+            labels,
+            self.indices["train"],
+            device=device,
+            batch_size=self.batch_size,
+            augment=self.augment,
+            seed=self.seed,
+            steps_per_item=self.steps_per_execution,
+            num_steps=self.num_steps,
+            rank=rank,
+            world_size=world_size,
+            scene=scene,
+        )
+
+    def _eval_dataloader(self, split: str) -> EvalLoader:
+        assert self.trainer is not None
+        return self._eval_loader(split, self.trainer.strategy.root_device)
+
+    def _eval_loader(self, split: str, device: torch.device) -> EvalLoader:
+        return EvalLoader(
+            *self._resident(split, device),
+            self.indices[split],
+            device=device,
+            batch_size=self.eval_batch_size,
+        )
+
+    def val_dataloader(self) -> EvalLoader:
+        """The validation images in order."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> EvalLoader:
+        """The official test images in order; what is drawn for them is a function of the seed."""
+        assert self.trainer is not None
+        _seed_generators(_mix(self.seed, 0, 0), self.trainer.strategy.root_device)
+        return self._eval_dataloader("test")
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Optimiser steps for one pass over the images; the last batch may be smaller."""
+    return -(-num_images // batch_size)
+
+
+def split(
+    labels: np.ndarray, val_size: int | float, train_size: int | None, split_seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices of the train and the validation images, both with the classes' shares.
+
+    Raises:
+        DataError: if fewer images are there than asked for.
+    """
+    num_val = round(val_size * len(labels)) if isinstance(val_size, float) else val_size
+    num_train = len(labels) - num_val if train_size is None else train_size
+    if num_train < 1:
+        raise DataError(
+            f"data.val_size={val_size} leaves no image to train on: the train split has "
+            f"{len(labels):,}"
+        )
+    if num_train + num_val > len(labels):
+        raise DataError(
+            f"data.val_size={val_size} and data.train_size={train_size or 'null'} ask for "
+            f"{num_val + num_train:,} images, and the train split has {len(labels):,}"
+        )
+    order = _interleaved(labels, split_seed)
+    return np.sort(order[num_val : num_val + num_train]), np.sort(order[:num_val])
+
+
+def _interleaved(labels: np.ndarray, seed: int) -> np.ndarray:
+    """All indices in a random order in which every prefix holds the classes' shares."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(position[shuffled], kind="stable")]
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed for the CPU and `device`: that one takes a millisecond without a GPU."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def _mix(seed: int, counter: int, stream: int) -> int:
+    """A 64-bit seed from three numbers: SplitMix64, https://doi.org/10.1145/2714064.2660195."""
+    state = seed
+    for number in (counter, stream):
+        state = (state + 0x9E3779B97F4A7C15 * (number + 1)) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state

@@ -1,0 +1,271 @@
+"""A person's own pictures: each file read as an array of the wanted shape."""
+
+import hashlib
+import math
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from convscape.data.cache import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+SAMPLES = ("china", "flower", "digit")
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tga", ".tif", ".tiff", ".webp"),
+)
+CHUNK_BYTES = 2**24  # decoded at a time
+THREADED_BYTES = 2**14  # in smaller files Pillow spends its time in Python, and threads only hinder
+# what Pillow's decoders raise on damaged files, apart from DecompressionBombError
+BROKEN_PICTURE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class Picture(NamedTuple):
+    """A file, its class, and what tells whether it has changed; -1 where that is not known."""
+
+    path: str
+    label: int
+    size: int  # bytes
+    mtime_ns: int
+
+
+def split_by_name(
+    names: Sequence[str], labels: Sequence[int], fraction: float
+) -> tuple[list[int], list[int]]:
+    """Indices of two parts, the second with `fraction` of each class (at least one of two or more).
+
+    Which part one falls into depends on the hash of its name, so that a few more or fewer change
+    little, and neither a seed nor a library's random numbers matter.
+    """
+    ranked: dict[int, list[tuple[bytes, int]]] = {}
+    for index, (name, label) in enumerate(zip(names, labels, strict=True)):
+        rank = hashlib.blake2b(os.fsencode(name), digest_size=8)
+        ranked.setdefault(label, []).append((rank.digest(), index))
+    second: set[int] = set()
+    for members in ranked.values():
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        second.update(index for _, index in sorted(members)[:count])
+    return [i for i in range(len(names)) if i not in second], sorted(second)
+
+
+def decoded(
+    pictures: Sequence[Picture], shape: Shape, skipped: list[str] | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Chunks of images (n, C, H, W) and labels (n,), in order.
+
+    Those that cannot be read are named in `skipped`; where that is None they raise DataError.
+    """
+
+    def read(picture: Picture) -> np.ndarray | DataError:
+        try:
+            return read_picture(picture.path, shape)
+        except DataError as error:
+            return error
+
+    step = max(16, CHUNK_BYTES // math.prod(shape))
+    threaded = sum(picture.size for picture in pictures) > THREADED_BYTES * len(pictures)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        read_all = pool.map if threaded else map
+        for start in range(0, len(pictures), step):
+            some = pictures[start : start + step]
+            images, labels = [], []
+            for picture, image in zip(some, read_all(read, some), strict=True):
+                if isinstance(image, np.ndarray):
+                    images.append(image)
+                    labels.append(picture.label)
+                elif skipped is None:
+                    raise DataError(f"{image}, or set data.on_unreadable=skip") from image
+                else:
+                    skipped.append(picture.path)
+            if images:
+                yield np.stack(images), np.array(labels)
+
+
+def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
+    """A picture file as uint8 (C, H, W), whatever its size, mode and format.
+
+    It is turned upright (EXIF), and of an animation the first frame counts. Transparent parts
+    become white, as on a page. 16 bits are scaled to 8 over their full range. Grey (C = 1) is the
+    luma of ITU-R 601. The size is reached as torchvision's Resize and CenterCrop do: the aspect
+    ratio is kept, and what sticks out is cut off on both sides.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    from PIL import ImageOps
+
+    channels, height, width = shape
+    with _readable(path), _opened(path) as image:
+        # lets JPEG decode at an eighth to a half of its size, where that is still large enough
+        image.draft(None, (2 * max(height, width),) * 2)
+        upright = ImageOps.exif_transpose(image)
+        return _fitted(_flattened(upright, channels), shape)
+
+
+def read_photograph(
+    name: str | Path, longest_side: int, grey: bool = False
+) -> tuple[np.ndarray, str]:
+    """A picture file in its own proportions as uint8 (C, H, W), and in words what was done to it.
+
+    Grey pictures keep their one channel, all others have three. `name` may also be one of
+    `SAMPLES`, which scikit-learn brings along. What is larger than `longest_side` is scaled down.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    from PIL import ImageOps
+
+    with _readable(name), _sample(str(name)) if name in SAMPLES else _opened(name) as image:
+        words = f"{Path(name).name}, {image.width}x{image.height}"
+        image.draft(None, (2 * longest_side,) * 2)
+        upright = ImageOps.exif_transpose(image)
+        is_grey = grey or upright.mode in ("1", "L", "LA", "I", "I;16")
+        flat = _flattened(upright, 1 if is_grey else 3)
+        if max(flat.size) > longest_side:
+            flat = ImageOps.contain(flat, (longest_side, longest_side))
+            words += f" scaled down to {flat.width}x{flat.height}"
+        pixels = np.asarray(flat)
+    return np.atleast_3d(pixels).transpose(2, 0, 1), words
+
+
+def _opened(path: str | Path) -> "Image.Image":
+    from PIL import Image
+
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is not a file")  # a pipe would be waited for for ever
+    return Image.open(path)
+
+
+def _sample(name: str) -> "Image.Image":
+    from PIL import Image
+
+    spec = find_spec("sklearn")  # found, not imported: that takes a second
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "datasets"
+    if name != "digit":
+        return Image.open(folder / "images" / f"{name}.jpg")
+    first = np.loadtxt(folder / "data" / "digits.csv.gz", delimiter=",", max_rows=1)
+    values = np.round(first[:64].reshape(8, 8) * (255 / 16))  # they are 0 to 16
+    return Image.fromarray(values.astype(np.uint8))
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """Turn whatever Pillow raises on a damaged picture into a `DataError`."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"there is no picture {str(path)!r}") from None
+    except UnidentifiedImageError:
+        if Path(path).suffix.lower() not in SUFFIXES:
+            kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+            raise DataError(f"{str(path)!r} is no picture; allowed: {kinds}") from None
+        raise DataError(f"{str(path)!r} holds no picture; repair or delete it") from None
+    except (*BROKEN_PICTURE, Image.DecompressionBombError) as error:
+        why = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
+        raise DataError(
+            f"cannot read the picture {str(path)!r} ({why or type(error).__name__}); "
+            "repair or delete it"
+        ) from error
+
+
+def describe_fit(path: str | Path, shape: Shape) -> str:
+    """What `read_picture` does to a picture, in words: "640x480 RGB, cut to 480x480, ...".
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    with _readable(path), Image.open(path) as image:
+        mode, frames = image.mode, getattr(image, "n_frames", 1)
+        turned = image.getexif().get(0x0112, 1) != 1  # the EXIF tag of the orientation
+        inner = ImageOps.exif_transpose(image).size if turned else image.size
+    scale = min(inner[0] / width, inner[1] / height)
+    kept = (round(width * scale), round(height * scale))
+    words = [f"{inner[0]}x{inner[1]} {mode}"]
+    words += ["first frame"] if frames > 1 else []
+    words += ["turned upright"] if turned else []
+    words += [f"cut to {kept[0]}x{kept[1]}"] if kept != inner else []
+    words += [f"resized to {width}x{height}"] if inner != (width, height) else []
+    wanted = "L" if channels == 1 else "RGB"
+    words += [f"made {'grey' if wanted == 'L' else 'RGB'}"] if mode != wanted else []
+    return ", ".join(words)
+
+
+def resized(images: np.ndarray, shape: Shape) -> np.ndarray:
+    """Images (N, C, H, W) in another shape (C, H, W), as `read_picture` does it."""
+    from PIL import Image
+
+    if images.shape[1:] == shape:
+        return images
+    result = np.empty((len(images), *shape), dtype=np.uint8)
+    for index, image in enumerate(images):
+        picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0).copy())
+        result[index] = _fitted(_flattened(picture, shape[0]), shape)
+    return result
+
+
+def pieces(
+    images: np.ndarray, labels: np.ndarray, shape: Shape, step: int = 4096
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Some images (n, C, H, W) of that shape and their labels (n,) at a time."""
+    for start in range(0, len(images), step):
+        some = slice(start, start + step)
+        yield resized(images[some], shape), labels[some].astype(np.int64)
+
+
+def _flattened(image: "Image.Image", channels: int) -> "Image.Image":
+    """Grey or colour of 8 bits, with nothing transparent."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its 32-bit values have no known range: save it with 8 or 16 bits")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(image)
+        image = page
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _fitted(image: "Image.Image", shape: Shape) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)

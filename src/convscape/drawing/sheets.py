@@ -1,0 +1,282 @@
+"""Pictures of what a network is and does, as sheets of tiles: filters, feature maps, mistakes.
+
+Drawn with Pillow alone, a sheet in milliseconds, so that a run can afford them while it trains.
+Values become colours on a scale that stands below the sheet. When to draw is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+from PIL.Image import Image as Picture
+from PIL.Image import Resampling
+
+TILE = 76  # about the side of a tile, in pixels
+GAP = 8
+INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+MAX_CLASSES_WITH_NAMES = 40  # of a confusion matrix; more cannot be read
+
+# Okabe and Ito's blue and vermilion, https://jfly.uni-koeln.de/color/, with white for zero
+DIVERGING = np.array([[0, 114, 178], [255, 255, 255], [213, 94, 0]], float)
+# viridis at nine equal steps, https://bids.github.io/colormap/
+SEQUENTIAL = np.array(
+    [
+        *([68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141]),
+        *([39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]),
+    ],
+    float,
+)
+GREYS = np.array([[0, 0, 0], [255, 255, 255]], float)
+BLUES = np.array([[255, 255, 255], [0, 114, 178], [0, 40, 80]], float)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Which values the colours stand for: the first for `low`, the last for `high`."""
+
+    colors: np.ndarray
+    low: float
+    high: float
+
+    @classmethod
+    def around_zero(cls, values: ArrayLike) -> Scale:
+        """Blue below zero, white at zero, orange above, as far as the values reach."""
+        limit = _round_up(float(np.abs(values).max(initial=0)))
+        return cls(DIVERGING, -limit, limit)
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Scale:
+        """Dark to bright from zero, or around zero where values are negative."""
+        values = np.asarray(values)
+        if values.min(initial=0) < 0:
+            return cls.around_zero(values)
+        return cls(SEQUENTIAL, 0, _round_up(float(values.max(initial=0))))
+
+    def paint(self, values: np.ndarray) -> np.ndarray:
+        """Colours (..., 3) uint8 of `values` (...)."""
+        position = np.clip((values - self.low) / (self.high - self.low), 0, 1)
+        position = np.nan_to_num(position) * (len(self.colors) - 1)
+        places = np.arange(len(self.colors))
+        channels = [np.interp(position, places, channel) for channel in self.colors.T]
+        return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 5, 10, ...: scales change seldom and compare between steps."""
+    if not value or not math.isfinite(value):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def images_with_captions(title: str, images: np.ndarray, captions: Sequence[str]) -> Picture:
+    """A sheet of uint8 images (N, C, H, W), each with its caption below, one line per row."""
+    return sheet(title, [tile(image) for image in images], captions, 8)
+
+
+def filters(before: np.ndarray, after: np.ndarray, limit: int = 32) -> Picture:
+    """Kernels (N, C, H, W) of a first layer: as they began, and below each as they are now.
+
+    One channel is painted around white; three are the red, green and blue of one colour.
+    """
+    pairs = np.stack([before[:limit], after[:limit]], axis=1)
+    scale = Scale.around_zero(pairs)
+    is_rgb = before.shape[1] == 3
+    if is_rgb:
+        scale = Scale(GREYS, scale.low, scale.high)
+
+    def painted(kernel: np.ndarray) -> np.ndarray:
+        return scale.paint(kernel)[..., 0] if is_rgb else _painted(scale, kernel[0])
+
+    stacks = [_stacked([tile(painted(kernel)) for kernel in pair]) for pair in pairs]
+    captions = [str(number) for number in range(1, len(stacks) + 1)]
+    title = f"{len(pairs)} of {len(after)} filters of the first layer: at first, and below now"
+    return sheet(title, stacks, captions, 16, scale)
+
+
+def feature_maps(
+    name: str, images: np.ndarray, maps: np.ndarray, captions: Sequence[str], limit: int = 15
+) -> Picture:
+    """A row for each of the uint8 images (N, C, H, W): the image, then its maps (N, M, H, W)."""
+    num_maps = maps.shape[1]
+    chosen = np.linspace(0, num_maps - 1, min(limit, num_maps)).round().astype(int)
+    scale = Scale.of(maps[:, chosen])
+    tiles, texts = [], []
+    for image, own_maps, caption in zip(images, maps, captions, strict=True):
+        tiles += [tile(image), *(tile(_painted(scale, own_maps[i])) for i in chosen)]
+        texts += [caption, *(f"map {i + 1}" for i in chosen)]
+    height, width = maps.shape[2:]
+    title = f"{name}: {len(chosen)} of {num_maps} feature maps, {height}x{width}"
+    return sheet(title, tiles, texts, len(chosen) + 1, scale)
+
+
+def mistakes(
+    split: str,
+    images: np.ndarray,
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: Sequence[float],
+) -> Picture:
+    """The images (N, C, H, W) uint8 that were taken for something else, the worst first."""
+    title = f"worst mistakes on the {split} split: true class, answer and its probability"
+    captions = [
+        f"is {label}\nsaid {answer}, {100 * probability:.0f} %"
+        for label, answer, probability in zip(labels, predicted, probabilities, strict=True)
+    ]
+    return images_with_captions(title, images, captions)
+
+
+def confusion_matrix(split: str, counts: np.ndarray, classes: Sequence[str]) -> Picture:
+    """A row per true class, a column per answer; colours are shares of the row, 0 to 100 %."""
+    num = len(classes)
+    named = num <= MAX_CLASSES_WITH_NAMES
+    side = 34 if num <= 12 else 26 if named else max(1, 900 // num)
+    totals = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    scale = Scale(BLUES, 0, 100)
+    cells = np.kron(scale.paint(100 * shares), np.ones((side, side, 1), np.uint8))
+    labels = [clipped(name, 120, 12) for name in classes] if named else []
+    margin = max([text_width(label, 12) for label in labels], default=0) + GAP
+    correct = f"{100 * np.trace(counts) / max(counts.sum(), 1):.2f} % of {counts.sum():,} right"
+    title = f"{split} split, {correct}: a row per true class, a column per answer"
+    width = max(margin + cells.shape[1], text_width(title, 13)) + 2 * GAP
+    top = 30 + margin
+    canvas = Image.new("RGB", (width, top + cells.shape[0] + 46), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP, GAP), title, INK, font(13))
+    left = GAP + margin
+    canvas.paste(Image.fromarray(cells), (left, top))
+    for index, label in enumerate(labels):
+        middle = index * side + side // 2
+        draw.text((left - 5, top + middle), label, INK, font(12), anchor="rm")
+        upright = Image.new("L", (margin, 16), 0)
+        ImageDraw.Draw(upright).text((2, 8), label, 255, font(12), anchor="lm")
+        upright = upright.rotate(90, expand=True)
+        canvas.paste(INK, (left + middle - 8, top - margin), upright)
+        for column, count in enumerate(counts[index]):
+            if count:
+                ink = PAPER if shares[index, column] > 0.45 else INK
+                place = (left + column * side + side // 2, top + middle)
+                draw.text(place, _short(int(count)), ink, font(10), anchor="mm")
+    draw.rectangle((left - 1, top - 1, left + cells.shape[1], top + cells.shape[0]), outline=FAINT)
+    _draw_scale(draw, scale, (left, top + cells.shape[0] + 14), unit=" % of the row")
+    return canvas
+
+
+def _short(count: int) -> str:
+    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+
+
+def tile(pixels: np.ndarray, size: int = TILE) -> Picture:
+    """Pixels (C, H, W) uint8 as a picture of about `size`: whole multiples, or scaled down."""
+    channels = pixels if len(pixels) == 3 else np.repeat(pixels[:1], 3, 0)
+    picture = Image.fromarray(np.ascontiguousarray(channels.transpose(1, 2, 0)))
+    factor = size / max(picture.size)
+    if factor >= 1:
+        factor = max(1, round(factor))
+        return picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
+    smaller = (max(1, round(s * factor)) for s in picture.size)
+    return picture.resize((next(smaller), next(smaller)), Resampling.BOX)
+
+
+def _painted(scale: Scale, values: np.ndarray) -> np.ndarray:
+    """Colours (3, H, W) of values (H, W)."""
+    return scale.paint(values).transpose(2, 0, 1)
+
+
+def _stacked(tiles: Sequence[Picture]) -> Picture:
+    height = sum(each.height for each in tiles) + 3 * (len(tiles) - 1)
+    canvas = Image.new("RGB", (tiles[0].width, height), PAPER)
+    y = 0
+    for each in tiles:
+        canvas.paste(each, (0, y))
+        y += each.height + 3
+    return canvas
+
+
+def sheet(
+    title: str,
+    tiles: Sequence[Picture],
+    captions: Sequence[str],
+    columns: int,
+    scale: Scale | None = None,
+) -> Picture:
+    """Tiles in rows under a title, each with its caption below, and the scale of the colours.
+
+    A caption may run on below tiles that have none.
+    """
+    columns = max(1, min(columns, len(tiles)))
+    width = max((each.width for each in tiles), default=TILE)
+    height = max((each.height for each in tiles), default=TILE)
+    line = 14
+    caption_height = line * max((text.count("\n") + 1 for text in captions), default=1) + 4
+    rows = -(-len(tiles) // columns)
+    top = 32
+    size = (
+        max(columns * (width + GAP), text_width(title, 13)) + GAP * 2,
+        top + rows * (height + caption_height + GAP) + (34 if scale else 0),
+    )
+    canvas = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP, GAP), title, INK, font(13))
+    for index, (each, caption) in enumerate(zip(tiles, captions, strict=True)):
+        x = GAP + index % columns * (width + GAP)
+        y = top + index // columns * (height + caption_height + GAP)
+        canvas.paste(each, (x, y))
+        draw.rectangle((x - 1, y - 1, x + each.width, y + each.height), outline=(200, 200, 200))
+        others = captions[index + 1 : (index // columns + 1) * columns]
+        free = next((place for place, other in enumerate(others) if other), len(others))
+        room = (free + 1) * (width + GAP) - 2
+        for number, words in enumerate(caption.split("\n")):
+            place = (x, y + height + 3 + number * line)
+            draw.text(place, clipped(words, room, 11), INK, font(11))
+    if scale:
+        _draw_scale(draw, scale, (GAP, size[1] - 34))
+    return canvas
+
+
+def _draw_scale(
+    draw: ImageDraw.ImageDraw, scale: Scale, place: tuple[int, int], unit: str = ""
+) -> None:
+    """A bar of the colours between their lowest and highest value."""
+    x, y = place
+    low, high = f"{scale.low:g}", f"{scale.high:g}{unit}"
+    draw.text((x, y + 7), low, INK, font(11), anchor="lm")
+    x += text_width(low, 11) + 6
+    for step, color in enumerate(scale.paint(np.linspace(scale.low, scale.high, 120))):
+        draw.line((x + step, y, x + step, y + 14), tuple(color.tolist()))
+    draw.rectangle((x - 1, y - 1, x + 120, y + 14), outline=FAINT)
+    draw.text((x + 126, y + 7), high, INK, font(11), anchor="lm")
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which Matplotlib brings along: Latin, Greek and Cyrillic class names."""
+    spec = importlib.util.find_spec("matplotlib")  # found, not imported: that takes half a second
+    assert spec is not None
+    assert spec.origin is not None
+    return ImageFont.truetype(
+        Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size
+    )
+
+
+def text_width(text: str, size: int) -> int:
+    """Pixels of the longest line."""
+    return math.ceil(max(font(size).getlength(line) for line in text.split("\n")))
+
+
+def clipped(text: str, width: int, size: int) -> str:
+    """As much of the text as fits, with an ellipsis for the rest."""
+    if text_width(text, size) <= width:
+        return text
+    while text and text_width(f"{text}…", size) > width:
+        text = text[:-1]
+    return f"{text}…"

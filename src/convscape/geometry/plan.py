@@ -1,0 +1,183 @@
+"""The arithmetic of sliding windows, and the layer-by-layer plan of a network. Needs no torch.
+
+A network is a list of named layers (`Conv`, `Pool`, `Dense`, ...); each knows its keys, its output
+shape, its cost and its words. `cnn_layers` and `mlp_layers` write that list from the knobs of a
+config; `plan_layers` walks it and says for every layer the output shape, parameters, MACs and
+receptive field, or raises `InfeasibleGeometry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import prod
+from typing import TYPE_CHECKING
+
+from convscape.base.terminal import format_table
+from convscape.geometry.kinds import Layer
+from convscape.geometry.layers import Flatten
+from convscape.geometry.window import (
+    InfeasibleGeometry,
+    Pair,
+    Shape,
+    as_pair,
+    by,
+    format_size,
+    pad_amounts,
+)
+
+if TYPE_CHECKING:
+    from convscape.geometry.kinds import NamedLayer
+    from convscape.geometry.window import Window
+
+
+@dataclass(frozen=True)
+class Field:
+    """What one unit of a layer sees of the input, per axis (H, W).
+
+    Unit u looks at the pixels around -padding + u * stride + (size - 1) / 2; the recursion is that
+    of Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks",
+    Distill 2019, https://distill.pub/2019/computing-receptive-fields/
+    """
+
+    size: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+
+    def behind(self, windows: tuple[Window, Window], pads_before: Pair) -> Field:
+        """The field of a unit of the layer that slides `windows` over this one's output."""
+        axes = range(2)
+        return Field(
+            as_pair(self.size[a] + (windows[a].extent - 1) * self.stride[a] for a in axes),
+            as_pair(self.stride[a] * windows[a].stride for a in axes),
+            as_pair(self.padding[a] + pads_before[a] * self.stride[a] for a in axes),
+        )
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One row of the layer table; shapes are (C, H, W) or (features,)."""
+
+    name: str
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+    num_parameters: int
+    macs: int
+    field: Field
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What a network will be: its layers in order, and remarks on what is legal but odd."""
+
+    input_shape: Shape
+    layers: tuple[LayerPlan, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable numbers: weights and biases."""
+        return sum(row.num_parameters for row in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layers for one image, biases not counted."""
+        return sum(row.macs for row in self.layers)
+
+    @property
+    def num_activations(self) -> int:
+        """Numbers that come up for one image: its own, and the outputs of all layers."""
+        shapes = [self.input_shape, *(row.output_shape for row in self.layers)]
+        return sum(prod(shape) for shape in shapes)
+
+    @property
+    def stages(self) -> list[LayerPlan]:
+        """The last layer of each block, and the hidden dense layers: the shape of the network."""
+        last = {row.name.partition(".")[0]: row for row in self.layers}
+        last.pop("output", None)
+        return [
+            row
+            for stage, row in last.items()
+            if row.name != stage or not (row.layer.takes == "any" or isinstance(row.layer, Flatten))
+        ]
+
+    @property
+    def receptive_field(self) -> Pair:
+        """Pixels (H, W) that a unit of the last sliding window sees; without one, the image."""
+        fields = [row.field for row in self.layers if row.layer.windows is not None]
+        return fields[-1].size if fields else as_pair(self.input_shape[1:])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The layer table: a header, a row per layer, the total."""
+        header = ("layer", "what", "output", "parameters", "MACs", "receptive field")
+        rows = [
+            (
+                row.name,
+                row.layer.describe(),
+                "x".join(map(str, row.output_shape)),
+                f"{row.num_parameters:,}" if row.num_parameters else "",
+                f"{row.macs:,}" if row.macs else "",
+                format_size(row.field.size),
+            )
+            for row in self.layers
+        ]
+        total = ("total", "", "", f"{self.num_parameters:,}", f"{self.macs:,}", "")
+        return [header, *rows, total]
+
+    def __str__(self) -> str:
+        return format_table(self.rows(), right_aligned=(3, 4))
+
+    def __repr__(self) -> str:  # what a Python prompt shows
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """The layer table in a notebook."""
+        header, *rows = self.rows()
+        head = _cells("th", header)
+        body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
+        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self.remarks)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<div>{table}{remarks}</div>"
+
+
+def _cells(tag: str, row: Sequence[str]) -> str:
+    """Words to the left; notebooks set everything to the right."""
+    sides = ("left", "left", "left", "right", "right", "left")
+    pairs = zip(row, sides, strict=True)
+    return "".join(
+        f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for cell, side in pairs
+    )
+
+
+def plan_layers(
+    layers: Iterable[NamedLayer], input_shape: Sequence[int], num_classes: int | None = None
+) -> Plan:
+    """Walk `layers` from `input_shape` (C, H, W): shapes, parameters, MACs, receptive fields.
+
+    Raises:
+        InfeasibleGeometry: naming the layer, its input and what would work; or if the network does
+            not end in a number for each of `num_classes`.
+    """
+    shape: Shape = tuple(input_shape)
+    field, whole = Field(), Field(as_pair(input_shape[1:]))
+    rows: list[LayerPlan] = []
+    remarks: list[str] = []
+    for name, layer in layers:
+        before, shape = shape, layer.output_shape(name, shape)
+        if (windows := layer.windows) is not None:
+            pads = as_pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
+            field = field.behind(windows, pads)
+        elif len(shape) < len(before):
+            field = whole
+        cost = layer.num_parameters(before, shape), layer.macs(before, shape)
+        rows.append(LayerPlan(name, layer, before, shape, *cost, field))
+        remarks += layer.remarks(name)
+    if num_classes is not None and shape != (num_classes,):
+        raise InfeasibleGeometry(
+            f"without an output layer the network ends in {by(shape)} numbers (layer "
+            f"{rows[-1].name}), and the data have {num_classes} classes; {num_classes} channels "
+            "before a global pool, or output_layer=dense would fit"
+        )
+    return Plan(tuple(input_shape), tuple(rows), tuple(remarks))

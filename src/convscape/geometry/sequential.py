@@ -1,0 +1,151 @@
+"""Networks written one layer after the other: what a person may write, and the layers it means.
+
+A mapping gives every layer a name, which is its kind and, where there are several, a number; any
+value of it can be set from the command line (model.layers.conv1.kernel_size=5). A list is numbered
+here. What a layer takes by its main key alone may stand in its place: `pool1: 2`, `dense1: 128`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from convscape.base.errors import ConfigError
+from convscape.base.values import hint
+from convscape.geometry.kinds import LAYER_KINDS, Layer, NamedLayer
+from convscape.geometry.layers import Activation, Dense, Flatten
+from convscape.geometry.window import OutputLayer
+
+
+class LayerError(ConfigError):
+    """A layer that cannot be; the sentence begins with its key: layers.conv1.stride=0: ..."""
+
+
+def whole_layers(layers: Any) -> dict[str, dict[str, Any]]:
+    """`layers` with a name for every layer and a value for every key.
+
+    Raises:
+        LayerError: if there is none, or one of them cannot be.
+    """
+    if not isinstance(layers, Mapping | list | tuple):
+        raise LayerError(
+            f"layers={layers!r}: allowed: a mapping of layers, such as {{conv1: 32, pool1: 2}}"
+        )
+    named = list(layers.items()) if isinstance(layers, Mapping) else list(_numbered(layers))
+    if not named:
+        raise LayerError(
+            "layers is empty; allowed: one layer or more, such as dense1: 64 "
+            "(softmax regression is model=mlp model.hidden=[])"
+        )
+    whole: dict[str, dict[str, Any]] = {}
+    for name, written in named:
+        if name in whole:
+            raise LayerError(f"layers.{name}: there are two layers of this name")
+        whole[name] = _whole_layer(name, written)
+    return whole
+
+
+def kind_of(name: str) -> str:
+    """The kind in a layer's name: conv for conv2.
+
+    Raises:
+        LayerError: if there is no such kind.
+    """
+    kind = re.sub(r"_?\d+$", "", str(name))
+    if kind not in LAYER_KINDS:
+        raise LayerError(
+            f"layers.{name}: there is no such kind of layer; allowed: {', '.join(LAYER_KINDS)}, "
+            f"and a number where there are several, as in conv2{hint(kind, LAYER_KINDS)}"
+        )
+    return kind
+
+
+def _numbered(entries: list[Any] | tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """Name and value of each entry of a list: the second `- conv: 32` is conv2."""
+    counts: dict[str, int] = {}
+    for place, entry in enumerate(entries, 1):
+        pair = (entry, None) if isinstance(entry, str) else None
+        if isinstance(entry, Mapping) and len(entry) == 1:
+            (pair,) = entry.items()
+        if pair is None:
+            raise LayerError(
+                f"layers: entry {place} is {entry!r}; allowed: a kind of layer, alone or with its "
+                "keys, such as flatten, {conv: 32} or {conv: {channels: 32, kernel_size: 5}}"
+            )
+        name, written = pair
+        kind = kind_of(name)
+        counts[kind] = counts.get(kind, 0) + 1
+        yield (f"{kind}{counts[kind]}" if name == kind else name), written
+
+
+def _whole_layer(name: str, written: Any) -> dict[str, Any]:
+    kind = kind_of(name)
+    keys = LAYER_KINDS[kind].keys
+    main = next(iter(keys), None)
+    if written is None:
+        written = {}
+    elif not isinstance(written, Mapping):
+        if main is None:
+            raise LayerError(f"layers.{name}={written!r}: {kind} takes no value")
+        written = {main: written}
+    for key in written:
+        if key not in keys:
+            raise LayerError(
+                f"layers.{name}.{key}: there is no such key; allowed: "
+                f"{', '.join(keys) or 'none'}{hint(key, keys)}"
+            )
+    whole = {}
+    for key, what in keys.items():
+        value = written.get(key, what.default)
+        if value is ...:
+            raise LayerError(f"layers.{name}.{key}: the key is missing; it has no default")
+        try:
+            what.parse(value)
+        except ValueError as error:
+            raise LayerError(f"layers.{name}.{key}={value}: {error}") from None
+        whole[key] = value
+    return whole
+
+
+def sequential_layers(
+    num_classes: int, *, layers: Any, output_layer: OutputLayer = "dense"
+) -> list[NamedLayer]:
+    """Layers as they are written, and what goes without saying: flatten before dense, the output.
+
+    What does nothing is left out (dropout 0, activation none, flatten of a vector), so that equal
+    networks are equal lists.
+
+    Raises:
+        LayerError: if a layer cannot be, or needs maps where there are none any more.
+    """
+    result: list[NamedLayer] = []
+    flat_since: str | None = None
+    for name, written in whole_layers(layers).items():
+        kind = LAYER_KINDS[kind_of(name)]
+        if kind.takes == "maps" and flat_since is not None:
+            raise LayerError(
+                f"layers.{name}: {kind.kind_name} needs maps, and {flat_since} before it leaves "
+                f"one row of numbers; put {name} before {flat_since}"
+            )
+        if kind.takes == "vector" and flat_since is None:
+            result.append(NamedLayer(name if kind is Flatten else "flatten", Flatten()))
+        if kind.takes == "vector" or kind.gives == "vector":
+            flat_since = flat_since or name
+        result += _written_layer(name, kind, written)
+    if output_layer == "dense":
+        if flat_since is None:
+            result.append(NamedLayer("flatten", Flatten()))
+        result.append(NamedLayer("output", Dense(num_classes)))
+    return result
+
+
+def _written_layer(name: str, kind: type[Layer], written: dict[str, Any]) -> Iterator[NamedLayer]:
+    """The layer, unless it does nothing, and the activation behind it."""
+    values = {key: kind.keys[key].parse(value) for key, value in written.items()}
+    activation = values.pop("activation", "none")
+    layer = kind.from_keys(values)
+    if layer is not None:
+        yield NamedLayer(name, layer)
+    if activation != "none":
+        yield NamedLayer(f"{name}_activation", Activation(activation))

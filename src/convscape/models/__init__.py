@@ -1,0 +1,25 @@
+"""Networks as Lightning modules: `ImageClassifier` and its children `CNN`, `MLP` and `Sequential`.
+
+It imports `config`, `drawing` and what is below them. Begin with `classifier`, then `networks`.
+"""
+
+from convscape.models.classifier import Diverged, ImageClassifier
+from convscape.models.networks import (
+    CNN,
+    MLP,
+    MODELS,
+    PlannedClassifier,
+    Sequential,
+    takes_keywords,
+)
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "MODELS",
+    "Diverged",
+    "ImageClassifier",
+    "PlannedClassifier",
+    "Sequential",
+    "takes_keywords",
+]

@@ -1,0 +1,278 @@
+"""`ImageClassifier(LightningModule)` and its children `MLP`, `CNN` and `Sequential`.
+
+Everything is built from plain numbers, strings, lists and dicts, so that a checkpoint loads with
+`weights_only=True` and rebuilds its model alone: `CNN.load_from_checkpoint(path)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convscape import geometry
+from convscape.base.errors import ConfigError
+from convscape.base.quick_lightning import count_steps, pl
+from convscape.base.values import hint
+from convscape.config.losses import BEFORE, in_full
+from convscape.config.optimizers import OPTIMIZERS
+from convscape.models.schedules import lr_factor
+from convscape.models.sums import MetricSums
+
+Batch = tuple[Tensor, Tensor]
+ADAM = {"name": "adam", "lr": 0.001}  # Keras' default; a run's comes from conf/optimizer
+LOSSES = ("cross_entropy", "logits_mse", "softmax_mse")
+_AGAINST_DIVERGING = (
+    "a smaller optimizer.lr, trainer.gradient_clip_norm=1, or scheduler.warmup_epochs=1"
+)
+
+
+class Diverged(ArithmeticError):
+    """The loss became NaN or infinite; `step` counts optimiser steps from 1."""
+
+    def __init__(self, step: int, lr: float, advice: str = _AGAINST_DIVERGING) -> None:
+        super().__init__(
+            f"the loss is not finite at step {step} (learning rate {lr:.3g}); what usually helps: "
+            f"{advice}"
+        )
+        self.step, self.lr = step, lr
+
+
+class ImageClassifier(pl.LightningModule):
+    """A network that turns images into logits, and how it is trained.
+
+    Several optimiser steps run in one call of `training_step`, which spares Lightning's work
+    around each call; see benchmarks/README.md for what that is worth.
+
+    - `network`: any module from normalised images (N, C, H, W) to logits (N, num_classes).
+    - `mean`, `std`: per channel, of pixels scaled to 0..1; normalisation is part of the model.
+    - `classes`: their names, in the order of the logits.
+    - `loss`: "cross_entropy"; "mse" between logits and one-hot labels, "logits_mse" in full; or
+      "softmax_mse" between softmax and one-hot labels.
+    - `optimizer`: `name` as in conf/optimizer, and that optimiser's arguments.
+    - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`; none is constant.
+
+    A loop of one's own needs `model(images)` with images of 0..255, `model.loss(logits, labels)`
+    and `model.configure_optimizers()`: see examples/plain_loop.py. `plan` says its layers, where
+    they are known; `print(model)` shows them as a table.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    plan: geometry.Plan | None = None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        classes: Sequence[str] = (),
+        loss: str = "cross_entropy",
+        label_smoothing: float = 0.0,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.automatic_optimization = False
+        self._train_sums = MetricSums()
+        self._eval_sums = MetricSums()
+        self.set_training(
+            mean=mean,
+            std=std,
+            classes=classes,
+            loss=loss,
+            label_smoothing=label_smoothing,
+            optimizer=optimizer,
+            schedule=schedule,
+            gradient_clip_norm=gradient_clip_norm,
+        )
+
+    def set_training(
+        self,
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        classes: Sequence[str] = (),
+        loss: str = "cross_entropy",
+        label_smoothing: float = 0.0,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        """Everything about a model but its network, as the class says; what is left out is reset.
+
+        Raises:
+            ConfigError: if there is no such loss or optimiser.
+        """
+        self.classes = list(classes)
+        self.loss_name = _known("loss", in_full(loss), LOSSES)
+        self.label_smoothing = label_smoothing
+        self.optimizer_arguments = dict(optimizer or ADAM)
+        _known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
+        self.schedule = dict(schedule or {})
+        self.gradient_clip_norm = gradient_clip_norm
+        # (pixel / 255 - mean) / std as one multiplication and one addition
+        scale = 1 / (255 * torch.tensor(std))
+        shift = -torch.tensor(mean) / torch.tensor(std)
+        self._only_scale = scale.item() if len(scale) == 1 else None  # then both in one pass
+        self.register_buffer("scale", scale.view(-1, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(-1, 1, 1), persistent=False)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) of 0..255 as float32 with zero mean and unit deviation."""
+        # bytes become floats on the way
+        if self._only_scale is not None:
+            pixels = torch.add(self.shift, images, alpha=self._only_scale)
+        else:
+            pixels = images.mul(self.scale).add_(self.shift)
+        # only now: with three channels innermost the above would take four times as long
+        is_gray = images.shape[1] == 1
+        return pixels if is_gray else pixels.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W) with pixels of 0..255."""
+        return self.network(self.normalize(images))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of logits (N, K) for class ids (N,) or one-hot or soft labels (N, K)."""
+        if self.loss_name == "cross_entropy":
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if labels.ndim == 1:
+            labels = F.one_hot(labels, logits.shape[1])
+        targets = labels * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
+        outputs = logits.softmax(1) if self.loss_name == "softmax_mse" else logits
+        return F.mse_loss(outputs, targets.to(logits.dtype))
+
+    # --- training -----------------------------------------------------------------------------
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of optimiser step `step`, counted from 0."""
+        factor = lr_factor(step, **self.schedule) if self.schedule else 1.0
+        return self.optimizer_arguments["lr"] * factor
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser; `training_step` sets its learning rate before each step."""
+        arguments = dict(self.optimizer_arguments)
+        name = arguments.pop("name")
+        kind = OPTIMIZERS[name]
+        if kind.has_fused and self.device.type in ("cpu", "cuda"):
+            arguments["fused"] = True
+        optimizer: torch.optim.Optimizer = kind.torch_class(name)(self.parameters(), **arguments)
+        return optimizer
+
+    def training_step(self, steps: Iterable[Batch], batch_idx: int) -> None:
+        """Take one optimiser step for each batch of `steps`.
+
+        Raises:
+            Diverged: if a loss is not finite (on a GPU the check waits for the end of the epoch).
+        """
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        # Lightning's own backward prepares the exchange of gradients; alone it only costs time
+        backward = self.manual_backward if self.trainer.world_size > 1 else Tensor.backward
+        first_step = self.global_step
+        losses, all_logits, all_labels = [], [], []
+        for step, (images, labels) in enumerate(steps, first_step):
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(step)
+            logits = self(images)
+            loss = self.loss(logits, labels)
+            optimizer.zero_grad()
+            backward(loss)
+            if self.gradient_clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_norm)
+            optimizer.step()
+            # autocast keeps its low-precision copies of the weights until told otherwise
+            torch.clear_autocast_cache()
+            losses.append(loss.detach())
+            all_logits.append(logits.detach())
+            all_labels.append(labels)
+        if losses:
+            count_steps(self.trainer, len(losses))
+            self._train_sums.add(losses, all_logits, all_labels)
+            if self.device.type == "cpu":
+                self._check_finite()
+
+    def _check_finite(self) -> None:
+        position = self._train_sums.first_not_finite()
+        if position is not None:
+            step = self.global_step - self._train_sums.num_batches + position
+            raise Diverged(step + 1, self.learning_rate(step))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss and accuracy, each over every image as it was trained on."""
+        self._check_finite()
+        self._log_sums("train", self._train_sums)
+        self.log("lr", self.learning_rate(self.global_step - 1), logger=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a checkpoint within an epoch has counted so far."""
+        checkpoint["train_tally"] = self._train_sums.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting where the checkpoint stopped; its loss is the one it was saved with."""
+        training = checkpoint.get("hyper_parameters", {}).get("training")
+        if isinstance(training, dict) and training.get("loss") == "mse":
+            self.loss_name = BEFORE["mse"]
+        self._train_sums.load_state_dict(checkpoint["train_tally"])
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Count the loss and the hits of images (N, C, H, W) and labels; logits for callbacks."""
+        images, labels = batch
+        logits = self(images)
+        self._eval_sums.add([self.loss(logits, labels)], [logits], [labels])
+        return logits
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As `validation_step`."""
+        return self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/loss and val/acc."""
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log test/loss and test/acc."""
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, split: str) -> None:
+        """Log what was counted.
+
+        Raises:
+            Diverged: if a loss is not finite: the step before has spoiled the weights.
+        """
+        if self._eval_sums.first_not_finite() is not None:
+            raise Diverged(self.global_step, self.learning_rate(max(0, self.global_step - 1)))
+        self._log_sums(split, self._eval_sums)
+
+    def _log_sums(self, split: str, tally: MetricSums) -> None:
+        totals = tally.totals()
+        # every process evaluates all images; where GPUs talk to each other, that is where sums are
+        if split == "train" and self.trainer.world_size > 1:
+            totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum")
+        loss_sum, correct, count = totals.tolist()
+        tally.reset()
+        if count:
+            exact = torch.tensor([loss_sum, correct], dtype=torch.float64) / count
+            # not to the loggers: `Recorder` tells them of an epoch before it saves its checkpoint
+            self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]}, logger=False)
+
+
+def _known(key: str, name: Any, allowed: Iterable[str]) -> str:
+    if name not in allowed:
+        raise ConfigError(f"{key}={name}: allowed: {', '.join(allowed)}{hint(name, allowed)}")
+    return str(name)
+
+
+def with_full_name(training: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`training` as checkpoints keep it: with the loss's name in full."""
+    known = dict(training or {})
+    return known | ({"loss": in_full(known["loss"])} if "loss" in known else {})

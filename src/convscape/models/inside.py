@@ -1,0 +1,48 @@
+"""What is inside a network: the filters that look at the image, and the maps of every block."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from convscape.models.classifier import ImageClassifier
+
+
+def first_filters(model: nn.Module, limit: int = 32) -> Tensor | None:
+    """A copy of the first weights (N, C, H, W) that look at an image, at most `limit` of them.
+
+    Those of a dense layer have the shape of the image. None if neither a convolution nor a dense
+    layer looks at it.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer.weight[:limit].detach().float().cpu().clone()
+        if isinstance(layer, nn.Linear):
+            plan = model.plan if isinstance(model, ImageClassifier) else None
+            if plan is None or layer.in_features != math.prod(plan.input_shape):
+                return None
+            weights = layer.weight[:limit].detach().float().cpu()
+            return weights.reshape(-1, *plan.input_shape).clone()
+    return None
+
+
+@torch.no_grad()
+def feature_maps(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
+    """What each convolution makes of uint8 images (N, C, H, W), as the next layer sees it.
+
+    Maps (N, M, H, W) by the name of the block: behind its activation and pooling.
+    """
+    found = {}
+    maps = model.normalize(images.to(model.device))
+    convolution = None
+    for name, stage in model.network.named_children():
+        is_next = isinstance(next(stage.modules()), nn.Sequential | nn.Conv2d)
+        before, maps = maps, stage(maps)
+        if convolution is not None and (is_next or maps.ndim != 4):
+            found[convolution] = before.float().cpu()
+        convolution = name if is_next and maps.ndim == 4 else convolution
+        if maps.ndim != 4:
+            break
+    return found

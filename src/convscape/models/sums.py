@@ -1,0 +1,75 @@
+"""Losses and correct predictions of the batches so far, summed on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class MetricSums:
+    """Losses and hits of the batches so far, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+        self._correct: list[Tensor] = []
+        self._calls_checked = self._batches_checked = 0
+
+    @property
+    def num_batches(self) -> int:
+        """Batches counted so far."""
+        return len(self._sizes)
+
+    def add(self, losses: list[Tensor], logits: list[Tensor], labels: list[Tensor]) -> None:
+        """Count batches: their mean losses (), logits (N, K), and labels (N,) or (N, K)."""
+        targets = torch.cat(labels)
+        if targets.ndim == 2:
+            targets = targets.argmax(1)
+        self._losses.append(torch.stack(losses))
+        self._sizes += [len(batch) for batch in labels]
+        self._correct.append((torch.cat(logits).argmax(1) == targets).sum())
+
+    def totals(self) -> Tensor:
+        """Sum of losses over images, number of hits, number of images."""
+        if not self._sizes:
+            return torch.zeros(3)
+        # what a checkpoint has brought is on the CPU
+        losses = torch.cat([losses.cpu() for losses in self._losses]).double()
+        correct = torch.stack([correct.cpu() for correct in self._correct]).sum().double()
+        sizes = torch.tensor(self._sizes, dtype=torch.float64)
+        return torch.stack([(losses * sizes).sum(), correct, sizes.sum()])
+
+    def first_not_finite(self) -> int | None:
+        """Which batch, counted from 0, was the first with a loss that is NaN or infinite.
+
+        Only what has come since it was last asked is looked at, after which there is no going on.
+        """
+        for losses in self._losses[self._calls_checked :]:
+            bad = (~losses.isfinite()).nonzero()
+            if len(bad):
+                return self._batches_checked + int(bad[0])
+            self._calls_checked += 1
+            self._batches_checked += len(losses)
+        return None
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """Plain numbers, for a checkpoint."""
+        return {
+            "losses": [loss for losses in self._losses for loss in losses.tolist()],
+            "sizes": list(self._sizes),
+            "hits": [int(correct) for correct in self._correct],
+        }
+
+    def load_state_dict(self, state: dict[str, list[Any]]) -> None:
+        """Take up what `state_dict` gave."""
+        self.reset()
+        if state["sizes"]:
+            self._losses = [torch.tensor(state["losses"])]
+            self._sizes = list(state["sizes"])
+            self._correct = [torch.tensor(correct) for correct in state["hits"]]

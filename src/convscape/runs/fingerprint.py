@@ -1,0 +1,127 @@
+"""What of a config matters to the result, as eight hex digits and as key-value pairs."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from convscape.config.losses import BEFORE
+from convscape.config.networks import OwnModelConfig
+from convscape.config.schema import Config
+from convscape.geometry.layers import Conv
+
+SECTIONS = ("data", "model", "optimizer", "scheduler", "trainer")
+# Where a run happens and what it shows, but not what comes out of it.
+FINGERPRINT_EXCLUDES = {
+    "data": ("root", "cache_dir", "download", "eval_batch_size", "epochs"),
+    "trainer": ("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
+}
+# Keys that earlier runs did not have. At the default of their class, which is what those runs
+# meant, it is as if there were no such key.
+ADDED_LATER = (
+    *("data.target", "data.arguments", "data.augment.own", "data.change.placement"),
+    *("trainer.monitor", "trainer.monitor_mode"),
+)
+
+
+def fingerprint(config: Config) -> str:
+    """Eight hex digits of all that matters to the result: model, data, optimiser, length, seed.
+
+    Networks that are equal layer by layer are equal here, however they were written.
+    """
+    matter = config.model_dump(include={"data", "optimizer", "scheduler", "trainer", "seed"})
+    for section, keys in FINGERPRINT_EXCLUDES.items():
+        for key in keys:
+            matter[section].pop(key)
+    for key in ADDED_LATER:
+        *path, leaf = key.split(".")
+        described: Any = config
+        values = matter
+        for part in path:
+            described, values = getattr(described, part), values[part]
+        if values[leaf] == type(described).model_fields[leaf].default:
+            del values[leaf]
+    if (content := config.content_digest()) is not None:
+        matter["data"]["content"] = content
+    model = config.model
+    if isinstance(model, OwnModelConfig):
+        matter["model"] = _canonical(model.model_dump())
+    else:
+        layers = config.layers
+        assert layers is not None
+        matter["model"] = [str(named.layer) for named in layers]
+        loss = "mse" if model.loss == BEFORE["mse"] else model.loss  # as it was called at first
+        matter["model"] += [model.init, loss, model.label_smoothing]
+        if any(isinstance(named.layer, Conv) for named in layers):
+            matter["model"].append(getattr(model, "first_layer", "learned"))
+    return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _canonical(value: Any) -> Any:
+    """1.0 and 1 as one: equal in meaning is equal in the fingerprint."""
+    if isinstance(value, dict):
+        return {key: _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+# Keys that say which file of conf/ a section came from; the command line calls them by the section.
+_HEADS = {
+    "model._target_": "model",
+    "optimizer.name": "optimizer",
+    "scheduler.name": "scheduler",
+    "data.name": "data",
+}
+
+
+def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a stored config that matters to the result: model, model.stride, optimizer.lr.
+
+    The seed is not among them: runs that differ only in it belong together.
+    """
+    for name, value in config.items():
+        key = prefix + name
+        section, _, leaf = key.partition(".")
+        if section not in SECTIONS or leaf in FINGERPRINT_EXCLUDES.get(section, ()):
+            continue
+        if isinstance(value, dict):
+            yield from flat_config(value, f"{key}.")
+        elif key == "model._target_":
+            yield "model", str(value).rpartition(".")[2]
+        else:
+            yield _HEADS.get(key, key), value
+
+
+def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored config with the keys that it is too old to have, at what it meant."""
+    completed = copy.deepcopy(config)
+    for key in ADDED_LATER:
+        *path, leaf = key.split(".")
+        section: Any = Config
+        values: Any = completed
+        for part in path:
+            section = section.model_fields[part].annotation
+            values = values.get(part) if isinstance(values, dict) else None
+        if isinstance(values, dict):
+            field = section.model_fields[leaf]
+            values.setdefault(field.alias or leaf, field.default)
+    return completed
+
+
+def typed_value(value: Any) -> str:
+    """A value of the config as it is written on the command line: [32,64], true, 0.01."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed_value, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{typed_value(entry)}' for key, entry in value.items())}}}"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,247 @@
+"""The run folder: its name, its fingerprint, its status and its `result.json`. No torch.
+
+<run>/config.yaml  result.json  history.csv  run.log  events.out.tfevents.*
+      checkpoints/best.ckpt  checkpoints/last.ckpt
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import Timeout
+
+from convscape.base import files
+from convscape.base.errors import ConfigError
+from convscape.base.files import explained
+from convscape.config.losses import read_config_as_before
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.runs.fingerprint import fingerprint
+from convscape.runs.names import run_name
+from convscape.runs.result import Result
+
+if TYPE_CHECKING:
+    from convscape.config.schema import Config
+
+
+class RunFolder:
+    """One run's files. Every file is written whole or not at all.
+
+    - `within`: the sweep folder that the user named, below which no link is followed.
+    """
+
+    def __init__(self, path: Path, within: Path | None = None) -> None:
+        self.path = path
+        self.within = path if within is None else within
+        self.config_file = path / "config.yaml"
+        self.result_file = path / "result.json"
+        self.history_file = path / "history.csv"
+        self.log_file = path / "run.log"
+        self.best_checkpoint = path / "checkpoints" / "best.ckpt"
+        self.last_checkpoint = path / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def held(self, wait: bool = False) -> Iterator[Path]:
+        """The folder; keep other processes off this run, for as long as this one lives.
+
+        - `wait`: until the process that holds it now has done with it.
+
+        Raises:
+            RunIsBusy: if a living process holds it.
+            NotInside: if its lock is a link, or the folder is one in the sweep folder.
+            CannotWrite: if the folder cannot be made.
+        """
+        with explained(self.path):
+            lock = files.lock(self.path / ".lock", within=self.within)
+            try:
+                lock.acquire(timeout=-1 if wait else 0)
+            except Timeout:
+                busy = f"another process is working on {self.path}; wait for it"
+                raise RunIsBusy(busy) from None
+        try:
+            yield self.path
+        finally:
+            lock.release()
+
+    def begin(self, config: Config, overrides: list[str]) -> Result:
+        """Make the folder what `resume=` can go on with, before anything that takes time.
+
+        Whoever calls it holds the run; calling it twice changes nothing.
+
+        Raises:
+            CannotWrite: if the folder cannot be written to.
+        """
+        before = self.read_result()
+        result = new_result(config, overrides)
+        result.epochs = self.num_epochs()
+        if before is not None and before.status in ("running", "interrupted"):
+            result.attempts = before.attempts + (before.status == "interrupted")
+            result.data_checksum, result.dataset = before.data_checksum, before.dataset
+        self.create(result)
+        return result
+
+    def create(self, result: Result) -> None:
+        """Make the folder, with the result so far and the config as it was asked for.
+
+        Raises:
+            CannotWrite: if the folder cannot be written to.
+        """
+        with explained(self.path):
+            files.make_folder(self.last_checkpoint.parent, within=self.path)
+            self._clear_up()
+            self.write(result)
+            # the last one: what has a config is a run
+            config = yaml.safe_dump(result.config, sort_keys=False)
+            files.write_atomic(self.config_file, config, within=self.path)
+
+    def _clear_up(self) -> None:
+        """Remove the halves of files that a killed process has left."""
+        for folder in (self.path, self.last_checkpoint.parent):
+            for path in folder.glob(f".*{files.HALF}"):
+                files.remove(path, within=self.path)
+
+    def num_epochs(self) -> int:
+        """Epochs in the history, which is written just before each checkpoint."""
+        try:
+            return self.history_file.read_bytes().count(b"\n") - 1
+        except OSError:
+            return 0
+
+    def write(self, result: Result) -> None:
+        """Replace `result.json`."""
+        document = asdict(result)
+        if result.status == "running":
+            document |= {"host": socket.gethostname(), "process": os.getpid()}
+        text = json.dumps(document, indent=1) + "\n"
+        files.write_atomic(self.result_file, text, within=self.path)
+
+    def read_config(self) -> dict[str, Any]:
+        """The config that the run was started with, as plain values.
+
+        Raises:
+            ConfigError: if this is not the folder of a run.
+        """
+        if not self.config_file.is_file():
+            runs = sorted(str(file.parent) for file in self.path.glob("*/config.yaml"))
+            inside = f"one of the {len(runs)} runs inside: {', '.join(runs[:3])}" + (
+                " ..." if len(runs) > 3 else ""
+            )
+            raise ConfigError(
+                f"{self.path} is not a run folder: it has no config.yaml; give "
+                f"{inside if runs else 'a folder such as outputs/runs/<date>-<time>-<run>'}"
+            )
+        try:
+            config = files.read_yaml(self.config_file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.config_file} is damaged: {error}") from None
+        if not isinstance(config, dict):
+            raise ConfigError(f"{self.config_file} is damaged: it holds no keys")
+        read_config_as_before(config)
+        return config
+
+    def read_result(self) -> Result | None:
+        """What the run has reached; None before its first second or if the file is damaged."""
+        try:
+            return Result.from_json(files.read_bytes(self.result_file))
+        except (OSError, ValueError):
+            return None
+
+
+class RunIsBusy(ConfigError):
+    """A living process is working on the run."""
+
+
+class FolderIsGone(Exception):
+    """The run folder was removed while the run was going on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was removed while the run was going on; start it once more")
+
+
+def local_rank() -> int:
+    """Which process of a run this is: 0, or that of a helper that Lightning started for DDP."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def new_result(config: Config, overrides: list[str]) -> Result:
+    """What is known of a run before it begins."""
+    digest = fingerprint(config)
+    result = Result(
+        run=run_name(config, overrides, digest),
+        fingerprint=digest,
+        config=config.model_dump(by_alias=True),
+        overrides=overrides,
+        seed=config.seed,
+    )
+    with suppress(InfeasibleGeometry):  # then there is no plan
+        plan = config.plan()
+        if plan is not None:
+            result.num_parameters, result.macs = plan.num_parameters, plan.macs
+            result.receptive_field = list(plan.receptive_field)
+    return result
+
+
+def output_folder(text: str) -> Path:
+    """The folder that output_dir names.
+
+    Raises:
+        ConfigError: if the shell was to put in `~` or $NAME and has not.
+    """
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    if expanded != text:
+        raise ConfigError(
+            f"output_dir={text}: the shell has left this as it is, for the quotes around it; "
+            f"type output_dir={expanded}"
+        )
+    if match := re.search(r"\$\{?[A-Za-z_]\w*", text):
+        raise ConfigError(
+            f"output_dir={text}: the environment has no {match[0]}; type the folder itself"
+        )
+    return Path(text)
+
+
+@contextmanager
+def fresh_run(config: Config, overrides: list[str]) -> Iterator[Path]:
+    """A new run folder, held, and removed if the input turns out to be wrong."""
+    name = run_name(config, overrides, fingerprint(config))
+    path = new_run_path(output_folder(config.output_dir), name)
+    with RunFolder(path).held():
+        try:
+            yield path
+        except ConfigError:
+            shutil.rmtree(path, ignore_errors=True)  # nothing has happened in it
+            raise
+
+
+def new_run_path(output_dir: Path, name: str) -> Path:
+    """A new folder <output_dir>/runs/<date>-<time>-<run>; no two processes get the same.
+
+    Raises:
+        ConfigError: if it cannot be made.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    with explained(output_dir):
+        for number in itertools.count(1):
+            path = output_dir / "runs" / f"{stamp}-{f'{number}-' * (number > 1)}{name}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise
+            else:
+                return path
+    raise AssertionError("count() does not end")
+
+
+FAILURES = ("failed", "diverged", "out_of_memory")

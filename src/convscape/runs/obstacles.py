@@ -1,0 +1,42 @@
+"""What stands in a run's way in its folder, where only the user can tell what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from convscape.runs.folder import RunFolder
+
+
+def in_place_of_files(run: RunFolder) -> str | None:
+    """A folder where a file of the run belongs, or the other way round, and the way out."""
+    folders = [run.path, run.best_checkpoint.parent]
+    files = [run.config_file, run.result_file, run.history_file, run.log_file]
+    files += [run.best_checkpoint, run.last_checkpoint]
+    for path in folders:
+        if path.exists() and not path.is_dir():
+            return f"{path} is a file where a folder belongs; move it away"
+    for path in files:
+        if path.is_dir():
+            return f"{path} is a folder where a file belongs; move it away"
+    return None
+
+
+def in_sweep(folder: Path, fingerprints: Iterable[str]) -> dict[str, str]:
+    """What is in the way of the runs of a sweep `folder`, by fingerprint, and the way out."""
+    wanted = set(fingerprints)
+    found = {}
+    for path in sorted(folder.iterdir()):
+        digest = path.name.rpartition("-")[2]
+        if digest not in wanted:
+            continue
+        run = RunFolder(path)
+        obstacle = in_place_of_files(run)
+        result = run.read_result() if obstacle is None else None
+        if result is not None and result.fingerprint != digest:
+            obstacle = (
+                f"{run.result_file} is of another run, {result.fingerprint}; move {path} away"
+            )
+        if obstacle is not None:
+            found[digest] = obstacle
+    return found

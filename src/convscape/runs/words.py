@@ -1,0 +1,63 @@
+"""How a run ended, in words and as an exit code."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convscape.base.errors import CannotWrite, code_of_stop
+
+if TYPE_CHECKING:
+    from convscape.runs.result import Result
+
+
+def exit_code(result: Result) -> int:
+    """The exit code of a run on its own: an interrupted one's says what interrupted it."""
+    from convscape.runs.result import EXIT_CODES
+
+    if result.status == "interrupted":
+        assert result.error is not None
+        is_about_the_disk = result.error["type"] == CannotWrite.__name__
+        return 1 if is_about_the_disk else code_of_stop(result.error["message"])
+    return EXIT_CODES[result.status]
+
+
+def summary(result: Result, path: Path) -> list[str]:
+    """What a person reads after a run."""
+    from convscape.config.metrics import metric
+
+    match result.status:
+        case "ok":
+            metrics, seconds = result.metrics, result.seconds.get("fit", 0.0)
+            by = result.monitor
+            chosen_by = [] if by is None else [by.on_test, by.name]
+            names = dict.fromkeys([*chosen_by, "test/acc", "val/acc"])
+            words = [
+                *(
+                    f"{name.replace('/', ' ')} {metric(name).written(metrics[name])}"
+                    for name in names
+                    if name in metrics
+                ),
+                f"epoch {result.best_epoch} of {result.epochs}",
+                f"{seconds:.1f} s",
+            ]
+            if result.samples_per_second:
+                words.append(f"{result.samples_per_second:,.0f} images/s")
+            lines = [", ".join(words), f"run folder:  {path}"]
+            if result.config.get("logger", {}).get("tensorboard") is not None:
+                logdir = shlex.quote(str(path))
+                lines.append(f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}")
+            return lines
+        case "interrupted":
+            assert result.error is not None
+            command = f"python scripts/train.py resume={shlex.quote(str(path))}"
+            return [
+                f"interrupted after epoch {result.epochs}: {result.error['message']}",
+                f"to go on:  {command}",
+            ]
+        case _:
+            assert result.error is not None
+            what = f"{result.status}: {result.error['type']}: {result.error['message']}"
+            log = path / "run.log"
+            return [what, f"more in {log}"] if log.is_file() else [what]

@@ -1,0 +1,82 @@
+"""What a sweep is, kept in its folder, so that a name stands for one sweep."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convscape.base import files
+from convscape.base.errors import CannotWrite, ConfigError
+from convscape.config.losses import BEFORE, IN_FULL, spelled
+from convscape.sweeps.grid import EXECUTION_KEYS, is_execution_key, key_of
+
+
+def reserve_name(
+    folder: Path, name: str, params: Mapping[str, Any], arguments: list[str], extend: bool
+) -> None:
+    """Note what the sweep is, or refuse a name that another sweep has.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    definition = definition_of(arguments, params)
+    file = folder / "sweep.yaml"
+    try:
+        lock = files.lock(folder / ".lock", within=folder)
+        with lock:  # another may be started at the same moment
+            if file.is_file() and not extend:
+                check_same("sweep", name, _read_definition(file), definition)
+            text = yaml.safe_dump(definition, sort_keys=False)
+            files.write_atomic(file, text, within=folder)
+    except OSError as error:
+        raise CannotWrite(folder, error) from None
+
+
+def definition_of(arguments: Iterable[str], params: Mapping[str, Any]) -> dict[str, str]:
+    """What the arguments and a preset's values say of what is trained, by key."""
+    typed = {key: str(value) for key, value in params.items()}
+    typed |= {key_of(a): a.partition("=")[2] for a in arguments}
+    if loss := typed.get("model.loss"):
+        typed["model.loss"] = spelled(loss, IN_FULL)
+    return {key: value for key, value in typed.items() if not is_execution_key(key)}
+
+
+def check_same(
+    kind: str, name: str, before: Mapping[str, Any], now: Mapping[str, str], can_extend: bool = True
+) -> None:
+    """Refuse a name that another sweep or search has.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    changes = [
+        f"{key} was {before.get(key, 'not set')} and is now {now.get(key, 'not set')}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if changes:
+        way_out = "choose another name" + ", or add to it with extend=true" * can_extend
+        raise ConfigError(
+            f"name={name} is in use by another {kind}: {'; '.join(changes)}; {way_out}"
+        )
+
+
+def _read_definition(file: Path) -> dict[str, Any]:
+    try:
+        definition = files.read_yaml(file)
+    except ValueError:
+        definition = None
+    if not isinstance(definition, dict):
+        raise ConfigError(f"{file} is damaged; delete it, and the same command notes it anew")
+    if isinstance(loss := definition.get("model.loss"), str):
+        definition["model.loss"] = spelled(loss, BEFORE)
+    return definition
+
+
+def digest_of(arguments: list[str]) -> str:
+    text = "\n".join(sorted(a for a in arguments if key_of(a) not in EXECUTION_KEYS))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

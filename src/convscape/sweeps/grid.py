@@ -1,0 +1,240 @@
+"""The grid of a sweep, planned by geometry alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from convscape.base.errors import ConfigError
+from convscape.base.terminal import format_table
+from convscape.config.check import check
+from convscape.config.compose import Composer
+from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides
+from convscape.config.networks import OwnModelConfig
+from convscape.config.schema import Config
+from convscape.geometry.plan import Plan
+from convscape.geometry.window import InfeasibleGeometry, format_size
+from convscape.runs.fingerprint import fingerprint
+from convscape.runs.names import run_name
+from convscape.training.unread import UnreadInGrid
+
+if TYPE_CHECKING:
+    from convscape.config.compose import Compose
+
+
+# What steers a sweep but does not say what is in it.
+EXECUTION_KEYS = (
+    "retry", "fail_fast", "extend", "output_dir", "allow_packages", "trainer.progress",
+    "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
+    "logger",
+)  # fmt: skip
+MAX_RUNS = 100_000  # of a grid, which is planned before the first run
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One cell and seed of the grid; `reason` says why it cannot exist.
+
+    `plan` is None for an impossible network, and for one of the user's own.
+    """
+
+    overrides: tuple[str, ...]
+    name: str
+    fingerprint: str
+    plan: Plan | None = None
+    reason: str | None = None
+
+
+@dataclass
+class SweepPlan:
+    """All runs of a sweep; `duplicates` are equal in meaning to one that is there.
+
+    - `keys`: those with several values.
+    """
+
+    runs: list[PlannedRun]
+    keys: list[str]
+    data_configs: dict[str, Config] = field(default_factory=dict)
+    own_models: dict[str, OwnModelConfig] = field(default_factory=dict)
+    infeasible_configs: dict[str, Config] = field(default_factory=dict)
+    duplicates: int = 0
+
+    @property
+    def feasible(self) -> list[PlannedRun]:
+        """The runs that can exist."""
+        return [run for run in self.runs if run.reason is None]
+
+    def __str__(self) -> str:
+        """A row per configuration, in the order of the grid."""
+        keys = [key for key in self.keys if key != "seed"]
+        rows: dict[tuple[str, ...], list[PlannedRun]] = {}
+        for run in self.runs:
+            values = {key_of(o): o.partition("=")[2] for o in run.overrides}
+            rows.setdefault(tuple(values[key] for key in keys), []).append(run)
+        reasons = list(dict.fromkeys(run.reason for run in self.runs if run.reason is not None))
+        header = (*_leaves(keys), "runs", "outputs", "parameters", "MACs")
+        header += ("receptive field", "possible")
+        table = [header, *((*values, *_row(runs, reasons)) for values, runs in rows.items())]
+        numbers = [len(keys), len(keys) + 2, len(keys) + 3]
+        notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)]
+        return "\n".join([format_table(table, right_aligned=numbers), *notes])
+
+
+def _leaves(keys: list[str]) -> list[str]:
+    """kernel_size for model.kernel_size, where that is clear."""
+    leaves = [key.rpartition(".")[2] for key in keys]
+    return [k if leaves.count(leaf) > 1 else leaf for k, leaf in zip(keys, leaves, strict=True)]
+
+
+def _row(runs: list[PlannedRun], reasons: list[str]) -> tuple[str, ...]:
+    """What there is to say of runs that differ only in the seed."""
+    plan, reason = runs[0].plan, runs[0].reason
+    if plan is None:
+        possible = "yes" if reason is None else f"no [{reasons.index(reason) + 1}]"
+        return str(len(runs)), "", "", "", "", possible
+    return (
+        str(len(runs)),
+        " > ".join("x".join(map(str, row.output_shape)) for row in plan.stages),
+        f"{plan.num_parameters:,}",
+        f"{plan.macs:,}",
+        format_size(plan.receptive_field),
+        "yes",
+    )
+
+
+def refuse_grid(overrides: Sequence[str], remedy: str | None = None) -> None:
+    """Refuse a preset of a sweep where a single run is trained, which would be its first default.
+
+    - `remedy`: how to train the grid, by default from the shell.
+
+    Raises:
+        ConfigError: saying how to train it.
+    """
+    for override in overrides:
+        if key_of(override) == "sweep" and not override.endswith("=null"):
+            command = shlex.join(["python", "scripts/train.py", "-m", *overrides])
+            raise ConfigError(
+                f"{override} is a grid of many runs; to train them: {remedy or command}"
+            )
+
+
+def shared_config(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """What `arguments` say of all runs, Hydra's own keys included, and a preset's values.
+
+    Hydra is initialised by the caller.
+    """
+    from hydra import compose
+
+    parsed = parse_overrides(arguments)
+    for override in parsed:
+        _check_execution_keys(override)
+    single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
+    cfg = compose("train", single, return_hydra_config=True)
+    return cfg, dict(cfg.hydra.sweeper.params or {})
+
+
+def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose) -> SweepPlan:
+    """Every run of the grid that `arguments` (as typed) and a preset's `params` span.
+
+    Composes one config per combination of config groups and sets all other values directly, so
+    that ten thousand runs take seconds.
+
+    Raises:
+        ConfigError: if a value is one that no run can use, or nothing is left to run.
+    """
+    typed = {key_of(argument) for argument in arguments}
+    preset = [f"{key}={value}" for key, value in params.items() if key not in typed]
+    choices = _choices([*preset, *arguments])
+    composer = Composer(compose)
+    plan = SweepPlan([], [key_of(values[0]) for values in choices if len(values) > 1])
+    unread = UnreadInGrid()
+    seen: set[str] = set()
+    for overrides in itertools.product(*choices):
+        config = check(composer.config(overrides))
+        if config.trainer.devices > 1:
+            raise ConfigError(
+                "trainer.devices must be 1 in a sweep: its runs are the parallel part"
+            )
+        unread.add(config, map(key_of, overrides))
+        digest = fingerprint(config)
+        if digest in seen:
+            plan.duplicates += 1
+            continue
+        seen.add(digest)
+        name = run_name(config, list(overrides), digest)
+        plan.runs.append(_planned(config, overrides, name, digest))
+        plan.data_configs.setdefault(config.data.model_dump_json(), config)
+        if isinstance(config.model, OwnModelConfig):
+            plan.own_models[config.model.target] = config.model
+        if plan.runs[-1].reason is not None:
+            plan.infeasible_configs[digest] = config
+    if not plan.runs:
+        raise ConfigError("the sweep is empty: one of its keys has no value")
+    unread.refuse(plan.keys)
+    return plan
+
+
+def _planned(config: Config, overrides: tuple[str, ...], name: str, digest: str) -> PlannedRun:
+    try:
+        plan = config.plan()
+    except InfeasibleGeometry as error:
+        return PlannedRun(overrides, name, digest, reason=str(error))
+    return PlannedRun(overrides, name, digest, plan)
+
+
+def key_of(argument: str) -> str:
+    return argument.lstrip("+~").partition("=")[0]
+
+
+def is_execution_key(key: str) -> bool:
+    return key in (*EXECUTION_KEYS, "name", "sweep", "resume") or key.startswith(
+        ("hydra", "logger.")
+    )
+
+
+def _check_execution_keys(override: Override) -> None:
+    """Refuse several values of a key that says nothing of what is trained."""
+    if override.is_sweep_override() and is_execution_key(override.key_or_group):
+        raise ConfigError(
+            f"{override.input_line}: it says where or how all runs of a sweep happen, so it "
+            "takes one value; for several, type a command for each"
+        )
+
+
+def _choices(arguments: list[str]) -> list[list[str]]:
+    """For each argument its values, each as an override of its own; a later one wins."""
+    choices: dict[str, list[str]] = {}
+    for override in parse_overrides(arguments):
+        key = override.get_key_element()
+        _check_execution_keys(override)
+        if not override.is_sweep_override():
+            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            _check_length(override)
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise ConfigError(
+                f"{override.input_line}: a sweep takes a list of values, range() or choice(); "
+                "to search an interval use scripts/search.py"
+            )
+    num_runs = math.prod(len(values) for values in choices.values())
+    if num_runs > MAX_RUNS:
+        raise ConfigError(f"the grid has {num_runs:,} runs; allowed: up to {MAX_RUNS:,}")
+    return list(choices.values())
+
+
+def _check_length(override: Override) -> None:
+    """Refuse range(1,1000000000) before it is written out."""
+    value = override.value()
+    if not isinstance(value, RangeSweep):
+        return
+    assert value.start is not None
+    assert value.stop is not None
+    if abs(value.stop - value.start) > MAX_RUNS * abs(value.step):
+        raise ConfigError(f"{override.input_line} has too many values; allowed: {MAX_RUNS:,}")

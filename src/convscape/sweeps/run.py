@@ -1,0 +1,370 @@
+"""Sweeps: plan the whole grid by geometry alone, launch what is missing, sum up. No torch.
+
+A run is found by its fingerprint, so the same command again finishes what is missing, and two
+processes or machines on one folder share the work: each run is taken under a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from convscape.base import files
+from convscape.base.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
+from convscape.base.machine import available_cores, check_device
+from convscape.base.terminal import hand_on, say
+from convscape.geometry.window import InfeasibleGeometry
+from convscape.runs import obstacles
+from convscape.runs.fingerprint import fingerprint
+from convscape.runs.folder import FAILURES, RunFolder, RunIsBusy, new_result, output_folder
+from convscape.runs.names import run_name
+from convscape.sweeps.definition import digest_of, reserve_name
+from convscape.sweeps.grid import EXECUTION_KEYS, key_of, plan_sweep
+from convscape.sweeps.words import PROGRESS, first_line, line, overview, progress, summary
+
+if TYPE_CHECKING:
+    from convscape.config.compose import Compose
+    from convscape.config.networks import OwnModelConfig
+    from convscape.config.schema import Config
+    from convscape.runs.result import Result, Status
+    from convscape.sweeps.grid import PlannedRun, SweepPlan
+
+
+Launch = Callable[[Sequence[Sequence[str]], int], Any]
+
+
+ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
+
+
+def run_sweep(
+    cfg: DictConfig,
+    params: Mapping[str, Any],
+    arguments: list[str],
+    compose: Compose,
+    launch: Launch,
+) -> int:
+    """Plan, launch what is missing, sum up; returns the exit code.
+
+    Raises:
+        ConfigError: before anything trains, if the input is wrong.
+    """
+    if cfg.resume is not None:
+        raise ConfigError("resume is for single runs; the same command again finishes a sweep")
+    plan = plan_sweep(arguments, params, compose)
+    folder = folder_of_sweep(cfg, arguments)
+    name = folder.name
+    reserve_name(folder, name, params, arguments, cfg.extend)
+    files.remove(folder / _STOP, within=folder)
+    states = _settled(folder)
+    missing = [run for run in plan.runs if _is_missing(states.get(run.fingerprint), cfg.retry)]
+    blocked = obstacles.in_sweep(folder, (run.fingerprint for run in missing))
+    missing = [run for run in missing if run.fingerprint not in blocked]
+    states |= _record_infeasible(plan, folder, missing)
+    todo = [run for run in missing if run.reason is None]
+    todo.sort(key=lambda run: run.fingerprint in states)  # what ended badly before comes last
+    say(*overview(plan, folder, num_todo=len(todo)))
+    code_of_end: int | None = None
+    if todo:
+        prepare(plan.data_configs.values(), plan.own_models.values(), list(cfg.allow_packages))
+        if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
+            check_device(cfg.trainer.device)
+        os.environ[PROGRESS] = f"{len(todo)} {time.monotonic()}"
+        extra = [f"name={name}", *_for_all_runs(cfg)]
+        with _stopping_workers(folder) as received:
+            for first, batch in _batches(todo, states):
+                try:
+                    launch([[*run.overrides, *extra] for run in batch], first)
+                except SweepStopped as stop:
+                    say(f"error: {stop}", file=sys.stderr)
+                    code_of_end = 1
+                except (KeyboardInterrupt, SystemExit) as stop:
+                    code_of_end = code_of_stop(stop)
+                except Exception as error:  # noqa: BLE001  a worker was killed, no scheduler
+                    problem = f"{_launcher(cfg)}: {type(error).__name__}: {first_line(error)}"
+                    if not received and find_results(folder) == states:
+                        raise ConfigError(f"{problem}; no run was begun") from None
+                    say(*([] if received else [problem]), file=sys.stderr)
+                if received or code_of_end is not None:
+                    break
+        if received:
+            code_of_end = code_of_stop(stopped_by(received[0]))
+        states = _settled(folder)
+    results = [states[run.fingerprint] for run in plan.runs if run.fingerprint in states]
+    if code_of_end is None and any(result.status == "ok" for result in results):
+        _say_report(folder)
+    say(*summary(plan, results, folder, list(blocked.values())))
+    return sweep_exit_code(plan, results) if code_of_end is None else code_of_end
+
+
+def _say_report(folder: Path) -> None:
+    """Write the report; whatever is wrong with it costs neither the runs nor the exit code."""
+    from convscape.reports.page import write_report
+
+    try:
+        say(*write_report([folder]).lines)
+    except ConfigError as error:
+        say(f"no report: {error}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001
+        say(f"no report: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+
+
+def folder_of_sweep(cfg: DictConfig, arguments: list[str]) -> Path:
+    """Where the runs of a sweep are; one without a name has that of its grid."""
+    return output_folder(cfg.output_dir) / "sweeps" / (cfg.name or f"sweep-{digest_of(arguments)}")
+
+
+def _batches(
+    todo: Sequence[PlannedRun], states: Mapping[str, Result]
+) -> Iterator[tuple[int, list[PlannedRun]]]:
+    """What is launched together, with the number of its first run.
+
+    Those whose process has died, with nothing saved, come last and one by one: what kills its
+    process takes a pool of workers along, and what else runs there is not to die of it twice.
+    """
+    died = [
+        run
+        for run in todo
+        if (result := states.get(run.fingerprint)) is not None
+        and result.error is not None
+        and result.error["type"] == ProcessLookupError.__name__
+        and result.attempts
+    ]
+    others = [run for run in todo if run not in died]
+    if others:
+        yield 0, others
+    for number, run in enumerate(died, len(others)):
+        yield number, [run]
+
+
+class SweepStopped(KeyboardInterrupt):
+    """No run of the sweep can go on. As of Ctrl-C, no launcher takes it for the error of one."""
+
+
+def stop_of(result: Result) -> KeyboardInterrupt:
+    """What an interrupted run means to the runs after it, to be raised."""
+    assert result.error is not None
+    is_about_the_disk = result.error["type"] == CannotWrite.__name__
+    return (SweepStopped if is_about_the_disk else KeyboardInterrupt)(result.error["message"])
+
+
+@contextmanager
+def _stopping_workers(folder: Path) -> Iterator[list[int]]:
+    """Hand a signal on to the workers of this process, and let their runs be saved."""
+    received: list[int] = []
+    # not the one of fail_fast: another process that shares the sweep goes on
+    file = (folder / f".stopped-{socket.gethostname()}-{os.getpid()}").absolute()
+    os.environ[_STOP_OF_PARENT] = str(file)
+
+    def stop(signum: int, frame: Any) -> None:
+        if signum in received:
+            os._exit(128 + signum)
+        received.append(signum)
+        with suppress(OSError):
+            files.append(file, within=file.parent).close()
+        if not hand_on(signum):
+            raise KeyboardInterrupt(stopped_by(signum))
+
+    is_main = threading.current_thread() is threading.main_thread()  # only that one may
+    signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {signum: signal.signal(signum, stop) for signum in signals}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        with suppress(OSError):
+            files.remove(file, within=file.parent)
+
+
+def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
+    """Run `number`, counted from 0, of a sweep, in whatever process a launcher has put it."""
+    assert config.name is not None
+    folder = Path(config.output_dir) / "sweeps" / config.name
+    if (folder / _STOP).exists() or _is_stopped():
+        return
+    try:
+        result = train_if_missing(config, folder, _chosen(overrides))
+    except CannotWrite as error:
+        raise SweepStopped(str(error)) from None
+    except files.NotInside as error:  # a launcher would keep it to itself
+        say(f"error: {error}", file=sys.stderr)
+        return
+    if result is None:
+        return
+    done, left = progress(number + 1)
+    say(line(result, done, left))
+    if result.status in FAILURES and config.fail_fast:
+        files.append(folder / _STOP, within=folder).close()
+    if result.status == "interrupted":
+        stop = stop_of(result)
+        # of a signal the sweep knows, and waits for its workers
+        if isinstance(stop, SweepStopped) or not _is_stopped():
+            raise stop
+
+
+def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Result | None:
+    """Train the run of a sweep `folder`, or go on with it; None if it is done or another's."""
+    path = path_of_run(config, folder, overrides)
+    run = RunFolder(path, within=folder)
+    try:
+        with run.held():
+            before = run.read_result()
+            if not _is_missing(before, config.retry):
+                return None
+            if before is not None and before.status in FAILURES:
+                shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
+                files.remove(run.history_file, within=path)
+            from convscape.training.run import train
+
+            try:
+                return train(config, path, overrides)
+            except ConfigError as error:  # what only this run has wrong, as its own data.val_size
+                is_impossible = isinstance(error, InfeasibleGeometry)  # a child of CNN
+                status: Status = "infeasible" if is_impossible else "failed"
+                return _recorded(run, config, overrides, status, error)
+    except RunIsBusy:
+        return None
+
+
+def path_of_run(config: Config, folder: Path, overrides: list[str]) -> Path:
+    """Where in a sweep `folder` a run is, or will be."""
+    digest = fingerprint(config)
+    return next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides, digest))
+
+
+_STOP = ".stopped-by-fail-fast"
+_STOP_OF_PARENT = "CONVSCAPE_SWEEP_STOP"  # the file by which workers learn that they are to stop
+
+
+def _is_stopped() -> bool:
+    """Whether the process that launched this one was told to stop, or this one itself was."""
+    return Path(os.environ.get(_STOP_OF_PARENT, "")).is_file()
+
+
+def _is_missing(result: Result | None, retry: bool) -> bool:
+    """Whether a run is still to be done; one that says "running" may be a dead process's."""
+    if result is None or result.status in ("running", "interrupted"):
+        return True
+    return retry and result.status in FAILURES
+
+
+def find_results(folder: Path) -> dict[str, Result]:
+    """The result of each run in a sweep folder, by fingerprint."""
+    results = (RunFolder(path.parent).read_result() for path in folder.glob("*/result.json"))
+    return {result.fingerprint: result for result in results if result is not None}
+
+
+def prepare(
+    configs: Iterable[Config], own_models: Iterable[OwnModelConfig], allow_packages: list[str]
+) -> None:
+    """Load each data set and own class once, before all runs: a mistake shows, a cache is built.
+
+    Raises:
+        ConfigError: if one of them cannot be used.
+    """
+    from convscape.runs.data import describe
+    from convscape.training.build import data_module, own_class
+    from convscape.training.loggers import check_installed
+
+    configs = list(configs)
+    say(*dict.fromkeys(ln for config in configs for ln in describe(config)))
+    for config in configs:
+        check_installed(config.logger)
+        data_module(config, config.load_images(), macs=None)
+    for model in own_models:
+        own_class(model, allow_packages)
+
+
+def _settled(folder: Path) -> dict[str, Result]:
+    """All results; a run that says "running" and whose process is dead is "interrupted".
+
+    If that happened twice without a checkpoint in between, it "failed": it would happen again.
+    """
+    states = find_results(folder)
+    for path in folder.glob("*/result.json"):
+        run = RunFolder(path.parent, within=folder)
+        result = run.read_result()
+        if result is None or result.status != "running":
+            continue
+        with suppress(ConfigError, OSError), run.held():
+            if run.num_epochs() > result.epochs:
+                result.attempts = 0
+            result.fail(
+                "failed" if result.attempts > 1 else "interrupted",
+                ProcessLookupError("its process ended without a word: killed, or out of memory"),
+            )
+            states[result.fingerprint] = result
+            run.write(result)
+    return states
+
+
+def _record_infeasible(
+    plan: SweepPlan, folder: Path, missing: list[PlannedRun]
+) -> dict[str, Result]:
+    """Give each impossible one of the `missing` runs its folder and result, and return these."""
+    states = {}
+    for run in missing:
+        if run.reason is not None:
+            states[run.fingerprint] = _recorded(
+                RunFolder(folder / run.name),
+                plan.infeasible_configs[run.fingerprint],
+                _chosen(run.overrides),
+                "infeasible",
+                InfeasibleGeometry(run.reason),
+            )
+    return states
+
+
+def _chosen(overrides: Iterable[str]) -> list[str]:
+    """Those that say what is trained, and not where and how."""
+    return [o for o in overrides if key_of(o) not in (*EXECUTION_KEYS, "name", "sweep")]
+
+
+def _recorded(
+    folder: RunFolder, config: Config, overrides: list[str], status: Status, error: ConfigError
+) -> Result:
+    """Write the result of a run that never began."""
+    result = new_result(config, overrides)
+    result.fail(status, error)
+    folder.create(result)
+    return result
+
+
+def _for_all_runs(cfg: DictConfig) -> list[str]:
+    """Overrides that suit every run of a sweep to where it happens."""
+    extra = quiet(cfg)
+    # joblib's processes share the cores: two threads for one core make both crawl
+    num_jobs = cfg.hydra.launcher.get("n_jobs")
+    if num_jobs is not None and cfg.trainer.threads is None:
+        cores = available_cores()
+        jobs = num_jobs if num_jobs > 0 else max(1, cores + 1 + num_jobs)
+        extra.append(f"trainer.threads={max(1, cores // jobs)}")
+    return extra
+
+
+def quiet(cfg: DictConfig) -> list[str]:
+    """Where there is no terminal the line of each run is enough."""
+    is_wanted = cfg.trainer.progress != "auto" or sys.stderr.isatty()
+    return [] if is_wanted else ["trainer.progress=off"]
+
+
+def _launcher(cfg: DictConfig) -> str:
+    """As it was chosen: hydra/launcher=joblib."""
+    return f"hydra/launcher={cfg.hydra.runtime.choices['hydra/launcher']}"
+
+
+def sweep_exit_code(plan: SweepPlan, results: list[Result]) -> int:
+    """0 if every run is ok, impossible, or another process is still working on it; else 1."""
+    is_well = {"ok", "infeasible", "running"} >= {result.status for result in results}
+    return 0 if is_well and len(results) == len(plan.runs) else 1

@@ -1,0 +1,194 @@
+"""The study that the workers of a search share: what it is, whose turn it is, what is finished.
+
+A worker holds a file of its own in the search's folder for as long as it lives. A trial is finished
+if its outcome was told, and running if its worker lives; else whoever comes next takes it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import optuna
+from filelock import Timeout
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from convscape.base.errors import ConfigError
+from convscape.base.files import lock, refuse_links, remove
+from convscape.runs.fingerprint import typed_value
+from convscape.sweeps.definition import check_same
+
+IMPOSSIBLE = "impossible"  # of a trial: why its network cannot exist
+_WORKER = "worker"  # of a trial: the file that its worker holds
+_PUT_BACK = "put_back"  # of a trial in older studies, which is made once more under another number
+# What another search under the same name may have of its own, when it is asked to extend the first.
+# What its trials are measured by, and on what, is not among them: a best has to be one of equals.
+_EXTENSIBLE = ("search.space.", "search.sampler", "search.prune")
+
+
+class SharedStudy:
+    """Optuna's study of a search in `folder`, as one of its workers sees it."""
+
+    def __init__(
+        self, study: optuna.Study, folder: Path, space: Mapping[str, BaseDistribution]
+    ) -> None:
+        self.study, self.folder, self.space = study, folder, space
+        self._file = folder / f".worker-{uuid4().hex}"
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """As long as it lasts, the trials that this worker was given are its own."""
+        with lock(self._file, within=self.folder):
+            try:
+                yield
+            finally:
+                remove(self._file, within=self.folder)
+
+    def next_trial(self, num_wanted: int) -> optuna.Trial | None:
+        """One that a dead worker has left, or else a new one; None if enough are made or running.
+
+        One worker at a time looks and takes, so that all of them make `num_wanted` together.
+        """
+        with lock(self.folder / ".study.lock", within=self.folder):
+            living = _living(self.folder)
+            trials = self.trials()  # after the look at who may still end one
+            running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+            left = [trial for trial in running if trial.user_attrs.get(_WORKER) not in living]
+            if len(finished(trials)) + len(running) - len(left) >= num_wanted:
+                return None
+            trial = optuna.Trial(self.study, left[0]._trial_id) if left else self.study.ask()
+            trial.set_user_attr(_WORKER, self._file.name)
+            return trial
+
+    def values(self, trial: optuna.Trial) -> dict[str, Any]:
+        """A value for each key of the space: those that the trial has already, and new ones."""
+        return {key: trial._suggest(key, among) for key, among in self.space.items()}
+
+    def tell(
+        self,
+        trial: optuna.Trial,
+        values: Sequence[float] | None = None,
+        state: TrialState | None = None,
+    ) -> None:
+        """Record what came out of a trial: its values, or that it was pruned or failed."""
+        self.study.tell(trial, values, state)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All of them, as they are now."""
+        return self.study.get_trials(deepcopy=False)
+
+
+def _living(folder: Path) -> set[str]:
+    """The workers of the search that live, by the names of their files."""
+    return {path.name for path in folder.glob(".worker-*") if _is_held(path)}
+
+
+def _is_held(file: Path) -> bool:
+    try:
+        with lock(file, within=file.parent).acquire(timeout=0):
+            remove(file, within=file.parent)
+            return False
+    except Timeout:
+        return True
+
+
+def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that were made: trained to the end, pruned or failed, but not the impossible ones."""
+    left_out = {IMPOSSIBLE, _PUT_BACK}
+    return [t for t in trials if t.state.is_finished() and not left_out & {*t.user_attrs}]
+
+
+def open_study(
+    folder: Path,
+    url: str | None,
+    directions: Sequence[StudyDirection],
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+    definition: Mapping[str, str],
+    space: Mapping[str, BaseDistribution],
+    extend: bool,
+) -> SharedStudy:
+    """The study that is named as its folder; the first worker creates it, one at a time.
+
+    - `url`: of the storage; None for a file in the folder.
+    - `definition`: what the search is, as `check_same` compares it; `extend` may change a part.
+
+    Raises:
+        ConfigError: if the storage cannot be used, or the study is another search's.
+    """
+    url = url or f"sqlite:///{folder / 'study.db'}"
+    beside = [folder / f"study.db{end}" for end in ("", "-journal", "-wal", "-shm")]
+    refuse_links(*beside, within=folder)
+    with lock(folder / ".study.lock", within=folder):
+        try:
+            storage = _storage(url)
+            settings: dict[str, Any] = {
+                **{"study_name": folder.name, "storage": storage, "directions": directions},
+                **{"sampler": sampler, "pruner": pruner, "load_if_exists": True},
+            }
+            study = optuna.create_study(**settings)
+            if study.user_attrs and _is_unused(study) and not _living(folder):
+                # a mistake in its space was refused, and may be mended under the same name
+                optuna.delete_study(study_name=folder.name, storage=storage)
+                study = optuna.create_study(**settings)
+        except Exception as error:  # noqa: BLE001  each database has its own errors
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"search.storage={url} cannot be used: {reason}"  # printed without its password
+            ) from None
+        _check(study, definition, space, extend)
+        study.set_user_attr("definition", dict(definition))
+    return SharedStudy(study, folder, space)
+
+
+def _is_unused(study: optuna.Study) -> bool:
+    """Whether nothing was made or begun in it, but for impossible networks."""
+    trials = study.get_trials(deepcopy=False)
+    return not finished(trials) and all(trial.state.is_finished() for trial in trials)
+
+
+def _storage(url: str) -> optuna.storages.BaseStorage:
+    if url.startswith("journal:"):
+        return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
+    wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(url, engine_kwargs=wait)
+
+
+def _check(
+    study: optuna.Study,
+    definition: Mapping[str, str],
+    space: Mapping[str, BaseDistribution],
+    extend: bool,
+) -> None:
+    """Refuse a study that is another search's.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    before = study.user_attrs.get("definition")
+    if before is None:  # it is new, or older than definitions and knows but one thing
+        objectives = study.user_attrs.get("objectives")
+        before = dict(definition)
+        before |= {} if objectives is None else {"search.objectives": typed_value(objectives)}
+    is_extension = all(
+        before.get(key) == definition.get(key) or key.startswith(_EXTENSIBLE)
+        for key in {*before, *definition}
+    )
+    if not (extend and is_extension):
+        check_same("search", study.study_name, before, definition, can_extend=is_extension)
+    for trial in study.get_trials(deepcopy=False):
+        for key, distribution in trial.distributions.items():
+            try:
+                check_distribution_compatibility(distribution, space.get(key, distribution))
+            except ValueError:
+                raise ConfigError(
+                    f"search.space.{key}: extend=true can add keys and move low and high, but "
+                    f"Optuna keeps the choices and the scale of name={study.study_name}; "
+                    "choose another name"
+                ) from None

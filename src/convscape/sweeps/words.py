@@ -1,0 +1,95 @@
+"""A sweep in words: what it will do, each run, what came out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convscape.runs.folder import FAILURES
+
+if TYPE_CHECKING:
+    from convscape.runs.result import Result
+    from convscape.sweeps.grid import SweepPlan
+
+
+PROGRESS = "CONVSCAPE_SWEEP_PROGRESS"  # runs to do and when they began, for the lines of the runs
+
+
+def overview(plan: SweepPlan, folder: Path, num_todo: int) -> list[str]:
+    """The sweep in a few lines, before it starts."""
+    impossible = len(plan.runs) - len(plan.feasible)
+    lines = [f"sweep {folder}: {len(plan.runs)} runs, {impossible} impossible, {num_todo} to do"]
+    lines += duplicates(plan)
+    choices = dict.fromkeys(config.choice for config in plan.data_configs.values())
+    lines += [f"  {choice}" for choice in choices if choice is not None]
+    reasons = Counter(run.reason for run in plan.runs if run.reason is not None)
+    lines += [f"  impossible ({count}x): {reason}" for reason, count in reasons.items()]
+    return lines
+
+
+def duplicates(plan: SweepPlan) -> list[str]:
+    """What is left out of the grid, in words."""
+    if not plan.duplicates:
+        return []
+    return [f"{plan.duplicates} more are equal in meaning to one of these and run once"]
+
+
+def line(result: Result, done: str, left: str = "") -> str:
+    """A finished run of a sweep in one line: `done` of all before it, the time left behind it."""
+    words = [done, f"{result.run:<40}", f"{result.status:<8}"]
+    if result.status == "ok":
+        chosen_by = result.monitor
+        if chosen_by is not None and chosen_by.name in result.metrics:
+            words.append(f"{chosen_by.name} {chosen_by.written(result.metrics[chosen_by.name])}")
+        words.append(f"{sum(result.seconds.values()):.1f} s")
+    elif result.error is not None:
+        words.append(short_error(result))
+    return "  ".join([*words, left]).rstrip()
+
+
+def short_error(result: Result) -> str:
+    """What ended a run, in a line."""
+    assert result.error is not None
+    return f"{result.error['type']}: {first_line(result.error['message'])}"
+
+
+def first_line(message: Any) -> str:
+    """The beginning of a message, for a table."""
+    line = next(iter(str(message).splitlines()), "")
+    return line if len(line) <= 120 else f"{line[:117]}..."
+
+
+def progress(number: int) -> tuple[str, str]:
+    """As in "[3/36]" and "about 5 min left", as far as this process can know."""
+    if PROGRESS not in os.environ:
+        return f"[{number}]", ""
+    total, start = os.environ[PROGRESS].split()
+    left = (time.monotonic() - float(start)) / number * (int(total) - number)
+    if number < 3 or number == int(total):
+        return f"[{number}/{total}]", ""
+    return (
+        f"[{number}/{total}]",
+        f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left",
+    )
+
+
+def summary(plan: SweepPlan, results: list[Result], folder: Path, blocked: list[str]) -> list[str]:
+    """Counts per status, what failed, what is in the way of runs, and how to finish the rest."""
+    counts = Counter(result.status for result in results)
+    unfinished = len(plan.runs) - len(results)
+    words = [f"{count} {status}" for status, count in counts.items()]
+    words += [f"{unfinished} not begun"] if unfinished else []
+    lines = [f"sweep {folder}: {', '.join(words)}"]
+    for result in results:
+        if result.status in FAILURES:
+            lines.append(f"  {result.status}: {result.run}: {short_error(result)}")
+    lines += [f"  in the way of a run: {obstacle}" for obstacle in blocked]
+    if unfinished or counts["interrupted"]:
+        first = "once nothing is in the way, " * bool(blocked)
+        lines.append(f"{first}the same command again finishes the rest")
+    if counts.keys() & set(FAILURES):
+        lines.append("the same command with retry=true trains the failed ones once more")
+    return lines

@@ -1,0 +1,119 @@
+"""Metrics of a trained run on a split, with intervals, confusions and mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from convscape.base.errors import ConfigError
+from convscape.base.terminal import format_table
+
+if TYPE_CHECKING:
+    from convscape.trained.load import TrainedRun
+
+
+Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
+MAX_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a split; `confusion[t, p]` counts images of class t that were taken for p."""
+
+    split: str
+    data: str
+    classes: list[str]
+    loss: float
+    confusion: np.ndarray
+
+    @property
+    def num_images(self) -> int:
+        """All images of the split."""
+        return int(self.confusion.sum())
+
+    @property
+    def acc(self) -> float:
+        """Fraction of right answers."""
+        return float(np.trace(self.confusion) / self.num_images)
+
+    @property
+    def class_acc(self) -> list[float | None]:
+        """Fraction of right answers for each class; None for one without images."""
+        counts = self.confusion.sum(1)
+        correct = np.diag(self.confusion)
+        return [
+            h / n if n else None for h, n in zip(correct.tolist(), counts.tolist(), strict=True)
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "data": self.data,
+            "split": self.split,
+            "num_images": self.num_images,
+            f"{self.split}/loss": self.loss,
+            f"{self.split}/acc": self.acc,
+            f"{self.split}/acc_interval_95": list(wilson_interval(self.acc, self.num_images)),
+            "classes": self.classes,
+            "class_acc": self.class_acc,
+            "confusion": self.confusion.tolist(),
+        }
+
+    def __str__(self) -> str:
+        low, high = wilson_interval(self.acc, self.num_images)
+        lines = [
+            f"{self.split} split of {self.data}: {self.num_images:,} images",
+            f"accuracy {100 * self.acc:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
+            f"loss {self.loss:.4f}",
+            "",
+            format_table([("class", "images", "right", "taken for"), *self._class_rows()], (1, 2)),
+        ]
+        if len(self.classes) <= MAX_CLASSES_IN_MATRIX:
+            rows = [
+                (name, *(str(count) if count else "." for count in row))
+                for name, row in zip(self.classes, self.confusion.tolist(), strict=True)
+            ]
+            columns = range(1, len(self.classes) + 1)
+            lines += ["", "confusion matrix (a row per true class, a column per answer)"]
+            lines += [format_table([("", *self.classes), *rows], tuple(columns))]
+        return "\n".join(lines)
+
+    def _class_rows(self) -> Iterator[tuple[str, ...]]:
+        for label, (name, acc) in enumerate(zip(self.classes, self.class_acc, strict=True)):
+            row = self.confusion[label]
+            mistakes = [p for p in np.argsort(-row, kind="stable") if p != label and row[p]]
+            taken_for = ", ".join(f"{self.classes[p]} ({row[p]})" for p in mistakes[:3])
+            right = "-" if acc is None else f"{100 * acc:.1f} %"
+            yield name, f"{row.sum():,}", right, taken_for
+
+
+def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
+    """Metrics of `run` on "train", "val" or "test".
+
+    Raises:
+        ConfigError: if the split has no images.
+    """
+    labels = run.data.labels(split)
+    if not len(labels):
+        raise ConfigError(f"--split {split}: the run has no such images (data.val_size=0)")
+    # batch by batch: all images together may be larger than memory
+    batches = torch.arange(len(labels)).split(run.config.data.eval_batch_size)
+    logits = torch.cat([run.logits(run.data.tensors(split, batch)[0]) for batch in batches])
+    num_classes = logits.shape[1]
+    pairs = labels.long() * num_classes + logits.argmax(1)
+    confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    return Evaluation(
+        split, run.data_name, run.label_names, run.loss(logits, labels), confusion.numpy()
+    )
+
+
+def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
+    """95 % interval of a fraction of `count` images (Wilson 1927, doi 10.2307/2276774)."""
+    spread = Z_95**2 / count
+    centre = (fraction + spread / 2) / (1 + spread)
+    half = Z_95 * (fraction * (1 - fraction) / count + spread / (4 * count)) ** 0.5 / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)

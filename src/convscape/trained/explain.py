@@ -1,0 +1,270 @@
+"""One image through one's own network: a page with every map, and every number behind each unit."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscape import geometry
+from convscape.base.errors import CannotWrite, ConfigError
+from convscape.base.files import make_folder, write_atomic
+from convscape.geometry.layers import Activation, BatchNorm, Conv, Dense, GlobalPool, Pool
+from convscape.geometry.plan import LayerPlan
+from convscape.geometry.sliding import Sliding
+from convscape.models.classifier import ImageClassifier
+from convscape.models.modules import BlurPool2d, PolyphasePool2d
+from convscape.trained.load import TrainedRun
+from convscape.trained.predict import read_picture
+
+MAX_MAPS = 64  # of a layer; more are sampled
+MAX_VALUES = 2**16  # of a layer's maps
+MIN_MAPS = 4
+MAX_UNITS = 128  # of a dense layer
+MAX_TERMS = 16  # of a dense unit's sum; the others are added up
+MAX_CLASSES = 20  # in the table of probabilities
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An image uint8 (C, H, W), its name, its class if known, and whether it looks inverted."""
+
+    image: Tensor
+    name: str
+    label: int | None = None
+    looks_inverted: bool = False
+
+
+def choose_image(run: TrainedRun, text: str, split: str, invert: bool = False) -> Chosen:
+    """A picture file or an index into a split; `invert` swaps dark and light.
+
+    Raises:
+        ConfigError: if there is no such image.
+    """
+    if not text.removeprefix("-").isdigit():
+        image, name, looks_inverted = read_picture(run, text, invert)
+        return Chosen(image, name, None, looks_inverted)
+    index, count = int(text), len(run.data.indices[split])
+    if not 0 <= index < count:
+        raise ConfigError(f"there is no image {index} in the {split} split: it has {count:,}")
+    (image,), (label,) = run.data.tensors(split, slice(index, index + 1))
+    name = f"image {index} of the {split} split"
+    if run.other_data:
+        name += f", {run.label_names[int(label)]}"
+    if invert:
+        image, name = 255 - image, f"{name}, dark and light swapped"
+    return Chosen(image, name, int(label))
+
+
+def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, path: Path) -> None:
+    """Write the page for a uint8 image (C, H, W) of class `label`, if that is known.
+
+    Raises:
+        ConfigError: if the network is not one of this project's.
+        CannotWrite: if the page cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("convscape.trained", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    document = explanation(run, image, name, label)
+    # "</script>" would end the script element, "<!--<script>" keep it from ending
+    data = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
+    page = environment.get_template("explain.html.j2").render(data=data, title=document["title"])
+    try:
+        make_folder(path.parent, within=path.parent)
+        write_atomic(path, page, within=path.parent)
+    except OSError as error:
+        raise CannotWrite(path.parent, error, "--out <page>.html") from None
+
+
+@torch.no_grad()
+def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) -> dict[str, Any]:
+    """Everything that the page shows, as plain values; tensors are base64 of float32."""
+    model = run.model
+    plan = model.plan if isinstance(model, ImageClassifier) else None
+    if not isinstance(model, ImageClassifier) or plan is None:
+        raise ConfigError(
+            f"{run.path} holds a model of your own; only those of Convscape (cnn, mlp, "
+            "sequential), whose layers are known, can be explained"
+        )
+    model = model.cpu().float().eval()
+    values = model.normalize(image[None])
+    maps = _Maps(range(image.shape[0]))
+    layers: list[dict[str, Any]] = [
+        {
+            **{"name": "input", "kind": "input", "what": "pixels, normalised per channel"},
+            "field": {"size": [1, 1], "stride": [1, 1], "padding": [0, 0]},
+            "scale": model.scale.flatten().tolist(),
+            "shift": model.shift.flatten().tolist(),
+            **maps.of(values),
+        }
+    ]
+    for row in plan.layers:
+        module = model.network.get_submodule(row.name)
+        before, values = values, module(values)
+        layers.append(_layer(row, module, before, values, maps, image.shape))
+    layers[-1]["classes"] = [run.classes[unit] for unit in layers[-1]["shown"]]
+    probabilities = values.softmax(1)[0]
+    order = probabilities.argsort(descending=True)[:MAX_CLASSES].tolist()
+    return {
+        "title": f"{run.path.name}: {name}",
+        "network": f"{len(plan.layers)} layers, {plan.num_parameters:,} parameters",
+        "classes": [run.classes[index] for index in order],
+        "order": order,
+        "num_classes": len(probabilities),
+        "label": None if label is None else run.classes[label],
+        "logits": values[0][order].tolist(),
+        "exp_sum": float((values[0] - values.max()).exp().sum()),
+        "largest": float(values.max()),
+        "probabilities": probabilities[order].tolist(),
+        "image": {"shape": list(image.shape), "pixels": _packed(image)},
+        "layers": layers,
+    }
+
+
+class _Maps:
+    """Which channels are shown: those of a conv layer stay until their number changes."""
+
+    def __init__(self, chosen: range | np.ndarray) -> None:
+        self.chosen = np.asarray(chosen)
+
+    def choose(self, shape: tuple[int, ...]) -> None:
+        """Choose among the maps (C, H, W) as many as fit the page."""
+        num, height, width = shape
+        count = min(num, MAX_MAPS, max(MIN_MAPS, MAX_VALUES // (height * width)))
+        self.chosen = _spread(num, count)
+
+    def of(self, values: Tensor) -> dict[str, Any]:
+        """Shape and values of a layer's output (1, C, H, W) or (1, F)."""
+        shape = list(values.shape[1:])
+        shown = _spread(shape[0], MAX_UNITS) if values.ndim == 2 else self.chosen
+        return {
+            "shape": shape,
+            "shown": shown.tolist(),
+            "values": _packed(values[0][torch.from_numpy(shown)]),
+        }
+
+
+def _layer(
+    row: LayerPlan,
+    module: nn.Module,
+    before: Tensor,
+    after: Tensor,
+    maps: _Maps,
+    image_shape: torch.Size,
+) -> dict[str, Any]:
+    layer = row.layer
+    facts: dict[str, Any] = {
+        "name": row.name,
+        "kind": type(layer).__name__,
+        "what": layer.describe(),
+        "parameters": row.num_parameters,
+        "field": {
+            "size": list(row.field.size),
+            "stride": list(row.field.stride),
+            "padding": list(row.field.padding),
+        },
+    }
+    if isinstance(layer, Sliding):
+        windows = layer.windows
+        pads = [geometry.pad_amounts(row.input_shape[1 + a], windows[a]) for a in range(2)]
+        facts |= {
+            "kernel_size": list(layer.kernel_size),
+            "stride": list(layer.stride),
+            "dilation": [window.dilation for window in windows],
+            "pad": [pad[0] for pad in pads],
+            "circular": layer.padding == "circular",
+        }
+    inputs = maps.chosen
+    num_maps = row.output_shape[0] if after.ndim == 4 else None
+    if isinstance(layer, Conv) or num_maps not in (None, row.input_shape[0]):
+        maps.choose(row.output_shape)
+    match layer:  # the page shows the values alone of a kind that is none of these
+        case Conv():
+            assert isinstance(module, nn.Conv2d)
+            facts["groups"] = layer.groups
+            facts["inputs"] = inputs.tolist()
+            facts["weights"] = _packed(_dense_weights(module, layer)[maps.chosen][:, inputs])
+            if module.bias is not None:
+                facts["bias"] = module.bias[torch.from_numpy(maps.chosen)].tolist()
+        case Pool(kind) | GlobalPool(kind):
+            facts["pool"] = kind
+            if isinstance(module, PolyphasePool2d):
+                _, (chosen,) = module.choose(before)
+                facts["grid"] = divmod(int(chosen), module.pool.stride[1])
+            elif isinstance(module, BlurPool2d):
+                facts["weights"] = _packed(module.kernel)
+        case Activation(name):
+            facts["function"] = name
+        case BatchNorm():
+            assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
+            facts |= _batch_norm(module, maps.chosen if after.ndim == 4 else None)
+        case Dense():
+            assert isinstance(module, nn.Linear)
+            facts |= _dense(module, before[0], image_shape)
+    return facts | maps.of(after)
+
+
+def _dense_weights(module: nn.Conv2d, conv: Conv) -> Tensor:
+    """Weights (out, in, h, w) with zeros between groups."""
+    outputs, inputs = module.out_channels, module.in_channels
+    weights = torch.zeros(outputs, inputs, *conv.kernel_size)
+    per_group = inputs // conv.groups
+    for output in range(outputs):
+        first = output // (outputs // conv.groups) * per_group
+        weights[output, first : first + per_group] = module.weight[output]
+    return weights
+
+
+def _batch_norm(
+    module: nn.BatchNorm2d | nn.BatchNorm1d, chosen: np.ndarray | None
+) -> dict[str, Any]:
+    which = torch.from_numpy(_spread(module.num_features, MAX_UNITS) if chosen is None else chosen)
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    return {
+        "mean": module.running_mean[which].tolist(),
+        "var": module.running_var[which].tolist(),
+        "gamma": module.weight[which].tolist(),
+        "beta": module.bias[which].tolist(),
+        "eps": module.eps,
+    }
+
+
+def _dense(module: nn.Linear, inputs: Tensor, image_shape: torch.Size) -> dict[str, Any]:
+    """For each shown unit its largest terms and, where it looks at the image, its weights."""
+    shown = torch.from_numpy(_spread(module.out_features, MAX_UNITS))
+    weights = module.weight[shown]
+    products = weights * inputs
+    top = products.abs().topk(min(MAX_TERMS, module.in_features), dim=1).indices
+    facts = {
+        "num_inputs": module.in_features,
+        "num_terms": top.shape[1],
+        "terms": top.flatten().tolist(),
+        "term_inputs": _packed(inputs[top]),
+        "term_weights": _packed(weights.gather(1, top)),
+    }
+    if module.bias is not None:
+        facts["bias"] = module.bias[shown].tolist()
+    if module.in_features == image_shape.numel() and len(shown) * module.in_features <= 2**19:
+        facts["templates"] = _packed(weights)
+        facts["template_shape"] = list(image_shape)
+    return facts
+
+
+def _spread(num: int, most: int) -> np.ndarray:
+    """At most so many of the indices below `num`, evenly spread."""
+    return np.linspace(0, num - 1, min(num, most)).round().astype(int)
+
+
+def _packed(values: Tensor) -> str:
+    return base64.b64encode(values.float().contiguous().numpy().tobytes()).decode()

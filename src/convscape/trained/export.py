@@ -1,0 +1,330 @@
+"""A trained run as one file for others: ONNX, torch.export or safetensors.
+
+Each file holds what its reader needs: the normalisation is inside or written down, and the
+metadata say what goes in, which class is which, and where the network comes from.
+
+    onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})
+    torch.export.load("model.pt2").module()(images)
+    safetensors.torch.load_file("model.safetensors")
+
+The first two take uint8 images (N, C, H, W), any number of them, and give logits (N, num_classes).
+They compute in fp32, also where the run was trained in bf16.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+import json
+import platform
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convscape import geometry, models
+from convscape.base import machine
+from convscape.base.errors import CannotWrite, ConfigError
+from convscape.base.files import write_atomic
+from convscape.config.networks import OwnModelConfig
+from convscape.data.cache import DataError
+from convscape.models.modules import PolyphasePool2d
+from convscape.runs.folder import RunFolder
+from convscape.trained.load import TrainedRun
+
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
+NEEDS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "torch_export": (),
+    "safetensors": ("safetensors",),
+}
+OPSET = 20  # of 2023: old enough for the runtimes in use, and the first with GELU
+TOLERANCE = 1e-5  # of a difference beside the largest logit, or beside 1 where that is smaller
+NUM_CHECKED = 1000  # images
+
+
+class PixelsToLogits(nn.Module):
+    """A copy of a network with its normalisation, free of Lightning, on the CPU, in eval mode.
+
+    - `scale`, `shift`: per channel, from pixels of 0..255 to what the network takes.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        self.register_buffer("scale", scale.clone().view(-1, 1, 1))
+        self.register_buffer("shift", shift.clone().view(-1, 1, 1))
+        # torch.export does not take weights in channels_last for whole
+        self.cpu().to(memory_format=torch.contiguous_format).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of uint8 images (N, C, H, W)."""
+        return self.network(images.float() * self.scale + self.shift)
+
+
+@dataclass(frozen=True)
+class Export:
+    """A written file, and how far its logits are from those of the checkpoint.
+
+    - `max_difference`: the largest of all logits of the checked images.
+    - `tolerance`: how large it may be.
+    - `checked_on`: the images, in words.
+    - `opset`: of ONNX.
+    - `num_undecided`: images aside, see `most_undecided`.
+    """
+
+    path: Path
+    max_difference: float
+    tolerance: float
+    checked_on: str
+    opset: int | None = None
+    num_undecided: int = 0
+
+    def __str__(self) -> str:
+        aside = f"; {self.num_undecided} aside, where polyphase pooling finds two grids alike"
+        opset = f", opset {self.opset}" if self.opset is not None else ""
+        return (
+            f"{self.path}: {self.path.stat().st_size:,} bytes{opset}\n"
+            f"checked on {self.checked_on}: logits differ by at most {self.max_difference:.1e} "
+            f"(allowed: {self.tolerance:.1e}){aside if self.num_undecided else ''}"
+        )
+
+
+def check_packages(format: str) -> None:
+    """Refuse a format whose packages are not installed.
+
+    Raises:
+        ConfigError: with the command that installs them.
+    """
+    missing = [name for name in NEEDS[format] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--format {format} needs {', '.join(missing)}; pip install -e '.[{format}]'"
+        )
+
+
+class LogitsDiffer(ArithmeticError):
+    """The file's logits are not those of the checkpoint; it was not written."""
+
+
+def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
+    """Write `run` to `path` (default: the run folder), once it is equal to the checkpoint.
+
+    Raises:
+        ConfigError: if the format's packages are missing, or the file cannot be written.
+        LogitsDiffer: if it is not equal.
+    """
+    check_packages(format)
+    path = path or run.path / f"model{SUFFIXES[format]}"
+    opset = None
+    match format:
+        case "onnx":
+            content, opset = to_onnx(pixels_to_logits(run), run.image_shape, metadata(run)), OPSET
+        case "torch_export":
+            content = to_torch_export(pixels_to_logits(run), run.image_shape, metadata(run))
+        case _:
+            content = to_safetensors(run)
+    images, checked_on = _images_to_check(run)
+    with torch.inference_mode():
+        expected = _checkpoint_logits(run, images)
+        found = _file_logits(format, content, run, images)
+    differences = (found - expected).abs().amax(1)
+    tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
+    agree = differences <= tolerance  # no NaN does
+    num_others = int((~agree).sum())
+    if num_others > most_undecided(run.model, len(images)):
+        raise LogitsDiffer(
+            f"the exported logits differ from the checkpoint's by {float(differences.max()):.1e} "
+            f"(allowed: {tolerance:.1e}); no file was written"
+        )
+    try:
+        write_atomic(path, content, within=path.parent)
+    except OSError as error:
+        raise CannotWrite(path.parent, error, f"--out <file>{SUFFIXES[format]}") from None
+    difference = float(differences[agree].max())
+    return Export(path, difference, tolerance, checked_on, opset, num_others)
+
+
+def most_undecided(model: nn.Module, num_images: int) -> int:
+    """How many images' logits may differ by more: none, or one in a hundred with polyphase pooling.
+
+    That takes the strongest of several grids; where two are equally strong, the last bit decides.
+    """
+    chooses = any(isinstance(module, PolyphasePool2d) for module in model.modules())
+    return num_images // 100 if chooses else 0
+
+
+def pixels_to_logits(run: TrainedRun) -> PixelsToLogits:
+    """The network of a run, from uint8 images to logits."""
+    model = run.model
+    if isinstance(model, models.ImageClassifier):
+        return PixelsToLogits(model.network, model.scale, model.shift)
+    mean, std = (torch.tensor(values) for values in run.normalization)
+    return PixelsToLogits(model, 1 / (255 * std), -mean / std)
+
+
+def metadata(run: TrainedRun) -> dict[str, str]:
+    """Where the network comes from, and what it takes and gives."""
+    channels, height, width = run.image_shape
+    result = RunFolder(run.path).read_result()
+    colours = {1: "grey", 3: "red, green, blue"}.get(channels, f"{channels} channels")
+    entries: dict[str, Any] = {
+        "input": f"images: uint8 (N, {channels}, {height}, {width}), {colours}, pixels 0 to 255, "
+        "not normalised; any N",
+        "output": "logits: float32 (N, num_classes); their softmax are the probabilities",
+        "classes": json.dumps(run.classes),
+        "data": run.config.data.name,
+        "model": run.config.model.target,
+        "seed": run.config.seed,
+        "exported_with": json.dumps(
+            {
+                "convscape": version("convscape"),
+                "torch": torch.__version__.partition("+")[0],
+                "python": platform.python_version(),
+                **machine.git_state(),
+            }
+        ),
+    }
+    if result is not None:
+        entries |= {
+            "run": result.run,
+            "fingerprint": result.fingerprint,
+            "test_acc": result.metrics.get("test/acc"),
+            "num_parameters": result.num_parameters,
+            "trained_with": json.dumps(result.environment),
+        }
+    return {key: str(value) for key, value in entries.items() if value is not None}
+
+
+def _images_to_check(run: TrainedRun) -> tuple[Tensor, str]:
+    """uint8 images (N, C, H, W) of the run's data set, test images first."""
+    try:
+        found = [run.data.tensors(split)[0] for split in ("test", "val", "train")]
+    except DataError:
+        generator = torch.Generator().manual_seed(0)
+        shape = (NUM_CHECKED, *run.image_shape)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        return images, f"{NUM_CHECKED:,} images of noise (the data of the run are not here)"
+    images = torch.cat([images[:NUM_CHECKED] for images in found])[:NUM_CHECKED]
+    return images, f"{len(images):,} images of {run.config.data.name}"
+
+
+def to_onnx(
+    network: PixelsToLogits, input_shape: geometry.Shape, metadata: dict[str, str]
+) -> bytes:
+    """An ONNX file of images of `input_shape` (C, H, W); the batch axis is free."""
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, of its dependencies
+        program = torch.onnx.export(
+            network,
+            (_example(input_shape),),
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # among them the paths of this machine's files
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    return model.SerializeToString()
+
+
+def to_torch_export(
+    network: PixelsToLogits, input_shape: geometry.Shape, metadata: dict[str, str]
+) -> bytes:
+    """A torch.export file; the metadata are its extra file "metadata.json"."""
+    batch = torch.export.Dim("batch")
+    example = (_example(input_shape),)
+    program = torch.export.export(network, example, dynamic_shapes=({0: batch},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # the paths of this machine's files
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
+    return file.getvalue()
+
+
+def _example(input_shape: geometry.Shape) -> Tensor:
+    """Two images: with one, the exporter would take the batch axis for a fixed 1."""
+    return torch.zeros(2, *input_shape, dtype=torch.uint8)
+
+
+def to_safetensors(run: TrainedRun) -> bytes:
+    """The weights under their names in the checkpoint, and what rebuilds the network around them.
+
+    Of a CNN or MLP: `CNN(**json.loads(metadata["arguments"]))`, then `load_state_dict`.
+    """
+    import safetensors.torch
+
+    model = run.model
+    config = run.config.model
+    if isinstance(config, OwnModelConfig):
+        arguments = config.arguments
+    else:
+        assert isinstance(model, models.ImageClassifier)
+        arguments = dict(model.hparams)
+    network = pixels_to_logits(run)
+    entries = metadata(run) | {
+        "format": "pt",
+        "config": json.dumps(run.config.model_dump(by_alias=True)),
+        "arguments": json.dumps(arguments),
+        "scale": json.dumps(network.scale.flatten().tolist()),
+        "shift": json.dumps(network.shift.flatten().tolist()),
+        "input": metadata(run)["input"] + "; the network takes pixel * scale + shift",
+    }
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(weights, metadata=entries)
+
+
+def _checkpoint_logits(run: TrainedRun, images: Tensor) -> Tensor:
+    """In fp32 on the CPU, as the file computes."""
+    if isinstance(run.model, models.ImageClassifier):
+        return copy.deepcopy(run.model).cpu()(images)
+    return pixels_to_logits(run)(images)
+
+
+def _file_logits(format: str, content: bytes, run: TrainedRun, images: Tensor) -> Tensor:
+    match format:
+        case "onnx":
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3  # errors: it warns of shapes that it then finds itself
+            session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+            return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+        case "torch_export":
+            return torch.export.load(io.BytesIO(content)).module()(images)
+        case _:
+            return _from_safetensors(content, run)(images)
+
+
+def _from_safetensors(content: bytes, run: TrainedRun) -> nn.Module:
+    """The network rebuilt from the file alone; where its class is the user's, its weights alone."""
+    import safetensors.torch
+
+    weights = safetensors.torch.load(content)
+    if isinstance(run.config.model, OwnModelConfig):
+        network = pixels_to_logits(run)
+        is_classifier = isinstance(run.model, models.ImageClassifier)
+        (network if is_classifier else network.network).load_state_dict(weights, strict=False)
+        return network
+    # the format: 8 bytes with the length of the JSON that follows
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    model = type(run.model)(**json.loads(header["__metadata__"]["arguments"]))
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,0 +1,266 @@
+"""Trained runs put to use: load one, measure it on a split, ask it about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convscape import models
+from convscape.base import machine
+from convscape.base.errors import ConfigError, NotAllowed
+from convscape.base.values import shortened
+from convscape.config.check import check
+from convscape.config.networks import OwnModelConfig
+from convscape.config.schema import Config
+from convscape.geometry.plan import Plan
+from convscape.runs import data as run_data
+from convscape.runs.folder import RunFolder
+from convscape.training.build import build_model, build_own, data_module, model_class, normalization
+from convscape.training.checkpoints import BROKEN, read_checkpoint
+from convscape.training.memory import uses_bf16
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from convscape.data.cache import ImageSet
+    from convscape.data.module import ImageDataModule
+    from convscape.runs.result import Result
+
+
+# ends the sentence that refuses other data
+OTHER_DATA = "; --other-data (in Python other_data=True) goes on with them all the same"
+
+
+@dataclass(repr=False)
+class TrainedRun:
+    """A run's `config`, and its network `model` with the weights of the chosen checkpoint.
+
+    The model is in eval mode. `data`, `image_set`, `result`, `metrics` and `history` are read when
+    they are asked for. `other_data`: whether the data may be others than it was trained on.
+    """
+
+    path: Path
+    config: Config
+    model: nn.Module
+    other_data: bool = False
+
+    @cached_property
+    def image_set(self) -> ImageSet:
+        """The data set that it was trained on, or another one that fits.
+
+        Raises:
+            DataError: if it is not there, or is another one and none is asked for.
+        """
+        image_set = run_data.load_images(self.config)
+        if self.other_data:
+            run_data.check_other(image_set, self.image_shape, self.classes)
+        else:
+            classes = self.classes if isinstance(self.model, models.ImageClassifier) else ()
+            run_data.check_same(image_set, self._known, classes, OTHER_DATA)
+        return image_set
+
+    @cached_property
+    def _known(self) -> Result | None:
+        return RunFolder(self.path).read_result()
+
+    @property
+    def _dataset(self) -> dict[str, Any]:
+        """What the run knows of its data; nothing of runs made before they noted it."""
+        return self._known.dataset if self._known is not None else {}
+
+    @cached_property
+    def data(self) -> ImageDataModule:
+        """Its splits."""
+        return data_module(self.config, self.image_set, macs=None)
+
+    @property
+    def result(self) -> Result:
+        """What its result.json holds: status, metrics, sizes, times, environment."""
+        result = RunFolder(self.path).read_result()
+        if result is None:
+            raise ConfigError(f"{self.path} has no result.json that can be read")
+        return result
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Losses, and accuracies from 0 to 1, of the chosen checkpoint: val/acc, test/acc ..."""
+        return self.result.metrics
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch.
+
+        Raises:
+            ConfigError: if it is missing or damaged.
+        """
+        import pandas as pd
+
+        file = RunFolder(self.path).history_file
+        try:
+            return pd.read_csv(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+
+    def __str__(self) -> str:
+        result = RunFolder(self.path).read_result()
+        metrics = result.metrics if result is not None else {}
+        return ", ".join([str(self.path), *(f"{k} {value:.4f}" for k, value in metrics.items())])
+
+    __repr__ = __str__  # what a Python prompt shows
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the logits."""
+        own = self.model.classes if isinstance(self.model, models.ImageClassifier) else ()
+        return list(own or self._dataset.get("classes") or self.image_set.classes)
+
+    @property
+    def label_names(self) -> list[str]:
+        """Of its data: the classes, or where other data have others "lynx as cat"."""
+        pairs = zip(self.image_set.classes, self.classes, strict=True)
+        return [label if label == name else f"{label} as {name}" for label, name in pairs]
+
+    @property
+    def data_name(self) -> str:
+        """Its data set, and whether it is another one than it was trained on."""
+        known = self._known.data_checksum if self._known is not None else None
+        is_other = known not in (None, self.image_set.checksum)
+        return self.config.data.name + " (other images than it was trained on)" * is_other
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        plan = getattr(self.model, "plan", None)
+        known = plan.input_shape if isinstance(plan, Plan) else self._dataset.get("image_shape")
+        if known is None:
+            return run_data.load_images(self.config).train_images.shape[1:]
+        channels, height, width = known
+        return channels, height, width
+
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and std per channel that it was trained with, of values scaled to 0..1."""
+        known = self._dataset
+        return (
+            (known["mean"], known["std"]) if known else normalization(self.config, self.image_set)
+        )
+
+    @property
+    def brightness(self) -> float:
+        """Mean of the training images' pixels, 0..1."""
+        if isinstance(self.model, models.ImageClassifier):
+            return float((-self.model.shift / self.model.scale).mean() / 255)
+        return float(np.mean(self.normalization[0]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) on the CPU, of uint8 images (N, C, H, W), in one batch."""
+        images = images.to(self.device)
+        if not isinstance(self.model, models.ImageClassifier):
+            mean, std = (
+                torch.tensor(values, device=self.device).view(-1, 1, 1)
+                for values in self.normalization
+            )
+            images = (images / 255 - mean) / std
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
+            return self.model(images).float().cpu()
+
+    @cached_property
+    def _uses_bf16(self) -> bool:
+        """As it was trained."""
+        plan = getattr(self.model, "plan", None)
+        return uses_bf16(self.config, plan if isinstance(plan, Plan) else None)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> float:
+        """Mean loss of logits (N, K) for labels (N,), as in training."""
+        if isinstance(self.model, models.ImageClassifier):
+            return float(self.model.loss(logits, labels))
+        return float(F.cross_entropy(logits, labels))
+
+
+def load_run(
+    path: str | Path,
+    allow_packages: Sequence[str] = (),
+    *,
+    root: str | None = None,
+    cache_dir: str | None = None,
+    other_data: bool = False,
+) -> TrainedRun:
+    """The run in the folder `path`, ready to use.
+
+    Nothing in the folder can run code: the checkpoint holds plain values, and a class of one's own
+    is built only from a package in `allow_packages`.
+
+    - `root`, `cache_dir`: where its data are now, if not where they were.
+    - `other_data`: whether they may be others than it was trained on, which is refused otherwise.
+
+    Raises:
+        ConfigError: if it is no run, or has no checkpoint that can be read.
+    """
+    machine.keep_freed_memory()
+    folder = RunFolder(Path(path))
+    given = {"root": root, "cache_dir": cache_dir}
+    places = {key: str(place) for key, place in given.items() if place is not None}
+    stored = run_data.with_places(folder.read_config(), places)
+    try:
+        config = check(stored | {"allow_packages": list(allow_packages)})
+    except NotAllowed as error:
+        raise ConfigError(error.as_option) from None
+    if not folder.best_checkpoint.is_file():
+        result = folder.read_result()
+        status = f"; its status is {result.status}" if result is not None else ""
+        raise ConfigError(f"{path} has no checkpoints/best.ckpt{status}")
+    checkpoint = read_checkpoint(folder.best_checkpoint)
+    own = _own_model(config, folder) if isinstance(config.model, OwnModelConfig) else None
+    try:
+        model = own or _rebuilt(config, checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+    except BROKEN as error:
+        why = shortened(" ".join(str(error).split()) or type(error).__name__)
+        raise ConfigError(
+            f"{folder.best_checkpoint} does not hold the network of config.yaml: {why}"
+        ) from None
+    if torch.cuda.is_available() and config.trainer.device != "cpu":
+        model.to("cuda")
+    return TrainedRun(folder.path, config, model.eval(), other_data)
+
+
+def _own_model(config: Config, folder: RunFolder) -> nn.Module:
+    """Built from what the run noted of its data, or from the data themselves."""
+    assert isinstance(config.model, OwnModelConfig)
+    known = folder.read_result()
+    if known is None or not known.dataset:
+        image_set = run_data.load_images(config)
+        return build_model(config, image_set, data_module(config, image_set, None))
+    facts = known.dataset
+    training = {key: facts[key] for key in ("mean", "std", "classes")}
+    shape, num_classes = facts["image_shape"], len(facts["classes"])
+    return build_own(config.model, config.allow_packages, shape, num_classes, training)
+
+
+def _rebuilt(config: Config, checkpoint: dict[str, Any]) -> models.PlannedClassifier:
+    """The network of a checkpoint, tried out on one image; raises one of `BROKEN`."""
+    assert not isinstance(config.model, OwnModelConfig)
+    model: models.PlannedClassifier = model_class(config.model.target)(
+        **checkpoint["hyper_parameters"]
+    )
+    shape = run_data.image_shape(config) or model.plan.input_shape
+    black = torch.zeros(1, *shape, dtype=torch.uint8)
+    with torch.inference_mode():
+        num_classes = model.eval()(black).shape[1]
+    if len(model.classes) != num_classes or not all(isinstance(n, str) for n in model.classes):
+        raise ValueError(f"{len(model.classes)} names for {num_classes} classes")
+    return model

@@ -1,0 +1,403 @@
+"""What happens around training: checkpoints and history, the progress bar, stopping on a signal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from convscape.base.errors import Stopped, stopped_by
+from convscape.base.files import write_atomic
+from convscape.base.quick_lightning import (
+    catch_up,
+    log_epoch_now,
+    num_batches_done,
+    pl,
+    validate_again,
+    validate_from_its_beginning,
+)
+from convscape.base.terminal import say
+from convscape.config.metrics import EPOCH_METRICS, Metric, metric, not_logged
+from convscape.models.classifier import ImageClassifier
+from convscape.runs.folder import RunFolder
+from convscape.training import events
+from convscape.training.checkpoints import read_checkpoint, sealed
+
+logger = logging.getLogger("convscape")
+
+SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Interrupted(Stopped):
+    """The run was asked to stop by a signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(stopped_by(signum))
+
+
+class MonitorNotLogged(ValueError):
+    """The metric that a run is to be chosen by does not exist."""
+
+    def __init__(self, monitor: str, logged: Iterable[str]) -> None:
+        super().__init__(
+            f"trainer.monitor={not_logged(monitor, logged)}; choose one of these, with "
+            "trainer.monitor_mode=max or min, or trainer.monitor=null to keep the last epoch"
+        )
+
+
+class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
+    """A checkpoint is written beside its place and renamed: what is there is always whole."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write `checkpoint` to `path`."""
+        write_atomic(Path(path), sealed(checkpoint), within=self.folder.path)
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Plain values and weights, whatever else a stranger has put there."""
+        return read_checkpoint(Path(path))
+
+
+class Recorder(pl.callbacks.Checkpoint):
+    """Keeps the history, TensorBoard's curves and the checkpoints `last` and `best`.
+
+    `best` is that of the best `monitor`, the earliest first. `last.ckpt` is written last of all:
+    whatever it counts on is there, and a kill before it only means that the epoch is done again.
+    A child of `Checkpoint`, since Lightning calls those after the module has logged its epoch.
+
+    - `monitor`: what decides; None: the last epoch is the best.
+    - `patience`: stop after as many epochs without a better one.
+    - `reports`: told of each epoch's row once it is saved.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        monitor: Metric | None,
+        patience: int | None = None,
+        reports: Sequence[Callable[[dict[str, float]], None]] = (),
+    ) -> None:
+        self.folder = folder
+        self.monitor, self.patience = monitor, patience
+        self.reports = reports
+        self.history: list[dict[str, float]] = []
+        self.best_epoch: int | None = None
+        self._train_seconds = 0.0  # of the epoch so far, without validation
+        self._clock = 0.0
+        self._old_events = events.event_files(folder.path)
+        self._event_sizes: dict[str, int] = {}
+        self._logged: dict[str, torch.Tensor] = {}  # up to the epoch before
+        self._is_resumed = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what came after the checkpoint that the run goes on from."""
+        if trainer.is_global_zero:
+            events.truncate_events(self._old_events, self._event_sizes, self.folder.path)
+            if self.history:
+                self._write_history()
+        trainer.should_stop = self._is_enough()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make up for what Lightning has not saved."""
+        if self._is_resumed:
+            catch_up(trainer, pl_module, self._logged, len(self.history))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Start the clock."""
+        self._clock = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Stop the clock."""
+        self._train_seconds += time.perf_counter() - self._clock
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's row, points and checkpoints.
+
+        Raises:
+            MonitorNotLogged: if the first epoch did not log the monitor.
+        """
+        logged = dict(trainer.callback_metrics)
+        # Lightning keeps what an earlier epoch has logged: those are the same objects
+        metrics = {k: float(v) for k, v in logged.items() if v is not self._logged.get(k)}
+        self._logged = logged
+        log_epoch_now(trainer)
+        seconds, self._train_seconds = self._train_seconds, 0.0
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            **metrics,
+            "train_seconds": seconds,
+        }
+        # a run of a time when that was no error may have earlier rows without it
+        if self.monitor is not None and self.monitor.name not in row and not self.history:
+            raise MonitorNotLogged(self.monitor.name, metrics)
+        self.history.append(row)
+        is_best = self._is_best(row)
+        if is_best:
+            self.best_epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero:
+            self._log_points(trainer, pl_module, row)
+            self._write_history()
+        if is_best:
+            trainer.save_checkpoint(self.folder.best_checkpoint)
+            if trainer.is_global_zero:  # a copy: one bad sector is not to take both
+                best = self.folder.best_checkpoint.read_bytes()
+                write_atomic(self.folder.last_checkpoint, best, within=self.folder.path)
+        else:
+            trainer.save_checkpoint(self.folder.last_checkpoint)
+        if trainer.is_global_zero:
+            for report in self.reports:
+                report(row)
+        trainer.should_stop = trainer.should_stop or self._is_enough()
+
+    def _log_points(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, row: dict[str, float]
+    ) -> None:
+        rate = trainer.datamodule.num_train_images / row["train_seconds"]  # type: ignore[attr-defined]
+        points = {"samples_per_second": rate}
+        if isinstance(pl_module, ImageClassifier):  # another's module has Lightning log them
+            points |= {key: value for key, value in row.items() if "/" in key or key == "lr"}
+        for logger in trainer.loggers:
+            logger.log_metrics(points, step=trainer.global_step)
+
+    def _write_history(self) -> None:
+        table = _as_csv(self.history)
+        write_atomic(self.folder.history_file, table, within=self.folder.path)
+
+    def _is_enough(self) -> bool:
+        if self.patience is None or self.best_epoch is None:
+            return False
+        return len(self.history) - self.best_epoch >= self.patience
+
+    def _is_best(self, row: dict[str, float]) -> bool:
+        if self.monitor is None or self.best_epoch is None:
+            return True
+        best = self.history[self.best_epoch - 1].get(self.monitor.name, math.nan)
+        if self.monitor.name not in row:
+            return math.isnan(best)
+        return self.monitor.is_better(row[self.monitor.name], best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "train_seconds": self._train_seconds,
+            "event_sizes": events.sizes(self.folder.path),
+            "logged": {key: value.cpu() for key, value in self._logged.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.history = state_dict["history"]
+        self.best_epoch = state_dict["best_epoch"]
+        self._train_seconds = state_dict["train_seconds"]
+        self._event_sizes = state_dict["event_sizes"]
+        self._logged = state_dict.get("logged", {})  # not in those of earlier versions
+        self._is_resumed = True
+
+
+def _as_csv(rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    # a module may log something every other epoch; the time stays last
+    columns = dict.fromkeys(key for row in rows for key in row if key != "train_seconds")
+    writer = csv.DictWriter(text, fieldnames=[*columns, "train_seconds"], restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class StopOnSignal(pl.callbacks.Callback):
+    """Turns Ctrl-C and SIGTERM into a checkpoint and `Interrupted`; a second one ends at once.
+
+    Used as a context around the whole run. While it trains it waits for a good moment: the end of
+    the current `training_step` call, a fraction of a second, or of a batch of validation images.
+    An epoch of another's LightningModule is done again from its beginning: Lightning does not save
+    what it has logged so far.
+    At all other times `at_once` it raises where the run is; what is half done then is done again.
+    SIGUSR1 and SIGUSR2 are a scheduler's, where its launcher listens for them: they stop the run
+    in the same way and are then handed on, so that the launcher can put the job back in the queue.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.received: list[int] = []
+        self._raises = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():
+            listening = [s for s in SCHEDULERS if callable(signal.getsignal(s))]
+            for signum in (signal.SIGINT, signal.SIGTERM, *listening):
+                self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        if self.received and self.received[0] in SCHEDULERS:
+            signal.raise_signal(self.received[0])
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise `Interrupted` from anywhere within, but for the training; outside only note it."""
+        self._raises = True
+        try:
+            self._raise_if_received()
+            yield
+        finally:
+            self._raises = False
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum in self.received:  # a terminal and a launcher may each send one of their own
+            os._exit(128 + signum)
+        self.received.append(signum)
+        if self._raises:
+            raise Interrupted(self.received[0])
+
+    def _raise_if_received(self) -> None:
+        if self.received:
+            raise Interrupted(self.received[0])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on wait for a good moment; Lightning has just put its own handlers in place."""
+        for signum in self._previous:
+            signal.signal(signum, self._handle)
+        self._raises = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Save within the epoch, unless it is complete but for its validation."""
+        if self.received and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that was stopped in its validation begins it again, and so does the counting."""
+        if trainer.state.fn == "fit":
+            validate_from_its_beginning(trainer)
+            self.on_validation_batch_end(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save with the epoch trained and its validation still to be done."""
+        if self.received and trainer.state.fn == "fit":
+            validate_again(trainer)
+            self._save(trainer)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Once more, should a library have taken the first for an error of its own."""
+        self._raise_if_received()
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if isinstance(trainer.lightning_module, ImageClassifier):
+            trainer.save_checkpoint(self.folder.last_checkpoint)
+        self._raise_if_received()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch before was saved at its end."""
+        self._raise_if_received()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All epochs are saved; what is left is the test."""
+        self._raises = True
+        self._raise_if_received()
+
+
+class Progress(pl.callbacks.Callback):
+    """A bar with loss, accuracy and time left on a terminal; a line per epoch elsewhere.
+
+    It redraws at most five times a second, from within the training loop, and reads no metric
+    from the device for it.
+    """
+
+    def __init__(self, style: str, max_epochs: int, monitor: Metric | None) -> None:
+        if style == "auto":
+            style = "bar" if sys.stderr.isatty() else "lines"
+        self.style = style
+        self.max_epochs = max_epochs
+        self.monitor = [] if monitor is None else [monitor.name]
+        self._bar: Any = None
+        self._next_draw = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the bar."""
+        if self.style != "bar" or not trainer.is_global_zero:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=Console(stderr=True),
+            auto_refresh=False,
+            transient=True,
+        )
+        total = self.max_epochs * int(trainer.num_training_batches)
+        epoch = f"{trainer.current_epoch + 1}/{self.max_epochs}"
+        self._task = self._bar.add_task("", total=total, epoch=epoch, metrics="")
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Move the bar, now and then."""
+        if self._bar is not None and time.monotonic() > self._next_draw:
+            self._next_draw = time.monotonic() + 0.2
+            done = num_batches_done(trainer)
+            epoch = f"{trainer.current_epoch + 1}/{self.max_epochs}"
+            self._bar.update(self._task, completed=done, epoch=epoch, refresh=True)
+
+    def report(self, row: dict[str, float]) -> None:
+        """Show an epoch's metrics, and note them in the run's diary."""
+        line = epoch_line(row, self.max_epochs, self.monitor)
+        logger.info("%s", line)
+        if self._bar is not None:
+            words = in_words(row, ["train/loss", *self.monitor])
+            self._bar.update(self._task, metrics="  ".join(words), refresh=True)
+        elif self.style == "lines":
+            say(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def epoch_line(row: dict[str, float], max_epochs: int, monitor: Sequence[str] = ()) -> str:
+    """An epoch in one line."""
+    epoch = f"epoch {int(row['epoch']):>{len(str(max_epochs))}}/{max_epochs}"
+    metrics = in_words(row, dict.fromkeys([*EPOCH_METRICS, *monitor]))
+    return "  ".join([epoch, *metrics, f"{row['train_seconds']:.1f} s"])
+
+
+def in_words(row: dict[str, float], names: Iterable[str]) -> list[str]:
+    """Metrics as they are written, as far as the row has them."""
+    known = [metric(name) for name in names if name in row]
+    # " 9.50 %" is as wide as "98.61 %"
+    return [f"{m.name} {m.number(row[m.name]):>5} {m.unit}".rstrip() for m in known]

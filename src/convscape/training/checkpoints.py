@@ -1,0 +1,153 @@
+"""The checkpoints of a run: whole or damaged, which to go on from, and how to read a stranger's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import pickle
+import re
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convscape.base.errors import ConfigError
+from convscape.base.files import remove, write_atomic
+from convscape.config.losses import read_as_before
+from convscape.runs.folder import RunFolder
+
+logger = logging.getLogger("convscape")
+
+# what torch.load raises on bytes that are no checkpoint: the pickle in it is instructions
+BROKEN = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError,
+    RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
+)  # fmt: skip
+
+_SEAL = b"convscape sha256 "
+_DIGITS = 64  # of a SHA-256 in hexadecimal
+
+
+def sealed(checkpoint: dict[str, Any]) -> memoryview:
+    """A checkpoint as bytes: torch's zip file, and as that file's comment their checksum.
+
+    Those of the zip format leave out its table of contents.
+    """
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    content.seek(-2, io.SEEK_END)  # what comes last is the length of the comment
+    content.write((len(_SEAL) + _DIGITS).to_bytes(2, "little") + _SEAL)
+    with content.getbuffer() as so_far:
+        digest = hashlib.sha256(so_far).hexdigest()
+    content.write(digest.encode())
+    return content.getbuffer()
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a checkpoint is not what was written. What another program wrote is not damaged."""
+    content = memoryview(path.read_bytes())
+    digits = content[-_DIGITS:]
+    if content[-_DIGITS - len(_SEAL) : -_DIGITS] == _SEAL:
+        return hashlib.sha256(content[:-_DIGITS]).hexdigest().encode() != digits
+    if content[:1] == b"\x80" and content[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        return False  # a pickle
+    try:  # earlier versions had no seal
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            return file.testzip() is not None
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error):
+        return True
+
+
+def is_begun(folder: RunFolder) -> bool:
+    """Whether a run has a checkpoint that is not damaged.
+
+    Raises:
+        ConfigError: if one of these cannot be read all the same, and why.
+    """
+    whole = [
+        path
+        for path in (folder.last_checkpoint, folder.best_checkpoint)
+        if path.is_file() and not is_damaged(path)
+    ]
+    for path in whole:
+        read_checkpoint(path)
+    return bool(whole)
+
+
+def to_go_on_from(folder: RunFolder) -> Path | None:
+    """The last checkpoint, once the best one fits it; None to begin anew, once both are gone.
+
+    Either way the run ends with the same bits. A disk may damage what was whole, and a best one
+    that is lost can only be had again from the beginning, unless the last one is the same.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    last, best = folder.last_checkpoint, folder.best_checkpoint
+    there = [path for path in (last, best) if path.is_file()]
+    damaged = [path for path in there if is_damaged(path)]
+    for path in damaged:
+        logger.warning("%s is damaged: training again what it stood for", path)
+    whole = [path for path in there if path not in damaged]
+    if last in whole:
+        best_epoch, is_the_best = _best_epoch(last)
+        if best in whole or best_epoch is None:
+            return last
+        if is_the_best:
+            write_atomic(best, last.read_bytes(), within=folder.path)
+            return last
+        logger.warning("%s of epoch %d is lost: training from the beginning", best, best_epoch)
+    elif best in whole:
+        # it may be that of the last epoch: then no other comes that would be written as the last
+        write_atomic(last, best.read_bytes(), within=folder.path)
+        return last
+    for path in there:
+        remove(path, within=folder.path)
+    return None
+
+
+def _best_epoch(last: Path) -> tuple[int | None, bool]:
+    """Which epoch was the best so far, if any, and whether `last` was saved at its end."""
+    checkpoint = read_checkpoint(last)
+    try:
+        recorder = checkpoint["callbacks"]["Recorder"]
+        epoch, history = recorder["best_epoch"], recorder["history"]
+        is_at_end = bool(history) and history[-1]["step"] == checkpoint["global_step"]
+    except BROKEN:
+        raise ConfigError(f"{last} cannot be read: it is not the checkpoint of a run") from None
+    return epoch, is_at_end and epoch == len(history)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The plain values and tensors in `path`, on the CPU.
+
+    Raises:
+        ConfigError: if it is damaged, is no checkpoint of a run, or asks for code to be run.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it was not made for
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except BROKEN as error:
+        raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ConfigError(f"{path} cannot be read: it is not the checkpoint of a run")
+    arguments = checkpoint.get("hyper_parameters")
+    if isinstance(arguments, dict):
+        read_as_before(arguments.get("training"))
+    return checkpoint
+
+
+def _reason(error: BaseException) -> str:
+    # torch's own words recommend to load it all the same
+    if match := re.search(r"GLOBAL (\S+)|(?:function|class) (\S+) (?:was|is) not", str(error)):
+        return f"it wants to call {match[1] or match[2]}, which no checkpoint needs"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    return "it is damaged or no checkpoint"

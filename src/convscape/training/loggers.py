@@ -1,0 +1,358 @@
+"""Where the metrics of a run go besides its history: TensorBoard, CSV, Weights & Biases, MLflow.
+
+All of them are loggers of Lightning's, and get the same names, numbers and hyper-parameters. None
+of them changes a result, and a server that is away costs one warning: the run goes on without it.
+
+The tables are not Lightning's `CSVLogger`: that removes metrics.csv when a run goes on, appends to
+a link that a stranger may have put there, and a kill leaves it cut off in the middle of a line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from convscape.base.errors import ConfigError
+from convscape.base.files import lock, write_atomic
+from convscape.base.quick_lightning import pl
+from convscape.base.terminal import say, without_secrets
+from convscape.config.schema import Config, LoggerConfig, MlflowConfig, WandbConfig
+from convscape.runs.folder import RunFolder, local_rank
+from convscape.runs.result import Result, Status
+from convscape.training.events import (
+    EventLogger,
+    begin_session,
+    end_session,
+    hyperparameters,
+    trial_id,
+)
+
+logger = logging.getLogger("convscape")
+
+SERVER_TIMEOUT_S = 10  # how long a server may take to answer before the run goes on without it
+FINISH_TIMEOUT_S = 60  # how long the last numbers may take to reach it
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a tracking library is told of a run when it begins."""
+
+    folder: RunFolder
+    name: str
+    group: str  # the same for runs that differ in the seed alone
+    hparams: dict[str, Any]
+    tags: dict[str, Any]
+    output_dir: Path
+
+    @property
+    def ids_file(self) -> Path:
+        """Under which ids the tracking libraries know the run."""
+        return self.folder.path / "loggers.json"
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self.folder.last_checkpoint.is_file()
+
+
+def check_installed(chosen: LoggerConfig) -> None:
+    """Refuse loggers whose library is missing, with the extra that brings it.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    needed = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
+    for name, modules in needed.items():
+        if getattr(chosen, name) is not None and not all(map(find_spec, modules)):
+            raise ConfigError(f"logger={name} is not installed; pip install -e '.[{name}]'")
+
+
+def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.Logger]:
+    """Lightning loggers for those that `config` names; TensorBoard's is the first."""
+    chosen = config.logger
+    facts = RunInfo(
+        folder=folder,
+        name=result.run,
+        group=trial_id(config),
+        hparams=hyperparameters(config, result.overrides),
+        tags={"seed": config.seed, "fingerprint": result.fingerprint},
+        output_dir=Path(config.output_dir).absolute(),
+    )
+    loggers: list[pl.loggers.Logger] = []
+    if chosen.tensorboard is not None:
+        loggers.append(EventLogger(folder.path))
+    if chosen.csv is not None:
+        loggers.append(FailSafeLogger("csv", lambda: CsvLogger(facts)))
+    if (wandb := chosen.wandb) is not None:
+        loggers.append(FailSafeLogger("wandb", lambda: open_wandb(wandb, facts)))
+    if (mlflow := chosen.mlflow) is not None:
+        loggers.append(FailSafeLogger("mlflow", lambda: open_mlflow(mlflow, facts)))
+    return loggers
+
+
+def begin(
+    loggers: list[pl.loggers.Logger], config: Config, overrides: list[str], *, is_new: bool
+) -> None:
+    """Open each record, or go on with it; for the first process of a run only."""
+    for each in loggers:
+        if isinstance(each, FailSafeLogger):
+            each.start()
+        elif is_new and isinstance(each, EventLogger):
+            begin_session(each.experiment, config, overrides)
+
+
+def end(loggers: list[pl.loggers.Logger], status: Status) -> None:
+    """Close each record.
+
+    Raises:
+        OSError: if the disk does not take the last events.
+    """
+    for each in loggers:
+        if isinstance(each, FailSafeLogger):
+            each.end(status)
+        elif isinstance(each, EventLogger):
+            if status == "ok" and local_rank() == 0:
+                end_session(each.experiment)
+            each.close()
+
+
+class FailSafeLogger(pl.loggers.Logger):
+    """Hands on to a logger of Lightning's until that fails for the first time.
+
+    - `open_`: makes the logger and begins its record, with the hyper-parameters in it.
+
+    The record is closed by `end`, and not when Lightning finalizes its loggers: that is after the
+    training, and the test is still to come.
+    """
+
+    def __init__(self, kind: str, open_: Callable[[], pl.loggers.Logger]) -> None:
+        super().__init__()
+        self._kind, self._open = kind, open_
+        self._inner: pl.loggers.Logger | None = None
+
+    @property
+    def name(self) -> str:
+        """Which logger it is."""
+        return self._kind
+
+    @property
+    def version(self) -> str:
+        """Nothing: the run folder says it."""
+        return ""
+
+    def start(self) -> None:
+        """Begin the record, or leave it with a warning."""
+
+        def work() -> None:
+            self._inner = self._open()
+
+        self._guarded(work)
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They were handed over when the record began."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hand on `metrics` of the optimiser step `step`; nothing on the helpers of DDP."""
+        if (inner := self._inner) is not None:
+            self._guarded(lambda: inner.log_metrics(dict(metrics), step or 0))
+
+    def end(self, status: Status) -> None:
+        """Close the record; the logger hears "success", "interrupted" or "failed"."""
+        if (inner := self._inner) is not None:
+            words = {"ok": "success", "interrupted": "interrupted"}
+            self._guarded(lambda: inner.finalize(words.get(status, "failed")))
+        self._inner = None
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the library's own, of its own insides
+                work()
+        except Exception as error:  # noqa: BLE001  whatever a server does, the run goes on
+            self._inner = None
+            reason = shorten(f"{type(error).__name__}: {without_secrets(str(error))}", 200)
+            sentence = f"logger={self._kind} failed, the run goes on without it: {reason}"
+            logger.warning("%s", sentence)
+            say(f"warning: {sentence}", file=sys.stderr)
+
+
+class CsvLogger(pl.loggers.Logger):
+    """metrics.csv and hparams.csv; a number that is logged again replaces the one before."""
+
+    name, version = "csv", ""
+
+    def __init__(self, run: RunInfo) -> None:
+        super().__init__()
+        self._path = run.folder.path / "metrics.csv"
+        self._values: dict[tuple[int, str], float] = {}
+        if run.is_continued and self._path.is_file():
+            with self._path.open(encoding="utf-8") as file:
+                self._values = {
+                    (int(r["step"]), r["metric"]): float(r["value"]) for r in csv.DictReader(file)
+                }
+        rows = list((run.hparams | run.tags).items())
+        self._folder = run.folder.path
+        table = _table(("name", "value"), rows)
+        write_atomic(self._folder / "hparams.csv", table, within=self._folder)
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They were written when the record began."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write the tables anew, with `metrics` of the optimiser step `step`."""
+        self._values |= {(step or 0, name): float(value) for name, value in metrics.items()}
+        rows = [(step, name, value) for (step, name), value in self._values.items()]
+        table = _table(("step", "metric", "value"), rows)
+        write_atomic(self._path, table, within=self._folder)
+
+
+def _table(header: tuple[str, ...], rows: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    return text.getvalue()
+
+
+class WandbLogger(pl.loggers.WandbLogger):
+    """Lightning's, for several runs in one process, and for runs that go on."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Lightning lets W&B count the calls: a run that goes on offline would count from 0."""
+        self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
+
+    def finalize(self, status: str) -> None:
+        """Lightning leaves it to the end of the process: the next run would go on in this one."""
+        self.experiment.finish(exit_code=0 if status == "success" else 1)
+
+
+def open_wandb(settings: WandbConfig, run: RunInfo) -> WandbLogger:
+    """A run of wandb whose files are in <run>/wandb; a run that goes on keeps its id."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    identity = _remembered(run, "wandb") or uuid.uuid4().hex[:12]
+    is_online = settings.mode == "online"
+    if is_online and not _is_logged_in(wandb):
+        raise RuntimeError("there is no account; `wandb login`, or logger.wandb.mode=offline")
+    tracked = wandb.init(
+        project=settings.project,
+        entity=settings.entity,
+        mode=settings.mode,
+        id=identity,
+        resume="allow" if is_online else None,
+        name=run.name,
+        group=run.group,
+        config=run.hparams | run.tags,
+        dir=str(run.folder.path),
+        reinit="create_new",  # and leave alone one that was begun by who called us
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
+            init_timeout=SERVER_TIMEOUT_S,
+            login_timeout=SERVER_TIMEOUT_S,
+            finish_timeout=FINISH_TIMEOUT_S,
+            finish_timeout_raises=True,
+        ),
+    )
+    _remember(run, "wandb", identity)
+    return WandbLogger(experiment=tracked)
+
+
+def _is_logged_in(wandb: Any) -> bool:
+    """Whether an API key is at hand; wandb would ask for one at the terminal and wait."""
+    return bool(wandb.Api(timeout=SERVER_TIMEOUT_S).api_key)
+
+
+class MlflowLogger(pl.loggers.MLFlowLogger):
+    """Lightning's, with whole values, and a word of its own for what was interrupted."""
+
+    def log_hyperparams(self, params: Any) -> None:
+        """Lightning cuts values off after 250 characters; MLflow takes 6,000."""
+        from mlflow.entities import Param
+
+        parameters = [Param(key, str(value)) for key, value in params.items()]
+        self.experiment.log_batch(self.run_id, params=parameters)
+
+    def finalize(self, status: str = "success") -> None:
+        """Close the run with the status that MLflow has for `status`."""
+        super().finalize("KILLED" if status == "interrupted" else status)
+
+
+def open_mlflow(settings: MlflowConfig, run: RunInfo) -> MlflowLogger:
+    """A run of MLflow, on a server or in a file; a run that goes on keeps its id."""
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT_S)),
+    ):
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for noisy in ("mlflow", "alembic", "urllib3", "lightning.pytorch.loggers.mlflow"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+    file = run.output_dir / "mlflow.db"
+    uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
+    before = _remembered(run, "mlflow")
+    # several runs that begin at once would each make the tables and the experiment
+    with lock(run.output_dir / ".mlflow.lock", within=run.output_dir), _same_tracking_uri(mlflow):
+        tracked = MlflowLogger(
+            settings.experiment,
+            run_name=run.name,
+            tracking_uri=uri,
+            tags={key: str(value) for key, value in run.tags.items()} | {"group": run.group},
+            # in a file MLflow would put them where the command happened to be typed
+            artifact_location=(
+                None if uri.startswith("http") else (run.output_dir / "mlflow").as_uri()
+            ),
+            run_id=before,
+        )
+        identity = tracked.run_id
+    assert identity is not None
+    if before is not None:
+        tracked.experiment.update_run(identity, status="RUNNING")
+    tracked.log_hyperparams(run.hparams)
+    _remember(run, "mlflow", identity)
+    return tracked
+
+
+@contextmanager
+def _same_tracking_uri(mlflow: Any) -> Iterator[None]:
+    """Undo that Lightning sets the address for the process, whose next run may have another."""
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def _remembered(run: RunInfo, kind: str) -> str | None:
+    """The id under which the tracking library knows a run that goes on."""
+    if not run.is_continued or not run.ids_file.is_file():
+        return None
+    identity: str | None = json.loads(run.ids_file.read_text("utf-8")).get(kind)
+    return identity
+
+
+def _remember(run: RunInfo, kind: str, identity: str) -> None:
+    before = json.loads(run.ids_file.read_text("utf-8")) if run.ids_file.is_file() else {}
+    text = json.dumps({**before, kind: identity}) + "\n"
+    write_atomic(run.ids_file, text, within=run.folder.path)

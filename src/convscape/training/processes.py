@@ -1,0 +1,69 @@
+"""Several processes (DDP) that train as one: each takes its share of every batch.
+
+The result does not know how many they are, but for rounding and for what dropout draws.
+"""
+
+# no `from __future__ import annotations`: torch compares those of a communication hook with classes
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from convscape.base.errors import ConfigError
+from convscape.base.quick_lightning import pl
+from convscape.data.module import TrainLoader
+
+
+class WholeBatchGradients(pl.callbacks.Callback):
+    """Gradients are the mean over the whole batch, also where its shares are not equal."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Weight what each process brings, in place of DDP's mean over processes."""
+        if isinstance(trainer.strategy.model, nn.parallel.DistributedDataParallel):
+            loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
+            trainer.strategy.model.register_comm_hook(loader, _sum_of_shares)
+
+
+def _sum_of_shares(
+    loader: TrainLoader, bucket: dist.GradBucket
+) -> torch.futures.Future[torch.Tensor]:
+    gradients = bucket.buffer().mul_(loader.share)
+    work = dist.all_reduce(gradients, async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])
+
+
+def check_shares(num_images: int, batch_size: int, devices: int) -> None:
+    """Refuse batches that have no image for one of the processes.
+
+    Raises:
+        ConfigError: with the batch size next to it that does.
+    """
+
+    def smallest(size: int) -> int:
+        return num_images % size or size
+
+    if smallest(batch_size) >= devices:
+        return
+    sizes = sorted(range(devices, num_images + 1), key=lambda size: abs(size - batch_size))
+    fits = next((size for size in sizes if smallest(size) >= devices), None)
+    advice = "trainer.devices=1" if fits is None else f"data.batch_size={fits} would do"
+    raise ConfigError(
+        f"trainer.devices={devices} share every batch, and with data.batch_size={batch_size} the "
+        f"smallest of the {num_images:,} training images' batches has {smallest(batch_size)}; "
+        f"{advice}"
+    )
+
+
+def check_batch_norm(model: nn.Module, devices: int, kind: str) -> None:
+    """Refuse batch norm over several processes on the CPU, where torch cannot share its statistics.
+
+    Raises:
+        ConfigError: saying what can.
+    """
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    has_batch_norm = any(isinstance(module, kinds) for module in model.modules())
+    if devices > 1 and kind == "cpu" and has_batch_norm:
+        raise ConfigError(
+            f"trainer.devices={devices} cannot share the statistics of batch norm on the CPU, and "
+            "the result would depend on the number of processes; trainer.devices=1 takes all cores"
+        )

@@ -1,0 +1,195 @@
+"""Keys that a config sets and its run never reads: refused, naming who ignores them. No torch.
+
+A key at its default says nothing and may stand. Torch is imported only to ask a class of the user's
+whether it has an optimiser of its own, and only if there is one to be ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+
+from convscape.base.errors import ConfigError
+from convscape.config.directory import CONFIG_DIR
+from convscape.config.metrics import MONITOR
+from convscape.config.networks import CNNConfig, MLPConfig, OwnModelConfig
+from convscape.config.schema import Config
+from convscape.runs.fingerprint import typed_value
+
+_POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
+_OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False}
+_TRAINING = ("optimizer", "scheduler", "trainer.steps_per_execution")
+
+
+def refuse_unread(config: Config, *, is_alone: bool = False) -> None:
+    """Refuse what a run sets and does not read.
+
+    - `is_alone`: it is no run of a sweep or a search.
+
+    Raises:
+        ConfigError: one line for each key.
+    """
+    found = _unread(config)
+    if is_alone:
+        set_keys = {key: getattr(config, key) for key in _OF_GRIDS}
+        found |= {
+            key: f"{key}={typed_value(value)}: this is one run, and only a sweep reads it; "
+            "sweep with -m, or leave it out"
+            for key, value in set_keys.items()
+            if value != _OF_GRIDS[key]
+        }
+    if found:
+        raise ConfigError("\n".join(found.values()))
+
+
+class UnreadInGrid:
+    """What runs of a grid set and do not read, as they are added one by one."""
+
+    def __init__(self) -> None:
+        self._unread: dict[str, str] = {}
+        self._read: set[str] = set()
+
+    def add(self, config: Config, keys: Iterable[str]) -> None:
+        """Take a run into account that sets `keys`."""
+        found = _unread(config)
+        self._unread |= found
+        self._read |= set(keys) - found.keys()
+
+    def refuse(self, swept: Collection[str] = ()) -> None:
+        """Refuse what no run reads, and what is swept for runs that do not read it.
+
+        Those that are equal layer by layer, as without pooling, run once and are no harm.
+
+        Raises:
+            ConfigError: one line for each key.
+        """
+        wrong = [
+            sentence
+            for key, sentence in self._unread.items()
+            if key not in self._read or (key in swept and not key.startswith("model."))
+        ]
+        if wrong:
+            raise ConfigError("\n".join(wrong))
+
+
+def refuse_unread_space(config: Config, space: Collection[str]) -> None:
+    """Refuse a search among values that its trials, of which `config` is one, do not read.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    ignored = {key: who for key, who in _ignored(config) if not key.startswith("model.")}
+    if isinstance(config.model, OwnModelConfig) and _has_own_training(config):
+        ignored |= dict.fromkeys(_TRAINING, _own_training(config))
+    for key in space:
+        for other, who in ignored.items():
+            if f"{key}.".startswith(f"{other}."):
+                raise ConfigError(f"search.space.{key}: {who}; take it out of the space")
+
+
+def _unread(config: Config) -> dict[str, str]:
+    """Keys that are set and not read, each with the sentence that refuses it."""
+    values = config.model_dump(by_alias=True)
+    found = {}
+    for key, who in _ignored(config):
+        value, default = _at(values, key), _default(key, config)
+        if value != default:
+            found[key] = f"{key}={typed_value(value)}: {who}; leave it out"
+    if isinstance(config.model, OwnModelConfig):
+        changed = {
+            key: value for part in _TRAINING for key, value in _changed(part, values, config)
+        }
+        if changed and _has_own_training(config):
+            found |= {
+                key: f"{key}={typed_value(value)}: {_own_training(config)}; leave it out"
+                for key, value in changed.items()
+            }
+    return found
+
+
+def _ignored(config: Config) -> Iterator[tuple[str, str]]:
+    """Keys that a run does not read, whatever they are, and who ignores them."""
+    data, model = config.data, config.model
+    if data.name in ("digits", "image_folder", "own"):
+        yield "data.download", f"data={data.name} has nothing to download"
+    if data.name not in ("image_folder", "own"):
+        yield "data.test_fraction", f"data={data.name} has its own test images"
+    if data.name != "image_folder":
+        yield "data.on_unreadable", f"data={data.name} reads no files of pictures"
+    if data.name != "own":
+        yield "data._target_", f"data={data.name} calls no function; data=own does"
+        yield "data.arguments", f"data={data.name} calls no function; data=own does"
+    if data.val_size == 0 and config.monitor is not None and config.monitor.split == "val":
+        where = "data.val_size=0 leaves no image to validate on"
+        if config.monitor.name != MONITOR:
+            yield "trainer.monitor", where
+        yield "trainer.early_stopping", f"{where}; trainer.monitor=train/loss needs none"
+    if config.monitor is None:
+        yield "trainer.early_stopping", "trainer.monitor=null says nothing that could get better"
+    if config.logger.tensorboard is None and config.visual == "full":
+        yield "visual", "its pictures go to TensorBoard, which is not among the loggers"
+    if isinstance(model, CNNConfig):
+        pools = model.pool if isinstance(model.pool, list) else [model.pool]
+        if set(pools) == {"none"}:
+            yield from ((f"model.{key}", "model.pool=none pools nothing") for key in _POOL)
+        if not model.dense:
+            yield "model.dense_dropout", "model.dense=[] has no layer to drop from"
+    if isinstance(model, MLPConfig) and not model.hidden:
+        words = "model.hidden=[] has no hidden layer"
+        yield from ((f"model.{key}", words) for key in ("activation", "dropout", "batch_norm"))
+
+
+def _own_training(config: Config) -> str:
+    assert isinstance(config.model, OwnModelConfig)
+    return f"{config.model.target} is a LightningModule with its own training, and ignores it"
+
+
+def _has_own_training(config: Config) -> bool:
+    from convscape.training.build import has_own_training
+
+    return has_own_training(config)
+
+
+def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[tuple[str, Any]]:
+    """Keys of a section, or the one key, that are not at their default."""
+    value, default = _at(values, part), _default(part, config)
+    if not isinstance(value, dict):
+        if value not in (default, 1):  # of steps_per_execution: one is what happens
+            yield part, value
+    elif value["name"] != default["name"]:
+        yield part, value["name"]
+    else:
+        yield from ((f"{part}.{k}", v) for k, v in value.items() if v != default.get(k))
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return found
+
+
+def _default(key: str, config: Config) -> Any:
+    """The value of a key that nobody has set, as conf/ or its class has it."""
+    section, _, leaf = key.partition(".")
+    if section == "data":
+        fields = type(config.data).model_fields
+        return False if leaf == "download" else fields[leaf.strip("_")].default
+    files = {
+        "optimizer": "optimizer/adam",
+        "scheduler": "scheduler/one_cycle",
+        "trainer": "trainer/default",
+        "model": f"model/{'mlp' if isinstance(config.model, MLPConfig) else 'cnn'}",
+        "visual": "train",
+    }
+    defaults = _file(files[section])
+    return defaults if section in ("optimizer", "scheduler") else defaults[leaf or section]
+
+
+@cache
+def _file(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((CONFIG_DIR / f"{name}.yaml").read_text("utf-8"))
+    return values
