@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from convscape import geometry
 from convscape.config.metrics import METRICS
 from convscape.config.optimizers import OPTIMIZERS
-from convscape.models import modules as layers
+from convscape.models import modules
 from convscape.models.networks import Sequential
 from convscape.trained.explain import write_page
 from convscape.trained.load import TrainedRun
@@ -26,8 +26,8 @@ def toys():
     registries = [
         geometry.LAYER_KINDS,
         geometry.POOLINGS,
-        layers.MODULES,
-        layers.POOLS,
+        modules.MODULES,
+        modules.POOLS,
         OPTIMIZERS,
         METRICS,
     ]

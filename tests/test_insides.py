@@ -44,12 +44,18 @@ EXTRA = {
 
 # what is not public and is used all the same, and the one file that may
 INSIDES = {
-    "lightning": ("quick_lightning.py", r"fit_loop|epoch_loop|(from|import) lightning\."),
-    "lightning-utilities": ("quick_lightning.py", r"lightning_utilities"),
-    "torch": ("torch_insides.py", r"torch\.jit|torch\.utils\.tensorboard|torch\.[\w.]*\b_[a-z]"),
-    "tensorboard": ("events.py", r"tensorboard\.(plugins|summary|backend)"),
-    "hydra-core": ("hydra_insides.py", r"GlobalHydra|hydra\.initialize\b|override_parser|_gh_"),
-    "optuna": ("study.py", r"\._(storage|trial_id|study|suggest)|check_distribution_comp"),
+    "lightning": ("base/quick_lightning.py", r"fit_loop|epoch_loop|(from|import) lightning\."),
+    "lightning-utilities": ("base/quick_lightning.py", r"lightning_utilities"),
+    "torch": (
+        "training/torch_insides.py",
+        r"torch\.jit|torch\.utils\.tensorboard|torch\.[\w.]*\b_[a-z]",
+    ),
+    "tensorboard": ("training/events.py", r"tensorboard\.(plugins|summary|backend)"),
+    "hydra-core": (
+        "config/hydra_insides.py",
+        r"GlobalHydra|hydra\.initialize\b|override_parser|_gh_",
+    ),
+    "optuna": ("sweeps/study.py", r"\._(storage|trial_id|study|suggest)|check_distribution_comp"),
 }
 
 
@@ -78,8 +84,8 @@ def code_of(tree):
 @pytest.mark.parametrize("distribution", INSIDES)
 def test_insides_are_used_in_one_file_and_bounded(distribution):
     file, words = INSIDES[distribution]
-    users = {path.name for path, tree in SOURCES.items() if re.search(words, code_of(tree))}
-    assert users == {file}
+    users = {path for path, tree in SOURCES.items() if re.search(words, code_of(tree))}
+    assert users == {ROOT / "src" / "convscape" / file}
     declared = (REQUIRED | EXTRA)[distribution]
     assert any(each.operator == "<" for each in declared.specifier), declared
     assert importlib.metadata.version(distribution) in declared.specifier

@@ -17,7 +17,7 @@ from convscape.drawing.kernels import KERNELS, SlidingWindow, filtered, parse_ke
 from convscape.drawing.numbers import film, read_matrix
 from convscape.geometry.layers import Conv, Pool
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.models import modules as layers
+from convscape.models import modules
 
 PATCH, KERNEL = "9 4 1; 1 1 1; 1 2 1", "0 2 1; 4 1 0; 1 0 1"
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -60,7 +60,7 @@ def test_a_convolution_step_by_step_equals_torch(
     except InfeasibleGeometry:
         assume(False)
     sliding = sliding.turned if turned else sliding
-    module = layers.Conv2d(1, conv).double()
+    module = modules.Conv2d(1, conv).double()
     weights = np.flip(kernel, (0, 1)).copy() if turned else kernel
     module.weight.data = torch.from_numpy(weights)[None, None]
     expected = module(torch.from_numpy(matrix)[None, None])[0, 0].detach().numpy()
@@ -77,7 +77,7 @@ def test_pooling_step_by_step_equals_torch(size, pool_size, stride, kind, is_sam
         sliding = SlidingWindow(matrix, pool)
     except InfeasibleGeometry:
         assume(False)
-    module = layers.MaxPool2d(pool) if kind == "max" else layers.AvgPool2d(pool)
+    module = modules.MaxPool2d(pool) if kind == "max" else modules.AvgPool2d(pool)
     expected = module(torch.from_numpy(matrix)[None, None])[0, 0].numpy()
     np.testing.assert_allclose(sliding.output, expected, atol=1e-12)
 

@@ -10,7 +10,7 @@ from convscape import geometry
 from convscape.geometry.networks import cnn_layers
 from convscape.geometry.plan import plan_layers
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.models import modules as layers
+from convscape.models import modules
 from convscape.models.modules import (
     AvgPool2d,
     Conv2d,
@@ -225,13 +225,13 @@ def test_every_pool_gives_the_shape_of_its_plan(height, width, size, stride, pad
         plan = geometry.plan_layers(named, (2, height, width))
     except InfeasibleGeometry:
         assume(False)
-    assert layers.POOLS[kind](pool)(torch.rand(1, 2, height, width)).shape[1:] == torch.Size(
+    assert modules.POOLS[kind](pool)(torch.rand(1, 2, height, width)).shape[1:] == torch.Size(
         plan.layers[0].output_shape
     )
 
 
 def test_circular_convolution_is_torchs_and_moves_with_the_image():
-    conv = layers.Conv2d(2, geometry.Conv(3, (3, 5), padding="circular")).double()
+    conv = modules.Conv2d(2, geometry.Conv(3, (3, 5), padding="circular")).double()
     torchs = nn.Conv2d(2, 3, (3, 5), padding=(1, 2), padding_mode="circular").double()
     torchs.load_state_dict(conv.state_dict())
     images = draw(0, 2, 2, 9, 8)
@@ -266,7 +266,7 @@ def test_blur_pooling_is_the_blurred_maximum():
     expected = [
         [(maxima[y : y + 3, x : x + 3] * weights).sum() for x in (0, 2, 4)] for y in (0, 2, 4)
     ]
-    found = layers.BlurPool2d(pool).double()(image)[0, 0]
+    found = modules.BlurPool2d(pool).double()(image)[0, 0]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -274,14 +274,14 @@ def test_polyphase_pooling_keeps_the_grid_with_the_largest_norm():
     pool = geometry.Pool("aps", (1, 1), (2, 2))
     image = torch.rand(1, 1, 6, 6)
     image[0, 0, 1::2, ::2] += 5
-    kept = layers.PolyphasePool2d(pool)(image)
+    kept = modules.PolyphasePool2d(pool)(image)
     torch.testing.assert_close(kept, image[:, :, 1::2, ::2])
 
 
 @pytest.mark.parametrize("stride", [(2, 2), (2, 3), (3, 1)])
 def test_polyphase_pooling_chooses_for_each_image(stride):
     images = draw(2, 5, 3, 9, 11).to(memory_format=torch.channels_last)
-    kept = layers.PolyphasePool2d(geometry.Pool("aps", (1, 1), stride))(images)
+    kept = modules.PolyphasePool2d(geometry.Pool("aps", (1, 1), stride))(images)
     down, along = stride
     height, width = 9 // down * down, 11 // along * along
     for image, found in zip(images, kept, strict=True):
@@ -326,7 +326,7 @@ def test_every_pool_gives_the_size_that_was_planned(pool, ceil_mode, size):
 @pytest.mark.parametrize("shape", [(5,), (5, 1, 1), (5, 3, 2)])
 def test_batch_norm_is_torchs_and_takes_a_single_image(shape):
     is_flat = len(shape) == 1
-    ours = (layers.BatchNorm1d if is_flat else layers.BatchNorm2d)(5)
+    ours = (modules.BatchNorm1d if is_flat else modules.BatchNorm2d)(5)
     theirs = (nn.BatchNorm1d if is_flat else nn.BatchNorm2d)(5)
     for seed in range(2):
         images = draw(seed, 4, *shape).float()

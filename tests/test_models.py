@@ -183,23 +183,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step():
         fit(model, [random_batch(4)] * 4, steps_per_call=4)
 
 
-def test_a_tally_survives_a_checkpoint():
-    tally, other = MetricSums(), MetricSums()
+def test_sums_survive_a_checkpoint():
+    sums, other = MetricSums(), MetricSums()
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    tally.add([torch.tensor(0.5)], [logits], [torch.tensor([0, 0])])
-    other.load_state_dict(tally.state_dict())
+    sums.add([torch.tensor(0.5)], [logits], [torch.tensor([0, 0])])
+    other.load_state_dict(sums.state_dict())
     other.add([torch.tensor(0.1)], [logits[:1]], [torch.tensor([[0.9, 0.1]])])
     assert other.totals().tolist() == pytest.approx([1.1, 2, 3])
     assert other.num_batches == 2
 
 
-def test_a_tally_finds_the_first_step_that_is_not_finite():
-    tally = MetricSums()
+def test_sums_find_the_first_step_that_is_not_finite():
+    sums = MetricSums()
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
-    tally.add([torch.tensor(1.0)] * 2, [logits] * 2, [labels] * 2)
-    assert tally.first_not_finite() is None
-    tally.add([torch.tensor(1.0), torch.tensor(float("inf"))], [logits] * 2, [labels] * 2)
-    assert tally.first_not_finite() == 3
+    sums.add([torch.tensor(1.0)] * 2, [logits] * 2, [labels] * 2)
+    assert sums.first_not_finite() is None
+    sums.add([torch.tensor(1.0), torch.tensor(float("inf"))], [logits] * 2, [labels] * 2)
+    assert sums.first_not_finite() == 3
 
 
 class CountingChecks(TorchFunctionMode):
@@ -214,12 +214,12 @@ class CountingChecks(TorchFunctionMode):
 
 
 def test_each_loss_is_looked_at_once():
-    tally, checks = MetricSums(), CountingChecks()
+    sums, checks = MetricSums(), CountingChecks()
     logits, labels = torch.zeros(1, 2), torch.tensor([0])
     with checks:
         for _ in range(50):
-            tally.add([torch.tensor(1.0)] * 2, [logits] * 2, [labels] * 2)
-            assert tally.first_not_finite() is None
+            sums.add([torch.tensor(1.0)] * 2, [logits] * 2, [labels] * 2)
+            assert sums.first_not_finite() is None
     assert checks.num_losses == 100
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 from torch import nn
 
 from convscape.base.errors import ConfigError
-from convscape.drawing import sheets as visual
+from convscape.drawing import sheets
 from convscape.models.networks import CNN
 from convscape.trained.probe_figures import draw_probe
 from convscape.trained.probes import (
@@ -158,7 +158,7 @@ def test_what_a_covered_place_costs_is_orange_and_what_it_gains_is_blue(tmp_path
     answer = {"images": [np.zeros((1, 4, 4), int).tolist()], "labels": ["7"]}
     path = draw_probe("occlude", {"arm": [answer | {"maps": [[[0.5, -0.5]]]}]}, tmp_path)
     sheet = np.asarray(Image.open(path).convert("RGB"))
-    half = visual.TILE // 2
+    half = sheets.TILE // 2
     row = np.array([[213, 94, 0]] * half + [[0, 114, 178]] * half, np.uint8).tobytes()
     assert sum(row in line.tobytes() for line in sheet) == half
 

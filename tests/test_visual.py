@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.tensorboard._pytorch_graph import graph
 
-from convscape.drawing import sheets as visual
+from convscape.drawing import sheets
 from convscape.training.torch_insides import trace
 
 from .conftest import TINY
@@ -95,12 +95,12 @@ def test_off_shows_nothing_and_trains_the_same(command, tmp_path):
 
 
 def test_scales_are_round_and_around_zero():
-    assert visual.Scale.of(np.array([0.0, 0.7])).high == 1
-    scale = visual.Scale.of(np.array([-0.3, 0.1]))
+    assert sheets.Scale.of(np.array([0.0, 0.7])).high == 1
+    scale = sheets.Scale.of(np.array([-0.3, 0.1]))
     assert (scale.low, scale.high) == (-0.5, 0.5)
     np.testing.assert_array_equal(scale.paint(np.zeros(1)), [[255, 255, 255]])
-    assert visual.Scale.of(np.zeros(3)).high == 1
-    darkest = visual.Scale.of(np.array([np.nan, 1.0])).paint(np.array([np.nan]))
+    assert sheets.Scale.of(np.zeros(3)).high == 1
+    darkest = sheets.Scale.of(np.array([np.nan, 1.0])).paint(np.array([np.nan]))
     np.testing.assert_array_equal(darkest, [[68, 1, 84]])  # where viridis begins
 
 
@@ -108,7 +108,7 @@ def test_scales_are_round_and_around_zero():
 def test_a_confusion_matrix_of_any_size_shows_who_was_taken_for_whom(num_classes):
     counts = np.roll(np.eye(num_classes, dtype=int) * 5, 1, axis=1)  # each for the next
     names = [f"a class with a long name, number {i}" for i in range(num_classes)]
-    picture = visual.confusion_matrix("test", counts, names)
+    picture = sheets.confusion_matrix("test", counts, names)
     assert max(picture.size) < 1400
     above_the_scale = np.asarray(picture)[:-46]
     full = (above_the_scale == (0, 40, 80)).all(-1)  # the colour of 100 %
@@ -122,8 +122,8 @@ def test_a_confusion_matrix_of_any_size_shows_who_was_taken_for_whom(num_classes
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 28, 20), (1, 500, 7), (3, 7, 900)])
 def test_a_tile_repeats_the_pixels_of_an_image_or_averages_them(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    tile = visual.tile(image)
-    assert max(tile.size) <= 1.5 * visual.TILE
+    tile = sheets.tile(image)
+    assert max(tile.size) <= 1.5 * sheets.TILE
     pixels = np.asarray(tile).transpose(2, 0, 1)
     if times := pixels.shape[1] // shape[1]:
         expected = np.broadcast_to(image.repeat(times, 1).repeat(times, 2), pixels.shape)

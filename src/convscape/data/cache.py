@@ -41,7 +41,7 @@ class Scene(NamedTuple):
 
     - `objects`: what is laid there, uint8 (N, C, h, w), in the order of the train images.
     - `side`: of the canvas, in pixels.
-    - `num_clutter`: pieces of other objects on each canvas, as in `scenes.on_canvas`.
+    - `num_clutter`: pieces of other objects on each canvas, as in `variants.on_canvas`.
     - `permute`: seed of the new order of its pixels, if they get one.
     """
 

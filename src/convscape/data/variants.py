@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ChangeConfig(Section):
-    """What is done to all images of a set before anything else, see `scenes`."""
+    """What is done to all images of a set before anything else, see `apply_variant`."""
 
     permute: Seed | None
     canvas: Annotated[int, Field(ge=1, le=4096)] | None

@@ -171,7 +171,7 @@ class SlidingWindow:
     - `kernel`: the weights (h, w) of a convolution; None for pooling.
 
     Deep-learning libraries call it convolution, and compute cross-correlation: the kernel is laid
-    on the matrix as it is. True convolution turns it by 180 degrees first: `turned`.
+    on the matrix as it is. True convolution turns it by 180 degrees first: `flipped`.
 
     Raises:
         InfeasibleGeometry: if the window does not fit.
@@ -271,7 +271,7 @@ def filtered(
 ) -> np.ndarray:
     """An image (C, H, W) uint8 put through a kernel, channel by channel: uint8 (C, H', W').
 
-    - `turned`: true convolution rather than cross-correlation.
+    - `flipped`: true convolution rather than cross-correlation.
     - `signed`: grey stands for 0, so that negative values are seen; else they become black.
 
     Raises:

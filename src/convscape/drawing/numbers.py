@@ -332,7 +332,7 @@ def kernel_sheet(
 ) -> Picture:
     """An image (C, H, W) uint8 called `words`, and what kernels make of it, channel by channel.
 
-    Arguments as scripts/kernels.py has them: names or matrices; `turned` is true convolution,
+    Arguments as scripts/kernels.py has them: names or matrices; `flipped` is true convolution,
     `signed` shows 0 as grey, so that negative values are seen.
 
     Raises:

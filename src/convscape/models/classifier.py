@@ -225,7 +225,7 @@ class ImageClassifier(pl.LightningModule):
     # --- evaluation ---------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Count the loss and the hits of images (N, C, H, W) and labels; logits for callbacks."""
+        """Count loss and correct predictions of images (N, C, H, W); logits for callbacks."""
         images, labels = batch
         logits = self(images)
         self._eval_sums.add([self.loss(logits, labels)], [logits], [labels])
@@ -253,13 +253,13 @@ class ImageClassifier(pl.LightningModule):
             raise Diverged(self.global_step, self.learning_rate(max(0, self.global_step - 1)))
         self._log_sums(split, self._eval_sums)
 
-    def _log_sums(self, split: str, tally: MetricSums) -> None:
-        totals = tally.totals()
+    def _log_sums(self, split: str, sums: MetricSums) -> None:
+        totals = sums.totals()
         # every process evaluates all images; where GPUs talk to each other, that is where sums are
         if split == "train" and self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum")
         loss_sum, correct, count = totals.tolist()
-        tally.reset()
+        sums.reset()
         if count:
             exact = torch.tensor([loss_sum, correct], dtype=torch.float64) / count
             # not to the loggers: `Recorder` tells them of an epoch before it saves its checkpoint

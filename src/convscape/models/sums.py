@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class MetricSums:
-    """Losses and hits of the batches so far, kept on the device until they are asked for."""
+    """Losses and correct predictions of the batches so far, on the device until asked for."""
 
     def __init__(self) -> None:
         self.reset()
@@ -36,7 +36,7 @@ class MetricSums:
         self._correct.append((torch.cat(logits).argmax(1) == targets).sum())
 
     def totals(self) -> Tensor:
-        """Sum of losses over images, number of hits, number of images."""
+        """Sum of losses over images, number of correct predictions, number of images."""
         if not self._sizes:
             return torch.zeros(3)
         # what a checkpoint has brought is on the CPU

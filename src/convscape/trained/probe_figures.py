@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from convscape.base.files import make_folder, write_atomic
 from convscape.config.metrics import Metric
-from convscape.drawing import sheets as visual
+from convscape.drawing import sheets
 from convscape.reports.figures import COLORS, DASHES, STYLE, save
 from convscape.reports.statistics import estimate
 
@@ -158,16 +158,16 @@ def _shift_figure(arms: Arms) -> Figure:
     return figure
 
 
-def _occlusion_sheet(arms: Arms) -> visual.Picture:
+def _occlusion_sheet(arms: Arms) -> sheets.Picture:
     """A row of images, and a row of maps for each arm's first seed, on one scale."""
     firsts = {name: results[0] for name, results in arms.items()}
     some = next(iter(firsts.values()))
     maps = {name: np.array(result["maps"]) for name, result in firsts.items()}
-    scale = visual.Scale.around_zero(np.concatenate([each.ravel() for each in maps.values()]))
-    tiles = [visual.tile(np.array(image, np.uint8)) for image in some["images"]]
+    scale = sheets.Scale.around_zero(np.concatenate([each.ravel() for each in maps.values()]))
+    tiles = [sheets.tile(np.array(image, np.uint8)) for image in some["images"]]
     captions = list(some["labels"])
     for name, each in maps.items():
-        tiles += [visual.tile(scale.paint(one).transpose(2, 0, 1)) for one in each]
+        tiles += [sheets.tile(scale.paint(one).transpose(2, 0, 1)) for one in each]
         captions += [name, *[""] * (len(each) - 1)]
     title = "less probability of the true class with a grey square there"
-    return visual.sheet(title, tiles, captions, len(some["images"]), scale)
+    return sheets.sheet(title, tiles, captions, len(some["images"]), scale)

@@ -25,7 +25,7 @@ from torch.nn.utils import prune as torch_prune
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import make_folder, read_bytes, write_atomic
 from convscape.base.values import hint
-from convscape.data import variants as scenes
+from convscape.data import variants
 from convscape.trained.load import TrainedRun, load_run
 
 Logits = Callable[[Tensor], Tensor]
@@ -168,7 +168,7 @@ def shift(
 
 def permute(run: TrainedRun, images: Tensor, labels: Tensor, seed: int = 0) -> ProbeResult:
     """Accuracy on images whose pixels stand in a new order, which the network never saw."""
-    permuted_images = torch.from_numpy(scenes.permuted(images.numpy(), seed))
+    permuted_images = torch.from_numpy(variants.permuted(images.numpy(), seed))
     numbers = {
         "permute/acc_before": accuracy(classify(run.logits, images), labels),
         "permute/acc": accuracy(classify(run.logits, permuted_images), labels),
@@ -192,7 +192,7 @@ def canvas(
         small = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
         small = small.round().clamp(0, 255).to(torch.uint8)
         rng = np.random.default_rng(side)
-        laid = torch.from_numpy(scenes.on_canvas(small.numpy(), images.shape[2], clutter, rng))
+        laid = torch.from_numpy(variants.on_canvas(small.numpy(), images.shape[2], clutter, rng))
         numbers[f"canvas/acc_{side}"] = accuracy(classify(run.logits, laid), labels)
     return {"numbers": numbers, "sides": list(sides)}
 

@@ -13,7 +13,7 @@ from convscape.base.errors import ConfigError
 from convscape.base.parts import check_target, find
 from convscape.base.quick_lightning import pl
 from convscape.config.networks import CNNConfig, OwnModelConfig
-from convscape.data import custom as own
+from convscape.data import custom
 from convscape.data.cache import ImageSet
 from convscape.data.module import ImageDataModule, steps_per_epoch
 from convscape.training.throughput import steps_per_execution
@@ -35,7 +35,7 @@ def data_module(config: Config, image_set: ImageSet, macs: int | None) -> ImageD
         kind = machine.device_kind(config.trainer.device)
         steps = steps_per_execution(macs, data.batch_size, kind)
     mean, std = normalization(config, image_set)
-    changes = own.functions("data.augment.own", data.augment.own, config.allow_packages)
+    changes = custom.functions("data.augment.own", data.augment.own, config.allow_packages)
     return ImageDataModule(
         image_set,
         val_size=data.val_size,

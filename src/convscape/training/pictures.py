@@ -22,7 +22,7 @@ from convscape.base.files import make_folder, write_atomic
 from convscape.base.quick_lightning import pl
 from convscape.config.schema import Config
 from convscape.data.module import ImageDataModule, TrainLoader
-from convscape.drawing import sheets as visual
+from convscape.drawing import sheets
 from convscape.models import inside
 from convscape.models.classifier import ImageClassifier
 from convscape.training.events import PREFIX, EventFile
@@ -170,11 +170,11 @@ class TensorBoardPictures(pl.callbacks.Callback):
         count = NUM_TRAINING_IMAGES
         captions = [classes[label] for label in labels[:count].tolist()]
         title = "training images as the network sees them"
-        picture = visual.images_with_captions(title, images[:count].cpu().numpy(), captions)
+        picture = sheets.images_with_captions(title, images[:count].cpu().numpy(), captions)
         _add_picture(writer, "training_images", picture, step)
         now = inside.first_filters(module)
         if now is not None and self._first_filters is not None:
-            picture = visual.filters(self._first_filters.numpy(), now.numpy())
+            picture = sheets.filters(self._first_filters.numpy(), now.numpy())
             _add_picture(writer, "filters/first_layer", picture, step)
         if isinstance(module, ImageClassifier) and module.plan is not None:
             self._draw_feature_maps(writer, module, data, step)
@@ -191,14 +191,14 @@ class TensorBoardPictures(pl.callbacks.Callback):
         images, labels = _examples(data, NUM_EXAMPLES)
         captions = [data.image_set.classes[label] for label in labels.tolist()]
         for name, maps in inside.feature_maps(module, images).items():
-            picture = visual.feature_maps(name, images.numpy(), maps.numpy(), captions)
+            picture = sheets.feature_maps(name, images.numpy(), maps.numpy(), captions)
             _add_picture(writer, f"feature_maps/{name}", picture, step)
 
     def _draw_answers(self, split: str, writer: Any, step: int) -> None:
         predictions = self._predictions
         if predictions is None or not predictions.counts.any():
             return
-        picture = visual.confusion_matrix(
+        picture = sheets.confusion_matrix(
             split, predictions.counts.cpu().numpy(), predictions.classes
         )
         _add_picture(writer, f"confusion/{split}", picture, step)
@@ -269,14 +269,14 @@ class _Predictions:
         rank = self._worst[0].cpu().numpy()
         return np.argsort(rank, kind="stable")[: int((rank < 2).sum())]
 
-    def picture(self, split: str) -> visual.Picture:
+    def picture(self, split: str) -> sheets.Picture:
         """The sheet of mistakes."""
         order = self.worst_first()
         images, labels, predictions, probabilities = (
             v.cpu().numpy()[order] for v in self._worst[1:]
         )
         names = self.classes
-        return visual.mistakes(
+        return sheets.mistakes(
             split,
             images,
             [names[i] for i in labels],
@@ -317,7 +317,7 @@ def _writer(trainer: pl.Trainer) -> Any:
     return tensorboard.experiment
 
 
-def _add_picture(writer: Any, tag: str, picture: visual.Picture, step: int) -> None:
+def _add_picture(writer: Any, tag: str, picture: sheets.Picture, step: int) -> None:
     writer.add_image(tag, np.asarray(picture), step, dataformats="HWC")
 
 
