@@ -56,16 +56,26 @@ class CNN(PlannedClassifier):
 
     CNN((1, 28, 28), 10, channels=[32, 64], kernel_size=5, padding="same")
 
-    - `input_shape`: (C, H, W) of an image.
-    - `channels`: of each block; as many blocks as entries.
-    - `init`: how the weights begin, see `layers.initialize`.
+    Keys, values and defaults are those of conf/model/cnn.yaml. A size is 3 or "3x5" (height x
+    width); a key of a block is one value for all blocks, or a list with one value per block.
+
+    - `input_shape`: (C, H, W) of an image; `num_classes`: logits per image.
+    - `channels`: output channels of each block; as many blocks as entries.
+    - `kernel_size` (3), `stride` (1), `dilation` (1): of each convolution, in pixels.
+    - `padding` ("valid"): "valid", "same" as in TensorFlow, "circular", or pixels on each side.
+    - `groups` (1): groups of channels that do not see each other.
+    - `pool` ("max"): "max", "avg", "blur", "aps" or "none".
+    - `pool_size` (2), `pool_stride` (None: the same), `pool_padding` ("valid").
+    - `pool_ceil_mode` (False): count a last window that the input fills only in part.
+    - `batch_norm` (False): after each convolution, which then has no bias.
+    - `activation` ("relu"): its name in torch.nn.functional, or "none".
+    - `dropout` (0.0): probability, at the end of each block.
+    - `head` ("flatten"): "flatten", "global_avg" or "global_max".
+    - `dense` (()): widths of the hidden layers after the head; `dense_dropout` (0.0) after each.
+    - `output_layer` ("dense"): "none" where the layers end in one number per class themselves.
+    - `init`: how the weights begin, see `modules.initialize`.
     - `first_layer`: "learned", or "random" or "designed" and frozen.
     - `training`: everything but the network, as `ImageClassifier` takes it.
-    - `knobs`: kernel_size=3, stride=1, padding="valid", dilation=1, groups=1, pool="max",
-      pool_size=2, pool_stride=None, pool_padding="valid", pool_ceil_mode=False, batch_norm=False,
-      activation="relu", dropout=0.0, head="flatten", dense=(), dense_dropout=0.0,
-      output_layer="dense": all have the names, the values and the meaning of conf/model/cnn.yaml.
-      A list gives one value per block.
 
     Raises:
         ConfigError: if an argument has another name or value than is allowed.
