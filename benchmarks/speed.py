@@ -181,18 +181,15 @@ def convscape(
 
 def config_of(network: str, overrides: Sequence[str]) -> Any:
     """Convscape's config for a network of the benchmark."""
-    from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     from convscape.config.check import check
-    from convscape.config.directory import CONFIG_DIR
+    from convscape.config.directory import composing
 
     settings = [*NETWORKS[network][0], f"optimizer.lr={LR}", "scheduler=constant"]
     settings += ["data.val_size=0", f"data.batch_size={BATCH_SIZE}", "trainer.progress=lines"]
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return check(
-            OmegaConf.to_container(compose("train", [*settings, *overrides]), resolve=True)
-        )
+    with composing() as compose:
+        return check(OmegaConf.to_container(compose([*settings, *overrides]), resolve=True))
 
 
 def convscape_nchw(

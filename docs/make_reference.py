@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from convscape.base.values import MAX_INTEGER
 from convscape.config import kinds, schema
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import CONFIG_DIR, composing
 from convscape.config.metrics import METRICS
 from convscape.geometry.kinds import ACTIVATIONS
 from convscape.geometry.layers import POOLINGS
@@ -294,8 +293,8 @@ def _table(rows: list[Row]) -> list[str]:
 
 @cache
 def _composed(*words: str, resolve: bool = False) -> dict[str, Any]:
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        plain: Any = OmegaConf.to_container(compose("train", [*words]), resolve=resolve)
+    with composing() as compose:
+        plain: Any = OmegaConf.to_container(compose([*words]), resolve=resolve)
     return plain
 
 

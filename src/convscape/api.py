@@ -53,15 +53,12 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 @contextmanager
 def _hydra(overrides: Sequence[str]) -> Iterator[Callable[[list[str]], DictConfig]]:
     """Hydra on conf/, to compose configs with; what it refuses of `overrides` is a ConfigError."""
-    import hydra
-
-    from convscape.config.directory import CONFIG_DIR
-    from convscape.config.hydra_insides import without_hydra
+    from convscape.config.directory import composing
     from convscape.config.sentences import explain
 
     try:
-        with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            yield lambda words: hydra.compose("train", words)
+        with composing() as composer:
+            yield composer
     except Exception as error:
         sentence = explain(error, overrides)
         if sentence is None:

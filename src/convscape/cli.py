@@ -221,22 +221,21 @@ def plan_command() -> None:
     Raises:
         ConfigError: if the input is wrong, or the only network asked for is impossible.
     """
-    from hydra import compose, initialize_config_dir
-
+    from convscape.config.directory import composing
     from convscape.config.hydra_insides import parse_overrides
     from convscape.sweeps.grid import plan_sweep, shared_config
     from convscape.sweeps.words import duplicates
 
     _refuse_options(("-m", "--multirun"))
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with composing() as compose:
         parsed = parse_overrides(arguments)
         _, params = shared_config(arguments)
         hydras = [str(p.input_line) for p in parsed if re.match("hydra[./]", p.key_or_group)]
         plan = plan_sweep(
             [argument for argument in arguments if argument not in hydras],
             params,
-            lambda overrides: compose("train", [*hydras, *overrides]),
+            lambda overrides: compose([*hydras, *overrides]),
         )
     if len(plan.runs) > 1:
         possible = len(plan.feasible)
@@ -255,9 +254,9 @@ def search_command() -> int:
     Raises:
         ConfigError: if the input is wrong.
     """
-    from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
+    from convscape.config.directory import composing
     from convscape.config.sentences import explain
     from convscape.sweeps.grid import refuse_grid
 
@@ -274,12 +273,12 @@ def search_command() -> int:
     others = [argument for argument in sys.argv[1:] if argument != preset]
     arguments = [preset, f"name={preset.partition('=')[2]}", *others]
     refuse_grid([argument for argument in others if argument.lstrip("+").startswith("sweep=")])
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with composing() as compose:
         try:
-            cfg = compose("train", arguments)
+            cfg = compose(arguments)
         except HydraException as error:
             raise ConfigError(explain(error, arguments)) from None
-        return run_search(cfg, arguments, lambda overrides: compose("train", overrides))
+        return run_search(cfg, arguments, compose)
 
 
 def claim_command() -> int:
@@ -288,11 +287,10 @@ def claim_command() -> int:
     Raises:
         ConfigError: if the input is wrong.
     """
-    from hydra import compose, initialize_config_dir
-
     from convscape.claims.book import in_words, overview, write_book
     from convscape.claims.claim import names
     from convscape.claims.run import run_claim
+    from convscape.config.directory import composing
     from convscape.runs.folder import output_folder
     from convscape.sweeps.run import SweepStopped
 
@@ -310,14 +308,14 @@ def claim_command() -> int:
     overrides = [word for word in words if word.partition("=")[0] in given]
     chosen = names() if name == "all" else [name]
     answers = []
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with composing() as compose:
         for each in chosen:
             try:
                 answer = run_claim(
                     each,
                     overrides,
                     mode,  # type: ignore[arg-type]
-                    lambda words: compose("train", words),
+                    compose,
                     output_dir=output_dir,
                     seeds=seeds,
                     jobs=jobs,

@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import hydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from convscape.base.errors import ConfigError
 from convscape.config import aliases
 from convscape.config.check import check
-from convscape.config.directory import CONFIG_DIR
-from convscape.config.hydra_insides import Override, parse_overrides, without_hydra
+from convscape.config.directory import CONFIG_DIR, composing
+from convscape.config.hydra_insides import Override, parse_overrides
 
 OPENING, CLOSING = "[({", "])}"
 
@@ -142,8 +141,8 @@ def known_keys(words: Iterable[str]) -> list[str]:
 
 
 def _composed(words: list[str], resolve: bool = True) -> dict[str, Any]:
-    with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        composed: Any = OmegaConf.to_container(hydra.compose("train", words), resolve=resolve)
+    with composing() as compose:
+        composed: Any = OmegaConf.to_container(compose(words), resolve=resolve)
     return composed
 
 
