@@ -7,6 +7,7 @@ about `outputs/runs/<run>` is tried on the run before.
 import importlib.util
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -120,6 +121,21 @@ def test_the_commands_of_a_page_work_in_their_order(command, workplace, monkeypa
         assert snippets
         for snippet in snippets:
             exec(compile(snippet, page, "exec"), {})
+
+
+def test_bash_takes_every_command():
+    presets = "\n".join(path.read_text("utf-8") for path in (ROOT / "conf").rglob("*.yaml"))
+    shown = [
+        line
+        for text in TEXTS.values()
+        for part in blocks(text, "bash")
+        for line in part.splitlines()
+    ]
+    shown += re.findall(r"^# +(python scripts/.*?)(?:   .*)?$", presets, re.MULTILINE)
+    shown += re.findall(r"`(python scripts/[^`]*)`", EVERYTHING)
+    typed = re.sub(r"<[\w. ]+>", "run", "\n".join(shown))
+    answer = subprocess.run(["bash", "-n"], input=typed, text=True, capture_output=True)
+    assert not answer.stderr, answer.stderr
 
 
 def test_every_script_is_shown():

@@ -111,7 +111,7 @@ def test_one_seed_gives_no_interval(tmp_path):
     write_runs(tmp_path, seeds=1)
     lines = "\n".join(write_report([tmp_path]).lines)
     assert "one seed: no interval" in lines
-    assert "add seed=range(3) or more" in lines
+    assert "add 'seed=range(3)' or more" in lines
     assert "±" not in lines
 
 

@@ -183,7 +183,7 @@ class _Section:
             if key.together:
                 yield f"{', '.join(key.together)} changed in step with {key.name}."
         if self.num_seeds == 1:
-            yield "There is one seed: no interval can be given; add seed=range(3) or more."
+            yield "There is one seed: no interval can be given; add 'seed=range(3)' or more."
 
     def _test_of(self, row: pd.Series) -> str:
         names = [n for n in (self.metric.on_test, "test/acc") if n in row]
