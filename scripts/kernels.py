@@ -51,7 +51,7 @@ def main() -> None:
             stride=arguments.stride,
             padding=arguments.padding,
             dilation=arguments.dilation,
-            turned=arguments.convolution,
+            flipped=arguments.convolution,
             signed=arguments.signed,
         )
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

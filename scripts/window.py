@@ -59,7 +59,7 @@ def main() -> None:
             stride=arguments.stride,
             padding=arguments.padding,
             dilation=arguments.dilation,
-            turned=arguments.convolution,
+            flipped=arguments.convolution,
         )
         frames = list(moving.frames())
         save_film(frames, arguments.out, arguments.fps)

@@ -138,7 +138,7 @@ def test_a_bad_option_is_named_with_what_is_allowed(tmp_path, name, options, mes
 
 def test_the_second_start_imports_nothing_heavy(digits_cache):
     code = (
-        "import sys; from convscape.datasets import load_images; "
+        "import sys; from convscape.data.datasets import load_images; "
         f"load_images('digits', root='nowhere', cache_dir={str(digits_cache)!r}); "
         "heavy = {'torch', 'torchvision', 'sklearn', 'PIL', 'rich'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"

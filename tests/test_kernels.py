@@ -26,7 +26,7 @@ PADDINGS = st.one_of(st.sampled_from(["valid", "same"]), st.tuples(*[st.integers
 
 def window(rows, columns, **knobs):
     settings = {"kernel": KERNEL, "pool": None, "pool_size": "2", "stride": None}
-    settings |= {"padding": "valid", "dilation": "1", "turned": False}
+    settings |= {"padding": "valid", "dilation": "1", "flipped": False}
     return film(read_matrix(f"{rows}x{columns}", ""), **(settings | knobs)).window
 
 
@@ -50,7 +50,7 @@ def test_the_textbooks_sizes(knobs, shape):
     st.integers(1, 9), st.integers(1, 9), SIZES, SIZES, PADDINGS, SIZES, st.booleans(), st.data()
 )
 def test_a_convolution_step_by_step_equals_torch(
-    height, width, kernel_size, stride, padding, dilation, turned, data
+    height, width, kernel_size, stride, padding, dilation, flipped, data
 ):
     conv = Conv(1, kernel_size, stride, padding, dilation, bias=False)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -59,9 +59,9 @@ def test_a_convolution_step_by_step_equals_torch(
         sliding = SlidingWindow(matrix, conv, kernel)
     except InfeasibleGeometry:
         assume(False)
-    sliding = sliding.turned if turned else sliding
+    sliding = sliding.flipped if flipped else sliding
     module = modules.Conv2d(1, conv).double()
-    weights = np.flip(kernel, (0, 1)).copy() if turned else kernel
+    weights = np.flip(kernel, (0, 1)).copy() if flipped else kernel
     module.weight.data = torch.from_numpy(weights)[None, None]
     expected = module(torch.from_numpy(matrix)[None, None])[0, 0].detach().numpy()
     np.testing.assert_allclose(sliding.output, expected, atol=1e-12)
@@ -86,15 +86,15 @@ def test_filtered_pictures_equal_torch():
     image = np.random.default_rng(0).integers(0, 256, (3, 9, 11), dtype=np.uint8)
     conv = Conv(1, (3, 3), (2, 1), "same", bias=False)
     for name, kernel in KERNELS.items():
-        got = filtered(image, kernel, conv, turned=False, signed=False)
+        got = filtered(image, kernel, conv, flipped=False, signed=False)
         weights = torch.from_numpy(kernel)[None, None]
         # SAME at stride 2 over 9 rows pads one row on each side
         maps = F.conv2d(torch.from_numpy(image / 255)[:, None], weights, stride=(2, 1), padding=1)
         expected = (maps[:, 0].clamp(0, 1) * 255).round().numpy()
         np.testing.assert_allclose(got, expected, atol=1, err_msg=name)
-    signed = filtered(image, KERNELS["sobel_x"], conv, turned=False, signed=True)
+    signed = filtered(image, KERNELS["sobel_x"], conv, flipped=False, signed=True)
     assert signed.min() < 128 < signed.max()
-    assert (filtered(image, KERNELS["identity"], Conv(1, (3, 3), padding="same"), turned=True,
+    assert (filtered(image, KERNELS["identity"], Conv(1, (3, 3), padding="same"), flipped=True,
                      signed=False) == image).all()  # fmt: skip
 
 

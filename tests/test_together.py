@@ -81,7 +81,7 @@ MANY = """
 import gc, os, sys, threading
 from pathlib import Path
 import torch
-from convscape.training import train
+from convscape.training.run import train
 from tests.test_config import checked
 
 def state():
