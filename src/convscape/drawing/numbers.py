@@ -73,7 +73,7 @@ def pixels_as_numbers(image: np.ndarray, title: str) -> Picture:
 class MovingWindow:
     """Draws a window that slides over a matrix, one picture for each of its positions.
 
-    - `is_turned`: whether the kernel was turned by 180 degrees, as true convolution does.
+    - `is_flipped`: whether the kernel was flipped by 180 degrees, as true convolution does.
     """
 
     def __init__(self, window: SlidingWindow, is_flipped: bool = False) -> None:
