@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument("--invert", action="store_true", help="swap dark and light first")
     parser.add_argument("--out", type=Path, help="the page (default <run>/explain.html)")
     parser.add_argument(
+        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
+    )
+    parser.add_argument(
         "--other-data", action="store_true", help="also if the data are not those it was trained on"
     )
     words, places = words_and_places(parser)
@@ -32,7 +35,9 @@ def main() -> None:
         from convscape.trained.load import load_run
         from convscape.trained.predict import warning_of_negatives
 
-        run = load_run(arguments.run, other_data=arguments.other_data, **places)
+        run = load_run(
+            arguments.run, arguments.allow_packages, other_data=arguments.other_data, **places
+        )
         chosen = choose_image(run, arguments.image, arguments.split, arguments.invert)
         path = arguments.out or arguments.run / "explain.html"
         write_page(run, chosen.image, chosen.name, chosen.label, path)

@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--out", type=Path, help="the folder for the answer (default <run>/probes)")
     parser.add_argument(
+        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
+    )
+    parser.add_argument(
         "--other-data", action="store_true", help="also if the data are not those it was trained on"
     )
     words, places = words_and_places(parser)
@@ -38,7 +41,8 @@ def main() -> None:
         settings = parse_settings([*arguments.settings, *others])
         name, run = arguments.probe, arguments.run
         folder = arguments.out or run / "probes"
-        how = {"places": places, "other_data": arguments.other_data, "out": arguments.out}
+        how = {"allow_packages": arguments.allow_packages, "places": places}
+        how |= {"other_data": arguments.other_data, "out": arguments.out}
         answer = ask_and_keep(run, name, arguments.images, arguments.split, **how, **settings)
         asked = answer["asked"]
         say(f"{name} of {asked['num_images']:,} images of the {asked['split']} split")

@@ -34,6 +34,14 @@ OWN = """
             super().__init__(network, loss="mse")
             self.save_hyperparameters(logger=False)
 
+    class Wide(torch.nn.Module):
+        def __init__(self, num_classes, extra=1):
+            super().__init__()
+            self.head = torch.nn.Linear(784, num_classes + extra)
+
+        def forward(self, images):
+            return self.head(images.flatten(1))
+
     class Forgetful(ImageClassifier):
         def __init__(self, num_classes, width):
             super().__init__(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)))
@@ -114,3 +122,22 @@ def test_an_object_that_no_folder_could_rebuild_is_refused():
         convscape.train(model=Local((1, 28, 28), 10, channels=[4]))
     with pytest.raises(ConfigError, match=r"width; call self\.save_hyperparameters\(\)"):
         convscape.train(model=childparts.Forgetful(10, width=3))
+
+
+@pytest.mark.parametrize("extra", [1, -1])
+def test_a_network_with_more_or_fewer_outputs_than_classes_is_refused(command, extra):
+    answer = command("train", *words("Wide", f"+model.extra={extra}"))
+    assert answer.code == 2, answer.err
+    assert (
+        f"answers N images with a tensor (N, {10 + extra}); allowed: logits (N, 10)" in answer.err
+    )
+
+
+def test_explain_and_probe_take_a_child_whose_package_is_allowed(command, tmp_path):
+    assert command("train", *words("Narrow")).code == 0
+    (run,) = tmp_path.glob("outputs/runs/*")
+    for script, *asked in (("explain", "3"), ("probe", "shift", "max=2", "step=2")):
+        way_out = "--allow-packages childparts"
+        assert f"add {way_out}," in command(script, run, *asked).err
+        answer = command(script, run, *asked, *way_out.split())
+        assert answer.code == 0, answer.err

@@ -40,6 +40,18 @@ OWN = """
 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    class Counting(Lit):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("epoch", float(self.current_epoch))
+
+    class Blind(Lit):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/acc", float("nan"))
+
+    class Untested(Lit):
+        test_step = LightningModule.test_step
 """
 LIT = ["model=own", "model._target_=f1parts.Lit", "allow_packages=[f1parts]", *TINY[1:3]]
 LIT += ["trainer.threads=1", "trainer.max_epochs=3", "visual=off"]
@@ -133,6 +145,29 @@ def test_a_monitor_that_is_not_logged_ends_the_first_epoch(command, own, tmp_pat
     assert (found["status"], found["error"]["type"]) == ("failed", "MonitorNotLogged")
     assert "logged: train/loss, val/f1" in answer.out
     assert "Traceback" not in answer.err
+
+
+def test_a_metric_named_epoch_does_not_count_the_epochs(command, own, tmp_path):
+    words = [word.replace(".Lit", ".Counting") for word in LIT]
+    answer = command("train", *words, *ASKED)
+    assert answer.code == 0, answer.err
+    (file,) = tmp_path.glob("outputs/runs/*/history.csv")
+    assert [line.partition(",")[0] for line in file.read_text().splitlines()] == [
+        *("epoch", "1", "2", "3")
+    ]
+
+
+def test_a_module_without_a_test_is_refused_before_it_trains(command, own, tmp_path):
+    answer = command("train", *[word.replace(".Lit", ".Untested") for word in LIT], *ASKED)
+    assert (answer.code, "Untested has no test_step" in answer.err) == (2, True), answer.err
+    assert not list(tmp_path.glob("outputs/runs/*/history.csv"))
+
+
+def test_an_accuracy_that_is_no_number_is_named_where_nothing_is_ranked(command, own, tmp_path):
+    words = [word.replace(".Lit", ".Blind") for word in LIT]
+    assert command("train", *words).code == 0
+    lines = command("report", "outputs/runs").out
+    assert "Not ranked: val/acc, which chose the best epochs, is a number in no run" in lines
 
 
 def test_without_a_monitor_the_last_epoch_is_kept(command, own, tmp_path):

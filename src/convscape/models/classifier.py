@@ -140,7 +140,13 @@ class ImageClassifier(pl.LightningModule):
         return self.network(self.normalize(images))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of logits (N, K) for class ids (N,) or one-hot or soft labels (N, K)."""
+        """Mean loss of logits (N, K) for class ids (N,) or one-hot or soft labels (N, K).
+
+        Raises:
+            ConfigError: if they are not one for each of `classes`.
+        """
+        if self.classes:
+            check_logits(logits, len(self.classes))
         if self.loss_name == "cross_entropy":
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if labels.ndim == 1:
@@ -264,6 +270,24 @@ class ImageClassifier(pl.LightningModule):
             exact = torch.tensor([loss_sum, correct], dtype=torch.float64) / count
             # not to the loggers: `Recorder` tells them of an epoch before it saves its checkpoint
             self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]}, logger=False)
+
+
+def check_logits(logits: Any, num_classes: int) -> None:
+    """Refuse what a network of the user's answers that are no logits (N, num_classes).
+
+    Raises:
+        ConfigError: saying what they are.
+    """
+    if not isinstance(logits, Tensor):
+        found = f"a {type(logits).__name__}"
+    elif logits.ndim != 2 or logits.shape[1] != num_classes:
+        found = f"a tensor ({', '.join(['N', *map(str, logits.shape[1:])])})"
+    else:
+        return
+    raise ConfigError(
+        f"the network answers N images with {found}; allowed: logits (N, {num_classes}), one for "
+        "each class"
+    )
 
 
 def _known(key: str, name: Any, allowed: Iterable[str]) -> str:

@@ -142,10 +142,15 @@ class _Section:
         """By what, on which images, and whether the runs agree."""
         name = self.metric.name
         if not name:
+            if chosen_by := ", ".join(each.name for each in self.table.monitors):
+                return (
+                    f"Not ranked: {chosen_by}, which chose the best epochs, is a number in no run; "
+                    "--rank <metric> ranks by another."
+                )
             logged = ", ".join(self.table.metrics) or "nothing"
             return (
-                f"Not ranked: of what was logged ({logged}) nothing is known to be better or "
-                "worse; --rank max:<metric> or --rank min:<metric> says so."
+                f"Not ranked: nothing of what was logged ({logged}) chose the best epochs; "
+                "--rank max:<metric> or --rank min:<metric> ranks by it."
             )
         where = {
             "val": " on the validation images",

@@ -414,7 +414,7 @@ def ranking_metric(table: RunTable, asked: str | None) -> Metric:
     ]
     if asked is None:
         candidates = list(table.monitors)
-        if not any(metric(name).split == "val" for name in known):
+        if not any(metric(name).split == "val" for name in table.metrics):
             candidates += [metric("train/acc"), metric("train/loss")]
         return next((each for each in candidates if each.name in known), UNRANKED)
     head, _, tail = asked.partition(":")

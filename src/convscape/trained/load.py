@@ -21,6 +21,7 @@ from convscape.config.check import check
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
 from convscape.geometry.plan import Plan
+from convscape.models.classifier import check_logits
 from convscape.runs import data as run_data
 from convscape.runs.folder import RunFolder
 from convscape.training.build import build_model, build_own, data_module, model_class, normalization
@@ -167,7 +168,11 @@ class TrainedRun:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) on the CPU, of uint8 images (N, C, H, W), in one batch."""
+        """Logits (N, num_classes) on the CPU, of uint8 images (N, C, H, W), in one batch.
+
+        Raises:
+            ConfigError: if a network of the user's answers with something else.
+        """
         images = images.to(self.device)
         if not isinstance(self.model, models.ImageClassifier):
             mean, std = (
@@ -176,7 +181,9 @@ class TrainedRun:
             )
             images = (images / 255 - mean) / std
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
-            return self.model(images).float().cpu()
+            logits = self.model(images)
+        check_logits(logits, len(self.classes))
+        return logits.float().cpu()
 
     @cached_property
     def _uses_bf16(self) -> bool:

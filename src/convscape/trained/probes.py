@@ -99,6 +99,7 @@ def ask_and_keep(
     num_images: int,
     split: str,
     *,
+    allow_packages: Sequence[str] = (),
     places: Mapping[str, str] | None = None,
     other_data: bool = False,
     out: Path | None = None,
@@ -107,7 +108,7 @@ def ask_and_keep(
     """The answer for the run in the folder `path`, kept as `<name>.json` in the folder `out`.
 
     That is its `probes` unless given. What was asked for in the same words before is not computed
-    again. `places` and `other_data` are as `load_run` takes them.
+    again. `allow_packages`, `places` and `other_data` are as `load_run` takes them.
 
     Raises:
         CannotWrite: if it cannot be kept.
@@ -121,7 +122,7 @@ def ask_and_keep(
         kept: ProbeResult = json.loads(read_bytes(file, MAX_BYTES))
         if kept["wanted"] == json.loads(json.dumps(wanted)):
             return kept
-    run = load_run(path, other_data=other_data, **(places or {}))
+    run = load_run(path, allow_packages, other_data=other_data, **(places or {}))
     answer = ask(run, name, num_images, split, **settings)
     try:
         make_folder(folder, within=within)

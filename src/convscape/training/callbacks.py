@@ -146,9 +146,10 @@ class Recorder(pl.callbacks.Checkpoint):
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            **metrics,
-            "train_seconds": seconds,
         }
+        # a module may log its own "epoch", counted from 0; the run's is what resume goes by
+        row |= {key: value for key, value in metrics.items() if key not in row}
+        row["train_seconds"] = seconds
         # a run of a time when that was no error may have earlier rows without it
         if self.monitor is not None and self.monitor.name not in row and not self.history:
             raise MonitorNotLogged(self.monitor.name, metrics)

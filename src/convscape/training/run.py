@@ -260,7 +260,7 @@ def _checked_model(
     """The model to train, built or `given`; what only it knows of itself goes into `result`.
 
     Raises:
-        ConfigError: if as many processes as were asked for cannot train it.
+        ConfigError: if as many processes as were asked for cannot train it, or it cannot be tested.
     """
     devices = config.trainer.devices
     check_shares(data.num_train_images, data.batch_size, devices)
@@ -271,6 +271,11 @@ def _checked_model(
         tell(given, training_arguments(config, image_set, data))
     if isinstance(model, models.PlannedClassifier) and result.macs is None:  # a child of one
         result.macs, result.receptive_field = model.plan.macs, list(model.plan.receptive_field)
+    if type(model).test_step is pl.LightningModule.test_step:
+        raise ConfigError(
+            f"model._target_: {type(model).__name__} has no test_step; add one that logs what the "
+            "test images say, or one that only returns"
+        )
     check_batch_norm(model, devices, machine.device_kind(config.trainer.device))
     if result.num_parameters is None:
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
