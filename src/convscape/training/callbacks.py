@@ -143,10 +143,7 @@ class Recorder(pl.callbacks.Checkpoint):
         self._logged = logged
         log_epoch_now(trainer)
         seconds, self._train_seconds = self._train_seconds, 0.0
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            "step": trainer.global_step,
-        }
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         # a module may log its own "epoch", counted from 0; the run's is what resume goes by
         row |= {key: value for key, value in metrics.items() if key not in row}
         row["train_seconds"] = seconds
