@@ -312,5 +312,5 @@ def test_a_layer_without_a_window_keeps_the_field():
 
 
 def test_the_geometry_and_the_plan_of_a_sweep_need_no_torch():
-    code = "import sys, convscape.sweep, convscape.geometry; sys.exit('torch' in sys.modules)"
+    code = "import sys, convscape.sweeps.run, convscape.geometry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -29,7 +29,7 @@ WORKER = """
     from optuna.samplers import RandomSampler
     from optuna.pruners import NopPruner
     from optuna.study import StudyDirection
-    from convscape.study import open_study
+    from convscape.sweeps.study import open_study
 
     folder, url, num_wanted, *words = sys.argv[1:]
     space = {"x": FloatDistribution(0, 1)}
@@ -245,7 +245,7 @@ def test_a_killed_workers_trial_is_finished_by_the_next_one(start, command, tmp_
             ],
             "networks in a row were impossible",
         ),
-        (["search.objectives=[val/accuracy]"], "search.objectives.0=val/accuracy"),
+        (["search.objectives=[val/accuracy]"], "search.objectives=val/accuracy"),
         (["search.trials=0"], "search.trials=0: allowed: 1 or more"),
         (["search.trails=3"], "did you mean 'search.trials'?; allowed: search.trials, search.obj"),
         (["search.storage=nonsense"], "search.storage=nonsense cannot be used"),

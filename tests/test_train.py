@@ -162,7 +162,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_sentence(command, tmp_pa
 
 OWN = """
     import torch
-    from convscape.quick_lightning import pl
+    from convscape.base.quick_lightning import pl
 
     class Net(torch.nn.Sequential):
         def __init__(self, num_classes, width):
