@@ -168,7 +168,8 @@ def bomb():
 def test_an_unreadable_picture_is_named(tmp_path, content):
     path = tmp_path / "broken é.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"cannot read the picture '.*broken é\.png' \(.+\)"):
+    words = r"cannot read the picture '.*broken é\.png' \(.+\)|'.*broken é\.png' holds no picture"
+    with pytest.raises(DataError, match=words):
         read_picture(path, (3, 8, 8))
 
 
