@@ -14,7 +14,7 @@ from convscape.config import aliases
 from convscape.config.check import check
 from convscape.config.directory import CONFIG_DIR
 from convscape.config.sentences import explain
-from convscape.config.typed import no_option, refusal
+from convscape.config.typed import known_keys, no_option, refusal
 
 
 def said_of(*words):
@@ -64,6 +64,9 @@ ADVISED = [
     (["optimizer.learning_rate=0.1"], ["optimizer.lr=0.1"]),
     (["batch_size=64"], ["data.batch_size=64"]),
     (["model=mlp", "hidden_sizes=[5]"], ["model.hidden=[5]"]),
+    (["+lr=0.1"], ["optimizer.lr=0.1"]),
+    (["++trainer.accelerator=gpu"], ["trainer.device=cuda"]),
+    (["model=mlp", "+hidden_sizes=[5]"], ["model.hidden=..."]),
 ]
 
 
@@ -74,7 +77,7 @@ def test_what_is_advised_is_accepted(words, advised):
     written = re.findall(r"""(?:write|or|spaces:|quotes:) ("[^"]*"|[\w.]+=\S+)""", sentence)
     assert [shlex.split(way.rstrip(";"))[0] for way in written] == advised, sentence
     choices = [word for word in words if word.startswith("model=")]
-    for way in advised:
+    for way in (way for way in advised if not way.endswith("...")):
         assert refusal([*choices, way]) is None
 
 
@@ -86,6 +89,14 @@ def test_what_is_advised_is_accepted(words, advised):
         (["--num-workers", "3"], "nothing to set: all images are one tensor in memory"),
         (["--nonsense"], "--nonsense: there is no such option; keys are set by key=value"),
         (["claim=depth"], "python scripts/claim.py depth"),
+        (["+num_workers=3"], "nothing to set: all images are one tensor in memory"),
+        (["+claim=depth"], "a claim has a command of its own: python scripts/claim.py <claim>"),
+        (["~scheduler.name"], "scheduler.name: the key is missing"),
+        (["~optimizer.name"], "optimizer.name: the key is missing"),
+        (["~data"], "~data: data.epochs cannot be left out"),
+        (["~resume"], "~resume: the key cannot be left out"),
+        (["data=own", "~data._target_"], "~data._target_: the key cannot be left out"),
+        (["~logger"], "~logger: there is no such choice to take away; logger=[...] chooses anew"),
         (["model=resnet"], "a class of yours (model=own, see docs/extending.md)"),
         (["data=imagenette"], "pictures of yours are data=image_folder data.root=<folder>"),
         (["optimizer=SGD"], "did you mean 'sgd'?"),
@@ -118,9 +129,33 @@ def test_what_has_no_other_way_is_told_why(words, said):
     assert "Exception" not in sentence
 
 
-def test_what_other_libraries_call_a_key_leads_to_a_key():
-    from convscape.config.typed import known_keys
+def test_no_key_that_is_removed_is_told_of_in_the_words_of_a_library():
+    for key in known_keys([]):
+        sentence = said_of(f"~{key}")
+        assert sentence is None or re.search(
+            r"(is missing|cannot be left out|chooses anew)", sentence
+        )
+        assert sentence is None or "None" not in sentence
 
+
+@pytest.mark.parametrize(
+    ("words", "advised"),
+    [
+        (["model.channels=32,64"], "model.channels=[32,64]"),
+        (["model=mlp", "seed=0,1", "model.hidden=50,60"], "model.hidden=[50,60]"),
+        (["model.channels=4,5", "model.dense=6,7"], "model.channels=[4,5]"),
+    ],
+)
+def test_a_list_that_is_written_as_a_sweep_is_told_from_one(command, words, advised):
+    for script in (["train", "-m"], ["plan"]):
+        answer = command(*script, *words)
+        (said,) = answer.err.splitlines()
+        assert (answer.code, said.endswith(f"; write {advised}")) == (2, True), said
+    others = [word for word in words if "," not in word]
+    assert refusal([*others, advised]) is None
+
+
+def test_what_other_libraries_call_a_key_leads_to_a_key():
     known = {k for m in ("cnn", "mlp") for o in ("adam", "sgd") for s in ("one_cycle", "cosine")
              for k in known_keys([f"model={m}", f"optimizer={o}", f"scheduler={s}"])}  # fmt: skip
     assert set(aliases.KEYS.values()) <= known

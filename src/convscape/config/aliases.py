@@ -1,5 +1,12 @@
 """What people type who come from Keras, timm, Lightning or argparse, and what it is called here."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+MAX_LETTERS = 60  # of a value that is repeated
+
 # A word, as an option or as the last part of a key: the key that it means here.
 KEYS = {
     "lr": "optimizer.lr",
@@ -92,6 +99,29 @@ NOTHING = {
     "pretrained": "networks begin with random weights, see model.init",
     "strategy": "several GPUs train by DDP: trainer.devices says how many",
 }
+
+
+def advice(key: str, value: Any, known: Collection[str]) -> str | None:
+    """What to do about a key or an option that there is not, to come after "there is no such ...".
+
+    - `known`: the keys that there are.
+    """
+    word = word_of(key)
+    if word == "claim":
+        name = value if isinstance(value, str) and value else "<claim>"
+        return f"; a claim has a command of its own: python scripts/claim.py {name}"
+    if why := NOTHING.get(word):
+        return f", and nothing to set: {why}"
+    meant = KEYS.get(word)
+    return f"; write {with_value(meant, value)}" if meant in known else None
+
+
+def with_value(key: str, value: Any) -> str:
+    """`key=value` as it is called here; the dots are for the reader to fill in."""
+    if isinstance(value, bool):
+        value = str(value).lower()
+    is_short = isinstance(value, str | int | float) and len(str(value)) <= MAX_LETTERS
+    return f"{key}={(is_short and VALUES.get((key, str(value)), value)) or '...'}"
 
 
 def word_of(key: str) -> str:

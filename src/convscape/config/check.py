@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from convscape.base.errors import ConfigError
 from convscape.base.parts import check_own, check_target
 from convscape.base.values import hint, shortened
-from convscape.config import metrics
+from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
 from convscape.config.networks import OwnModelConfig
 from convscape.config.optimizers import OPTIMIZERS, OptimizerConfig
@@ -139,17 +139,20 @@ def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
 
 def _sentence(error: Any, composed: dict[str, Any]) -> str:
     """One of pydantic's errors as a person would put it."""
-    path = [part for part in error["loc"] if part not in _BRANCHES]
+    path = [p for n, p in enumerate(error["loc"]) if p not in (_TAGS if n == 1 else _BRANCHES)]
     key = shortened(".".join(str(part) for part in path), 200)
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
+            if advice := aliases.advice(key, error["input"], set(keys_in(composed))):
+                return f"{key}: there is no such key{advice}"
             known = _known_keys(path[:-1], composed)
             return (
                 f"{key}: there is no such key; allowed: {', '.join(known)}{hint(path[-1], known)}"
             )
-        case "missing":
-            return f"{key}: the key is missing; it has no default outside conf/"
+        case "missing" | "union_tag_not_found":
+            name = ".name" if error["type"] == "union_tag_not_found" else ""
+            return f"{key}{name}: the key is missing; it has no default outside conf/"
         case "union_tag_invalid":
             allowed = str(context["expected_tags"]).replace("'", "")
             matched = hint(context["tag"], allowed.split(", "))
@@ -161,10 +164,18 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
 
 
 # Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
-_BRANCHES = {
+_TAGS = {
     "cnn", "mlp", "sequential", "own", "constant", "step", "multistep", "cosine", "one_cycle",
-    "constrained-int", "literal['auto']", "literal[1,3]", "int", "float", "str",
 }  # fmt: skip
+_BRANCHES = {"constrained-int", "literal['auto']", "literal[1,3]", "int", "float", "str"}
+
+
+def keys_in(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every key of nested sections, as it is typed: optimizer, optimizer.lr ..."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from keys_in(value, f"{prefix}{key}.")
 
 
 def _known_keys(path: list[Any], composed: dict[str, Any]) -> list[str]:

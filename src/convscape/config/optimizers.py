@@ -105,7 +105,9 @@ def known_optimizer(name: Any) -> Any:
 def _section_of_its_name(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    name = value.get("name")
+    if "name" not in value:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "name"})
+    name = value["name"]
     if not isinstance(name, str) or name not in OPTIMIZERS:
         expected = {"tag": str(name), "expected_tags": ", ".join(OPTIMIZERS)}
         raise PydanticKnownError("union_tag_invalid", {"discriminator": "name", **expected})

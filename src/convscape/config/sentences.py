@@ -14,7 +14,7 @@ from yaml import YAMLError
 from convscape.base.values import hint
 from convscape.config import aliases
 from convscape.config.directory import CONFIG_DIR
-from convscape.config.typed import ambiguous, known_keys, unreadable, with_value
+from convscape.config.typed import ambiguous, known_keys, unreadable
 from convscape.geometry.kinds import LAYER_KINDS
 from convscape.geometry.sequential import LayerError, kind_of
 
@@ -67,6 +67,8 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
             f"{match[1]} is not set; set it, or give a value for where it is not: "
             f"${{oc.env:{match[1]},value}}"
         )
+    if removed := _removed(text, typed):
+        return removed
     if match := re.match(r"Could not (?:override|delete from config\.) '(.*?)'", text):
         return unknown_key(match[1].partition("=")[0], typed)
     if match := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
@@ -77,6 +79,22 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     match = re.search(r"\n\s*full_key: (.*)", text)
     words = " ".join(text[: match.start() if match else None].split())
     return f"{match[1]}: {words}" if match else words
+
+
+def _removed(text: str, typed: Sequence[str]) -> str | None:
+    """Of `~data` and the like, which takes away what cannot be left out."""
+    asked = {word: word.lstrip("~").partition("=")[0] for word in typed if word.startswith("~")}
+    if match := re.match(r"Could not delete '(.*?)'\. No match in the defaults list", text):
+        word = next((w for w, key in asked.items() if key == match[1]), f"~{match[1]}")
+        return f"{word}: there is no such choice to take away; {match[1]}=[...] chooses anew"
+    if match := re.match(r"Could not delete from config\. '(.*?)'", text):
+        is_there = match[1] in known_keys(typed)
+        return f"~{match[1]}: the key cannot be left out" if is_there else None
+    if match := re.search(r"Interpolation key '(.*?)' not found", text):
+        for word, key in asked.items():
+            if f"{match[1]}.".startswith(f"{key}."):
+                return f"{word}: {match[1]} cannot be left out"
+    return None
 
 
 def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
@@ -119,12 +137,8 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
     value = given.partition("=")[2]
     if key.startswith("search.space."):
         return _not_in_the_space(key, value, known)
-    if key == "claim":
-        return f"{given}: a claim has a command of its own: python scripts/claim.py {value}"
-    if why := aliases.NOTHING.get(aliases.word_of(key)):
-        return f"{key}: there is no such key, and nothing to set: {why}"
-    if (meant := aliases.KEYS.get(aliases.word_of(key))) in known:
-        return f"{key}: there is no such key; write {with_value(str(meant), value)}"
+    if advice := aliases.advice(key, value, known):
+        return f"{key}: there is no such key{advice}"
     section = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     if not siblings:

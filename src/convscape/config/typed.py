@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convscape.base.errors import ConfigError
 from convscape.config import aliases
-from convscape.config.check import check
+from convscape.config.check import check, keys_in
 from convscape.config.directory import CONFIG_DIR, composing
 from convscape.config.hydra_insides import Override, parse_overrides
 
@@ -32,19 +32,12 @@ def no_option(option: str, words: Sequence[str]) -> str:
         value = following[0]
     others = [word for word in words if not word.startswith("-") and "=" in word]
     key = option.lstrip("-")
-    if why := aliases.NOTHING.get(aliases.word_of(key)):
-        return f"{option}: there is no such option, and nothing to set: {why}"
     known = known_keys(others)
     named = key.replace("-", "_")
-    meant = named if named in known else aliases.KEYS.get(aliases.word_of(key), "")
-    if meant in known:
-        return f"{option}: there is no such option; write {with_value(meant, value)}"
-    return f"{option}: there is no such option; keys are set by key=value, --help shows some"
-
-
-def with_value(key: str, value: str) -> str:
-    """`key=value` as it is called here; the dots are for the reader to fill in."""
-    return f"{key}={aliases.VALUES.get((key, value), value) or '...'}"
+    advice = aliases.advice(key, value, known) or "; keys are set by key=value, --help shows some"
+    if named in known:
+        advice = f"; write {aliases.with_value(named, value)}"
+    return f"{option}: there is no such option{advice}"
 
 
 def unreadable(word: str, words: Sequence[str]) -> str:
@@ -117,10 +110,30 @@ def ambiguous(key: str, values: str, words: Sequence[str]) -> str:
     return f"{key}={values}: {written or 'allowed: one value'}"
 
 
+def refused_in_grid(error: ConfigError, cell: Sequence[str], arguments: Sequence[str]) -> str:
+    """Why a cell of a grid is refused, and what to type where its values were to be one list.
+
+    - `cell`: its overrides; `arguments`: what was typed for all of them.
+    """
+    refused = {line.partition("=")[0] for line in str(error).splitlines()}
+    others = [word for word in cell if word.partition("=")[0] not in refused]
+    for argument in arguments:
+        key, _, values = argument.partition("=")
+        if key not in refused or not re.fullmatch(r"[^\[({]+,[^\[({]+", values):
+            continue
+        ways = [way for way in several(key, values) if refusal([*others, way]) is None]
+        if ways:
+            written = " or ".join(map(shell, ways))
+            return f"{argument}: {key} takes no single numbers or words; write {written}"
+    return str(error)
+
+
 def refusal(words: Sequence[str]) -> str | None:
     """Why the config does not accept overrides; None if it does."""
     try:
-        check(_composed(list(words)))
+        composed = _composed(list(words))
+        composed.pop("search", None)  # of a search, which reads it
+        check(composed)
     except ConfigError as error:
         return str(error)
     except (HydraException, OmegaConfBaseException):
@@ -136,7 +149,7 @@ def known_keys(words: Iterable[str]) -> list[str]:
             composed = _composed(overrides, resolve=False)
         except HydraException:
             continue
-        return list(_flat(composed))
+        return list(keys_in(composed))
     return []
 
 
@@ -144,13 +157,6 @@ def _composed(words: list[str], resolve: bool = True) -> dict[str, Any]:
     with composing() as compose:
         composed: Any = OmegaConf.to_container(compose(words), resolve=resolve)
     return composed
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
 
 
 def _parsed(word: str) -> Override | None:

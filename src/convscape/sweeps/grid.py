@@ -18,6 +18,7 @@ from convscape.config.compose import Composer
 from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
+from convscape.config.typed import refused_in_grid
 from convscape.geometry.plan import Plan
 from convscape.geometry.window import InfeasibleGeometry, format_size
 from convscape.runs.fingerprint import fingerprint
@@ -156,7 +157,10 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
     unread = UnreadInGrid()
     seen: set[str] = set()
     for overrides in itertools.product(*choices):
-        config = check(composer.config(overrides))
+        try:
+            config = check(composer.config(overrides))
+        except ConfigError as error:
+            raise ConfigError(refused_in_grid(error, overrides, arguments)) from None
         if config.trainer.devices > 1:
             raise ConfigError(
                 "trainer.devices must be 1 in a sweep: its runs are the parallel part"
