@@ -14,12 +14,6 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument(
-        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
-    )
-    parser.add_argument(
-        "--other-data", action="store_true", help="also if the data are not those it was trained on"
-    )
     words, places = words_and_places(parser)
     arguments = parser.parse_args(words)
 

@@ -21,12 +21,6 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--invert", action="store_true", help="swap dark and light first")
     parser.add_argument("--out", type=Path, help="the page (default <run>/explain.html)")
-    parser.add_argument(
-        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
-    )
-    parser.add_argument(
-        "--other-data", action="store_true", help="also if the data are not those it was trained on"
-    )
     words, places = words_and_places(parser)
     arguments = parser.parse_args(words)
 

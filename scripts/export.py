@@ -20,9 +20,6 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("--format", required=True, choices=("onnx", "torch_export", "safetensors"))
     parser.add_argument("--out", type=Path, help="the file (default <run>/model.<suffix>)")
-    parser.add_argument(
-        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
-    )
     words, places = words_and_places(parser)
     arguments = parser.parse_args(words)
 
@@ -31,7 +28,9 @@ def main() -> None:
         from convscape.trained.load import load_run
 
         check_packages(arguments.format)
-        run = load_run(arguments.run, arguments.allow_packages, **places)
+        run = load_run(
+            arguments.run, arguments.allow_packages, other_data=arguments.other_data, **places
+        )
         try:
             say(str(export(run, arguments.format, arguments.out)))
         except LogitsDiffer as error:

@@ -17,9 +17,6 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=3, help="classes to show for each (default 3)")
     parser.add_argument("--invert", action="store_true", help="swap dark and light first")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument(
-        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
-    )
     words, places = words_and_places(parser)
     arguments = parser.parse_args(words)
 
@@ -28,7 +25,9 @@ def main() -> None:
         from convscape.trained.predict import find_picture_files, predictions
 
         paths, num_others = find_picture_files(arguments.images)
-        run = load_run(arguments.run, arguments.allow_packages, **places)
+        run = load_run(
+            arguments.run, arguments.allow_packages, other_data=arguments.other_data, **places
+        )
         document, table, errors = predictions(run, paths, arguments.top, arguments.invert)
         say(json.dumps(document, indent=1) if arguments.json else table)
         if num_others:

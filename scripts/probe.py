@@ -25,12 +25,6 @@ def main() -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--out", type=Path, help="the folder for the answer (default <run>/probes)")
-    parser.add_argument(
-        "--allow-packages", nargs="+", default=[], help="packages that hold a model of your own"
-    )
-    parser.add_argument(
-        "--other-data", action="store_true", help="also if the data are not those it was trained on"
-    )
     words, places = words_and_places(parser)
     arguments, others = parser.parse_known_args(words)
 

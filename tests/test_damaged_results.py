@@ -12,6 +12,9 @@ from convscape.reports.page import write_report
 from convscape.reports.results import load_sweep, read_runs
 from convscape.runs.folder import RunFolder
 from convscape.sweeps.run import find_results
+from convscape.trained.answers import read_answer
+from convscape.trained.probe_figures import draw_probe
+from convscape.trained.probes import ask_and_keep
 from tests.conftest import TINY
 
 NUM_BATCHES = 15
@@ -104,6 +107,7 @@ CHANGES = {
     "result.json": [changed_json, changed_json, changed_json, changed_bytes],
     "history.csv": [changed_csv, changed_csv, changed_bytes],
     "sweep.yaml": [changed_yaml, changed_bytes],
+    "probe": [changed_json, changed_json, changed_json, changed_bytes],
 }
 
 
@@ -151,6 +155,51 @@ def test_a_damaged_run_is_one_noted_line_and_the_report_goes_on(
     for line in report.lines[1:]:
         assert "\n" not in line or line.count("\n") < RUNS + 5
         assert len(line) < 5000
+
+
+PROBES = {
+    "shift": {"max": 2, "step": 2},
+    "permute": {},
+    "canvas": {"sides": (28, 14)},
+    "occlude": {"size": 14, "step": 14, "shown": 2},
+    "prune": {"fractions": (0, 0.5)},
+}
+NUM_DAMAGED = 100  # kept answers of each probe
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_damaged_answer_of_a_probe_is_measured_anew(finished, tmp_path, command, probe):
+    path = min(finished.glob("*/checkpoints")).parent
+    settings = PROBES[probe]
+    whole = ask_and_keep(path, probe, 20, "test", out=tmp_path / "out", **settings)
+    file = tmp_path / "out" / f"{probe}.json"
+    content = file.read_bytes()
+    wanted = json.loads(content)["wanted"]
+    assert read_answer(file, wanted) == json.loads(content)
+    dice, num_refused, num_drawn = random.Random(probe), 0, 0
+    for _ in range(NUM_DAMAGED):
+        file.write_bytes(dice.choice(CHANGES["probe"])(dice, content))
+        if (kept := read_answer(file, wanted)) is None:
+            num_refused += 1
+        else:  # it may say anything that this probe could have found
+            assert {*kept["numbers"]} == {*whole["numbers"]}
+            assert all(-1 <= number <= 1 for number in kept["numbers"].values())
+            if num_drawn < 4:  # drawing takes its time
+                draw_probe(probe, {"arm": [kept]}, tmp_path / "figures")
+                num_drawn += 1
+    assert num_refused > NUM_DAMAGED // 2
+    words = [
+        f"{k}={v}".strip("()").replace("=(", "=").replace(" ", "") for k, v in settings.items()
+    ]
+    asked = ["probe", path, probe, "--images", 20, "--out", tmp_path / "out", *words]
+    file.write_bytes(content)
+    answer = command(*asked)
+    assert (answer.code, answer.err) == (0, "")
+    document = json.loads(content)
+    nested = document | {"numbers": {name: [0.5] for name in document["numbers"]}}
+    for damaged in (json.dumps(nested).encode(), b"[" * 100_000):
+        file.write_bytes(damaged)
+        assert command(*asked) == answer
 
 
 def test_a_sweep_outlives_its_report(command, monkeypatch):

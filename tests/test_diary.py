@@ -6,6 +6,7 @@ import signal
 import warnings
 
 import pytest
+from PIL import Image
 
 from convscape.training import run as training
 from tests.conftest import TINY
@@ -41,6 +42,27 @@ def diary(tmp_path_factory):
 def test_each_entry_begins_with_its_time(diary):
     lines = diary.splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \S", line) for line in lines)
+
+
+def test_it_tells_the_pictures_of_each_class_and_what_was_left_out(tmp_path):
+    for number in range(12):
+        folder = tmp_path / "photos" / ("cat" if number % 3 else "owl")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * number).save(folder / f"{number}.png")
+    (tmp_path / "photos" / "owl" / "13.heic").touch()
+    data = [
+        "data=image_folder",
+        "model=mlp",
+        f"data.root={tmp_path / 'photos'}",
+        "data.image_size=8",
+        "data.val_size=3",
+    ]
+    words = [*data, "trainer.max_epochs=1", "visual=off", "logger=[]"]
+    path = tmp_path / "run"
+    assert training.train(checked(*words), path, words).status == "ok"
+    entries = [line[21:] for line in (path / "run.log").read_text().splitlines()]
+    assert "pictures: 12; 2 classes (cat 8, owl 4)" in entries
+    assert "left out: 1 .heic; what is read: ." in "\n".join(entries)
 
 
 def test_it_tells_the_run_from_beginning_to_end(diary):

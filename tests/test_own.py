@@ -90,6 +90,9 @@ def test_arrays_of_the_users_train_and_are_evaluated(command, tmp_path, name):
     answer = command("evaluate", run, "--allow-packages", "myparts")
     assert answer.code == 0, answer.err
     assert name != "load" or "bright" in answer.out
+    for asked in (["explain", run, 0], ["probe", run, "permute"]):
+        assert "add --allow-packages myparts" in command(*asked).err
+        assert command(*asked, "--allow-packages", "myparts").code == 0
 
 
 def test_the_same_name_with_other_images_is_another_run(tmp_path, monkeypatch):

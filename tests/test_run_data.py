@@ -229,6 +229,15 @@ def test_a_network_of_ones_own_needs_no_data_either(command, place, monkeypatch,
     assert json.loads(answer.out)[0]["probabilities"] == there[0]["probabilities"]
     answer = command("export", path, "--format", "torch_export", *allowed)
     assert answer.code == 0, answer.err
+    if kind == "Net":  # which knows its classes and how to normalise
+        return
+    forget(path, "dataset")  # as earlier runs, which need their data for that
+    change_pictures(place / "elsewhere")
+    asked = ["predict", path, picture, *allowed, f"data.root={place / 'elsewhere'}"]
+    answer = command(*asked)
+    assert (answer.code, "--other-data (in Python" in answer.err) == (2, True), answer.err
+    answer = command(*asked, "--other-data")
+    assert answer.code == 0, answer.err
 
 
 def test_only_the_place_of_the_data_can_be_said_anew(command):
@@ -237,11 +246,22 @@ def test_only_the_place_of_the_data_can_be_said_anew(command):
     assert "allowed: data.root, data.cache_dir; did you mean 'data.root'?" in answer.err
 
 
+def forget(path, *keys):
+    """Make result.json that of a run made before it held `keys`."""
+    document = json.loads((path / "result.json").read_text())
+    kept = {key: value for key, value in document.items() if key not in keys}
+    (path / "result.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict", "explain", "probe", "export"])
+def test_every_command_that_takes_a_run_has_the_options_that_refusals_name(command, script):
+    said = command(script, "--help").out
+    assert "--allow-packages" in said
+    assert "--other-data" in said
+
+
 def test_what_earlier_runs_did_not_note_is_not_asked_of_them(place):
-    document = json.loads((place / "run" / "result.json").read_text())
-    for key in ("dataset", "data_checksum"):
-        del document[key]
-    (place / "run" / "result.json").write_text(json.dumps(document))
+    forget(place / "run", "dataset", "data_checksum")
     change_pictures(place / "photos")
     assert load_run(place / "run", root=place / "photos").image_set.classes == CLASSES
 

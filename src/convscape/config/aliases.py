@@ -113,7 +113,7 @@ def advice(key: str, value: Any, known: Collection[str]) -> str | None:
     if why := NOTHING.get(word):
         return f", and nothing to set: {why}"
     meant = KEYS.get(word)
-    return f"; write {with_value(meant, value)}" if meant in known else None
+    return None if meant is None or meant not in known else f"; write {with_value(meant, value)}"
 
 
 def with_value(key: str, value: Any) -> str:

@@ -62,7 +62,8 @@ class TrainedRun:
         """
         image_set = run_data.load_images(self.config)
         if self.other_data:
-            run_data.check_other(image_set, self.image_shape, self.classes)
+            classes = self._known_classes or image_set.classes  # older runs did not note them
+            run_data.check_other(image_set, self.image_shape, classes)
         else:
             classes = self.classes if isinstance(self.model, models.ImageClassifier) else ()
             run_data.check_same(image_set, self._known, classes, OTHER_DATA)
@@ -120,8 +121,13 @@ class TrainedRun:
     @property
     def classes(self) -> list[str]:
         """Names, in the order of the logits."""
+        return list(self._known_classes or self.image_set.classes)
+
+    @property
+    def _known_classes(self) -> Sequence[str]:
+        """Those that the network or the run knows."""
         own = self.model.classes if isinstance(self.model, models.ImageClassifier) else ()
-        return list(own or self._dataset.get("classes") or self.image_set.classes)
+        return own or self._dataset.get("classes", ())
 
     @property
     def label_names(self) -> list[str]:

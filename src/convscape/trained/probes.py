@@ -10,7 +10,6 @@ import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from convscape.base.errors import CannotWrite, ConfigError
-from convscape.base.files import make_folder, read_bytes, write_atomic
+from convscape.base.files import make_folder, write_atomic
 from convscape.base.values import hint
 from convscape.data import variants
+from convscape.trained.answers import MAX_SHOWN, read_answer
 from convscape.trained.load import TrainedRun, load_run
 
 Logits = Callable[[Tensor], Tensor]
@@ -33,7 +33,6 @@ ProbeResult = dict[str, Any]
 
 BATCH_SIZE = 256
 FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)  # of all weights
-MAX_BYTES = 2**26  # of a kept answer: the occlusion maps of large images
 TOLERATED = 0.01  # accuracy that pruning may cost: one point
 
 
@@ -79,7 +78,8 @@ def check_settings(
     side = min(height, width)
     ranges: dict[str, tuple[float, float]] = {
         **{"max": (1, side - 1), "size": (1, side), "sides": (2, side), "step": (1, side)},
-        **{"clutter": (0, 100), "shown": (1, 100), "seed": (0, 2**32), "fractions": (0, 0.999)},
+        **{"clutter": (0, 100), "shown": (1, MAX_SHOWN), "seed": (0, 2**32)},
+        **{"fractions": (0, 0.999)},
     }
     for key, value in (known | dict(settings)).items():
         if value is None:
@@ -118,10 +118,8 @@ def ask_and_keep(
     wanted = {"probe": name, "split": split, "num_images": num_images, **settings}
     if other_data:
         wanted["other_data"] = dict(places or {})
-    with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
-        kept: ProbeResult = json.loads(read_bytes(file, MAX_BYTES))
-        if kept["wanted"] == json.loads(json.dumps(wanted)):
-            return kept
+    if name in PROBES and (kept := read_answer(file, json.loads(json.dumps(wanted)))) is not None:
+        return kept
     run = load_run(path, allow_packages, other_data=other_data, **(places or {}))
     answer = ask(run, name, num_images, split, **settings)
     try:

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,13 @@ def _note(
     logger.warning("%s (%s, %s line %d)", text, category.__name__, place.name, lineno)
 
 
-def begin(result: Result, data: ImageDataModule, checkpoint: Path | None) -> None:
-    """What the run is and what it runs on."""
+def begin(
+    result: Result, data: ImageDataModule, checkpoint: Path | None, described: Sequence[str]
+) -> None:
+    """What the run is and what it runs on.
+
+    - `described`: images of each class of one's own data, and what was left out.
+    """
     known = result.environment
     sizes = ", ".join(f"{len(data.indices[name]):,} {name}" for name in ("train", "val", "test"))
     shape = "x".join(map(str, data.image_shape))
@@ -132,6 +137,7 @@ def begin(result: Result, data: ImageDataModule, checkpoint: Path | None) -> Non
         f"typed: {' '.join(result.overrides) or 'nothing'}; config.yaml has every key",
         f"data: {data.image_set.name}, checksum {result.data_checksum}: {sizes} images of {shape}",
         f"{len(data.classes)} classes: {_some(data.classes)}",
+        *described,
         f"network: {size}{macs}",
         f"on {known['device']} ({known['cpu']}, {threads}) in {known['precision']}, "
         f"torch {known['torch']}, lightning {known['lightning']}, python {known['python']}",

@@ -218,7 +218,7 @@ def _fit_and_test(
     last = to_go_on_from(folder)
     if trainer.is_global_zero:
         loggers.begin(trackers, config, result.overrides, is_new=last is None)
-        diary.begin(result, data, last)
+        diary.begin(result, data, last, run_data.describe(config))
     result.seconds["setup"] = time.perf_counter() - start
     try:
         _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
