@@ -265,6 +265,8 @@ def test_resolvers_in_a_run_folder_stay_text(run, command, monkeypatch, tmp_path
         (f"model: {{channels: [{'x,' * 200_000}]}}\n", "error: "),
         (f"? {'x' * 500_000}\n: 1\n", "there is no such key"),
         (f"name: {'x' * 500_000}\n", "error: "),
+        (f"seed: 0x{'f' * 20_000}\n", "config.yaml is damaged: a number in it has more"),
+        (f"data: {{mean: [!!int '-0b{'1' * 20_000}']}}\n", "config.yaml is damaged: a number"),
         ("[" * 100_000, "config.yaml is damaged"),
         ("data: {" * 3000, "config.yaml is damaged"),
         ("\0", "config.yaml is damaged"),
@@ -273,7 +275,8 @@ def test_resolvers_in_a_run_folder_stay_text(run, command, monkeypatch, tmp_path
     ],
     ids=[
         *("bomb", "used bomb", "loop", "many", "many channels", "long key", "long name"),
-        *("deep list", "deep keys", "zero", "list", "empty"),
+        *("endless hexadecimal", "endless binary", "deep list", "deep keys"),
+        *("zero", "list", "empty"),
     ],
 )  # fmt: skip
 def test_a_config_made_to_overwhelm_is_refused_at_once(run, command, text, words):

@@ -298,7 +298,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 def _is_endless_number(event: yaml.ScalarEvent) -> bool:
     """One that takes ages to read: in YAML 1:30:00 is 5400, however many parts there are."""
-    may_be_number, text = event.implicit[0], event.value
-    return (
-        may_be_number and len(text) > MAX_DIGITS and re.fullmatch(r"[-+\d_:.]+", text) is not None
-    )
+    may_be_number = event.implicit[0] or event.tag is not None  # a tag may be !!int
+    is_long = may_be_number and len(event.value) > MAX_DIGITS
+    # Python reads binary and hexadecimal numbers of any length, and cannot show them
+    return is_long and re.fullmatch(r"[-+\d_:.]+|[-+]?0[bx][\da-fA-F_]+", event.value) is not None
