@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from convscape import geometry
+from convscape.base.errors import ConfigError
 from convscape.config.metrics import METRICS
 from convscape.config.optimizers import OPTIMIZERS
 from convscape.models import modules
@@ -63,6 +64,14 @@ def test_the_numbers_are_those_of_torch(toys):
     images = torch.rand(2, 1, 9, 9)
     expected = F.lp_pool2d(images / 2, 2, 3) / 3  # the root of a sum, not of a mean
     torch.testing.assert_close(model.network.pool1(model.network.scale1(images)), expected)
+
+
+def test_a_kind_of_layer_without_a_module_is_one_sentence(toys, monkeypatch):
+    monkeypatch.delitem(modules.MODULES, toys.Scale)
+    with pytest.raises(
+        ConfigError, match=r"^layer scale1: Scale has no module; .*MODULES\[Scale\]"
+    ):
+        Sequential((1, 9, 9), 3, layers=[{"scale": 0.5}])
 
 
 def test_the_page_shows_the_maps_of_kinds_that_it_does_not_know(toys, browser, tmp_path):

@@ -1,12 +1,19 @@
 """Folders that cannot be written, or are not what the user meant: a sentence, and a way out."""
 
+import os
 import shlex
+import shutil
+import signal
 
 import pytest
 from PIL import Image
 
+from convscape.base.errors import CannotWrite
+from convscape.runs.folder import RunFolder
+from convscape.runs.resume import held_to_go_on
 from convscape.training.run import train
 from tests.conftest import TINY
+from tests.dying import at
 from tests.fake_runs import write_runs
 from tests.test_config import checked
 
@@ -44,6 +51,19 @@ def test_what_writes_into_a_run_that_is_read_only_says_where_else_it_can(
     written = {file.name for file in (tmp_path / "mine").iterdir()}
     assert written >= {"explain.html", "prune.json", "prune.png", "model.safetensors"}
     assert written >= {"report.html", "results.csv", "figures"}
+
+
+def test_a_run_that_cannot_be_written_goes_on_in_a_copy(command, tmp_path):
+    (tmp_path / "file").touch()  # in which nobody can make a folder, root neither
+    way_out = "copy it to where you can write, and go on there with resume=<the copy>"
+    place = held_to_go_on(RunFolder(tmp_path / "file" / "run"))
+    with pytest.raises(CannotWrite, match=f"allow it there, or {way_out}$"), place:
+        pass
+    path = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        at("epoch", 1, lambda: os.kill(os.getpid(), signal.SIGTERM), patch.setattr)
+        assert train(checked(*RUN), path, RUN).status == "interrupted"
+    assert command("train", f"resume={shutil.copytree(path, tmp_path / 'copy')}").code == 0
 
 
 @pytest.mark.parametrize("status", ["diverged", "infeasible"])

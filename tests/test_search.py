@@ -126,6 +126,30 @@ def test_a_trial_is_an_ordinary_run_with_the_value_it_reports(command, tmp_path,
         assert result["config"]["optimizer"]["lr"] == pytest.approx(trial.params["optimizer.lr"])
 
 
+@pytest.mark.parametrize("by", ["folder", "another run"])
+def test_what_is_in_the_way_of_a_run_is_named_and_once_it_is_gone_the_search_goes_on(
+    command, tmp_path, space, by
+):
+    words = ["search", space, *SMALL, "search.trials=1", "trainer.max_epochs=1", "visual=off"]
+    assert command(*words).code == 0
+    (path,) = folders(tmp_path)
+    file = path / "result.json"
+    content = file.read_text()
+    file.unlink()
+    if by == "folder":
+        file.mkdir()
+    else:
+        file.write_text(content.replace(path.name.rpartition("-")[2], "01234567"))
+    (path.parent / "study.db").unlink()
+    answer = command(*words)
+    assert (answer.code, answer.err.count("\n")) == (1, 1)
+    assert f"error: in the way of a run: {file.relative_to(tmp_path)} is " in answer.err
+    assert "1 not finished" in answer.out
+    shutil.move(path, tmp_path / "away")
+    assert command(*words).code == 0
+    assert [each.name for each in folders(tmp_path)] == [path.name]
+
+
 def test_a_search_ends_with_a_report_that_has_optunas_figures(command, tmp_path, space):
     command("search", space, *SMALL)
     page = (tmp_path / "outputs" / "searches" / "small" / "report.html").read_text()

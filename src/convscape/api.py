@@ -124,7 +124,7 @@ def train(
         KeyboardInterrupt: if it was interrupted; resume=<run folder> goes on.
     """
     from convscape.base.terminal import say
-    from convscape.runs.resume import resumed
+    from convscape.runs.resume import held_to_go_on, resumed
     from convscape.training.unread import refuse_unread
 
     composed, words = _described(list(overrides), model, data)
@@ -133,7 +133,7 @@ def train(
             raise ConfigError("resume goes on with that run's own model and data; give no others")
         config, path, words = resumed(composed, list(overrides))
         result = RunFolder(path).read_result()
-        place: Any = RunFolder(path).held()
+        place: Any = held_to_go_on(RunFolder(path))
     else:
         config, result = check(composed), None
         refuse_unread(config, is_alone=True)

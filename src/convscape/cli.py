@@ -147,7 +147,7 @@ def train_task(cfg: DictConfig) -> None:
     from convscape.config.check import check
     from convscape.runs.data import describe
     from convscape.runs.folder import RunFolder, fresh_run, local_rank
-    from convscape.runs.resume import resumed
+    from convscape.runs.resume import held_to_go_on, resumed
     from convscape.runs.words import exit_code, summary
     from convscape.training.unread import refuse_unread
 
@@ -169,7 +169,7 @@ def train_task(cfg: DictConfig) -> None:
         if result is not None and result.status == "ok":
             say("this run is finished:", *summary(result, old_path))
             return
-        place = RunFolder(old_path).held()
+        place = held_to_go_on(RunFolder(old_path))
     else:
         config = check(composed)
         refuse_unread(config, is_alone=True)

@@ -41,12 +41,15 @@ class CannotWrite(ConfigError):
     can go on, and stops the whole sweep, since the next run could not write either.
     """
 
-    def __init__(self, path: Path, error: OSError, option: str = "output_dir=...") -> None:
+    def __init__(self, path: Path, error: OSError, option: str | None = "output_dir=...") -> None:
+        way_out = f"choose another place with {option}"
+        if option is None:  # it is where a run has begun
+            way_out = "copy it to where you can write, and go on there with resume=<the copy>"
         super().__init__(
             f"cannot write the folder {path}: {error.strerror or error}; "
-            f"make room or allow it there, or choose another place with {option}"
+            f"make room or allow it there, or {way_out}"
         )
-        self.error = error
+        self.path, self.error = path, error
 
 
 def is_about_the_disk(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscape import geometry
+from convscape.base.errors import ConfigError
 from convscape.geometry.plan import Plan
 from convscape.geometry.window import Pair, Shape
 
@@ -291,6 +292,12 @@ def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
     stages: OrderedDict[str, OrderedDict[str, nn.Module]] = OrderedDict()
     for row in plan.layers:
         stage, _, part = row.name.partition(".")
+        if type(row.layer) not in MODULES:
+            name = type(row.layer).__name__
+            raise ConfigError(
+                f"layer {row.name}: {name} has no module; give it one in "
+                f"convscape.models.modules.MODULES[{name}], see docs/extending.md"
+            )
         module = MODULES[type(row.layer)](row.layer, row.input_shape)
         stages.setdefault(stage, OrderedDict())[part] = module
     network = _pooling_first(

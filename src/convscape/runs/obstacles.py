@@ -30,13 +30,16 @@ def in_sweep(folder: Path, fingerprints: Iterable[str]) -> dict[str, str]:
         digest = path.name.rpartition("-")[2]
         if digest not in wanted:
             continue
-        run = RunFolder(path)
-        obstacle = in_place_of_files(run)
-        result = run.read_result() if obstacle is None else None
-        if result is not None and result.fingerprint != digest:
-            obstacle = (
-                f"{run.result_file} is of another run, {result.fingerprint}; move {path} away"
-            )
-        if obstacle is not None:
+        if (obstacle := of_run(RunFolder(path), digest)) is not None:
             found[digest] = obstacle
     return found
+
+
+def of_run(run: RunFolder, fingerprint: str) -> str | None:
+    """What is in the way of one run, and the way out."""
+    if (obstacle := in_place_of_files(run)) is not None:
+        return obstacle
+    result = run.read_result()
+    if result is not None and result.fingerprint != fingerprint:
+        return f"{run.result_file} is of another run, {result.fingerprint}; move {run.path} away"
+    return None

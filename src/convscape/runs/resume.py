@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convscape.base.errors import ConfigError
+from convscape.base.errors import CannotWrite, ConfigError
+from convscape.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from convscape.config.schema import Config
+
+
+@contextmanager
+def held_to_go_on(folder: RunFolder) -> Iterator[Path]:
+    """The folder of a run that goes on, held.
+
+    Raises:
+        RunIsBusy: if a living process holds it.
+        CannotWrite: if it cannot be written to, before the run has begun anew.
+    """
+    try:
+        with folder.held() as path:
+            yield path
+    except CannotWrite as error:
+        if error.path != folder.path:  # as of the data's cache
+            raise
+        raise CannotWrite(folder.path, error.error, None) from None
 
 
 def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Path, list[str]]:
@@ -22,7 +42,6 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Pat
     """
     from convscape.config.check import check
     from convscape.runs.data import check_there, take_places, with_places
-    from convscape.runs.folder import RunFolder
 
     kept = r"(resume|allow_packages|data\.root|data\.cache_dir)="
     changes = [o for o in overrides if not re.match(kept, o)]

@@ -36,7 +36,8 @@ from convscape.config.metrics import EPOCH_METRICS, Metric, metric, not_logged
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.runs.fingerprint import typed_value
+from convscape.runs import obstacles
+from convscape.runs.fingerprint import fingerprint, typed_value
 from convscape.runs.folder import FAILURES, RunFolder, output_folder
 from convscape.runs.result import Result
 from convscape.sweeps.definition import definition_of
@@ -296,7 +297,11 @@ class _Worker:
         trial.set_user_attr("folder", str(path))
         try:
             # another worker may make the same network
-            with RunFolder(path, within=self.folder).held(wait=True):
+            run = RunFolder(path, within=self.folder)
+            if (obstacle := obstacles.of_run(run, fingerprint(config))) is not None:
+                # the trial stays as it is, and whoever comes next takes it up
+                raise SweepStopped(f"in the way of a run: {obstacle}; then the same command again")
+            with run.held(wait=True):
                 result = self._trained(trial, config, path, overrides)
         except CannotWrite as error:
             raise SweepStopped(str(error)) from None
