@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,14 @@ from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
 from convscape.base.terminal import format_table
 from convscape.config import metrics
-from convscape.geometry.window import format_size
+from convscape.reports.cells import (
+    cell_text,
+    count_text,
+    escaped,
+    place_of_level,
+    size_text,
+    text_of,
+)
 from convscape.reports.figures import (
     COST_TITLES,
     configuration_label,
@@ -227,14 +232,17 @@ class _Section:
             runs = f"{row['n']}" + (f" of {row['num_runs']}" * (row["n"] < row["num_runs"]))
             yield [
                 (str(number), number),
-                *((_text(row[key.name]), _place(key, row[key.name])) for key in self.table.by),
+                *(
+                    (text_of(row[key.name]), place_of_level(key, row[key.name]))
+                    for key in self.table.by
+                ),
                 (runs, row["n"]),
                 *((self._estimate(row, name)[0], row[name]) for name in self.metric_columns),
-                (_count(row["num_parameters"]), row["num_parameters"]),
-                (_count(row["macs"]), row["macs"]),
-                (_size(*seen), seen[0]),
+                (count_text(row["num_parameters"]), row["num_parameters"]),
+                (count_text(row["macs"]), row["macs"]),
+                (size_text(*seen), seen[0]),
                 (f"{row['seconds/fit']:.1f}", row["seconds/fit"]),
-                (_count(row["samples_per_second"]), row["samples_per_second"]),
+                (count_text(row["samples_per_second"]), row["samples_per_second"]),
             ]
 
     def lines(self, with_title: bool) -> list[str]:
@@ -306,7 +314,7 @@ class _Section:
                 x=shown[cost].tolist(),
                 y=values.tolist(),
                 mode="markers",
-                text=[_escaped(label) for label in labels],
+                text=[escaped(label) for label in labels],
                 hovertemplate="%{text}<br>" + COST_TITLES[cost] + " %{x:,}<extra></extra>",
                 visible=place == 0,
                 marker={"color": "#0072B2", "size": 9},
@@ -344,17 +352,17 @@ class _Section:
         reasons = {(r[key.name], r[other.name]): r["reason"] for _, r in bad.iterrows()}
         text = [
             [
-                _cell_text(value, reasons.get((a, b)))
+                cell_text(value, reasons.get((a, b)))
                 for b, value in zip(other.levels, row, strict=True)
             ]
             for a, row in zip(key.levels, values.tolist(), strict=True)
         ]
-        names = [_escaped(each.name) for each in (key, other)]
+        names = [escaped(each.name) for each in (key, other)]
         figure = go.Figure(
             go.Heatmap(
                 z=[[None if v != v else v for v in row] for row in values.tolist()],
-                x=[_escaped(level) for level in other.levels],
-                y=[_escaped(level) for level in key.levels],
+                x=[escaped(level) for level in other.levels],
+                y=[escaped(level) for level in key.levels],
                 text=text,
                 hovertemplate=f"{names[0]} %{{y}}, {names[1]} %{{x}}<br>%{{text}}<extra></extra>",
                 colorscale="Cividis",
@@ -422,34 +430,3 @@ def _notes(reading: Reading, sections: Sequence[_Section]) -> list[str]:
     if reading.num_duplicates:
         notes.append(f"{reading.num_duplicates} runs are there twice and counted once")
     return notes
-
-
-def _cell_text(value: float, reason: str | None) -> str:
-    """A cell's mean, and why runs are missing from it."""
-    words = [] if value != value else [f"{value:.4g}"]
-    if reason is not None:
-        words += textwrap.wrap(f"{'not all runs: ' if words else ''}{reason}", 60)
-    return _escaped("<br>".join(words or ["no run"]))
-
-
-def _escaped(text: str) -> str:
-    """For Plotly, which takes some HTML and TeX in its labels; line breaks are ours."""
-    return "<br>".join(html.escape(line).replace("$", "&#36;") for line in text.split("<br>"))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None or value != value else str(value)
-
-
-def _place(key: Any, value: Any) -> Any:
-    """Where a level stands among its key's, so that 10 sorts after 9."""
-    return key.levels.index(value) if value in key.levels else -1
-
-
-def _size(height: float, width: float) -> str:
-    """A mean receptive field; a network of the user's own has none."""
-    return "" if height != height else format_size((round(height), round(width)))
-
-
-def _count(value: Any) -> str:
-    return "" if value != value else f"{value:,.0f}"

@@ -132,7 +132,7 @@ class RunFolder:
         Raises:
             ConfigError: if this is not the folder of a run.
         """
-        if not self.config_file.is_file():
+        if not os.path.isfile(self.config_file):  # nor may it be looked at
             runs = sorted(str(file.parent) for file in self.path.glob("*/config.yaml"))
             inside = f"one of the {len(runs)} runs inside: {', '.join(runs[:3])}" + (
                 " ..." if len(runs) > 3 else ""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
@@ -31,20 +31,27 @@ from convscape.base.terminal import format_table, say
 from convscape.base.values import hint
 from convscape.config.allowed import error_message
 from convscape.config.check import check
-from convscape.config.compose import Compose, Composer
-from convscape.config.metrics import EPOCH_METRICS, Metric, metric, not_logged
+from convscape.config.compose import Composer
+from convscape.config.metrics import EPOCH_METRICS, metric, not_logged
 from convscape.config.networks import OwnModelConfig
-from convscape.config.schema import Config
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.runs import obstacles
 from convscape.runs.fingerprint import fingerprint, typed_value
 from convscape.runs.folder import FAILURES, RunFolder, output_folder
-from convscape.runs.result import Result
 from convscape.sweeps.definition import definition_of
 from convscape.sweeps.run import SweepStopped, path_of_run, prepare, quiet, stop_of
-from convscape.sweeps.study import IMPOSSIBLE, SharedStudy, finished, open_study
+from convscape.sweeps.search_figures import draw_study
+from convscape.sweeps.study import IMPOSSIBLE, finished, open_study
 from convscape.sweeps.words import short_error
 from convscape.training.unread import refuse_unread, refuse_unread_space
+
+if TYPE_CHECKING:
+    from convscape.config.compose import Compose
+    from convscape.config.metrics import Metric
+    from convscape.config.schema import Config
+    from convscape.runs.result import Result
+    from convscape.sweeps.study import SharedStudy
+
 
 MAXIMIZE, MINIMIZE = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
 OBJECTIVES = (*EPOCH_METRICS, "macs", "num_parameters")  # and whatever trainer.monitor is
@@ -410,42 +417,5 @@ def _summary(
     title = "best:" if len(search.objectives) == 1 else "no other is better in both:"
     from convscape.reports.page import write_report
 
-    report = write_report([folder], extra=_plots(search, study))
+    report = write_report([folder], extra=draw_study(study, search.objectives, list(search.space)))
     return [*lines, title, format_table(rows), report.lines[-1]]
-
-
-def _plots(search: SearchConfig, study: optuna.Study) -> list[tuple[str, Any]]:
-    """Optuna's own figures, as far as the trials allow."""
-    from optuna import visualization as draw
-
-    def target(trial: optuna.trial.FrozenTrial) -> float:
-        return float(trial.values[0])
-
-    name = search.objectives[0]
-    one: dict[str, Any] = {"target": target, "target_name": name}
-    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
-
-    def importances() -> Any:
-        return draw.plot_param_importances(study, fanova, **one)
-
-    makers: list[tuple[str, Callable[[], Any]]] = [
-        (f"Which keys matter to {name} (fANOVA).", importances),
-        ("Each trial by its values.", lambda: draw.plot_slice(study, **one)),
-    ]
-    if len(search.space) > 1:
-        keys = list(search.space)[-2:]
-        makers.append(("Two keys at once.", lambda: draw.plot_contour(study, keys, **one)))
-    if len(search.objectives) == 2:
-        makers.append(
-            (
-                "What both objectives allow.",
-                lambda: draw.plot_pareto_front(study, target_names=list(search.objectives)),
-            )
-        )
-    figures = []
-    for caption, make in makers:
-        try:
-            figures.append((caption, make()))
-        except (RuntimeError, ValueError):  # too few trials for this one
-            continue
-    return figures
