@@ -29,6 +29,7 @@ KEYS = {
     "patience": "trainer.early_stopping",
     "gradient_clip_val": "trainer.gradient_clip_norm",
     "clip_grad": "trainer.gradient_clip_norm",
+    "grad_clip": "trainer.gradient_clip_norm",
     "clipnorm": "trainer.gradient_clip_norm",
     "accelerator": "trainer.device",
     "device": "trainer.device",
@@ -44,6 +45,8 @@ KEYS = {
     "dataset": "data",
     "data_dir": "data.root",
     "data_path": "data.root",
+    "path": "data.root",
+    "train_size": "data.train_size",
     "img_size": "data.image_size",
     "image_size": "data.image_size",
     "val_split": "data.val_size",
@@ -57,18 +60,22 @@ KEYS = {
     "channels": "model.channels",
     "kernel": "model.kernel_size",
     "kernel_size": "model.kernel_size",
+    "stride": "model.stride",
     "strides": "model.stride",
     "pooling": "model.pool",
     "drop": "model.dropout",
     "dropout": "model.dropout",
     "dropout_rate": "model.dropout",
     "activation": "model.activation",
+    "act": "model.activation",
     "hidden": "model.hidden",
+    "units": "model.hidden",
     "hidden_sizes": "model.hidden",
     "hidden_layer_sizes": "model.hidden",
     "loss": "model.loss",
     "smoothing": "model.label_smoothing",
     "label_smoothing": "model.label_smoothing",
+    "seed": "seed",
     "random_state": "seed",
     "random_seed": "seed",
     "manual_seed": "seed",
@@ -82,11 +89,16 @@ KEYS = {
 }
 
 # Values that have another name here.
-VALUES = {("trainer.device", "gpu"): "cuda", ("trainer.precision", "bf16-mixed"): "bf16"}
+VALUES = {
+    ("trainer.device", "gpu"): "cuda",
+    ("trainer.precision", "bf16-mixed"): "bf16",
+    ("model.activation", "swish"): "silu",
+}
 
 # A word for which there is nothing here, and why.
 NOTHING = {
     "num_workers": "all images are one tensor in memory, and no process loads them",
+    "n_workers": "all images are one tensor in memory, and no process loads them",
     "workers": "all images are one tensor in memory, and no process loads them",
     "pin_memory": "the images are moved to the device once, as one tensor",
     "persistent_workers": "all images are one tensor in memory, and no process loads them",
@@ -96,6 +108,7 @@ NOTHING = {
     "val_check_interval": "validation comes after every epoch",
     "log_every_n_steps": "metrics are those of whole epochs",
     "metrics": "loss and accuracy are always measured",
+    "num_classes": "the data set knows its classes",
     "pretrained": "networks begin with random weights, see model.init",
     "strategy": "several GPUs train by DDP: trainer.devices says how many",
 }
