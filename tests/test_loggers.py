@@ -35,6 +35,8 @@ def libraries_keep_to_the_test(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port()}")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # wandb of a test before tells processes that are started here to write through its own
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
 
 
 @pytest.fixture
