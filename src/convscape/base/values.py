@@ -16,15 +16,13 @@ from convscape.base.errors import ConfigError
 MAX_INTEGER = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
 
 
-def check_expanded(key: str, text: str, home: bool = False) -> None:
-    """Refuse a path with a $NAME, or a `~` of `home`, that the shell was to put in and has not.
+def check_expanded(key: str, text: str) -> None:
+    """Refuse a path with a $NAME or a `~` that the shell was to put in and has not.
 
     Raises:
         ConfigError: with what to type.
     """
-    expanded = os.path.expandvars(text)
-    if home:
-        expanded = os.path.expanduser(expanded)
+    expanded = os.path.expanduser(os.path.expandvars(text))
     if expanded != text:
         raise ConfigError(
             f"{key}={text}: the shell has left this as it is, for the quotes around it; "

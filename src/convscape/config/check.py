@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from convscape.base.errors import ConfigError
 from convscape.base.parts import check_own, check_target
-from convscape.base.values import check_expanded, hint, shortened
+from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
 from convscape.config.networks import OwnModelConfig
@@ -51,10 +51,6 @@ def check(composed: dict[str, Any]) -> Config:
         check_own("data._target_", config.data.target or "???", config.allow_packages)
     for target in config.data.augment.own:
         check_own("data.augment.own", target, config.allow_packages)
-    for key in ("root", "cache_dir"):
-        place = getattr(config.data, key)
-        if not Path(place).is_dir():
-            check_expanded(f"data.{key}", place)
     if config.name is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", config.name, re.ASCII):
         raise ConfigError(
             f"name={config.name!r} cannot name a folder; allowed: up to 100 letters, digits, "

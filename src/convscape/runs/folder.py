@@ -198,7 +198,7 @@ def output_folder(text: str) -> Path:
     Raises:
         ConfigError: if the shell was to put in `~` or $NAME and has not.
     """
-    check_expanded("output_dir", text, home=True)
+    check_expanded("output_dir", text)
     return Path(text)
 
 
