@@ -5,33 +5,12 @@ A check returns the value, so that it serves wherever a value is read.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from convscape.base.errors import ConfigError
-
 MAX_INTEGER = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
-
-
-def check_expanded(key: str, text: str) -> None:
-    """Refuse a path with a $NAME or a `~` that the shell was to put in and has not.
-
-    Raises:
-        ConfigError: with what to type.
-    """
-    expanded = os.path.expanduser(os.path.expandvars(text))
-    if expanded != text:
-        raise ConfigError(
-            f"{key}={text}: the shell has left this as it is, for the quotes around it; "
-            f"type {key}={expanded}"
-        )
-    if match := re.search(r"\$\{?[A-Za-z_]\w*", text):
-        raise ConfigError(
-            f"{key}={text}: the environment has no {match[0]}; type the folder itself"
-        )
 
 
 def hint(word: Any, choices: Iterable[str]) -> str:

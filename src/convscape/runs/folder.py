@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -24,7 +25,6 @@ from filelock import Timeout
 from convscape.base import files
 from convscape.base.errors import ConfigError
 from convscape.base.files import explained
-from convscape.base.values import check_expanded
 from convscape.config.losses import read_config_as_before
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.runs.fingerprint import fingerprint
@@ -198,7 +198,16 @@ def output_folder(text: str) -> Path:
     Raises:
         ConfigError: if the shell was to put in `~` or $NAME and has not.
     """
-    check_expanded("output_dir", text)
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    if expanded != text:
+        raise ConfigError(
+            f"output_dir={text}: the shell has left this as it is, for the quotes around it; "
+            f"type output_dir={expanded}"
+        )
+    if match := re.search(r"\$\{?[A-Za-z_]\w*", text):
+        raise ConfigError(
+            f"output_dir={text}: the environment has no {match[0]}; type the folder itself"
+        )
     return Path(text)
 
 
