@@ -61,7 +61,7 @@ def test_every_config_that_ships_is_valid_and_possible(choice):
         ("trainer.max_epochs=0", ["trainer.max_epochs=0: allowed: 1 or more"]),
         ("trainer.max_epochs=2147483648", ["allowed: up to 2147483647"]),
         ("trainer.max_epochs=null", ["trainer.max_epochs and trainer.max_steps are both null"]),
-        ("trainer.device=gpu", ["trainer.device=gpu: allowed: auto, cpu", "mean 'cuda'?"]),
+        ("trainer.device=gpu", ["device=gpu: allowed: auto", "write trainer.device=cuda"]),
         ("trainer.precision=bf17", ["trainer.precision=bf17", "did you mean 'bf16'?"]),
         (
             "trainer.steps_per_execution=often",

@@ -350,7 +350,7 @@ def test_another_use_of_hydra_is_left_alone(tmp_path):
         ({"pool": "maxx"}, "did you mean 'max'?"),
         ({"init": "glorot"}, "did you mean 'glorot_uniform'?"),
         ({"channels": 8}, "channels=8: allowed: a list, such as [32,64]"),
-        ({"kernel_size": [3, 3]}, "kernel_size=[3, 3] has 2 entries for 1 blocks"),
+        ({"kernel_size": [3, 3]}, "kernel_size=[3, 3] has 2 entries for 1 block"),
         ({"kernel_size": 29}, "block 1: a 29x29 kernel does not fit its 28x28 input"),
         ({"training": {"loss": "crossentropy"}}, "did you mean 'cross_entropy'?"),
         ({"training": {"optimizer": {"name": "adm", "lr": 1}}}, "did you mean 'adam'?"),

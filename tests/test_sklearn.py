@@ -246,7 +246,7 @@ def test_images_and_labels_that_make_no_sense_are_refused(images, labels, words)
         ({"kernel_size": 3.5}, r"kernel_size=3.5: 3.5 is not a size; allowed: an integer or HxW"),
         ({"padding": "sane"}, r"padding='sane': 'sane' is not a padding; allowed: valid, same"),
         ({"channels": (8, 0)}, r"channels=\[8, 0\]: allowed: 1 or more"),
-        ({"stride": (1, 2)}, r"stride=\[1, 2\] has 2 entries for 1 blocks"),
+        ({"stride": (1, 2)}, r"stride=\[1, 2\] has 2 entries for 1 block"),
         ({"lr": -1}, "lr=-1: allowed: more than 0"),
         ({"optimizer": "adm"}, "optimizer='adm': allowed: sgd, adam"),
         ({"max_epochs": 0}, "max_epochs=0: allowed: 1 or more"),

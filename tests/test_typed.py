@@ -1,5 +1,6 @@
 """What is said of words that Hydra or the config does not take, and that its advice is accepted."""
 
+import itertools
 import re
 import shlex
 
@@ -14,7 +15,7 @@ from convscape.config import aliases
 from convscape.config.check import check
 from convscape.config.directory import CONFIG_DIR
 from convscape.config.sentences import explain
-from convscape.config.typed import known_keys, no_option, refusal
+from convscape.config.typed import known_keys, no_option, refusal, refuse_misread
 
 
 def said_of(*words):
@@ -23,6 +24,7 @@ def said_of(*words):
         return no_option(words[0].partition("=")[0], words)
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
+            refuse_misread(words)
             check(OmegaConf.to_container(hydra.compose("train", list(words)), resolve=True))
         except ConfigError as error:
             return str(error)
@@ -71,7 +73,49 @@ ADVISED = [
     (["model=mlp", "hidden_sizes=[5]"], ["model.hidden=[5]"]),
     (["+lr=0.1"], ["optimizer.lr=0.1"]),
     (["++trainer.accelerator=gpu"], ["trainer.device=cuda"]),
-    (["model=mlp", "+hidden_sizes=[5]"], ["model.hidden=..."]),
+    (["model=mlp", "+hidden_sizes=[5]"], ["model.hidden=[5]"]),
+    # a section is chosen, not its name
+    (["optimizer.name=sgd"], ["optimizer=sgd"]),
+    (["scheduler.name=cosine"], ["scheduler=cosine"]),
+    (["data.name=mnist"], ["data=mnist"]),
+    (["model._target_=convscape.models.MLP"], ["model=mlp"]),
+    (["model._target_=CNN"], ["model=cnn"]),
+    # a decimal comma
+    (["optimizer.lr=0,001"], ["optimizer.lr=0.001"]),
+    (["model.dropout=0,5"], ["model.dropout=0.5"]),
+    (["optimizer.weight_decay=0,1"], ["optimizer.weight_decay=0.1"]),
+    # keys of another choice, and values that are called otherwise
+    (["momentum=0.9"], ["optimizer=sgd optimizer.momentum=0.9"]),
+    (["optimizer.momentum=0.9"], ["optimizer=sgd optimizer.momentum=0.9"]),
+    (["+momentum=0.9"], ["optimizer=sgd optimizer.momentum=0.9"]),
+    (["milestones=[1,2]"], ["scheduler=multistep scheduler.milestones=[1,2]"]),
+    (["optimizer=sgd", "momentum=0.5"], ["optimizer.momentum=0.5"]),
+    (["units=128"], ["model=mlp model.hidden=[128]"]),
+    (["filters=32"], ["model.channels=[32]"]),
+    (["--dense", "128"], ["model.dense=[128]"]),
+    (["activation=linear"], ["model.activation=none"]),
+    (["loss=categorical_crossentropy"], ["model.loss=cross_entropy"]),
+    (["model.loss=nll"], ["model.loss=cross_entropy"]),
+    (["--amp"], ["trainer.precision=bf16"]),
+    (["fp16=true"], ["trainer.precision=bf16"]),
+    (["precision=32-true"], ["trainer.precision=fp32"]),
+    (["trainer.precision=16-mixed"], ["trainer.precision=bf16"]),
+    (["verbose=0"], ["trainer.progress=off"]),
+    (["hflip=0.5"], ["data.augment.flip=true"]),
+    (["augment=flip"], ["data.augment.flip=true"]),
+    (["data.augment=flip"], ["data.augment.flip=true"]),
+    (["eval_metric=val_loss"], ["trainer.monitor=val/loss"]),
+    (["in_chans=1"], ["data.channels=1"]),
+    (["gp=avg"], ["model.head=global_avg"]),
+    # choices that are called otherwise, or are of another group
+    (["logger=none"], ["logger=[]"]),
+    (["logger=false"], ["logger=[]"]),
+    (["scheduler=null"], ["scheduler=constant"]),
+    (["scheduler=cosine_annealing"], ["scheduler=cosine"]),
+    (["model=lenet5"], ["experiment=lenet5"]),
+    (["experiment=mnist"], ["data=mnist"]),
+    (["model=logistic"], ["model=mlp model.hidden=[]"]),
+    (["data=cifar10", "model.channels=[8]"], ["model.dropout=0.0", "model=cnn"]),
 ]
 
 
@@ -79,11 +123,12 @@ ADVISED = [
 def test_what_is_advised_is_accepted(words, advised):
     sentence = said_of(*words)
     assert sentence.count("\n") == 0
-    written = re.findall(r"""(?:write|or|spaces:|quotes:) ("[^"]*"|[\w.]+=\S+)""", sentence)
-    assert [shlex.split(way.rstrip(";"))[0] for way in written] == advised, sentence
-    choices = [word for word in words if word.startswith("model=")]
-    for way in (way for way in advised if not way.endswith("...")):
-        assert refusal([*choices, way]) is None
+    way = r"""(?:write|or|spaces:|quotes:) ("[^"]*"|[\w.]+=\S+(?: [\w.]+=\S+)*)"""
+    written = [" ".join(shlex.split(found.rstrip(";"))) for found in re.findall(way, sentence)]
+    assert written == advised, sentence
+    others = words[:-1] if len(words) > 1 and re.fullmatch(r"\w+=\w+", words[0]) else []
+    for way in advised:
+        assert refusal([*others, *([way] if way.startswith("data.root") else way.split())]) is None
 
 
 @pytest.mark.parametrize(
@@ -96,6 +141,11 @@ def test_what_is_advised_is_accepted(words, advised):
         (["claim=depth"], "python scripts/claim.py depth"),
         (["+num_workers=3"], "nothing to set: all images are one tensor in memory"),
         (["+claim=depth"], "a claim has a command of its own: python scripts/claim.py <claim>"),
+        (["beta_1=0.9"], "it is optimizer.betas here, and optimizer.betas=0.9: allowed: a list"),
+        (["--patience=soon"], "trainer.early_stopping here, and trainer.early_stopping=soon:"),
+        (["checkpoint=x.ckpt"], "nothing to set: the last and the best epoch are always saved"),
+        (["callbacks=early_stopping"], "trainer.early_stopping=<epochs> stops early"),
+        (["model.output_layer=no"], "model.output_layer=no: allowed: dense, none"),
         (["~scheduler.name"], "scheduler.name: the key is missing"),
         (["~optimizer.name"], "optimizer.name: the key is missing"),
         (["~data"], "~data: data.epochs cannot be left out"),
@@ -115,7 +165,7 @@ def test_what_is_advised_is_accepted(words, advised):
         (["model.kernel_size==3"], "model.kernel_size==3: '=3' is not a size"),
         (["model"], "cannot read model; an override looks like key=value"),
         (["=3"], "cannot read =3; an override looks like key=value"),
-        (["optimizer.lr=0,1"], "optimizer.lr=0,1: allowed: one value"),
+        (["data.batch_size=a,b"], "data.batch_size=a,b: allowed: one value"),
         (
             ["search=geometry", "~search.space.model.dropout"],
             "leaves model.dropout as it is; it changes model.kernel_size, model.stride",
@@ -134,11 +184,21 @@ def test_what_has_no_other_way_is_told_why(words, said):
     assert "Exception" not in sentence
 
 
-def test_no_key_that_is_removed_is_told_of_in_the_words_of_a_library():
+def test_a_key_that_is_removed_can_be_switched_off_as_the_sentence_says():
+    switched_off = {}
     for key in known_keys([]):
         sentence = said_of(f"~{key}")
-        ends = ("it has no default outside conf/", "cannot be left out", "chooses anew")
-        assert sentence is None or sentence.endswith(ends), sentence
+        if sentence is not None and (off := re.search(r"; (\S+) switches it off$", sentence)):
+            switched_off[key] = off[1]
+            assert refusal([off[1]]) is None
+        else:
+            ends = ("it has no default outside conf/", "cannot be left out", "chooses anew")
+            assert sentence is None or sentence.endswith(ends), sentence
+    assert len(switched_off) > 40
+    assert switched_off["model.dropout"] == "model.dropout=0"
+    assert switched_off["model.pool"] == "model.pool=none"
+    assert switched_off["data.augment.flip"] == "data.augment.flip=false"
+    assert switched_off["trainer.early_stopping"] == "trainer.early_stopping=null"
 
 
 @pytest.mark.parametrize(
@@ -159,11 +219,36 @@ def test_a_list_that_is_written_as_a_sweep_is_told_from_one(command, words, advi
 
 
 def test_what_other_libraries_call_a_key_leads_to_a_key():
-    known = {k for m in ("cnn", "mlp") for o in ("adam", "sgd") for s in ("one_cycle", "cosine")
-             for k in known_keys([f"model={m}", f"optimizer={o}", f"scheduler={s}"])}  # fmt: skip
+    choices = itertools.zip_longest(
+        ("cnn", "mlp"), ("adam", "sgd"), ("one_cycle", "step", "multistep"), fillvalue=None
+    )
+    known = {
+        key
+        for named in choices
+        for key in known_keys(
+            [
+                f"{g}={c}"
+                for g, c in zip(("model", "optimizer", "scheduler"), named, strict=True)
+                if c
+            ]
+        )
+    }
     assert set(aliases.KEYS.values()) <= known
-    assert {key for key, _ in aliases.VALUES} <= known
+    assert set(aliases.VALUES) <= known
     assert not set(aliases.KEYS) & set(aliases.NOTHING)
+
+
+def test_a_value_that_has_another_name_here_leads_to_one_that_is_accepted():
+    for key, values in aliases.VALUES.items():
+        for value in values:
+            way = aliases.named_here(key, value)
+            assert refusal(way) is None or key == "model.output_layer", (key, value, way)
+
+
+@pytest.mark.parametrize("word", ["optimizer.weight_decay=0,001", "optimizer.lr=0,05"])
+def test_a_number_with_a_comma_is_no_sweep(command, word):
+    answer = command("train", "-m", word)
+    assert (answer.code, answer.err.splitlines()[-1].split()[-1]) == (2, word.replace(",", "."))
 
 
 def test_options_are_refused_by_every_command_that_takes_overrides(command):

@@ -35,10 +35,12 @@ def compose(*overrides: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such key or choice.
     """
+    from convscape.config.typed import refuse_misread
     from convscape.sweeps.grid import refuse_grid
 
     words = [str(override) for override in overrides]
     refuse_grid(words, f"convscape.train_sweep({', '.join(map(repr, words))}, name=...)")
+    refuse_misread(words)
     with _hydra(overrides) as composer:
         return _resolved(composer(words))
 

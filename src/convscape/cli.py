@@ -155,6 +155,7 @@ def train_task(cfg: DictConfig) -> None:
     if local_rank() > 0:  # Lightning has started this command once more, for DDP
         _help(cfg, overrides)
         return
+    from convscape.config.typed import refuse_misread
     from convscape.sweeps.grid import refuse_grid
     from convscape.sweeps.run import run_in_sweep
 
@@ -163,6 +164,7 @@ def train_task(cfg: DictConfig) -> None:
         run_in_sweep(check(composed), overrides, HydraConfig.get().job.num)
         return
     refuse_grid(overrides)
+    refuse_misread(overrides)
     if composed["resume"] is not None:
         config, old_path, overrides = resumed(composed, overrides)
         result = RunFolder(old_path).read_result()
@@ -265,6 +267,7 @@ def search_command() -> int:
 
     from convscape.config.directory import composing
     from convscape.config.sentences import explain
+    from convscape.config.typed import refuse_misread
     from convscape.sweeps.grid import refuse_grid
 
     try:
@@ -279,6 +282,7 @@ def search_command() -> int:
     preset = next((a for a in sys.argv[1:] if a.startswith("search=")), "search=geometry")
     others = [argument for argument in sys.argv[1:] if argument != preset]
     arguments = [preset, f"name={preset.partition('=')[2]}", *others]
+    refuse_misread(others)
     refuse_grid([argument for argument in others if argument.lstrip("+").startswith("sweep=")])
     with composing() as compose:
         try:

@@ -20,6 +20,11 @@ def hint(word: Any, choices: Iterable[str]) -> str:
     return f"; did you mean {names[matches[0]]!r}?" if matches else ""
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 run`, `2,000 runs`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     """A check for a word among `choices`."""
 

@@ -1,56 +1,74 @@
-"""What people type who come from Keras, timm, Lightning or argparse, and what it is called here."""
+"""What people type who come from Keras, timm, Lightning or argparse, and what it is called here.
+
+A word that is the end of one key alone (`milestones`) needs no entry. What is advised has been
+tried by whoever asks, who says how.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
+
+import yaml
+
+from convscape.config.directory import CONFIG_DIR
 
 MAX_LETTERS = 60  # of a value that is repeated
 
+Refusal = Callable[[Sequence[str]], str | None]  # why overrides are not accepted, if they are not
+
 # A word, as an option or as the last part of a key: the key that it means here.
 KEYS = {
-    "lr": "optimizer.lr",
     "learning_rate": "optimizer.lr",
     "base_lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
+    "lr": "optimizer.lr",
     "wd": "optimizer.weight_decay",
-    "momentum": "optimizer.momentum",
+    "epsilon": "optimizer.eps",
+    "opt_eps": "optimizer.eps",
+    "beta_1": "optimizer.betas",
+    "opt_betas": "optimizer.betas",
     "opt": "optimizer",
     "optim": "optimizer",
     "sched": "scheduler",
     "lr_scheduler": "scheduler",
-    "warmup_epochs": "scheduler.warmup_epochs",
+    "decay_milestones": "scheduler.milestones",
+    "decay_epochs": "scheduler.step_epochs",
+    "decay_rate": "scheduler.gamma",
     "epochs": "trainer.max_epochs",
     "epoch": "trainer.max_epochs",
-    "max_epochs": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
     "n_epochs": "trainer.max_epochs",
-    "max_steps": "trainer.max_steps",
     "patience": "trainer.early_stopping",
+    "eval_metric": "trainer.monitor",
     "gradient_clip_val": "trainer.gradient_clip_norm",
     "clip_grad": "trainer.gradient_clip_norm",
     "grad_clip": "trainer.gradient_clip_norm",
     "clipnorm": "trainer.gradient_clip_norm",
     "accelerator": "trainer.device",
-    "device": "trainer.device",
     "gpus": "trainer.devices",
     "num_gpus": "trainer.devices",
-    "devices": "trainer.devices",
     "precision": "trainer.precision",
+    "amp": "trainer.precision",
+    "fp16": "trainer.precision",
+    "bf16": "trainer.precision",
+    "mixed_precision": "trainer.precision",
     "num_threads": "trainer.threads",
-    "threads": "trainer.threads",
-    "batch_size": "data.batch_size",
+    "verbose": "trainer.progress",
+    "enable_progress_bar": "trainer.progress",
+    "torchcompile": "trainer.compile",
     "batch": "data.batch_size",
     "bs": "data.batch_size",
+    "validation_batch_size": "data.eval_batch_size",
     "dataset": "data",
     "data_dir": "data.root",
     "data_path": "data.root",
     "path": "data.root",
-    "train_size": "data.train_size",
     "img_size": "data.image_size",
-    "image_size": "data.image_size",
+    "input_size": "data.image_size",
+    "in_chans": "data.channels",
     "val_split": "data.val_size",
     "validation_split": "data.val_size",
+    "augment": "data.augment",
     "hflip": "data.augment.flip",
     "horizontal_flip": "data.augment.flip",
     "arch": "model",
@@ -59,28 +77,25 @@ KEYS = {
     "num_filters": "model.channels",
     "channels": "model.channels",
     "kernel": "model.kernel_size",
-    "kernel_size": "model.kernel_size",
-    "stride": "model.stride",
     "strides": "model.stride",
     "pooling": "model.pool",
+    "gp": "model.head",
+    "bn": "model.batch_norm",
     "drop": "model.dropout",
     "dropout": "model.dropout",
     "dropout_rate": "model.dropout",
-    "activation": "model.activation",
     "act": "model.activation",
-    "hidden": "model.hidden",
     "units": "model.hidden",
     "hidden_sizes": "model.hidden",
     "hidden_layer_sizes": "model.hidden",
-    "loss": "model.loss",
     "smoothing": "model.label_smoothing",
-    "label_smoothing": "model.label_smoothing",
     "seed": "seed",
     "random_state": "seed",
     "random_seed": "seed",
     "manual_seed": "seed",
     "exp_name": "name",
     "experiment_name": "name",
+    "output": "output_dir",
     "log_dir": "output_dir",
     "default_root_dir": "output_dir",
     "save_dir": "output_dir",
@@ -88,53 +103,157 @@ KEYS = {
     "resume_from_checkpoint": "resume",
 }
 
-# Values that have another name here.
-VALUES = {
-    ("trainer.device", "gpu"): "cuda",
-    ("trainer.precision", "bf16-mixed"): "bf16",
-    ("model.activation", "swish"): "silu",
-}
+_HALF = dict.fromkeys(
+    ("", "true", "native", "apex", "16", "16-mixed", "16-true", "fp16", "float16", "half",
+     "bf16-mixed", "bf16-true", "bfloat16"), "bf16"
+)  # fmt: skip
+_NO = dict.fromkeys(("null", "none", "no", "off", "false"), "none")
+
+# Values that have another name here; one that begins with a key and a = stands for all of it.
+VALUES: dict[str, dict[str, str]] = {
+    "trainer.device": {"gpu": "cuda"},
+    "trainer.precision": _HALF | dict.fromkeys(("false", "32", "32-true", "float32"), "fp32"),
+    "trainer.progress": {"0": "off", "false": "off", "1": "bar", "true": "bar", "2": "lines"},
+    "trainer.monitor": {"top1": "val/acc", "acc": "val/acc", "val_acc": "val/acc",
+                        "val_accuracy": "val/acc", "loss": "val/loss", "val_loss": "val/loss"},
+    "model.activation": {"swish": "silu", "linear": "none"},
+    "model.pool": _NO | {"average": "avg"},
+    "model.head": {"avg": "global_avg", "max": "global_max"},
+    "model.loss": dict.fromkeys(
+        ("ce", "crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy",
+         "nll"), "cross_entropy"),
+    "model.output_layer": dict.fromkeys(("no", "off", "false"), "none"),
+    "data.augment.flip": {"0.5": "true", "": "true"},
+    "data.augment": {"flip": "data.augment.flip=true", "true": "data.augment.shift=2",
+                     "hflip": "data.augment.flip=true", "shift": "data.augment.shift=2",
+                     "cutout": "data.augment.cutout=8", "rotate": "data.augment.rotate=10"},
+    "optimizer": {"momentum": "sgd", "nesterov": "sgd"},
+    "scheduler": dict.fromkeys(_NO, "constant") | {
+        "cosineannealinglr": "cosine", "cosine_annealing": "cosine", "onecyclelr": "one_cycle",
+        "steplr": "step", "multisteplr": "multistep"},
+    "logger": dict.fromkeys(_NO, "[]"),
+    "model": {"softmax": "mlp model.hidden=[]", "linear": "mlp model.hidden=[]",
+              "logistic": "mlp model.hidden=[]", "convnet": "cnn"},
+    "data": {"fmnist": "fashion_mnist", "fashionmnist": "fashion_mnist", "folder": "image_folder",
+             "imagefolder": "image_folder"},
+}  # fmt: skip
+
+_IN_MEMORY = "all images are one tensor in memory, and no process loads them"
+_FEWER = (
+    "data.train_size=<number> trains on fewer images, trainer.max_steps=<number> for fewer steps"
+)
+_OWN = "data.augment.own=[<package>.<function>] takes changes of yours, see docs/extending.md"
+_SAVED = "the last and the best epoch are always saved; resume=<run folder> goes on from the last"
 
 # A word for which there is nothing here, and why.
 NOTHING = {
-    "num_workers": "all images are one tensor in memory, and no process loads them",
-    "n_workers": "all images are one tensor in memory, and no process loads them",
-    "workers": "all images are one tensor in memory, and no process loads them",
+    **dict.fromkeys(
+        ("num_workers", "n_workers", "workers", "persistent_workers", "prefetch_factor"), _IN_MEMORY
+    ),
     "pin_memory": "the images are moved to the device once, as one tensor",
-    "persistent_workers": "all images are one tensor in memory, and no process loads them",
     "shuffle": "training images come in another order in each epoch, others never",
     "accumulate_grad_batches": "data.batch_size is the whole batch of an optimiser step",
+    "grad_accum_steps": "data.batch_size is the whole batch of an optimiser step",
+    "steps_per_epoch": "an epoch is once over all training images",
     "check_val_every_n_epoch": "validation comes after every epoch",
     "val_check_interval": "validation comes after every epoch",
     "log_every_n_steps": "metrics are those of whole epochs",
+    "log_interval": "metrics are those of whole epochs",
     "metrics": "loss and accuracy are always measured",
     "num_classes": "the data set knows its classes",
+    "input_shape": "the data set knows its shape; data.image_size=<H or HxW> makes another",
+    "class_weight": "every image counts alike",
+    "sample_weight": "every image counts alike",
     "pretrained": "networks begin with random weights, see model.init",
     "strategy": "several GPUs train by DDP: trainer.devices says how many",
-}
+    "sync_batchnorm": "the processes of one run always share their statistics",
+    "callbacks": "trainer.early_stopping=<epochs> stops early, and checkpoints are always saved",
+    **dict.fromkeys(
+        ("checkpoint", "checkpoints", "enable_checkpointing", "save_best", "save_best_only",
+         "model_checkpoint"), _SAVED
+    ),
+    **dict.fromkeys(("limit_train_batches", "overfit_batches", "fast_dev_run"), _FEWER),
+    **dict.fromkeys(("aa", "auto_augment", "mixup", "cutmix", "vflip", "transform"), _OWN),
+    "color_jitter": "data.augment.brightness=<share> and data.augment.contrast=<share> are there",
+    "reprob": "data.augment.cutout=<pixels> blackens a square of each image",
+    "model_ema": "the weights are those of the optimiser, and no mean of them",
+    **dict.fromkeys(
+        ("jobs", "n_jobs"), "hydra/launcher=joblib trains the runs of a sweep side by side"
+    ),
+}  # fmt: skip
 
 
-def advice(key: str, value: Any, known: Collection[str]) -> str | None:
+def advice(key: str, value: Any, known: Collection[str], refusal: Refusal) -> str | None:
     """What to do about a key or an option that there is not, to come after "there is no such ...".
 
     - `known`: the keys that there are.
     """
-    word = word_of(key)
+    word, typed = word_of(key), _as_typed(value)
     if word == "claim":
-        name = value if isinstance(value, str) and value else "<claim>"
-        return f"; a claim has a command of its own: python scripts/claim.py {name}"
+        return f"; a claim has a command of its own: python scripts/claim.py {typed or '<claim>'}"
     if why := NOTHING.get(word):
         return f", and nothing to set: {why}"
-    meant = KEYS.get(word)
-    return None if meant is None or meant not in known else f"; write {with_value(meant, value)}"
+    ways = list(_ways(key, typed, known))
+    for way in ways:
+        if way[-1].endswith("=...") or refusal(way) is None:
+            return f"; write {' '.join(way)}"
+    if not ways:
+        return None
+    meant = ways[0][-1].partition("=")[0]
+    return f"; it is {meant} here, and {refusal(ways[0])}"
 
 
-def with_value(key: str, value: Any) -> str:
-    """`key=value` as it is called here; the dots are for the reader to fill in."""
-    if isinstance(value, bool):
-        value = str(value).lower()
-    is_short = isinstance(value, str | int | float) and len(str(value)) <= MAX_LETTERS
-    return f"{key}={(is_short and VALUES.get((key, str(value)), value)) or '...'}"
+def _ways(key: str, value: str, known: Collection[str]) -> Iterator[list[str]]:
+    """Overrides that may be meant, the likeliest first."""
+    word = word_of(key)
+    section = key.lstrip("-+~").rpartition(".")[0]
+    ends = [k for k in known if k.rpartition(".")[2] == word]
+    meant = KEYS.get(word) or (ends[0] if len(ends) == 1 else None)
+    if meant is not None and meant in known:
+        yield from with_values(meant, value)
+        return
+    leaf = meant.rpartition(".")[2] if meant else word
+    for group, choice in _choices_with(leaf):
+        if section in (group, ""):
+            for way in with_values(f"{group}.{leaf}", value):
+                yield [f"{group}={choice}", *way]
+
+
+def _choices_with(leaf: str) -> Iterator[tuple[str, str]]:
+    """Choices of groups that have such a key: optimizer=sgd has a momentum."""
+    for group in ("optimizer", "scheduler", "model", "logger"):
+        # the plainest first: sgd before rmsprop
+        files = sorted((CONFIG_DIR / group).glob("*.yaml"), key=lambda file: (len(file.stem), file))
+        for file in files:
+            if leaf in (yaml.safe_load(file.read_text("utf-8")) or {}):
+                yield group, file.stem
+
+
+def with_values(key: str, value: str) -> list[list[str]]:
+    """`key=value` as it may be called here; the dots are for the reader to fill in."""
+    if (named := named_here(key, value)) is not None:
+        return [named]
+    if not value or len(value) > MAX_LETTERS:
+        return [[f"{key}=..."]]
+    return [[f"{key}={value}"], *([] if value[0] == "[" else [[f"{key}=[{value}]"]])]
+
+
+def named_here(key: str, value: Any) -> list[str] | None:
+    """The overrides for a value of `key` that has another name here; None where it has none."""
+    named = VALUES.get(key, {}).get(_as_typed(value).lower())
+    if named is None:
+        return None
+    first, *others = named.split()
+    return [first if "=" in first else f"{key}={first}", *others]
+
+
+def _as_typed(value: Any) -> str:
+    """A value of a config as it would stand on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_typed, value))}]"
+    return "" if isinstance(value, dict) else str(value)
 
 
 def word_of(key: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from pydantic import ValidationError
 
 from convscape.base.errors import ConfigError
@@ -14,10 +15,12 @@ from convscape.base.parts import check_own, check_target
 from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
+from convscape.config.directory import CONFIG_DIR
 from convscape.config.networks import OwnModelConfig
 from convscape.config.optimizers import OPTIMIZERS, OptimizerConfig
 from convscape.config.schema import MAX_MISTAKES, Config
 from convscape.geometry.sequential import LayerError
+from convscape.geometry.window import InfeasibleGeometry
 
 if TYPE_CHECKING:
     from convscape.base.sections import Section
@@ -35,6 +38,12 @@ def check(composed: dict[str, Any]) -> Config:
         config = Config.model_validate(composed)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(error.errors(), composed))) from None
+    _check_together(config)
+    return _with_val_size(config)
+
+
+def _check_together(config: Config) -> None:
+    """Refuse what each key on its own may be, and all of them together may not."""
     if config.trainer.max_epochs is None and config.trainer.max_steps is None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both null; set one of them")
     if ":" in config.trainer.device and config.trainer.devices > 1:
@@ -57,7 +66,6 @@ def check(composed: dict[str, Any]) -> Config:
             "'_', '-' and '.', beginning with a letter, digit or '_'"
         )
     _check_secrets(config.logger)
-    return _with_val_size(config)
 
 
 def _with_val_size(config: Config) -> Config:
@@ -120,7 +128,18 @@ def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:
     try:
         model.named_layers(num_classes=1)
     except ValueError as error:
-        raise ConfigError(f"model.{error}") from None
+        raise ConfigError(f"model.{error}{_of_a_preset(str(error), model)}") from None
+
+
+def _of_a_preset(sentence: str, model: CNNConfig | MLPConfig | SequentialConfig) -> str:
+    """What to write where the values that do not fit are not those of the user."""
+    key = sentence.partition("=")[0]
+    values = getattr(model, key, None)
+    for file in sorted((CONFIG_DIR / "model").glob("*.yaml")):
+        preset = yaml.safe_load(file.read_text("utf-8"))
+        if isinstance(values, list) and preset.get(key) == values:
+            return f"; it comes with model={file.stem}: write model.{key}={values[0]} or model=cnn"
+    return ""
 
 
 def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
@@ -139,20 +158,25 @@ def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
 
 def _sentence(error: Any, composed: dict[str, Any]) -> str:
     """One of pydantic's errors as a person would put it."""
-    path = [p for n, p in enumerate(error["loc"]) if p not in (_TAGS if n == 1 else _BRANCHES)]
+    path = _path(error)
     key = shortened(".".join(str(part) for part in path), 200)
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            if advice := aliases.advice(key, error["input"], set(keys_in(composed))):
-                return f"{key}: there is no such key{advice}"
+            rest = _without(composed, path)
+            known = list(keys_in(rest))
+            advised = aliases.advice(key, error["input"], known, lambda way: _refusal(rest, way))
+            if advised:
+                return f"{key}: there is no such key{advised}"
             known = _known_keys(path[:-1], composed)
             return (
                 f"{key}: there is no such key; allowed: {', '.join(known)}{hint(path[-1], known)}"
             )
         case "missing" | "union_tag_not_found":
             name = ".name" if error["type"] == "union_tag_not_found" else ""
-            return f"{key}{name}: the key is missing; it has no default outside conf/"
+            off = None if name else switched_off(key, composed)
+            why = f"{off} switches it off" if off else "it has no default outside conf/"
+            return f"{key}{name}: the key is missing; {why}"
         case "union_tag_invalid":
             allowed = str(context["expected_tags"]).replace("'", "")
             matched = hint(context["tag"], allowed.split(", "))
@@ -160,7 +184,82 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
         case "value_error" if isinstance(context["error"], LayerError):
             return ".".join([*path[:-1], str(context["error"])])
         case _:
-            return error_message(key, error)
+            sentence = error_message(key, error)
+            if (named := aliases.named_here(key, error["input"])) is None:
+                return sentence
+            plain = sentence.partition("; did you mean")[0]
+            is_refused = _refusal(composed, named) is not None
+            return plain if is_refused else f"{plain}; write {' '.join(named)}"
+
+
+def _path(error: Any) -> list[Any]:
+    """The keys on the way to what is wrong."""
+    return [p for n, p in enumerate(error["loc"]) if p not in (_TAGS if n == 1 else _BRANCHES)]
+
+
+def switched_off(key: str, composed: dict[str, Any]) -> str | None:
+    """`key=value` with which a key that may not be left out does nothing, if a value does that."""
+    takes_any_word = _refusal(composed, [f"{key}=any_word"]) is None
+    words = () if takes_any_word else ("none", "off")
+    for value in ("null", "false", "0", "0.0", "[]", *words):
+        if _refusal(composed, [f"{key}={value}"]) is None:
+            return f"{key}={value}"
+    return None
+
+
+def _refusal(composed: dict[str, Any], way: Sequence[str]) -> str | None:
+    """What is wrong with overrides of a config, whatever else is wrong with it; None if nothing."""
+    for word in way:
+        key, _, value = word.partition("=")
+        if (CONFIG_DIR / key / f"{value}.yaml").is_file():
+            return None  # a section, which Hydra would have to compose
+        try:
+            plain = yaml.safe_load(value)
+        except yaml.YAMLError:
+            plain = value
+        composed = _with_value(composed, key.split("."), plain)
+    try:
+        config = Config.model_validate(composed)
+    except ValidationError as error:
+        for each in error.errors():
+            if ".".join(map(str, _path(each))).startswith(key):
+                return error_message(key, each)
+        return None
+    try:
+        _check_together(config)
+        _with_val_size(config)
+    except ConfigError as error:
+        return str(error) if key in str(error) else None
+    return impossible(config)
+
+
+def impossible(config: Config) -> str | None:
+    """Why the network cannot exist, as far as that is known without reading data of the user's."""
+    if config.data.name in ("own", "image_folder"):
+        return None
+    try:
+        config.plan()
+    except InfeasibleGeometry as error:
+        return str(error)
+    return None
+
+
+def _with_value(node: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy with `value` at `path`; a section that is not there is made."""
+    first, *others = path
+    inner = node.get(first)
+    below = (
+        _with_value(inner if isinstance(inner, dict) else {}, others, value) if others else value
+    )
+    return {**node, first: below}
+
+
+def _without(node: Any, path: Sequence[Any]) -> Any:
+    """A copy without the key at `path`."""
+    first, *others = path
+    if not others:
+        return {key: value for key, value in node.items() if key != first}
+    return {**node, first: _without(node[first], others)}
 
 
 # Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.

@@ -14,7 +14,15 @@ from yaml import YAMLError
 from convscape.base.values import hint
 from convscape.config import aliases
 from convscape.config.directory import CONFIG_DIR
-from convscape.config.typed import ambiguous, known_keys, unreadable
+from convscape.config.typed import (
+    advice_on,
+    ambiguous,
+    known_keys,
+    refusal,
+    shell,
+    unreadable,
+    without,
+)
 from convscape.geometry.kinds import LAYER_KINDS
 from convscape.geometry.sequential import LayerError, kind_of
 
@@ -88,8 +96,11 @@ def _removed(text: str, typed: Sequence[str]) -> str | None:
         word = next((w for w, key in asked.items() if key == match[1]), f"~{match[1]}")
         return f"{word}: there is no such choice to take away; {match[1]}=[...] chooses anew"
     if match := re.match(r"Could not delete from config\. '(.*?)'", text):
-        is_there = match[1] in known_keys(typed)
-        return f"~{match[1]}: the key cannot be left out" if is_there else None
+        others = [word for word in typed if "=" in word and not word.startswith("~")]
+        if match[1] not in known_keys(others):
+            return None
+        off = without(match[1], others)
+        return f"~{match[1]}: the key cannot be left out{off and f'; {off} switches it off'}"
     if match := re.search(r"Interpolation key '(.*?)' not found", text):
         for word, key in asked.items():
             if f"{match[1]}.".startswith(f"{key}."):
@@ -108,11 +119,16 @@ def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
             return f"cannot read {argument}; an override looks like key=value"
         names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
         if names and choice not in names:
-            return f"{argument}: there is no such choice; allowed: {', '.join(names)}"
+            return _no_choice(group, choice, argument, names)
     return f"Hydra cannot read the command line: {' '.join(str(error).split())}"
 
 
 def _no_choice(group: str, choice: str, given: str, options: Sequence[str]) -> str:
+    if named := aliases.named_here(group, choice):
+        return f"{given}: there is no such choice; write {' '.join(map(shell, named))}"
+    homes = [file.parent.name for file in sorted(CONFIG_DIR.glob(f"*/{choice}.yaml"))]
+    if homes and choice.isidentifier() and refusal([f"{homes[0]}={choice}"]) is None:
+        return f"{given}: there is no such choice; write {homes[0]}={choice}"
     matched = hint(choice, options)
     ways = {
         "model": "; other networks are layers of yours (model=sequential) or a class of yours "
@@ -137,7 +153,8 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
     value = given.partition("=")[2]
     if key.startswith("search.space."):
         return _not_in_the_space(key, value, known)
-    if advice := aliases.advice(key, value, known):
+    others = [a for a in arguments if a != given and "=" in a and not a.startswith("-")]
+    if advice := advice_on(key, value, others):
         return f"{key}: there is no such key{advice}"
     section = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == section]

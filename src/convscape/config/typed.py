@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convscape.base.errors import ConfigError
 from convscape.config import aliases
-from convscape.config.check import check, keys_in
+from convscape.config.check import check, impossible, keys_in, switched_off
 from convscape.config.directory import CONFIG_DIR, composing
 from convscape.config.hydra_insides import Override, parse_overrides
 
@@ -32,12 +32,16 @@ def no_option(option: str, words: Sequence[str]) -> str:
         value = following[0]
     others = [word for word in words if not word.startswith("-") and "=" in word]
     key = option.lstrip("-")
-    known = known_keys(others)
     named = key.replace("-", "_")
-    advice = aliases.advice(key, value, known) or "; keys are set by key=value, --help shows some"
-    if named in known:
-        advice = f"; write {aliases.with_value(named, value)}"
+    advice = advice_on(named, value, others) or "; keys are set by key=value, --help shows some"
     return f"{option}: there is no such option{advice}"
+
+
+def advice_on(key: str, value: str, others: Sequence[str]) -> str | None:
+    """What to write for a key that there is not, beside `others`, which there are."""
+    known = known_keys(others)
+    beside = [w for w in others if (k := w.partition("=")[0]) in known or (CONFIG_DIR / k).is_dir()]
+    return aliases.advice(key, value, known, lambda way: refusal([*beside, *way]))
 
 
 def unreadable(word: str, words: Sequence[str]) -> str:
@@ -90,7 +94,9 @@ def _other_forms(key: str, value: str) -> Iterator[str]:
 
 
 def several(key: str, values: str) -> Iterator[str]:
-    """Two numbers as height x width where the key is a size, or else values as a list."""
+    """Two numbers as one with a point, as height x width where it is a size, values as a list."""
+    if comma := re.fullmatch(r"(-?\d+),(\d+)", values):
+        yield f"{key}={comma[1]}.{comma[2]}"
     if sides := re.fullmatch(r"(\d+), ?(\d+)", values):
         height, width = sides.groups()
         size = height if height == width else f"{height}x{width}"
@@ -128,17 +134,59 @@ def refused_in_grid(error: ConfigError, cell: Sequence[str], arguments: Sequence
     return str(error)
 
 
+def without(key: str, others: Sequence[str]) -> str:
+    """`key=value` with which a key that cannot be left out does nothing, if a value does that."""
+    try:
+        return switched_off(key, _composed(list(others))) or ""
+    except (HydraException, OmegaConfBaseException):
+        return ""
+
+
+def refuse_misread(words: Sequence[str]) -> None:
+    """Refuse what Hydra takes for something else than is meant.
+
+    Raises:
+        ConfigError: with what to write.
+    """
+    for word in words:
+        if (meant := _choice(word) or _number_with_point(word, words)) is not None:
+            raise ConfigError(f"{word}: {meant}")
+
+
+def _choice(word: str) -> str | None:
+    """Of optimizer.name=sgd, which gives one optimiser the name of another and not its keys."""
+    key, _, values = word.lstrip("+").partition("=")
+    group = key.partition(".")[0]
+    if key == "model._target_":
+        values = re.sub(r"\b(convscape\.)?models\.", "", values).lower()
+    elif key not in ("optimizer.name", "scheduler.name", "data.name"):
+        return None
+    names = {file.stem for file in (CONFIG_DIR / group).glob("*.yaml")}
+    if not set(values.split(",")) <= names:
+        return None
+    return f"that changes the name, and not the keys that come with it; write {group}={values}"
+
+
+def _number_with_point(word: str, words: Sequence[str]) -> str | None:
+    """Of optimizer.weight_decay=0,001, a sweep over 0 and 1."""
+    key, _, value = word.partition("=")
+    if not re.fullmatch(r"-?\d+,0\d+", value):
+        return None
+    point = f"{key}={value.replace(',', '.')}"
+    others = [w for w in words if (p := _parsed(w)) is not None and not p.is_sweep_override()]
+    return None if refusal([*others, point]) is not None else f"write {point}"
+
+
 def refusal(words: Sequence[str]) -> str | None:
     """Why the config does not accept overrides; None if it does."""
     try:
         composed = _composed(list(words))
         composed.pop("search", None)  # of a search, which reads it
-        check(composed)
+        return impossible(check(composed))
     except ConfigError as error:
         return str(error)
     except (HydraException, OmegaConfBaseException):
         return "Hydra cannot read it"
-    return None
 
 
 def known_keys(words: Iterable[str]) -> list[str]:

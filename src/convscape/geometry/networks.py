@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
+from convscape.base.values import counted
 from convscape.geometry.kinds import NamedLayer
 from convscape.geometry.layers import (
     Activation,
@@ -29,8 +30,9 @@ def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
         return [value] * num_blocks
     if len(value) != num_blocks:
         raise ValueError(
-            f"{key}={list(value)} has {len(value)} entries for {num_blocks} blocks "
-            f"(channels has {num_blocks}); allowed: one value for all, or {num_blocks} values"
+            f"{key}={list(value)} has {counted(len(value), 'entry', 'entries')} for "
+            f"{counted(num_blocks, 'block')} (channels has {num_blocks}); allowed: one value for "
+            f"all, or {counted(num_blocks, 'value')} in a list"
         )
     return list(value)
 

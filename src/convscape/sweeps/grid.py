@@ -18,7 +18,7 @@ from convscape.config.compose import Composer
 from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
-from convscape.config.typed import refused_in_grid
+from convscape.config.typed import refuse_misread, refused_in_grid
 from convscape.geometry.plan import Plan
 from convscape.geometry.window import InfeasibleGeometry, format_size
 from convscape.runs.fingerprint import fingerprint
@@ -149,6 +149,7 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
     Raises:
         ConfigError: if a value is one that no run can use, or nothing is left to run.
     """
+    refuse_misread(arguments)
     typed = {key_of(argument) for argument in arguments}
     preset = [f"{key}={value}" for key, value in params.items() if key not in typed]
     choices = _choices([*preset, *arguments])
