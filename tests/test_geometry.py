@@ -247,7 +247,7 @@ def test_a_misfit_names_the_layer_the_numbers_and_the_ways_out():
     ("knobs", "words"),
     [
         ({"kernel_size": 15, "dilation": 2}, ["block 1: a 15x15 kernel, dilation 2", "2*(15-1)"]),
-        ({"kernel_size": [3, "14x3"]}, ["block 2: a 14x3 kernel", "kernel_size <= 13x3"]),
+        ({"kernel_size": [3, "14x3"]}, ["block 2: a 14x3 kernel", "kernel_size <= 12x3"]),
         ({"pool_size": [2, 12]}, ["block 2 pool: a 12x12 max pool", "pool_size <= 11"]),
         ({"pool_padding": 2}, ["block 1 pool", "more than half", "pool_padding <= 1"]),
         ({"groups": 3}, ["block 1: groups=3", "1 input channels"]),

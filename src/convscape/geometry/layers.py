@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import gcd, prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from convscape.base.values import boolean, integer, one_of, probability
 from convscape.geometry.kinds import Key, Layer, activation
-from convscape.geometry.sliding import Sliding, fits
+from convscape.geometry.sliding import Sliding
 from convscape.geometry.window import (
     Padding,
     Pair,
-    as_pair,
-    format_size,
     parse_optional_size,
     parse_padding,
     parse_size,
@@ -66,14 +64,18 @@ class Conv(Sliding):
     def wrong_channels(self, in_channels: int) -> str | None:
         if not (in_channels % self.groups or self.out_channels % self.groups):
             return None
-        most = gcd(in_channels, self.out_channels)
         return (
             f"groups={self.groups} must divide its {in_channels} input channels and its "
-            f"{self.out_channels} output channels; groups={most}{' or groups=1' * (most > 1)} would"
+            f"{self.out_channels} output channels"
         )
 
-    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Self | None]]:
-        return [("dilation=1", self.changed(dilation=(1, 1)))]
+    def alternatives(self, input_shape: Shape) -> list[tuple[str, Any]]:
+        groups = (
+            {gcd(input_shape[0], self.out_channels), 1}
+            if self.wrong_channels(input_shape[0])
+            else {}
+        )
+        return [*(("groups", n) for n in sorted(groups, reverse=True)), ("dilation", (1, 1))]
 
     def describe(self) -> str:
         return super().describe() + (f", {self.groups} groups" if self.groups > 1 else "")
@@ -133,13 +135,15 @@ class Pool(Sliding):
     stride: Pair
     padding: Padding = "valid"
     ceil_mode: bool = False
+    has_own_stride: bool = field(default=True, compare=False, repr=False)  # or follows the size
 
     @classmethod
     def from_keys(cls, values: dict[str, Any]) -> Pool | None:
-        kind, size, stride = values["kind"], values["size"], values["stride"] or values["size"]
+        kind, size, stride = values["kind"], values["size"], values["stride"]
         if kind == "none":
             return None
-        return cls(kind, size, stride, values["padding"], values["ceil_mode"])
+        rest = values["padding"], values["ceil_mode"], stride is not None
+        return cls(kind, size, stride or size, *rest)
 
     @property
     def noun(self) -> str:  # type: ignore[override]
@@ -171,15 +175,22 @@ class Pool(Sliding):
             return key
         return "pool" if field == "kind" else f"pool_{key}"
 
-    def alternatives(self, size: Pair, is_of_block: bool) -> list[tuple[str, Self | None]]:
-        found: list[tuple[str, Self | None]] = [(f"{self.key_of('kind', is_of_block)}=none", None)]
-        if isinstance(self.padding, tuple):
-            windows, given = self.windows, self.padding
-            most = as_pair(min(given[a], windows[a].kernel_size // 2) for a in range(2))
-            sign = " <= " if fits([self.changed(padding=(0, 0))], size) else "="
-            words = f"{self.key_of('padding', is_of_block)}{sign}{format_size(most)}"
-            found.append((words, self.changed(padding=most)))
-        return [*found, (f"{self.key_of('kind', is_of_block)}=max", self.changed(kind="max"))]
+    def with_value(self, field: str, value: Any) -> Self:
+        own_stride = field == "stride" or self.has_own_stride
+        changed = replace(super().with_value(field, value), has_own_stride=own_stride)
+        return changed if own_stride else replace(changed, stride=changed.kernel_size)
+
+    can_be_left_out = True
+
+    @property
+    def is_plain(self) -> bool:
+        return self == self.from_keys(
+            {key: spec.default for key, spec in self.keys.items()} | {"kind": self.kind}
+        )
+
+    def alternatives(self, input_shape: Shape) -> list[tuple[str, Any]]:
+        smaller = [("padding", None)] if isinstance(self.padding, tuple) else []
+        return [*smaller, ("kind", "max")]
 
 
 @dataclass(frozen=True)

@@ -138,13 +138,14 @@ def _block_layers(block: str, out_channels: int, knob: dict[str, Any]) -> list[N
     if knob["activation"] != "none":
         layers.append(NamedLayer(f"{block}.activation", Activation(knob["activation"])))
     if knob["pool"] != "none":
-        pool_size = parse_size(knob["pool_size"])
+        pool_size, pool_stride = parse_size(knob["pool_size"]), knob["pool_stride"]
         pool = Pool(
             knob["pool"],
             pool_size,
-            pool_size if knob["pool_stride"] is None else parse_size(knob["pool_stride"]),
+            pool_size if pool_stride is None else parse_size(pool_stride),
             parse_padding(knob["pool_padding"]),
             knob["pool_ceil_mode"],
+            has_own_stride=pool_stride is not None,
         )
         layers.append(NamedLayer(f"{block}.pool", pool))
     if knob["dropout"]:

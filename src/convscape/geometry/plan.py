@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from convscape.base.terminal import format_table
 from convscape.geometry.kinds import Layer
 from convscape.geometry.layers import Flatten
+from convscape.geometry.remedies import either, ways_out
 from convscape.geometry.window import (
     InfeasibleGeometry,
     Pair,
@@ -164,8 +165,15 @@ def plan_layers(
     field, whole = Field(), Field(as_pair(input_shape[1:]))
     rows: list[LayerPlan] = []
     remarks: list[str] = []
-    for name, layer in layers:
-        before, shape = shape, layer.output_shape(name, shape)
+    layers = tuple(layers)
+    for place, (name, layer) in enumerate(layers):
+        try:
+            before, shape = shape, layer.output_shape(name, shape)
+        except InfeasibleGeometry as error:
+            ways = ways_out(layers, place, input_shape)
+            raise InfeasibleGeometry(
+                f"{error}; {either(ways)} would" if ways else str(error)
+            ) from None
         if (windows := layer.windows) is not None:
             pads = as_pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
             field = field.behind(windows, pads)
