@@ -46,10 +46,12 @@ def test_each_entry_begins_with_its_time(diary):
 
 def test_it_tells_the_pictures_of_each_class_and_what_was_left_out(tmp_path):
     for number in range(12):
-        folder = tmp_path / "photos" / ("cat" if number % 3 else "owl")
+        folder = tmp_path / "photos" / ("cat" if number % 3 else "owl\nbarn")
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), 20 * number).save(folder / f"{number}.png")
-    (tmp_path / "photos" / "owl" / "13.heic").touch()
+    (tmp_path / "photos" / "cat" / "13.heic").touch()
+    for litter in ("__MACOSX/cat", ".ipynb_checkpoints", "cat/@eaDir"):
+        (tmp_path / "photos" / litter).mkdir(parents=True)
     data = [
         "data=image_folder",
         "model=mlp",
@@ -61,8 +63,10 @@ def test_it_tells_the_pictures_of_each_class_and_what_was_left_out(tmp_path):
     path = tmp_path / "run"
     assert training.train(checked(*words), path, words).status == "ok"
     entries = [line[21:] for line in (path / "run.log").read_text().splitlines()]
-    assert "pictures: 12; 2 classes (cat 8, owl 4)" in entries
-    assert "left out: 1 .heic; what is read: ." in "\n".join(entries)
+    assert r"pictures: 12; 2 classes (cat 8, owl\nbarn 4)" in entries
+    (left_out,) = (entry for entry in entries if entry.startswith("left out: "))
+    for what in ("1 .heic", "'__MACOSX'", "'.ipynb_checkpoints'", "'@eaDir'"):
+        assert what in left_out
 
 
 def test_it_tells_the_run_from_beginning_to_end(diary):

@@ -41,6 +41,15 @@ def toys():
         registry.update(entries)
 
 
+def test_a_pooling_without_a_module_is_one_sentence(toys, command):
+    geometry.POOLINGS["nowhere"] = geometry.POOLINGS["rms"]
+    try:
+        answer = command("train", *SMALL, "+model.layers.pool2.kind=nowhere")
+    finally:
+        del geometry.POOLINGS["nowhere"]
+    assert (answer.code, "give it one in" in answer.err) == (2, True), answer.err
+
+
 def test_a_kind_of_layer_and_a_pooling_are_trained_explained_and_evaluated(toys, command, tmp_path):
     own = ["+model.layers.scale1=0.25", "+model.layers.pool2.kind=rms", "+model.layers.dense1=8"]
     planned = command("plan", *SMALL, *own)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import convscape
 from convscape.api import compose
@@ -13,6 +14,7 @@ from convscape.config.losses import BEFORE, spelled
 from convscape.models.networks import MLP
 from convscape.runs.fingerprint import fingerprint
 from convscape.runs.folder import RunFolder
+from convscape.trained.predict import predictions
 from tests.conftest import TINY
 
 # of a run of `model=mlp model.loss=mse` as it was before there were two
@@ -47,6 +49,15 @@ def test_a_run_made_before_is_evaluated_with_its_own_loss(run_before):
 
 def test_a_checkpoint_made_before_keeps_its_loss_in_lightnings_own_hands(run_before):
     assert MLP.load_from_checkpoint(run_before.best_checkpoint).loss_name == "softmax_mse"
+
+
+def test_a_prediction_of_raw_outputs_says_that_it_is_no_probability(run_before, tmp_path):
+    picture = tmp_path / "black.png"
+    Image.new("L", (8, 8)).save(picture)
+    run = convscape.load_run(run_before.path)
+    assert "no measure" not in predictions(run, [picture], 3, False)[1]
+    run.model.loss_name = "logits_mse"
+    assert "model.loss=logits_mse" in predictions(run, [picture], 3, False)[1]
 
 
 def test_a_run_made_before_keeps_its_name_and_fingerprint_and_is_resumed(run_before, command):

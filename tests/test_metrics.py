@@ -50,6 +50,17 @@ OWN = """
         def validation_step(self, batch, batch_idx):
             self.log("val/acc", float("nan"))
 
+    class Idle(Lit):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+
+    class Silent(Lit):
+        def training_step(self, batch, batch_idx):
+            return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
     class Untested(Lit):
         test_step = LightningModule.test_step
 """
@@ -147,6 +158,22 @@ def test_a_monitor_that_is_not_logged_ends_the_first_epoch(command, own, tmp_pat
     assert "Traceback" not in answer.err
 
 
+def test_a_module_that_logs_nothing_is_told_how_to_train_all_the_same(command, own, tmp_path):
+    words = [word.replace(".Lit", ".Silent") for word in LIT]
+    answer = command("train", *words)
+    assert "val/acc was not logged, and no other metric was; train a new run" in answer.out
+    assert command("train", *words, "trainer.monitor=null").code == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*training_step.*returned.*None")
+def test_a_training_step_without_a_loss_fails_as_it_learns_nothing(command, own, tmp_path):
+    answer = command("train", *[word.replace(".Lit", ".Idle") for word in LIT], *ASKED)
+    assert answer.code == 1
+    found = result(tmp_path)
+    assert (found["status"], found["error"]["type"]) == ("failed", "NothingLearned")
+    assert "Idle.training_step returned no loss" in answer.out
+
+
 def test_a_metric_named_epoch_does_not_count_the_epochs(command, own, tmp_path):
     words = [word.replace(".Lit", ".Counting") for word in LIT]
     answer = command("train", *words, *ASKED)
@@ -165,7 +192,12 @@ def test_a_module_without_a_test_is_refused_before_it_trains(command, own, tmp_p
 
 def test_an_accuracy_that_is_no_number_is_named_where_nothing_is_ranked(command, own, tmp_path):
     words = [word.replace(".Lit", ".Blind") for word in LIT]
-    assert command("train", *words).code == 0
+    answer = command("train", *words)
+    assert answer.code == 0
+    said = "val/acc was NaN in every epoch and chose none of them: epoch 1 was kept"
+    (log,) = tmp_path.glob("outputs/runs/*/run.log")
+    assert said in answer.out
+    assert said in log.read_text()
     lines = command("report", "outputs/runs").out
     assert "Not ranked: val/acc, which chose the best epochs, is a number in no run" in lines
 

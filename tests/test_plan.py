@@ -74,6 +74,11 @@ def test_a_mistake_is_one_sentence(command, arguments, words):
     assert (answer.code, words in answer.err) == (2, True), answer.out + answer.err
 
 
+def test_one_run_on_several_devices_is_no_sweep(command):
+    assert command("plan", "trainer.devices=2").code == 0
+    assert "trainer.devices must be 1 in a sweep" in command("plan", "-m", "trainer.devices=2").err
+
+
 def test_settings_of_hydra_itself_are_heard(command):
     assert command("plan", "hydra.job.name=x", "hydra/launcher=basic", "seed=1,2").code == 0
 

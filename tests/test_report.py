@@ -120,6 +120,7 @@ def test_runs_can_be_ranked_and_grouped_otherwise(command, sweep):
     assert answer.code == 0, answer.err
     assert [line.split()[1] for line in answer.out.splitlines()[2:4]] == ["2", "1"]
     assert "Best by macs: stride=2" in answer.out
+    assert not re.search(r" [,.;:]", answer.out)
 
 
 @pytest.mark.parametrize(

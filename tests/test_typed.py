@@ -262,6 +262,15 @@ def test_options_are_refused_by_every_command_that_takes_overrides(command):
     assert command("plan", "-m", "seed=0,1").code == 0
 
 
+def test_a_recursion_of_the_users_is_not_called_one_of_the_config():
+    def endless():
+        endless()
+
+    with pytest.raises(RecursionError) as error:
+        endless()
+    assert explain(error.value, ["model=own"]) is None
+
+
 def test_the_added_key_of_a_search_is_accepted():
     from convscape.sweeps.search import _checked
 

@@ -245,6 +245,7 @@ def plan_command() -> None:
             [argument for argument in arguments if argument not in hydras],
             params,
             lambda overrides: compose([*hydras, *overrides]),
+            is_sweep=len(arguments) < len(sys.argv) - 1,  # -m is among the words
         )
     if len(plan.runs) > 1:
         possible = len(plan.feasible)

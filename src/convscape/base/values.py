@@ -25,6 +25,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def on_one_line(text: str) -> str:
+    r"""A name from outside within a sentence: line breaks and the like are written out, as \n."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     """A check for a word among `choices`."""
 

@@ -174,5 +174,7 @@ def monitor_of(config: Mapping[str, Any]) -> Metric | None:
 def not_logged(name: str, logged: Iterable[str]) -> str:
     """The sentence for a metric that a run does not have."""
     names = sorted(each for each in logged if "/" in each)
-    known = ", ".join(names) or "nothing"
+    if not names:
+        return f"{name} was not logged, and no other metric was"
+    known = ", ".join(names)
     return f"{name} is not among what was logged: {known}{hint(name, names)}"

@@ -44,7 +44,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
             "a mapping (conv1: ..., pool1: ...) to set single values"
         )
     if isinstance(error, RecursionError):
-        return "the config is nested too deeply"
+        return "the config is nested too deeply" if _is_of_a_config(error) else None
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return _of_hydra_itself(error, typed)
     text = str(error)
@@ -106,6 +106,13 @@ def _removed(text: str, typed: Sequence[str]) -> str | None:
             if f"{match[1]}.".startswith(f"{key}."):
                 return f"{word}: {match[1]} cannot be left out"
     return None
+
+
+def _is_of_a_config(error: RecursionError) -> bool:
+    """Whether those who read configs ran out of stack, and not a module of the user's."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    rooms = {str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames[-100:]}
+    return bool(rooms & {"yaml", "omegaconf", "hydra", "antlr4"})
 
 
 def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:

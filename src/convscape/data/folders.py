@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convscape.base.values import on_one_line
 from convscape.data.cache import DataError
 from convscape.data.pictures import SUFFIXES, Picture
 
@@ -21,6 +22,8 @@ SPLIT_NAMES = {  # in any case
     "val": "val", "valid": "val", "validation": "val",
 }  # fmt: skip
 MAX_NAMED = 10  # classes in a line
+# What a Mac's archives, network drives and Windows leave among folders.
+LITTER = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 class Tree(NamedTuple):
@@ -65,7 +68,7 @@ class Tree(NamedTuple):
 def describe_classes(classes: Sequence[str], counts: Sequence[int]) -> str:
     """How many classes, and how many of each: 3 classes (cat 20, dog 18, owl 20)."""
     pairs = list(zip(classes, counts, strict=True))[:MAX_NAMED]
-    shown = ", ".join(f"{name} {count:,}" for name, count in pairs)
+    shown = ", ".join(f"{on_one_line(name)} {count:,}" for name, count in pairs)
     more = ", ..." * (len(classes) > MAX_NAMED)
     return f"{len(classes):,} classes ({shown}{more})"
 
@@ -179,7 +182,12 @@ def _pictures(folder: Path, labels: Mapping[str, int], left_out: Counter[str]) -
 
 def _of_class(folder: Path, label: int, left_out: Counter[str]) -> Iterator[Picture]:
     """The pictures of a class folder."""
-    entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+    entries = []
+    for entry in _entries(folder):
+        if not _is_hidden(entry.name):
+            entries.append(entry)
+        elif _is_directory(entry):
+            left_out[f"folder {entry.name!r}"] += 1
     inner = sorted(entry.name for entry in entries if _is_folder(entry))
     if inner:
         raise DataError(
@@ -203,9 +211,12 @@ def _of_class(folder: Path, label: int, left_out: Counter[str]) -> Iterator[Pict
 
 
 def _count_loose(folder: Path, left_out: Counter[str]) -> None:
-    """Files beside the class folders."""
+    """Files beside the class folders, and folders that are none."""
     for entry in _entries(folder):
-        if not entry.name.startswith(".") and not _is_folder(entry):
+        if _is_hidden(entry.name):
+            if _is_directory(entry):
+                left_out[f"folder {entry.name!r}"] += 1
+        elif not _is_folder(entry):
             left_out[f"{_suffix(entry.name) or 'without a suffix'} beside the folders"] += 1
 
 
@@ -229,9 +240,18 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
         raise DataError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in LITTER
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one of the user's, and no litter."""
+    return not _is_hidden(entry.name) and _is_directory(entry)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir() and not entry.name.startswith(".")
+        return entry.is_dir()
     except OSError:  # a symbolic link to itself
         return False
 

@@ -271,7 +271,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 # one for each of `geometry.LAYER_KINDS`: from a layer and its input shape to a module
 MODULES: dict[type[geometry.Layer], Callable[[Any, Shape], nn.Module]] = {
     geometry.Conv: lambda conv, shape: Conv2d(shape[0], conv),
-    geometry.Pool: lambda pool, shape: POOLS[pool.kind](pool),
+    geometry.Pool: lambda pool, shape: _pool(pool),
     geometry.GlobalPool: lambda pool, shape: GlobalPool(pool.kind),
     geometry.Flatten: lambda flatten, shape: nn.Flatten(),
     geometry.Dense: lambda dense, shape: nn.Linear(shape[0], dense.out_features, dense.bias),
@@ -281,6 +281,15 @@ MODULES: dict[type[geometry.Layer], Callable[[Any, Shape], nn.Module]] = {
     geometry.Activation: lambda activation, shape: ACTIVATIONS[activation.name](),
     geometry.Dropout: lambda dropout, shape: nn.Dropout(dropout.p),
 }
+
+
+def _pool(pool: geometry.Pool) -> nn.Module:
+    if pool.kind not in POOLS:
+        raise ConfigError(
+            f"pool={pool.kind} has no module; give it one in "
+            f"convscape.models.modules.POOLS[{pool.kind!r}], see docs/extending.md"
+        )
+    return POOLS[pool.kind](pool)
 
 
 def build_network(plan: Plan, init: str = "default") -> nn.Sequential:

@@ -178,7 +178,7 @@ class _Section:
         if self.metric.name in self.configurations:
             yield (
                 f"Best by {self.metric.name}: {configuration_label(self.table.by, best)} with "
-                f"{' '.join(self._estimate(best, self.metric.name))}{self._test_of(best)}."
+                f"{' '.join(self._estimate(best, self.metric.name)).rstrip()}{self._test_of(best)}."
             )
         for effect in self.effects:
             yield effect_sentence(effect, self.metric)
@@ -199,7 +199,7 @@ class _Section:
         names = [n for n in (self.metric.on_test, "test/acc") if n in row]
         if self.metric.split == "test" or not names:
             return ""
-        return f", {names[0]} {' '.join(self._estimate(row, names[0]))}"
+        return f", {names[0]} {' '.join(self._estimate(row, names[0]))}".rstrip()
 
     def _estimate(self, row: pd.Series, name: str) -> tuple[str, str]:
         """Mean and interval of a configuration, and the unit: "98.61 ± 0.12", "%"."""
@@ -428,5 +428,7 @@ def _notes(reading: Reading, sections: Sequence[_Section]) -> list[str]:
     if len(notes) > 10:
         notes = [*notes[:10], f"left out: {len(notes) - 10} more"]
     if reading.num_duplicates:
-        notes.append(f"{reading.num_duplicates} runs are there twice and counted once")
+        is_one = reading.num_duplicates == 1
+        those = "1 run is" if is_one else f"{reading.num_duplicates:,} runs are"
+        notes.append(f"{those} there twice and counted once")
     return notes

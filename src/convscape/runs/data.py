@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from convscape.base.errors import ConfigError
-from convscape.base.values import hint
+from convscape.base.values import hint, on_one_line
 from convscape.config.schema import Config
 from convscape.data.cache import DataError, ImageSet
 from convscape.data.datasets import DATASET_INFO, target_shape
@@ -157,7 +157,7 @@ def check_other(image_set: ImageSet, shape: Sequence[int], classes: Sequence[str
 def _named(classes: Sequence[str], others: Sequence[str]) -> str:
     """How many classes, and which; of many, those that `others` do not have."""
     shown = classes if len(classes) <= MAX_NAMED else [c for c in classes if c not in {*others}]
-    names = ", ".join(shown[:MAX_NAMED]) + ", ..." * (len(shown) > MAX_NAMED)
+    names = ", ".join(map(on_one_line, shown[:MAX_NAMED])) + ", ..." * (len(shown) > MAX_NAMED)
     among = "among them " if len(shown) < len(classes) else ""
     return f"{len(classes):,} classes" + (f" ({among}{names})" if names else "")
 

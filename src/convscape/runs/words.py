@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,17 @@ def exit_code(result: Result) -> int:
         is_about_the_disk = result.error["type"] == CannotWrite.__name__
         return 1 if is_about_the_disk else code_of_stop(result.error["message"])
     return EXIT_CODES[result.status]
+
+
+def no_choice(result: Result) -> str | None:
+    """That no epoch was better than another; anything is better than NaN."""
+    by = result.monitor
+    if by is None or not math.isnan(result.metrics.get(by.name, 0.0)):
+        return None
+    return (
+        f"{by.name} was NaN in every epoch and chose none of them: epoch {result.best_epoch} was "
+        "kept; trainer.monitor=null keeps the last"
+    )
 
 
 def summary(result: Result, path: Path) -> list[str]:
@@ -45,6 +57,8 @@ def summary(result: Result, path: Path) -> list[str]:
             if result.samples_per_second:
                 words.append(f"{result.samples_per_second:,.0f} images/s")
             lines = [", ".join(words), f"run folder:  {path}"]
+            if (nothing := no_choice(result)) is not None:
+                lines.insert(1, nothing)
             if result.config.get("logger", {}).get("tensorboard") is not None:
                 logdir = shlex.quote(str(path))
                 lines.append(f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}")

@@ -140,11 +140,15 @@ def shared_config(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]
     return cfg, dict(cfg.hydra.sweeper.params or {})
 
 
-def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose) -> SweepPlan:
+def plan_sweep(
+    arguments: list[str], params: Mapping[str, Any], compose: Compose, *, is_sweep: bool = True
+) -> SweepPlan:
     """Every run of the grid that `arguments` (as typed) and a preset's `params` span.
 
     Composes one config per combination of config groups and sets all other values directly, so
     that ten thousand runs take seconds.
+
+    - `is_sweep`: whether it is one even with a single run.
 
     Raises:
         ConfigError: if a value is one that no run can use, or nothing is left to run.
@@ -157,12 +161,13 @@ def plan_sweep(arguments: list[str], params: Mapping[str, Any], compose: Compose
     plan = SweepPlan([], [key_of(values[0]) for values in choices if len(values) > 1])
     unread = UnreadInGrid()
     seen: set[str] = set()
+    is_sweep = is_sweep or any(len(values) > 1 for values in choices)
     for overrides in itertools.product(*choices):
         try:
             config = check(composer.config(overrides))
         except ConfigError as error:
             raise ConfigError(refused_in_grid(error, overrides, arguments)) from None
-        if config.trainer.devices > 1:
+        if config.trainer.devices > 1 and is_sweep:
             raise ConfigError(
                 "trainer.devices must be 1 in a sweep: its runs are the parallel part"
             )

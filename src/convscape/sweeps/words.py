@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base.values import counted
 from convscape.runs.folder import FAILURES
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ PROGRESS = "CONVSCAPE_SWEEP_PROGRESS"  # runs to do and when they began, for the
 def overview(plan: SweepPlan, folder: Path, num_todo: int) -> list[str]:
     """The sweep in a few lines, before it starts."""
     impossible = len(plan.runs) - len(plan.feasible)
-    lines = [f"sweep {folder}: {len(plan.runs)} runs, {impossible} impossible, {num_todo} to do"]
+    runs = counted(len(plan.runs), "run")
+    lines = [f"sweep {folder}: {runs}, {impossible} impossible, {num_todo} to do"]
     lines += duplicates(plan)
     choices = dict.fromkeys(config.choice for config in plan.data_configs.values())
     lines += [f"  {choice}" for choice in choices if choice is not None]
@@ -34,7 +36,8 @@ def duplicates(plan: SweepPlan) -> list[str]:
     """What is left out of the grid, in words."""
     if not plan.duplicates:
         return []
-    return [f"{plan.duplicates} more are equal in meaning to one of these and run once"]
+    are = "is" if plan.duplicates == 1 else "are"
+    return [f"{plan.duplicates} more {are} equal in meaning to one of these and run once"]
 
 
 def line(result: Result, done: str, left: str = "") -> str:

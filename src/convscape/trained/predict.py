@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun
 
 
+NO_PROBABILITIES = (
+    "the network was trained with model.loss=logits_mse, to outputs of 0 and 1: their softmax is "
+    "nearly flat, and no measure of how sure it is; the order of the classes is right"
+)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the network says of one picture.
@@ -139,6 +145,8 @@ def predictions(
             (str(one.path), one.label, f"{100 * probabilities[0][1]:.1f} %", others, one.fitted)
         )
     table = format_table(rows, right_aligned=(2,)) if predictions else ""
+    if table and getattr(run.model, "loss_name", "") == "logits_mse":
+        table += f"\n{NO_PROBABILITIES}"
     if num_inverted := sum(one.looks_inverted for one in predictions):
         table += f"\n{warning_of_negatives(num_inverted, len(predictions))}"
     return [one.as_dict() for one in predictions], table, errors

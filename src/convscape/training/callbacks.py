@@ -53,8 +53,20 @@ class MonitorNotLogged(ValueError):
 
     def __init__(self, monitor: str, logged: Iterable[str]) -> None:
         super().__init__(
-            f"trainer.monitor={not_logged(monitor, logged)}; choose one of these, with "
-            "trainer.monitor_mode=max or min, or trainer.monitor=null to keep the last epoch"
+            f"trainer.monitor={not_logged(monitor, logged)}; train a new run, with one that is "
+            "(trainer.monitor_mode=max or min says which way is better), or with "
+            "trainer.monitor=null, which keeps the last epoch"
+        )
+
+
+class NothingLearned(ValueError):
+    """The module gave Lightning no loss to learn from."""
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        super().__init__(
+            f"{type(module).__name__}.training_step returned no loss for any batch of the epoch, "
+            "so nothing was learned; return the loss, or take the optimiser's steps yourself with "
+            "automatic_optimization = False"
         )
 
 
@@ -105,6 +117,7 @@ class Recorder(pl.callbacks.Checkpoint):
         self._event_sizes: dict[str, int] = {}
         self._logged: dict[str, torch.Tensor] = {}  # up to the epoch before
         self._is_resumed = False
+        self._had_loss = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what came after the checkpoint that the run goes on from."""
@@ -126,17 +139,21 @@ class Recorder(pl.callbacks.Checkpoint):
         self._clock = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Stop the clock."""
         self._train_seconds += time.perf_counter() - self._clock
+        self._had_loss = self._had_loss or bool(outputs)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's row, points and checkpoints.
 
         Raises:
             MonitorNotLogged: if the first epoch did not log the monitor.
+            NothingLearned: if the first epoch had no loss.
         """
+        if pl_module.automatic_optimization and not self._had_loss and not self.history:
+            raise NothingLearned(pl_module)
         logged = dict(trainer.callback_metrics)
         # Lightning keeps what an earlier epoch has logged: those are the same objects
         metrics = {k: float(v) for k, v in logged.items() if v is not self._logged.get(k)}

@@ -13,6 +13,7 @@ from typing import Any
 
 from convscape.base import files
 from convscape.base.errors import CannotWrite
+from convscape.base.values import on_one_line
 from convscape.data.module import ImageDataModule
 from convscape.runs.folder import RunFolder, local_rank
 from convscape.runs.result import Result
@@ -148,4 +149,4 @@ def begin(
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
+    return ", ".join(map(on_one_line, names[:MAX_NAMES])) + more
