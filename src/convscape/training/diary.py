@@ -17,6 +17,7 @@ from convscape.base.values import on_one_line
 from convscape.data.module import ImageDataModule
 from convscape.runs.folder import RunFolder, local_rank
 from convscape.runs.result import Result
+from convscape.runs.words import no_choice, summary
 
 logger = logging.getLogger("convscape")
 
@@ -145,6 +146,14 @@ def begin(
     ]
     for entry in entries:
         logger.info("%s", entry)
+
+
+def end(result: Result, path: Path) -> None:
+    """How it ended, and that nothing chose its best epoch, if so."""
+    first, *_ = summary(result, path)
+    logger.info("%s", f"ok: {first}" if result.status == "ok" else first)
+    if result.status == "ok" and (nothing := no_choice(result)) is not None:
+        logger.warning("%s", nothing)
 
 
 def _some(names: list[str]) -> str:

@@ -24,7 +24,6 @@ from convscape.data.cache import ImageSet
 from convscape.runs import data as run_data
 from convscape.runs.folder import FolderIsGone, RunFolder, local_rank, new_result
 from convscape.runs.obstacles import in_place_of_files
-from convscape.runs.words import no_choice, summary
 from convscape.training import diary, loggers
 from convscape.training.build import (
     build_model,
@@ -109,9 +108,7 @@ def train(
         result.peak_memory_bytes = machine.peak_memory()
         if is_ours:
             _write(folder, result)
-            logger.info("%s", "ok: " * (result.status == "ok") + summary(result, path)[0])
-            if result.status == "ok" and (nothing := no_choice(result)) is not None:
-                logger.warning("%s", nothing)
+            diary.end(result, path)
     return result
 
 
