@@ -1,19 +1,23 @@
 """Reports of runs that were written from a known model, opened in a real browser."""
 
 import csv
+import itertools
 import json
+import random
 import re
 import time
+from collections import defaultdict
 
 import numpy as np
 import pytest
 
 from convscape.base.errors import ConfigError
 from convscape.config.metrics import metric
-from convscape.reports.figures import heat_maps, main_effects
+from convscape.reports.figures import heat_maps, main_effects, parallel_coordinates
 from convscape.reports.page import write_report
 from convscape.reports.results import command as command_line
 from convscape.reports.results import read_runs, tables
+from convscape.reports.statistics import configurations
 from convscape.sweeps.grid import PlannedRun, SweepPlan
 from tests.conftest import TINY
 from tests.fake_runs import LEVELS, write_runs
@@ -70,6 +74,28 @@ def test_the_title_of_the_smallest_figure_is_not_cut_off(tmp_path, draw, num_key
     assert "balanced" in title.get_text()
     box = title.get_window_extent()
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
+def test_numbers_that_a_search_drew_do_not_cover_each_other(tmp_path):
+    write_runs(tmp_path, seeds=1)
+    draw = random.Random(0)
+    for file in tmp_path.glob("*/result.json"):
+        document = json.loads(file.read_text())
+        document["config"]["optimizer"]["lr"] = 10 ** draw.uniform(-4, -1)
+        file.write_text(json.dumps(document))
+    (table,) = tables(read_runs([tmp_path]))
+    figure = parallel_coordinates(
+        table, configurations(table, metric("val/acc")), metric("val/acc")
+    )
+    figure.draw_without_rendering()
+    columns = defaultdict(list)
+    for text in figure.axes[0].texts:
+        assert len(text.get_text()) < 9
+        columns[text.get_position()[0]].append(text.get_window_extent())
+    assert len(columns) > 2
+    for boxes in columns.values():
+        boxes.sort(key=lambda box: box.y0)
+        assert all(low.y1 < high.y0 + 2 for low, high in itertools.pairwise(boxes))
 
 
 def test_a_key_that_matters_less_does_not_cut_off_the_others(tmp_path):

@@ -39,6 +39,8 @@ MAX_BYTES = 2**26  # of a history: some 300,000 epochs
 MAX_CURVES = 8  # more lines than colours cannot be told apart
 MAX_PAIRS = 6
 MAX_LEVELS = 12  # wider heat maps have unreadable cells
+MAX_DIGITS = 8  # letters of a number that is written out as it was typed
+LABEL_HEIGHT = 0.06  # of a label beside an axis, as a share of the axis
 
 LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 STYLE: dict[Any, Any] = {
@@ -96,8 +98,18 @@ def save(figure: Figure, path: Path, within: Path) -> None:
 
 
 def _labels(key: SweptKey) -> list[str]:
-    """The values of a key; of long ones, as paths are, no more than a figure has room for."""
-    return [_clipped(level) for level in key.levels]
+    """The values of a key; of long ones, as paths are, no more than a figure has room for.
+
+    Of a number that a search drew, as many digits as tell it from the others.
+    """
+    levels = list(key.levels)
+    for digits in range(3, 18) if key.numbers is not None else ():
+        short = [f"{number:.{digits}g}" for number in key.numbers or ()]
+        pairs = zip(key.levels, short, strict=True)
+        levels = [level if len(level) <= MAX_DIGITS else brief for level, brief in pairs]
+        if len(set(levels)) == len(key.levels):
+            break
+    return [_clipped(level) for level in levels]
 
 
 def _clipped(text: str, width: int = 20) -> str:
@@ -343,7 +355,12 @@ def parallel_coordinates(
     for place, key in enumerate(keys):
         axis.axvline(place, color="0.6", linewidth=0.8)
         if len(key.levels) <= MAX_LEVELS:
-            for level, height in zip(_labels(key), _heights(key), strict=True):
+            room = -1.0  # up to where the label before reaches
+            pairs = zip(_heights(key), _labels(key), strict=True)
+            for height, level in sorted(pairs):
+                if height < room:
+                    continue
+                room = height + LABEL_HEIGHT
                 axis.text(place + 0.03, height, level, va="center", fontsize=8, bbox=LABEL)
     axis.axvline(len(keys), color="0.6", linewidth=0.8)
     for height, value in ((0, values.min()), (1, values.max())):
