@@ -240,6 +240,13 @@ def test_a_network_of_ones_own_needs_no_data_either(command, place, monkeypatch,
     assert answer.code == 0, answer.err
 
 
+def test_a_place_that_the_shell_has_left_as_it_is_is_not_looked_up(command, monkeypatch):
+    monkeypatch.setenv("SECRET", "xyzzy")
+    answer = command("evaluate", "run", "data.root=$SECRET/x")
+    assert (answer.code, "has left $SECRET as it is" in answer.err) == (2, True), answer.err
+    assert "xyzzy" not in answer.err + answer.out
+
+
 def test_only_the_place_of_the_data_can_be_said_anew(command):
     answer = command("evaluate", "a run", "data.rot=photos")
     assert answer.code == 2

@@ -141,6 +141,8 @@ def test_what_is_advised_is_accepted(words, advised):
         (["claim=depth"], "python scripts/claim.py depth"),
         (["+num_workers=3"], "nothing to set: all images are one tensor in memory"),
         (["+claim=depth"], "a claim has a command of its own: python scripts/claim.py <claim>"),
+        (["data.root=$NOPE/x"], 'with double quotes, "data.root=$NOPE/x", it puts in the folder'),
+        (["data.cache_dir='$HOME/x'"], "the shell has left $HOME as it is, for the single quotes"),
         (["beta_1=0.9"], "it is optimizer.betas here, and optimizer.betas=0.9: allowed: a list"),
         (["--patience=soon"], "trainer.early_stopping here, and trainer.early_stopping=soon:"),
         (["checkpoint=x.ckpt"], "nothing to set: the last and the best epoch are always saved"),

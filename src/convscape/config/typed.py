@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -149,7 +150,8 @@ def refuse_misread(words: Sequence[str]) -> None:
         ConfigError: with what to write.
     """
     for word in words:
-        if (meant := _choice(word) or _number_with_point(word, words)) is not None:
+        meant = _choice(word) or _number_with_point(word, words) or _left_by_the_shell(word)
+        if meant is not None:
             raise ConfigError(f"{word}: {meant}")
 
 
@@ -165,6 +167,22 @@ def _choice(word: str) -> str | None:
     if not set(values.split(",")) <= names:
         return None
     return f"that changes the name, and not the keys that come with it; write {group}={values}"
+
+
+def _left_by_the_shell(word: str) -> str | None:
+    """Of 'data.root=$HOME/x', a folder of that very name.
+
+    What the environment has is not written out: a stranger's words are not to have it printed.
+    """
+    key, _, value = word.partition("=")
+    folder = value.strip("'\"")
+    name = re.search(r"\$[A-Za-z_]\w*", folder)
+    if key not in ("data.root", "data.cache_dir") or name is None or Path(folder).is_dir():
+        return None
+    return (
+        f"the shell has left {name[0]} as it is, for the single quotes around it; with double "
+        f'quotes, "{key}={folder}", it puts in the folder'
+    )
 
 
 def _number_with_point(word: str, words: Sequence[str]) -> str | None:

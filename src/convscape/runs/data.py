@@ -31,6 +31,10 @@ def take_places(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     Raises:
         ConfigError: if another key of the data is given: a run keeps its own.
     """
+    from convscape.config.typed import refuse_misread  # Hydra, which a run itself does not need
+
+    if any("$" in word for word in words):
+        refuse_misread(words)
     others: list[str] = []
     places: dict[str, str] = {}
     for word in words:
