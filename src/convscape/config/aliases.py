@@ -7,6 +7,8 @@ tried by whoever asks, who says how.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -221,12 +223,15 @@ def _ways(key: str, value: str, known: Collection[str]) -> Iterator[list[str]]:
 
 def _choices_with(leaf: str) -> Iterator[tuple[str, str]]:
     """Choices of groups that have such a key: optimizer=sgd has a momentum."""
-    for group in ("optimizer", "scheduler", "model", "logger"):
+    for group in ("optimizer", "scheduler", "model"):
         # the plainest first: sgd before rmsprop
         files = sorted((CONFIG_DIR / group).glob("*.yaml"), key=lambda file: (len(file.stem), file))
-        for file in files:
-            if leaf in (yaml.safe_load(file.read_text("utf-8")) or {}):
-                yield group, file.stem
+        yield from ((group, file.stem) for file in files if leaf in _keys_of(file))
+
+
+@cache
+def _keys_of(file: Path) -> frozenset[str]:
+    return frozenset(yaml.safe_load(file.read_text("utf-8")))
 
 
 def with_values(key: str, value: str) -> list[list[str]]:

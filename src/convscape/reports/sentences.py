@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from convscape.base.values import counted
+
 if TYPE_CHECKING:
     from convscape.config.metrics import Metric
     from convscape.reports.statistics import Effect, Interaction
@@ -14,7 +16,7 @@ def effect_sentence(effect: Effect, metric: Metric) -> str:
     estimate = effect.estimate
     what = f"{effect.key.words} {effect.level} instead of {effect.base}"
     amount = _amount(abs(estimate.mean), estimate.half_width, metric)
-    pairs = f"{estimate.n} pair{'s' * (estimate.n > 1)}"
+    pairs = counted(estimate.n, "pair")
     if effect.p is not None:
         pairs += f", {_p_value(effect.p)}"
     elif effect.num_seeds == 1:
@@ -62,5 +64,5 @@ def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
     return (
         f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "
         f"where {i.given.words} is {i.other_base} and by {second} where it is {i.other_level} "
-        f"({i.estimate.n} sets of four runs, {_p_value(i.p)})."
+        f"({counted(i.estimate.n, 'set')} of four runs, {_p_value(i.p)})."
     )

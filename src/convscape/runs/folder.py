@@ -134,9 +134,8 @@ class RunFolder:
         """
         if not os.path.isfile(self.config_file):  # nor may it be looked at
             runs = sorted(str(file.parent) for file in self.path.glob("*/config.yaml"))
-            inside = f"one of the {len(runs)} runs inside: {', '.join(runs[:3])}" + (
-                " ..." if len(runs) > 3 else ""
-            )
+            which = "the run" if len(runs) == 1 else f"one of the {len(runs)} runs"
+            inside = f"{which} inside: {', '.join(runs[:3])}" + " ..." * (len(runs) > 3)
             raise ConfigError(
                 f"{self.path} is not a run folder: it has no config.yaml; give "
                 f"{inside if runs else 'a folder such as outputs/runs/<date>-<time>-<run>'}"

@@ -11,6 +11,7 @@ import torch
 
 from convscape.base.errors import ConfigError
 from convscape.base.terminal import format_table
+from convscape.base.values import counted
 
 if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun
@@ -66,7 +67,7 @@ class Evaluation:
     def __str__(self) -> str:
         low, high = wilson_interval(self.acc, self.num_images)
         lines = [
-            f"{self.split} split of {self.data}: {self.num_images:,} images",
+            f"{self.split} split of {self.data}: {counted(self.num_images, 'image')}",
             f"accuracy {100 * self.acc:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
             f"loss {self.loss:.4f}",
             "",

@@ -12,6 +12,7 @@ from convscape.base import machine
 from convscape.base.errors import ConfigError
 from convscape.base.parts import check_target, find
 from convscape.base.quick_lightning import pl
+from convscape.base.values import counted
 from convscape.config.networks import CNNConfig, OwnModelConfig
 from convscape.data import custom
 from convscape.data.cache import ImageSet
@@ -63,8 +64,8 @@ def normalization(config: Config, image_set: ImageSet) -> tuple[list[float], lis
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise ConfigError(
-                f"data.{key}={values} has {len(values)} entries; allowed: one for each of the "
-                f"{channels} channels, or null to compute them"
+                f"data.{key}={values} has {counted(len(values), 'entry', 'entries')} for "
+                f"{counted(channels, 'channel')}; allowed: one for each, or null to compute them"
             )
     return mean, std
 

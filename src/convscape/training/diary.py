@@ -13,7 +13,7 @@ from typing import Any
 
 from convscape.base import files
 from convscape.base.errors import CannotWrite
-from convscape.base.values import on_one_line
+from convscape.base.values import counted, on_one_line
 from convscape.data.module import ImageDataModule
 from convscape.runs.folder import RunFolder, local_rank
 from convscape.runs.result import Result
@@ -131,7 +131,7 @@ def begin(
     known = result.environment
     sizes = ", ".join(f"{len(data.indices[name]):,} {name}" for name in ("train", "val", "test"))
     shape = "x".join(map(str, data.image_shape))
-    threads = f"{known['threads']} thread{'s' * (known['threads'] != 1)}"
+    threads = counted(known["threads"], "thread")
     size = "" if result.num_parameters is None else f"{result.num_parameters:,} parameters"
     macs = "" if result.macs is None else f", {result.macs:,} MACs per image"
     entries = [
