@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from convscape.runs.resolved import ResolvedRun
+
 BATCH_SIZE, LR = 128, 1e-3
 NETWORKS = {  # Convscape's overrides, and images of an epoch that lasts seconds
     "cnn": (["model=cnn"], 30_000),  # conv32-pool-conv64-pool-dense10, 34,826 parameters
@@ -175,7 +177,9 @@ def convscape(
     config = config_of(network, [f"trainer.max_epochs={epochs}", *overrides])
     Config.load_images = lambda self: data
     with tempfile.TemporaryDirectory() as folder:
-        result = training.train(config, Path(folder) / "run", [], lambda row: after_epoch())
+        result = training.train(
+            ResolvedRun(config), Path(folder) / "run", lambda row: after_epoch()
+        )
     assert result.status == "ok", result.error
 
 
@@ -319,10 +323,7 @@ def measure(variant: str, network: str, num_images: int, epochs: int) -> dict[st
 
 def uses_bf16(network: str) -> bool:
     """Whether Convscape trains the network in bf16 on this machine unless told otherwise."""
-    from convscape.training import memory
-
-    config = config_of(network, [])
-    return memory.uses_bf16(config, config.plan())
+    return ResolvedRun(config_of(network, [])).uses_bf16
 
 
 # --- the driver -------------------------------------------------------------------------------

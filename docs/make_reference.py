@@ -82,8 +82,7 @@ def _group(group: str, default: str) -> list[str]:
     """A section with a table for each class of config that the presets of a group have."""
     files = _files(group, default)
     comments = _comments(files)
-    if group == "data":
-        comments |= _comments([CONFIG_DIR / "train.yaml"], "data")
+    comments |= _comments([CONFIG_DIR / "train.yaml"], group)
     lines = [f"## {group}", "", *_preset_list(files, default)]
     by_class: dict[type[BaseModel], dict[str, Any]] = {}
     for file in files:

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from convscape.base.terminal import format_table, say
-from convscape.sklearn import ImageClassifier
+from convscape.sklearn import NetworkClassifier
 from convscape.trained.evaluate import wilson_interval
 
 
@@ -40,12 +40,12 @@ def main() -> None:
     classifiers = {
         "LogisticRegression": LogisticRegression(max_iter=1000),
         "MLPClassifier 512-512": MLPClassifier((512, 512), random_state=seed, **theirs),
-        "ImageClassifier, mlp 512-512": ImageClassifier("mlp", random_state=seed, **ours),
-        "ImageClassifier, cnn 32-64": ImageClassifier("cnn", random_state=seed, **ours),
+        "NetworkClassifier, mlp 512-512": NetworkClassifier("mlp", random_state=seed, **ours),
+        "NetworkClassifier, cnn 32-64": NetworkClassifier("cnn", random_state=seed, **ours),
     }
     rows = [("classifier", "test accuracy (%)", "95 % interval", "seconds", "parameters")]
     for name, classifier in classifiers.items():
-        is_ours = isinstance(classifier, ImageClassifier)  # which scales the pixels itself
+        is_ours = isinstance(classifier, NetworkClassifier)  # which scales the pixels itself
         model = classifier if is_ours else make_pipeline(StandardScaler(), classifier)
         start = time.perf_counter()
         with warnings.catch_warnings():
@@ -72,7 +72,7 @@ def main() -> None:
 def num_parameters(classifier: object) -> int:
     """Numbers that were learned."""
     match classifier:
-        case ImageClassifier():
+        case NetworkClassifier():
             return classifier.num_parameters_
         case MLPClassifier():
             return sum(array.size for array in [*classifier.coefs_, *classifier.intercepts_])

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from convscape.runs.resolved import ResolvedRun
 from tests.test_config import checked
 from tests.warm import context
 
@@ -83,7 +84,7 @@ def _work(overrides, path, moment, number, signum, days, answers):
         happen()
     config = checked(*overrides)
     with suppress(KeyboardInterrupt):  # before the run has begun
-        answers.put(train(config, Path(path), list(overrides)).status)
+        answers.put(train(ResolvedRun(config, list(overrides)), Path(path)).status)
 
 
 def train_on_a_full_disk(overrides, path, moment, number):
@@ -97,7 +98,7 @@ def _starve(runs, path, room_bytes, answers):
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + room_bytes, resource.RLIM_INFINITY))
     for number, overrides in enumerate(runs):
-        result = train(checked(*overrides), Path(path) / str(number), list(overrides))
+        result = train(ResolvedRun(checked(*overrides), list(overrides)), Path(path) / str(number))
         answers.put((result.status, result.error and result.error["message"]))
 
 

@@ -8,7 +8,8 @@ import torch
 
 import convscape
 from convscape.base.errors import ConfigError, Stopped
-from convscape.training.build import build_model, data_module
+from convscape.runs.resolved import ResolvedRun
+from convscape.training.build import build_model
 from convscape.training.run import train
 from tests.conftest import TINY
 from tests.test_config import checked
@@ -72,10 +73,10 @@ def test_a_child_trains_resumes_and_is_evaluated(tmp_path, name, more):
     def stop(row):
         raise Stopped("after its first epoch")
 
-    whole = train(config, tmp_path / "whole", [])
+    whole = train(ResolvedRun(config), tmp_path / "whole")
     assert whole.status == "ok", whole.error
-    assert train(config, tmp_path / "stopped", [], on_epoch=stop).status == "interrupted"
-    assert train(config, tmp_path / "stopped", []).metrics == whole.metrics
+    assert train(ResolvedRun(config), tmp_path / "stopped", on_epoch=stop).status == "interrupted"
+    assert train(ResolvedRun(config), tmp_path / "stopped").metrics == whole.metrics
     assert (whole.macs is None) == (name == "Linear")
     run = convscape.load_run(tmp_path / "stopped", allow_packages=["childparts"])
     assert type(run.model).__name__ == name
@@ -87,15 +88,14 @@ def test_a_child_trains_resumes_and_is_evaluated(tmp_path, name, more):
 
 def test_its_loss_is_its_own_and_its_optimiser_the_configs():
     config = checked(*words("Linear", "optimizer=sgd", "optimizer.lr=0.01"))
-    image_set = config.load_images()
-    model = build_model(config, image_set, data_module(config, image_set, macs=None))
+    model = build_model(ResolvedRun(config))
     assert model.loss_name == "logits_mse"
     assert model.optimizer_arguments["name"] == "sgd"
 
 
 def test_a_child_is_exported(command, tmp_path):
     run = tmp_path / "run"
-    train(checked(*words("Narrow")), run, [])
+    train(ResolvedRun(checked(*words("Narrow"))), run)
     answer = command("export", run, "--format", "torch_export", "--allow-packages", "childparts")
     assert answer.code == 0, answer.err + answer.out
 

@@ -8,6 +8,7 @@ import torch
 
 from convscape.base.errors import ConfigError
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
 from convscape.training.checkpoints import is_damaged, read_checkpoint, sealed
 from tests.dying import train_apart
@@ -119,4 +120,4 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, name):
     tmp_path.joinpath(name).touch() if is_file else tmp_path.joinpath(name).mkdir(parents=True)
     words = "a file where a folder" if is_file else "a folder where a file"
     with pytest.raises(ConfigError, match=rf"{name} is {words} belongs; move it away"):
-        training.train(checked(*OVERRIDES), tmp_path, OVERRIDES)
+        training.train(ResolvedRun(checked(*OVERRIDES), OVERRIDES), tmp_path)

@@ -5,7 +5,8 @@ import torch
 from convscape.base.errors import ConfigError
 from convscape.data.augment import Augment
 from convscape.data.cache import DataError, ImageSet
-from convscape.data.module import EvalLoader, ImageDataModule, TrainLoader, split, steps_per_epoch
+from convscape.data.module import EvalLoader, ImageDataModule, TrainLoader
+from convscape.data.splits import split, steps_per_epoch
 from convscape.training.processes import check_batch_norm, check_shares
 
 CPU = torch.device("cpu")

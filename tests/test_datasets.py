@@ -19,7 +19,7 @@ from convscape.data.datasets import DATASETS, image_shape, load_images
 CONF = Path(__file__).parents[1] / "conf" / "data"
 KEYS = [
     *("name", "root", "cache_dir", "download", "image_size", "channels", "mean", "std"),
-    *("val_size", "train_size", "split_seed", "batch_size", "eval_batch_size", "epochs", "augment"),
+    *("val_size", "train_size", "split_seed", "batch_size", "eval_batch_size", "augment"),
 ]
 
 

@@ -8,6 +8,7 @@ import warnings
 import pytest
 from PIL import Image
 
+from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
 from tests.conftest import TINY
 from tests.test_config import checked
@@ -34,7 +35,7 @@ def diary(tmp_path_factory):
         patch.setattr(training.models.ImageClassifier, "training_step", warning)
         words = [*WORDS, "trainer.steps_per_execution=1"]
         for status in ("interrupted", "ok"):
-            assert training.train(checked(*words), path, words).status == status
+            assert training.train(ResolvedRun(checked(*words), words), path).status == status
     assert len(calls) > 4
     return (path / "run.log").read_text()
 
@@ -61,7 +62,7 @@ def test_it_tells_the_pictures_of_each_class_and_what_was_left_out(tmp_path):
     ]
     words = [*data, "trainer.max_epochs=1", "visual=off", "logger=[]"]
     path = tmp_path / "run"
-    assert training.train(checked(*words), path, words).status == "ok"
+    assert training.train(ResolvedRun(checked(*words), words), path).status == "ok"
     entries = [line[21:] for line in (path / "run.log").read_text().splitlines()]
     assert r"pictures: 12; 2 classes (cat 8, owl\nbarn 4)" in entries
     (left_out,) = (entry for entry in entries if entry.startswith("left out: "))

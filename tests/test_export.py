@@ -16,10 +16,11 @@ from convscape.geometry.kinds import ACTIVATIONS
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.models.networks import CNN
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.runs.result import Result
 from convscape.trained import export
 from convscape.trained.load import load_run
-from convscape.training.build import build_model, data_module
+from convscape.training.build import build_model
 from convscape.training.run import train
 from tests.conftest import ROOT, TINY
 from tests.test_config import checked
@@ -41,7 +42,7 @@ def run_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     geometry = ("model.padding=same", "model.stride=2", "model.batch_norm=true")
     overrides = (*TINY, "data.train_size=null", *geometry)
-    assert train(checked(*overrides), path, list(overrides)).status == "ok"
+    assert train(ResolvedRun(checked(*overrides), list(overrides)), path).status == "ok"
     return path
 
 
@@ -88,11 +89,10 @@ def pass_some(model, images):
 @needs("onnx")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_onnx_agrees_on_a_thousand_images_for_every_preset(preset):
-    config = checked(f"model={preset}")
-    image_set = config.load_images()
+    run = ResolvedRun(checked(f"model={preset}"))
     torch.manual_seed(0)
-    model = build_model(config, image_set, data_module(config, image_set, None))
-    images = torch.from_numpy(image_set.train_images[:1000].copy())
+    model = build_model(run)
+    images = torch.from_numpy(run.image_set.train_images[:1000].copy())
     pass_some(model, images)
     assert_onnx_agrees(model, images)
 
@@ -313,7 +313,7 @@ def test_a_network_of_ones_own_is_exported_too(command, tmp_path, monkeypatch, k
     monkeypatch.delitem(sys.modules, "exported_nets", raising=False)
     own = ["model=own", f"model._target_=exported_nets.{kind}", "allow_packages=[exported_nets]"]
     path = tmp_path / "run"
-    assert train(checked(*own, *TINY[1:]), path, own).status == "ok"
+    assert train(ResolvedRun(checked(*own, *TINY[1:]), own), path).status == "ok"
     for format in export.NEEDS:
         if all(importlib.util.find_spec(name) for name in export.NEEDS[format]):
             answer = command(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from convscape.models.classifier import ImageClassifier
+from convscape.runs.resolved import ResolvedRun
 from convscape.training.run import train
 from tests.conftest import TINY
 from tests.test_config import checked
@@ -30,7 +31,7 @@ def test_no_step_waits_for_the_device(device, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ImageClassifier, "training_step", without_waiting)
     changes = ["data.augment.shift=2", "data.augment.flip=true"]
-    result = train(checked(*TINY, f"trainer.device={device}", *changes), tmp_path, [])
+    result = train(ResolvedRun(checked(*TINY, f"trainer.device={device}", *changes)), tmp_path)
     assert (result.status, result.error) == ("ok", None)
     assert result.environment["device"] == "cuda:0"
 
@@ -48,9 +49,9 @@ def test_what_an_epoch_has_counted_is_kept_when_it_is_stopped(device, tmp_path, 
     overrides = [*TINY, f"trainer.device={device}", "trainer.steps_per_execution=1"]
     config = checked(*overrides, "data.batch_size=32")
     monkeypatch.setattr(ImageClassifier, "training_step", stopped_once)
-    assert train(config, tmp_path / "stopped", []).status == "interrupted"
+    assert train(ResolvedRun(config), tmp_path / "stopped").status == "interrupted"
     for name in ("stopped", "whole"):
-        assert train(config, tmp_path / name, []).status == "ok"
+        assert train(ResolvedRun(config), tmp_path / name).status == "ok"
 
     def accuracies(name):
         rows = csv.DictReader((tmp_path / name / "history.csv").read_text().splitlines())

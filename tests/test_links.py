@@ -13,6 +13,7 @@ import yaml
 
 from convscape import api
 from convscape.runs.folder import RunFolder, new_result
+from convscape.runs.resolved import ResolvedRun
 from convscape.runs.resume import resumed
 from convscape.trained import explain, export, probe_figures, probes
 from convscape.training.diary import kept
@@ -170,9 +171,9 @@ def test_a_resumed_run_says_where_outputs_are_only_if_it_lies_there(
 ):
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(Path("outputs") / "runs" / "theirs")
-    folder.create(new_result(checked(*TINY, f"output_dir={stored}"), []))
-    config, _, _ = resumed(composed(f"resume={folder.path}", "output_dir=mine"), [])
-    assert config.output_dir == (stored if kept else "mine")
+    folder.create(new_result(ResolvedRun(checked(*TINY, f"output_dir={stored}"))))
+    run, _ = resumed(composed(f"resume={folder.path}", "output_dir=mine"), [])
+    assert run.config.output_dir == (stored if kept else "mine")
 
 
 WRITES = re.compile(

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from convscape.base.errors import ConfigError
 from convscape.base.terminal import say
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.training import loggers
 from convscape.training import run as training
 from tests.conftest import PATIENCE_S, TINY
@@ -151,11 +152,11 @@ def test_a_run_that_goes_on_keeps_its_records(libraries, tmp_path, monkeypatch):
         return step(self, *arguments)
 
     monkeypatch.setattr(training.models.ImageClassifier, "training_step", stopping)
-    assert training.train(checked(*words), folder.path, []).status == "interrupted"
+    assert training.train(ResolvedRun(checked(*words)), folder.path).status == "interrupted"
     ids = json.loads((folder.path / "loggers.json").read_text())
     _, (run,) = mlflow_runs(tmp_path / "mlflow.db")
     assert run.info.status == "KILLED"
-    assert training.train(checked(*words), folder.path, []).status == "ok"
+    assert training.train(ResolvedRun(checked(*words)), folder.path).status == "ok"
     assert json.loads((folder.path / "loggers.json").read_text()) == ids
     client, (run,) = mlflow_runs(tmp_path / "mlflow.db")
     assert (run.info.run_id, run.info.status) == (ids["mlflow"], "FINISHED")

@@ -8,10 +8,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from convscape.base.quick_lightning import pl
+from convscape.base.throughput import gains_from_bf16, steps_per_execution
 from convscape.models.classifier import Diverged, ImageClassifier
 from convscape.models.networks import CNN, MLP
 from convscape.models.sums import MetricSums
-from convscape.training.throughput import gains_from_bf16, steps_per_execution
 
 TRAINING = {"mean": [0.2], "std": [0.5], "classes": list("0123456789")}
 

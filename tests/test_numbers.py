@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
 from convscape.training.memory import training_bytes
 from tests.dying import train_in_little_memory
@@ -50,7 +51,7 @@ def test_the_step_at_which_the_loss_was_lost_is_named_whatever_the_call_holds(
     )
     overrides = [*OVERRIDES, "optimizer=sgd", "model.batch_norm=false"]
     overrides += [f"trainer.steps_per_execution={steps}"]
-    result = training.train(checked(*overrides), tmp_path, overrides)
+    result = training.train(ResolvedRun(checked(*overrides), overrides), tmp_path)
     assert result.status == "diverged"
     assert "the loss is not finite at step 31 (learning rate" in result.error["message"]
     assert result.epochs == 2
@@ -67,6 +68,6 @@ def test_weights_that_the_last_step_has_spoiled_are_not_a_result(tmp_path, monke
         "learning_rate",
         lambda self, step: float("inf") if step == last else lr(self, step),
     )
-    result = training.train(checked(*OVERRIDES), tmp_path, OVERRIDES)
+    result = training.train(ResolvedRun(checked(*OVERRIDES), OVERRIDES), tmp_path)
     assert (result.status, result.epochs) == ("diverged", 3)
     assert "NaN" not in (tmp_path / "result.json").read_text()

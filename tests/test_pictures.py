@@ -15,6 +15,7 @@ from convscape.data.folders import find_pictures
 from convscape.data.pictures import describe_fit, read_picture, resized, split_by_name
 from convscape.runs.data import describe
 from convscape.runs.fingerprint import fingerprint
+from convscape.runs.resolved import ResolvedRun
 from convscape.training.build import data_module
 from tests.test_config import checked
 
@@ -235,7 +236,7 @@ def test_a_folder_for_validation_is_used_unless_a_size_is_said(tree, load, tmp_p
     for colour in ("red", "blue"):
         paint(tree / name / colour / "a.png", COLOURS[colour])
     with_val = checked(*words)
-    data = data_module(with_val, with_val.load_images(), macs=None)
+    data = data_module(ResolvedRun(with_val))
     images, labels = data.tensors("val")
     assert labels.tolist() == [0, 2]
     assert colours_of(images) == [list(BLUE), list(RED)]
@@ -246,7 +247,7 @@ def test_a_folder_for_validation_is_used_unless_a_size_is_said(tree, load, tmp_p
     sized = checked(*words, "data.val_size=0.1")
     assert sized.load_images().checksum == old.checksum != data.image_set.checksum
     assert fingerprint(sized) == fingerprint(before) != fingerprint(with_val)
-    assert len(data_module(sized, sized.load_images(), macs=None).labels("val")) == 3
+    assert len(data_module(ResolvedRun(sized)).labels("val")) == 3
     assert f"the folder {name!r}; data.val_size=null" in describe(sized)[1]
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from convscape.base.errors import CannotWrite
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.runs.resume import held_to_go_on
 from convscape.training.run import train
 from tests.conftest import TINY
@@ -25,7 +26,7 @@ def test_what_writes_into_a_run_that_is_read_only_says_where_else_it_can(
 ):
     monkeypatch.setenv("CONVSCAPE_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "run"
-    assert train(checked(*RUN), path, RUN).status == "ok"
+    assert train(ResolvedRun(checked(*RUN), RUN), path).status == "ok"
     Image.new("L", (28, 28)).save(tmp_path / "picture.png")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine").chmod(0o777)
@@ -62,7 +63,7 @@ def test_a_run_that_cannot_be_written_goes_on_in_a_copy(command, tmp_path):
     path = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         at("epoch", 1, lambda: os.kill(os.getpid(), signal.SIGTERM), patch.setattr)
-        assert train(checked(*RUN), path, RUN).status == "interrupted"
+        assert train(ResolvedRun(checked(*RUN), RUN), path).status == "interrupted"
     assert command("train", f"resume={shutil.copytree(path, tmp_path / 'copy')}").code == 0
 
 
@@ -107,6 +108,6 @@ def test_an_output_folder_that_the_shell_has_left_as_it_is_is_refused(
 def test_a_folder_with_a_dollar_in_its_name_keeps_its_events(tmp_path, monkeypatch):
     monkeypatch.setenv("WHERE", "elsewhere")
     path = tmp_path / "a $WHERE" / "~run"
-    assert train(checked(*RUN), path, RUN).status == "ok"
+    assert train(ResolvedRun(checked(*RUN), RUN), path).status == "ok"
     assert list(path.glob("events.out.tfevents.*"))
     assert [each.name for each in tmp_path.iterdir() if each.name != "cache"] == ["a $WHERE"]

@@ -14,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
 from tests.conftest import PATIENCE_S, wait_for
 from tests.dying import MOMENTS, train_apart
@@ -212,17 +213,17 @@ def test_a_run_stopped_by_ctrl_c_goes_on_bit_for_bit(tmp_path, monkeypatch, whol
     folder = RunFolder(tmp_path)
     with monkeypatch.context() as patch:
         stop_at(patch, call)
-        result = training.train(checked(*OVERRIDES), tmp_path, OVERRIDES)
+        result = training.train(ResolvedRun(checked(*OVERRIDES), OVERRIDES), tmp_path)
     assert result.status == "interrupted"
     assert folder.read_result().status == "interrupted"
-    assert training.train(checked(*OVERRIDES), tmp_path, OVERRIDES).status == "ok"
+    assert training.train(ResolvedRun(checked(*OVERRIDES), OVERRIDES), tmp_path).status == "ok"
     assert_equal_runs(folder, whole)
 
 
 def test_the_signal_handlers_are_put_back(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     stop_at(monkeypatch, 3)
-    training.train(checked(*OVERRIDES), tmp_path, OVERRIDES)
+    training.train(ResolvedRun(checked(*OVERRIDES), OVERRIDES), tmp_path)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -279,7 +280,7 @@ def test_half_a_checkpoint_is_never_there(tmp_path, monkeypatch):
     monkeypatch.setattr(training.models.ImageClassifier, "training_step", limiting)
     try:
         # no pictures: the event file is to stay below the limit
-        result = training.train(checked(*OVERRIDES, "visual=off"), tmp_path, OVERRIDES)
+        result = training.train(ResolvedRun(checked(*OVERRIDES, "visual=off"), OVERRIDES), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (result.status, result.error["type"]) == ("interrupted", "CannotWrite")

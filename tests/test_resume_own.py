@@ -7,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.training import events
 from convscape.training import run as training
 from tests.dying import train_apart
@@ -85,7 +86,7 @@ def test_a_module_of_ones_own_goes_on_bit_for_bit(tmp_path, whole_own, moment, n
 def test_max_steps_end_a_module_of_ones_own_within_an_epoch(tmp_path):
     """What is left of the epoch is its validation."""
     words = [*OWN, "trainer.max_steps=6", "visual=off"]
-    result = training.train(checked(*words), tmp_path, words)
+    result = training.train(ResolvedRun(checked(*words), words), tmp_path)
     assert (result.status, result.global_step, result.epochs) == ("ok", 6, 2)
     assert [bool(row["val/acc"]) for row in history(RunFolder(tmp_path))] == [True, True]
 

@@ -11,6 +11,7 @@ from PIL import Image
 from convscape.base.errors import Stopped
 from convscape.data.cache import DataError
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.runs.result import Result
 from convscape.trained.load import load_run
 from convscape.training.run import train
@@ -48,8 +49,8 @@ def trained_in(tmp_path_factory):
         raise Stopped("enough")
 
     config = checked(*words(folder / "photos"))
-    assert train(config, folder / "run", []).status == "ok"
-    assert train(config, folder / "half", [], on_epoch=stop).status == "interrupted"
+    assert train(ResolvedRun(config), folder / "run").status == "ok"
+    assert train(ResolvedRun(config), folder / "half", on_epoch=stop).status == "interrupted"
     return folder
 
 
@@ -118,12 +119,12 @@ def test_a_run_whose_pictures_moved_goes_on_and_remembers_where_they_are(command
 def test_the_checksum_is_on_disk_before_the_first_step(trained_in, tmp_path, monkeypatch):
     seen = []
 
-    def look(config, folder, *others):
+    def look(*_):
         seen.append(json.loads((tmp_path / "result.json").read_text()))
         raise Stopped("looked")
 
-    monkeypatch.setattr("convscape.training.run._fit_and_test", look)
-    train(checked(*words(trained_in / "photos")), tmp_path, [])
+    monkeypatch.setattr("convscape.training.run._prepared", look)
+    train(ResolvedRun(checked(*words(trained_in / "photos"))), tmp_path)
     (result,) = seen
     assert (result["status"], result["dataset"]["classes"]) == ("running", list(CLASSES))
     assert len(result["data_checksum"]) == 12
@@ -218,7 +219,7 @@ def test_a_network_of_ones_own_needs_no_data_either(command, place, monkeypatch,
     overrides = [w for w in words(place / "photos", *own) if w not in ("model=cnn",)]
     overrides = [w for w in overrides if not w.startswith("model.channels")]
     path = place / kind
-    assert train(checked(*overrides), path, overrides).status == "ok"
+    assert train(ResolvedRun(checked(*overrides), overrides), path).status == "ok"
     picture = place / "photos" / "owl" / "3.png"
     allowed = ("--allow-packages", "movednets")
     there = json.loads(command("predict", path, picture, "--json", *allowed).out)

@@ -17,6 +17,7 @@ from convscape.data.variants import (
     permuted,
     variant_shape,
 )
+from convscape.runs.resolved import ResolvedRun
 from convscape.training.run import train
 from tests.conftest import TINY
 from tests.test_config import checked
@@ -185,9 +186,9 @@ def test_a_run_that_was_stopped_finds_the_images_where_they_would_have_been(tmp_
     def stop(row):
         raise Stopped("enough")
 
-    assert train(config, tmp_path / "whole", []).status == "ok"
-    assert train(config, tmp_path / "half", [], on_epoch=stop).status == "interrupted"
-    assert train(config, tmp_path / "half", []).status == "ok"
+    assert train(ResolvedRun(config), tmp_path / "whole").status == "ok"
+    assert train(ResolvedRun(config), tmp_path / "half", on_epoch=stop).status == "interrupted"
+    assert train(ResolvedRun(config), tmp_path / "half").status == "ok"
     one, two = (bits(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "half"))
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[key], two[key]) for key in one)

@@ -21,6 +21,7 @@ from convscape.data.datasets import load_images
 from convscape.models.networks import CNN
 from convscape.reports.page import write_report
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.trained import explain
 from convscape.trained.load import TrainedRun
 from convscape.training.run import train
@@ -41,7 +42,7 @@ class Payload:
 def trained_run(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     overrides = [*TINY, "trainer.max_epochs=1", "visual=off"]
-    assert train(checked(*overrides), path, overrides).status == "ok"
+    assert train(ResolvedRun(checked(*overrides), overrides), path).status == "ok"
     return path
 
 

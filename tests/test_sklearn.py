@@ -1,4 +1,4 @@
-"""`convscape.sklearn.ImageClassifier` where scikit-learn's own tools meet it."""
+"""`convscape.sklearn.NetworkClassifier` where scikit-learn's own tools meet it."""
 
 import _thread
 import inspect
@@ -26,7 +26,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.models.classifier import Diverged
 from convscape.models.networks import CNN
-from convscape.sklearn import ImageClassifier
+from convscape.sklearn import NetworkClassifier
 from tests.conftest import ROOT
 
 IMAGES = load_digits().images  # (1797, 8, 8), 0..16
@@ -36,7 +36,7 @@ LABELS = load_digits().target
 def small(**parameters):
     """Learns the digits in a fraction of a second."""
     defaults = {"channels": (8,), "max_epochs": 3, "batch_size": 32, "random_state": 0}
-    return ImageClassifier(**{**defaults, **parameters})
+    return NetworkClassifier(**{**defaults, **parameters})
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def fitted():
 
 
 @parametrize_with_checks(
-    [ImageClassifier(), ImageClassifier("mlp", hidden=(32,), max_epochs=10, batch_size=32)]
+    [NetworkClassifier(), NetworkClassifier("mlp", hidden=(32,), max_epochs=10, batch_size=32)]
 )
 def test_scikit_learns_own_checks_pass(estimator, check):
     check(estimator)
@@ -58,17 +58,18 @@ def test_the_defaults_are_those_of_conf():
     for file in files:
         shipped |= yaml.safe_load((ROOT / "conf" / f"{file}.yaml").read_text())
     shipped |= {"padding": "same", "pool_padding": "same", "device": "cpu"}
-    shipped |= {"scheduler": "one_cycle", "optimizer": "adam", "max_epochs": shipped["epochs"]}
+    shipped |= {"scheduler": "one_cycle", "optimizer": "adam"}
+    shipped |= yaml.safe_load((ROOT / "conf" / "train.yaml").read_text())["trainer"]
     shipped |= {
         "momentum": yaml.safe_load((ROOT / "conf/optimizer/sgd.yaml").read_text())["momentum"]
     }
-    for name, parameter in inspect.signature(ImageClassifier).parameters.items():
+    for name, parameter in inspect.signature(NetworkClassifier).parameters.items():
         default = parameter.default
         assert (list(default) if isinstance(default, tuple) else default) == shipped[name], name
 
 
 def test_every_knob_of_the_networks_is_a_parameter():
-    parameters = set(ImageClassifier().get_params())
+    parameters = set(NetworkClassifier().get_params())
     for file in ("cnn", "mlp"):
         keys = set(yaml.safe_load((ROOT / "conf" / "model" / f"{file}.yaml").read_text()))
         assert keys - {"_target_"} <= parameters
@@ -174,7 +175,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_works_again():
     timer = threading.Timer(0.5, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        ImageClassifier(max_epochs=10_000).fit(IMAGES, LABELS)
+        NetworkClassifier(max_epochs=10_000).fit(IMAGES, LABELS)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -285,10 +286,10 @@ def test_a_number_of_features_that_is_no_square_is_one_row():
 
 def test_other_images_than_those_trained_on_are_refused(fitted):
     with pytest.raises(
-        ValueError, match="X holds images of 4x16x1, and ImageClassifier was traine"
+        ValueError, match="X holds images of 4x16x1, and NetworkClassifier was traine"
     ):
         fitted.predict(IMAGES.reshape(-1, 4, 16))
-    with pytest.raises(ValueError, match="X has 63 features, but ImageClassifier is expecting 64"):
+    with pytest.raises(ValueError, match="but NetworkClassifier is expecting 64"):
         fitted.predict(IMAGES.reshape(-1, 64)[:, :63])
 
 
@@ -324,7 +325,7 @@ def test_the_example_compares_four_classifiers_on_one_split(monkeypatch, capsys)
     rows = [re.split(r"  +", line) for line in out.splitlines()[3:]]
     assert [row[0].split()[0] for row in rows] == [
         *("LogisticRegression", "MLPClassifier"),
-        *("ImageClassifier,", "ImageClassifier,"),
+        *("NetworkClassifier,", "NetworkClassifier,"),
     ]
     assert rows[1][-1] == rows[2][-1] == f"{64 * 512 + 512 + 512 * 512 + 512 + 5130:,}"
     for _, accuracy, interval, seconds, _ in rows:

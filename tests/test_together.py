@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
 from tests.conftest import PATIENCE_S, ROOT, TINY, wait_for
 from tests.dying import train_apart
@@ -73,7 +74,7 @@ def test_a_run_leaves_no_trainer_behind(tmp_path):
 
     gc.collect()
     before = trainers()
-    assert training.train(checked(*OVERRIDES), tmp_path, OVERRIDES).status == "ok"
+    assert training.train(ResolvedRun(checked(*OVERRIDES), OVERRIDES), tmp_path).status == "ok"
     assert trainers() == before
 
 

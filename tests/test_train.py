@@ -18,7 +18,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convscape.base import machine
-from convscape.training.memory import uses_bf16
+from convscape.runs.resolved import ResolvedRun
 from tests.conftest import PATIENCE_S, ROOT, TINY
 from tests.test_config import checked
 
@@ -359,8 +359,7 @@ def test_automatic_precision_asks_the_hardware_and_the_size_of_the_network(
     overrides, has_native, expected, monkeypatch
 ):
     monkeypatch.setattr(machine, "has_native_bf16", lambda device: has_native)
-    config = checked(*overrides)
-    assert uses_bf16(config, config.plan()) is expected
+    assert ResolvedRun(checked(*overrides)).uses_bf16 is expected
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 from convscape.base.errors import ConfigError
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.runs.result import Result
 from convscape.trained.evaluate import evaluate, wilson_interval
 from convscape.trained.explain import choose_image
@@ -22,7 +23,7 @@ def run_path(tmp_path_factory):
     """In 32 bits, so that the network can be asked again without autocast."""
     path = tmp_path_factory.mktemp("run")
     overrides = [*TINY, "trainer.precision=fp32"]
-    assert train(checked(*overrides), path, overrides).status == "ok"
+    assert train(ResolvedRun(checked(*overrides), overrides), path).status == "ok"
     return path
 
 
@@ -57,7 +58,9 @@ def test_evaluation_is_what_scikit_learn_counts(run, split):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_evaluation_is_what_the_run_recorded(precision, tmp_path):
-    recorded = train(checked(*TINY, f"trainer.precision={precision}"), tmp_path, []).metrics
+    recorded = train(
+        ResolvedRun(checked(*TINY, f"trainer.precision={precision}")), tmp_path
+    ).metrics
     for split in ("val", "test"):
         found = evaluate(load_run(tmp_path), split).as_dict()
         assert found[f"{split}/acc"] == recorded[f"{split}/acc"]

@@ -150,7 +150,7 @@ def test_what_is_advised_is_accepted(words, advised):
         (["model.output_layer=no"], "model.output_layer=no: allowed: dense, none"),
         (["~scheduler.name"], "scheduler.name: the key is missing"),
         (["~optimizer.name"], "optimizer.name: the key is missing"),
-        (["~data"], "~data: data.epochs cannot be left out"),
+        (["~data"], "data.name cannot be left out; data=digits"),
         (["~resume"], "~resume: the key cannot be left out"),
         (["data=own", "~data._target_"], "~data._target_: the key cannot be left out"),
         (["~logger"], "~logger: there is no such choice to take away; logger=[...] chooses anew"),
@@ -194,7 +194,12 @@ def test_a_key_that_is_removed_can_be_switched_off_as_the_sentence_says():
             switched_off[key] = off[1]
             assert refusal([off[1]]) is None
         else:
-            ends = ("it has no default outside conf/", "cannot be left out", "chooses anew")
+            ends = (
+                "it has no default outside conf/",
+                "cannot be left out",
+                "chooses anew",
+                "and all else",
+            )
             assert sentence is None or sentence.endswith(ends), sentence
     assert len(switched_off) > 40
     assert switched_off["model.dropout"] == "model.dropout=0"

@@ -7,6 +7,7 @@ import pytest
 
 import convscape
 from convscape.base.errors import ConfigError
+from convscape.runs.resolved import ResolvedRun
 from convscape.training.build import data_module
 from convscape.training.unread import refuse_unread
 from tests.conftest import TINY
@@ -119,8 +120,9 @@ def test_a_grid_in_which_some_runs_read_a_key_is_made(command):
 
 def test_one_batch_is_one_step_of_ones_own_module(own):
     for words, steps in (([], 1), (["trainer.steps_per_execution=4"], 1)):  # of a stored config
-        config = checked(*LIT, *words)
-        assert data_module(config, config.load_images(), macs=None).steps_per_execution == steps
+        run = ResolvedRun(checked(*LIT, *words))
+        data = data_module(run, steps_per_execution=run.steps_per_execution)
+        assert data.steps_per_execution == steps
 
 
 def test_gradients_of_ones_own_module_are_clipped(command, own, tmp_path):

@@ -18,6 +18,7 @@ from convscape.config.check import check
 from convscape.config.schema import Config
 from convscape.runs.fingerprint import typed_value
 from convscape.runs.folder import RunFolder, fresh_run
+from convscape.runs.resolved import ResolvedRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from convscape.data.module import ImageDataModule
     from convscape.geometry.plan import Plan
     from convscape.models.classifier import ImageClassifier
+    from convscape.runs.result import Result
     from convscape.trained.load import TrainedRun
 
 
@@ -102,7 +104,7 @@ def data_module(name: str = "digits", *, seed: int = 0, **settings: Any) -> Imag
     config = check(composed | {"data": data, "seed": seed})
     from convscape.training import run as training
 
-    return training.data_module(config, config.load_images(), macs=None)
+    return training.data_module(ResolvedRun(config))
 
 
 def train(
@@ -116,8 +118,8 @@ def train(
     - `overrides`: as on the command line of scripts/train.py, resume=<run folder> too.
     - `model`: a CNN, MLP or Sequential, or of a class of your own that is a child of one of them or
       of ImageClassifier. It is trained itself: its weights go on from what they are, and end as the
-      best epoch's. What its `training` says of optimiser, loss, clipping and
-      normalisation holds unless an override says otherwise; the rest comes from the config.
+      best epoch's. What its `training` says of optimiser, loss, clipping and normalisation holds
+      unless an override says otherwise.
     - `data`: from `data_module`.
 
     Raises:
@@ -130,29 +132,30 @@ def train(
     from convscape.training.unread import refuse_unread
 
     composed, words = _described(list(overrides), model, data)
+    result: Result | None = None
     if composed["resume"] is not None:
         if model is not None or data is not None:
             raise ConfigError("resume goes on with that run's own model and data; give no others")
-        config, path, words = resumed(composed, list(overrides))
-        result = RunFolder(path).read_result()
+        run, path = resumed(composed, list(overrides))
         place: Any = held_to_go_on(RunFolder(path))
+        result = RunFolder(path).read_result()
     else:
-        config, result = check(composed), None
-        refuse_unread(config, is_alone=True)
-        place = fresh_run(config, words)
-    if config.trainer.devices > 1:
+        run = ResolvedRun(check(composed), words)
+        refuse_unread(run.config, is_alone=True)
+        place = fresh_run(run)
+    if run.config.trainer.devices > 1:
         raise ConfigError("trainer.devices must be 1 in Python; scripts/train.py trains on several")
-    config.plan()  # refuses what cannot be before torch is imported
-    if config.choice is not None and config.trainer.progress != "off":
-        say(config.choice, file=sys.stderr)
-    from convscape.trained import load as trained
+    run.plan  # noqa: B018  refuses what cannot be before torch is imported
+    if run.config.choice is not None and run.config.trainer.progress != "off":
+        say(run.config.choice, file=sys.stderr)
+    from convscape.trained import load
     from convscape.training import run as training
 
     if model is not None and model.plan is not None:
-        _check_fit(model.plan, config)
+        _check_fit(model.plan, run.config)
     if result is None or result.status != "ok":
         with place as path:
-            result = training.train(config, path, words, model=model)
+            result = training.train(run, path, model=model)
     if result.status == "interrupted":
         raise KeyboardInterrupt(f'to go on: convscape.train("resume={path}")')
     if result.error is not None:
@@ -162,8 +165,8 @@ def train(
             path,
         )
     if model is None:
-        return trained.load_run(path, config.allow_packages)
-    return trained.TrainedRun(path, config, model.eval())
+        return load.load_run(path, run.config.allow_packages)
+    return load.TrainedRun(path, run.config, model.eval())
 
 
 def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
@@ -221,7 +224,6 @@ def _described(
     if data is not None:
         sections["data"] = _data_section(data)
         words.append(f"data={sections['data']['name']}")
-        words.append(f"data.epochs={sections['data']['epochs']}")
         if data.seed:
             words.append(f"seed={data.seed}")
     if model is not None:
@@ -239,7 +241,6 @@ def _described(
     if words_of_packages := [word for word in words if word.startswith("allow_packages=")]:
         package = words_of_packages[0].partition("=")[2].strip("[]")  # whose class is here already
         composed["allow_packages"] = [*composed["allow_packages"], package]
-    words = [word for word in words if not word.startswith("data.epochs=")]
     return composed, [*words, *overrides]
 
 

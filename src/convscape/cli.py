@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from convscape.config.schema import Config
+    from convscape.runs.resolved import ResolvedRun
     from convscape.runs.result import Result
 
 
@@ -147,6 +147,7 @@ def train_task(cfg: DictConfig) -> None:
     from convscape.config.check import check
     from convscape.runs.data import describe
     from convscape.runs.folder import RunFolder, fresh_run, local_rank
+    from convscape.runs.resolved import ResolvedRun
     from convscape.runs.resume import held_to_go_on, resumed
     from convscape.runs.words import exit_code, summary
     from convscape.training.unread import refuse_unread
@@ -166,38 +167,38 @@ def train_task(cfg: DictConfig) -> None:
     refuse_grid(overrides)
     refuse_misread(overrides)
     if composed["resume"] is not None:
-        config, old_path, overrides = resumed(composed, overrides)
+        run, old_path = resumed(composed, overrides)
         result = RunFolder(old_path).read_result()
         if result is not None and result.status == "ok":
             say("this run is finished:", *summary(result, old_path))
             return
         place = held_to_go_on(RunFolder(old_path))
     else:
-        config = check(composed)
-        refuse_unread(config, is_alone=True)
-        place = fresh_run(config, overrides)
-    plan = config.plan()
-    say(*([str(plan), *plan.remarks] if plan is not None else []), *describe(config))
-    say(*([config.choice] if config.choice is not None else []))
+        run = ResolvedRun(check(composed), overrides)
+        refuse_unread(run.config, is_alone=True)
+        place = fresh_run(run)
+    plan, choice = run.plan, run.config.choice
+    say(*([str(plan), *plan.remarks] if plan is not None else []), *describe(run.config))
+    say(*([choice] if choice is not None else []))
     with place as path:
         os.environ[_RUN_PATH] = str(path)
-        result = _trained(config, path, overrides, is_new=composed["resume"] is None)
+        result = _trained(run, path, is_new=composed["resume"] is None)
     say(*summary(result, path))
     sys.exit(exit_code(result))
 
 
-def _trained(config: Config, path: Path, overrides: list[str], is_new: bool) -> Result:
+def _trained(run: ResolvedRun, path: Path, is_new: bool) -> Result:
     from convscape.runs.folder import RunFolder
 
     folder = RunFolder(path)
     if is_new:
-        folder.begin(config, overrides)  # so that it can go on if it is stopped right now
+        folder.begin(run)  # so that it can go on if it is stopped right now
     try:
         from convscape.training.run import train  # torch and lightning, once the input is right
 
-        return train(config, path, overrides)
+        return train(run, path)
     except KeyboardInterrupt as stop:  # while they are imported
-        result = folder.begin(config, overrides)
+        result = folder.begin(run)
         result.fail("interrupted", stop)
         folder.write(result)
         return result
@@ -210,11 +211,12 @@ def _help(cfg: DictConfig, overrides: list[str]) -> None:
     """Take part in the training that the first process leads; it speaks and writes for all."""
     from convscape.config.check import check
     from convscape.runs.folder import RunFolder
+    from convscape.runs.resolved import ResolvedRun
     from convscape.training.run import train
 
     path = Path(os.environ[_RUN_PATH])
     stored = RunFolder(path).read_config() | {"allow_packages": list(cfg.allow_packages)}
-    train(check(stored), path, overrides)
+    train(ResolvedRun(check(stored), overrides), path)
 
 
 def _in_sweep() -> bool:

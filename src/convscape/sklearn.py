@@ -1,4 +1,4 @@
-"""`ImageClassifier`: this package's networks as a scikit-learn estimator."""
+"""`NetworkClassifier`: this package's networks as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from convscape import models
 from convscape.base import machine
 from convscape.base.quick_lightning import LightningEnvironment, pl
 from convscape.base.sections import Fraction, LearningRate, NotNegative, Positive, Section
+from convscape.base.throughput import steps_per_execution
 from convscape.config.allowed import allowed_values
 from convscape.config.networks import CNNConfig, MLPConfig
 from convscape.config.optimizers import OPTIMIZERS, known_optimizer
 from convscape.data.cache import ImageSet
 from convscape.data.custom import plain_labels
-from convscape.data.module import ImageDataModule, steps_per_epoch
-from convscape.training.throughput import steps_per_execution
+from convscape.data.module import ImageDataModule
+from convscape.data.splits import steps_per_epoch
 
 NETWORKS: dict[str, tuple[type[CNNConfig | MLPConfig], type[models.CNN | models.MLP]]] = {
     "cnn": (CNNConfig, models.CNN),
@@ -43,7 +44,7 @@ NUM_PREDICTED = 256  # images at a time; more take memory and are no faster on a
 
 
 class _TrainingConfig(Section):
-    """What `ImageClassifier` takes beside the network."""
+    """What `NetworkClassifier` takes beside the network."""
 
     model: Literal["cnn", "mlp"]
     optimizer: Annotated[str, BeforeValidator(known_optimizer)]
@@ -57,7 +58,7 @@ class _TrainingConfig(Section):
     device: str
 
 
-class ImageClassifier(ClassifierMixin, BaseEstimator):
+class NetworkClassifier(ClassifierMixin, BaseEstimator):
     """A CNN or an MLP with scikit-learn's manners.
 
     X holds images as (n, H, W), as (n, H, W, C) with the channels last, or flat as
@@ -171,7 +172,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> ImageClassifier:
+    def fit(self, X: Any, y: Any) -> NetworkClassifier:
         """Train a new network on the images X and their labels y, numbers or strings.
 
         Raises:
@@ -374,12 +375,10 @@ def _find_device(name: str) -> torch.device:
     Raises:
         ValueError: if there is none.
     """
-    there = machine.devices()
-    if name == "auto":
-        name = machine.device_kind(name)
+    there = ["auto", *machine.devices()]
     if name not in there:
-        raise ValueError(f"device={name!r}; allowed here: auto, {', '.join(there)}")
-    return torch.device(name)
+        raise ValueError(f"device={name!r}; allowed here: {', '.join(there)}")
+    return torch.device(str(machine.named_device(name)))
 
 
 def _train(
@@ -393,7 +392,8 @@ def _train(
     """Fit `model` to images (n, C, H, W) and labels (n,), and leave it ready to predict."""
     classes = tuple(model.classes)
     nothing = images[:0], labels[:0]
-    image_set = ImageSet("arrays", classes, images, labels, *nothing, (), (), checksum="")
+    as_they_are = (0.0,) * images.shape[1], (1.0,) * images.shape[1]  # the model normalises
+    image_set = ImageSet("arrays", classes, images, labels, *nothing, *as_they_are, checksum="")
     data = ImageDataModule(
         image_set,
         val_size=0,
@@ -442,3 +442,9 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ImageClassifier":  # what it was called before 0.2
+        return NetworkClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

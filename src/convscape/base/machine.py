@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ def available_cores() -> int:
     return min([cores, *(int(limit) for limit in limits if limit.isdigit() and int(limit))])
 
 
-def has_native_bf16(device: str) -> bool:
-    """Whether the device computes in bfloat16 itself, rather than converting back and forth."""
-    import torch
+def has_native_bf16(kind: str) -> bool:
+    """Whether a kind of device computes in bfloat16 itself, not converting back and forth."""
+    if kind == "cuda":
+        import torch
 
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return torch.cuda.get_device_capability()[0] >= 8
-    if device in ("auto", "cpu") and sys.platform == "linux":
+    if kind == "cpu" and sys.platform == "linux":
         flags = _proc("cpuinfo")
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
@@ -49,12 +50,25 @@ def devices() -> list[str]:
     return ["cpu", *(["cuda", *gpus] if gpus else []), *mps]
 
 
-def device_kind(name: str) -> str:
-    """cpu, cuda or mps: what `trainer.device` means here."""
-    if name != "auto":
-        return name.partition(":")[0]
-    here = devices()
-    return next(kind for kind in ("mps", "cuda", "cpu") if kind in here)  # as Lightning chooses
+@dataclass(frozen=True)
+class Device:
+    """cpu, cuda or mps, and which one where that was said."""
+
+    kind: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        """As torch calls it: cuda:1."""
+        return self.kind if self.index is None else f"{self.kind}:{self.index}"
+
+
+def named_device(name: str) -> Device:
+    """What `trainer.device` means here."""
+    kind, _, index = name.partition(":")
+    if kind == "auto":
+        here = devices()
+        kind = next(kind for kind in ("mps", "cuda", "cpu") if kind in here)  # as Lightning chooses
+    return Device(kind, int(index) if index else None)
 
 
 def check_device(name: str, count: int = 1) -> None:

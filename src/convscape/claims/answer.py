@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from convscape.claims.claim import Labels, Mode, Verdict
 from convscape.config.schema import Config
+from convscape.runs.resolved import ResolvedRun
 
 
-@dataclass(frozen=True)
-class Run:
-    """One arm with one seed."""
+class Run(ResolvedRun):
+    """One arm with one seed; `labels` say which arm."""
 
-    labels: Labels
-    config: Config
-    overrides: list[str]
-    fingerprint: str
+    def __init__(self, labels: Labels, config: Config, overrides: Sequence[str]) -> None:
+        super().__init__(config, overrides)
+        self.labels = labels
 
 
 @dataclass

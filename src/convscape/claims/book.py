@@ -145,7 +145,7 @@ def write_answer(
     heading = [answer.question, answer.says, answer.budget]
     heading += [f"{f.verdict}: {f.says}: {_amount(f)}." for f in answer.findings]
     heading.append(f"Verdict: {answer.verdict}.")
-    paths = {path_of_run(run.config, folder, run.overrides): None for run, _, _ in done}
+    paths = {path_of_run(run, folder): None for run, _, _ in done}
     write_report([folder], only=list(paths), heading=heading, pictures=pictures)
 
 

@@ -25,8 +25,8 @@ from convscape.config.compose import Composer
 from convscape.config.metrics import not_logged
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.statistics import Estimate, estimate
-from convscape.runs.fingerprint import fingerprint
 from convscape.runs.folder import RunFolder
+from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.grid import refuse_grid
 from convscape.sweeps.run import SweepStopped, find_results, path_of_run, stop_of, train_if_missing
 from convscape.sweeps.words import line
@@ -128,7 +128,7 @@ def plan_claim(
                 if claim.grid:  # not every cell of a grid need be possible
                     continue
                 raise InfeasibleGeometry(f"{title_of(labels)}: {error}") from None
-            runs.append(Run(labels, config, words, fingerprint(config)))
+            runs.append(Run(labels, config, words))
     if not runs:
         raise ConfigError("no run is left; a claim needs seeds=1 or more, and possible networks")
     unread.refuse(claim.grid)
@@ -155,9 +155,9 @@ def _check(name: str, claim: Claim, config: Config) -> None:
     for probe in claim.probes:
         settings = {key: v for key, v in probe.items() if key not in ("name", "num_images")}
         check_settings(probe["name"], config.image_shape[0], settings)
-    image_set = config.load_images()
-    data_module(config, image_set, macs=None)
-    brightness = border_brightness(image_set)
+    run = ResolvedRun(config)
+    data_module(run)
+    brightness = border_brightness(run.image_set)
     if claim.needs_black_ground and brightness > BLACK_GROUND:
         raise ConfigError(
             f"claim {name} moves objects over a black ground, and the images of "
@@ -229,14 +229,14 @@ def _work(
     from convscape.trained.probes import ask_and_keep
 
     config["trainer"] |= {"progress": "off", "threads": threads or config["trainer"]["threads"]}
-    checked = check(config)
+    run = ResolvedRun(check(config), overrides)
     try:
-        result = train_if_missing(checked, folder, overrides)
+        result = train_if_missing(run, folder)
     except CannotWrite as error:
         raise SweepStopped(str(error)) from None
     if result is not None and result.status == "interrupted":
         raise stop_of(result)
-    path = path_of_run(checked, folder, overrides)
+    path = path_of_run(run, folder)
     kept = RunFolder(path).read_result()
     if kept is None or kept.status != "ok":
         return [], result

@@ -74,7 +74,8 @@ def _with_val_size(config: Config) -> Config:
     Raises:
         ConfigError: if that is left to data that have no such folder.
     """
-    from convscape.data.datasets import VAL_FRACTION, has_val_folder
+    from convscape.data.datasets import has_val_folder
+    from convscape.data.splits import VAL_FRACTION
 
     data = config.data
     if data.val_size is not None or (data.name == "image_folder" and has_val_folder(data.root)):
@@ -145,6 +146,8 @@ def _of_a_preset(sentence: str, model: CNNConfig | MLPConfig | SequentialConfig)
 def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
     """One for each mistake: what the branches of a union allow is said together."""
     allowed: dict[str, list[str]] = {}
+    if any((each["type"], each["loc"]) == ("missing", ("data", "name")) for each in errors):
+        return ["data.name cannot be left out; data=digits, data=mnist ... bring it and all else"]
     for each in errors[:MAX_MISTAKES]:
         head, _, tail = _sentence(each, composed).partition(": allowed: ")
         allowed.setdefault(head, []).append(tail)

@@ -62,7 +62,7 @@ def _sets_plain_value(override: str) -> bool:
 class _Base:
     """A composed config in which values can be set without Hydra.
 
-    References to other keys (trainer.max_epochs: ${data.epochs}) follow what is set;
+    References to other keys (min_lr: ${optimizer.lr}) follow what is set;
     `is_simple` is false where an interpolation says more than that.
     """
 

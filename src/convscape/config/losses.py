@@ -30,14 +30,6 @@ def read_as_before(section: Any) -> None:
         section["loss"] = BEFORE["mse"]
 
 
-def read_config_as_before(config: dict[str, Any]) -> None:
-    """As `read_as_before`, for a whole config: a model of the user's own keeps its words."""
-    model = config.get("model")
-    target = model.get("_target_") if isinstance(model, dict) else None
-    if isinstance(target, str) and target.startswith("convscape.models."):
-        read_as_before(model)
-
-
 def with_full_name(overrides: list[str], config: dict[str, Any]) -> list[str]:
     """The overrides of a run, with the loss of its stored config: what `mse` means has changed."""
     model = config.get("model")

@@ -83,7 +83,6 @@ class DataConfig(Section):
     eval_batch_size: Positive
     augment: AugmentConfig
     change: ChangeConfig
-    epochs: Positive
     on_unreadable: Literal["error", "skip"] = "error"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
 

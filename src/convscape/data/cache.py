@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscape.base.errors import ConfigError
+from convscape.base.values import counted
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,35 @@ class ImageSet:
     val_images: np.ndarray | None = None
     val_labels: np.ndarray | None = None
     scene: Scene | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        _, channels, height, width = self.train_images.shape
+        return channels, height, width
+
+    def normalization(
+        self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> tuple[list[float], list[float]]:
+        """Mean and deviation per channel of pixels scaled to 0..1; None for the train images'.
+
+        Raises:
+            ConfigError: if those given are not one for each channel.
+        """
+        # a channel that is the same everywhere has no deviation to divide by
+        chosen = (
+            list(self.mean if mean is None else mean),
+            list(std) if std is not None else [s or 1.0 for s in self.std],
+        )
+        channels = self.image_shape[0]
+        for key, values in zip(("mean", "std"), chosen, strict=True):
+            if len(values) != channels:
+                raise ConfigError(
+                    f"data.{key}={values} has {counted(len(values), 'entry', 'entries')} for "
+                    f"{counted(channels, 'channel')}; allowed: one for each, or null to compute "
+                    "them"
+                )
+        return chosen
 
 
 @dataclass

@@ -28,7 +28,6 @@ from convscape.geometry.window import parse_size
 __all__ = ["DATASETS", "DataError", "ImageSet", "Published", "image_shape", "load_images"]
 
 CACHE_VERSION = 1  # raised whenever the same source would give other arrays
-VAL_FRACTION = 0.1  # of the train images, where nothing else is said
 DIGITS_TEST_FRACTION = (
     0.2  # scikit-learn's digits have no official split; this one is ours, for good
 )

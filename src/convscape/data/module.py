@@ -15,9 +15,10 @@ from torch import Tensor
 
 from convscape.base.quick_lightning import pl
 from convscape.data.augment import Augment
-from convscape.data.cache import DataError, ImageSet, Scene
+from convscape.data.cache import ImageSet, Scene
 from convscape.data.canvases import Canvases
-from convscape.data.datasets import VAL_FRACTION
+from convscape.data.pixels import standardized
+from convscape.data.splits import VAL_FRACTION, split, steps_per_epoch, taken_for_validation
 
 Batch = tuple[Tensor, Tensor]
 
@@ -221,15 +222,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.steps_per_execution = steps_per_execution
         self.num_steps = num_steps
-        self.mean = list(image_set.mean if mean is None else mean)
-        # a channel that is the same everywhere has no deviation to divide by
-        self.std = list(std) if std is not None else [s or 1.0 for s in image_set.std]
+        self.mean, self.std = image_set.normalization(mean, std)
         self.normalize = normalize
         self.config = None if config is None else dict(config)
         self._has_val = val_size is None and image_set.val_labels is not None
-        if val_size is None:
-            val_size = 0 if self._has_val else VAL_FRACTION
-        train_indices, val_indices = split(image_set.train_labels, val_size, train_size, split_seed)
+        taken = taken_for_validation(image_set, val_size)
+        train_indices, val_indices = split(image_set.train_labels, taken, train_size, split_seed)
         if self._has_val:
             assert image_set.val_labels is not None
             val_indices = np.arange(len(image_set.val_labels))
@@ -254,15 +252,12 @@ class ImageDataModule(pl.LightningDataModule):
         if batch is None:  # after the last of `num_steps`; Lightning leaves it out
             return None
         images, labels = batch
-        channels = (torch.tensor(v, device=images.device) for v in (self.mean, self.std))
-        mean, std = (values.view(-1, 1, 1) for values in channels)
-        return (images / 255 - mean) / std, labels
+        return standardized(images, self.mean, self.std), labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
-        channels, height, width = self.image_set.train_images.shape[1:]
-        return channels, height, width
+        return self.image_set.image_shape
 
     @property
     def classes(self) -> list[str]:
@@ -373,45 +368,6 @@ class ImageDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         _seed_generators(_mix(self.seed, 0, 0), self.trainer.strategy.root_device)
         return self._eval_dataloader("test")
-
-
-def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Optimiser steps for one pass over the images; the last batch may be smaller."""
-    return -(-num_images // batch_size)
-
-
-def split(
-    labels: np.ndarray, val_size: int | float, train_size: int | None, split_seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of the train and the validation images, both with the classes' shares.
-
-    Raises:
-        DataError: if fewer images are there than asked for.
-    """
-    num_val = round(val_size * len(labels)) if isinstance(val_size, float) else val_size
-    num_train = len(labels) - num_val if train_size is None else train_size
-    if num_train < 1:
-        raise DataError(
-            f"data.val_size={val_size} leaves no image to train on: the train split has "
-            f"{len(labels):,}"
-        )
-    if num_train + num_val > len(labels):
-        raise DataError(
-            f"data.val_size={val_size} and data.train_size={train_size or 'null'} ask for "
-            f"{num_val + num_train:,} images, and the train split has {len(labels):,}"
-        )
-    order = _interleaved(labels, split_seed)
-    return np.sort(order[num_val : num_val + num_train]), np.sort(order[:num_val])
-
-
-def _interleaved(labels: np.ndarray, seed: int) -> np.ndarray:
-    """All indices in a random order in which every prefix holds the classes' shares."""
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        position[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return shuffled[np.argsort(position[shuffled], kind="stable")]
 
 
 def _seed_generators(seed: int, device: torch.device) -> None:

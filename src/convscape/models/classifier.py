@@ -19,6 +19,7 @@ from convscape.base.quick_lightning import count_steps, pl
 from convscape.base.values import hint
 from convscape.config.losses import BEFORE, in_full
 from convscape.config.optimizers import OPTIMIZERS
+from convscape.data.pixels import scale_and_shift
 from convscape.models.schedules import lr_factor
 from convscape.models.sums import MetricSums
 
@@ -117,12 +118,10 @@ class ImageClassifier(pl.LightningModule):
         _known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
         self.schedule = dict(schedule or {})
         self.gradient_clip_norm = gradient_clip_norm
-        # (pixel / 255 - mean) / std as one multiplication and one addition
-        scale = 1 / (255 * torch.tensor(std))
-        shift = -torch.tensor(mean) / torch.tensor(std)
+        scale, shift = scale_and_shift(mean, std)
         self._only_scale = scale.item() if len(scale) == 1 else None  # then both in one pass
-        self.register_buffer("scale", scale.view(-1, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.view(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (N, C, H, W) of 0..255 as float32 with zero mean and unit deviation."""

@@ -16,7 +16,7 @@ from convscape.geometry.layers import Conv
 SECTIONS = ("data", "model", "optimizer", "scheduler", "trainer")
 # Where a run happens and what it shows, but not what comes out of it.
 FINGERPRINT_EXCLUDES = {
-    "data": ("root", "cache_dir", "download", "eval_batch_size", "epochs"),
+    "data": ("root", "cache_dir", "download", "eval_batch_size"),
     "trainer": ("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
 }
 # Keys that earlier runs did not have. At the default of their class, which is what those runs

@@ -25,14 +25,12 @@ from filelock import Timeout
 from convscape.base import files
 from convscape.base.errors import ConfigError
 from convscape.base.files import explained
-from convscape.config.losses import read_config_as_before
+from convscape.config.earlier import read_config_as_before
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.runs.fingerprint import fingerprint
-from convscape.runs.names import run_name
 from convscape.runs.result import Result
 
 if TYPE_CHECKING:
-    from convscape.config.schema import Config
+    from convscape.runs.resolved import ResolvedRun
 
 
 class RunFolder:
@@ -74,7 +72,7 @@ class RunFolder:
         finally:
             lock.release()
 
-    def begin(self, config: Config, overrides: list[str]) -> Result:
+    def begin(self, run: ResolvedRun) -> Result:
         """Make the folder what `resume=` can go on with, before anything that takes time.
 
         Whoever calls it holds the run; calling it twice changes nothing.
@@ -83,7 +81,7 @@ class RunFolder:
             CannotWrite: if the folder cannot be written to.
         """
         before = self.read_result()
-        result = new_result(config, overrides)
+        result = new_result(run)
         result.epochs = self.num_epochs()
         if before is not None and before.status in ("running", "interrupted"):
             result.attempts = before.attempts + (before.status == "interrupted")
@@ -173,21 +171,19 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def new_result(config: Config, overrides: list[str]) -> Result:
+def new_result(run: ResolvedRun) -> Result:
     """What is known of a run before it begins."""
-    digest = fingerprint(config)
     result = Result(
-        run=run_name(config, overrides, digest),
-        fingerprint=digest,
-        config=config.model_dump(by_alias=True),
-        overrides=overrides,
-        seed=config.seed,
+        run=run.name,
+        fingerprint=run.fingerprint,
+        config=run.config.model_dump(by_alias=True),
+        overrides=run.overrides,
+        seed=run.config.seed,
     )
     with suppress(InfeasibleGeometry):  # then there is no plan
-        plan = config.plan()
-        if plan is not None:
-            result.num_parameters, result.macs = plan.num_parameters, plan.macs
-            result.receptive_field = list(plan.receptive_field)
+        if run.plan is not None:
+            result.num_parameters, result.macs = run.plan.num_parameters, run.plan.macs
+            result.receptive_field = list(run.plan.receptive_field)
     return result
 
 
@@ -211,10 +207,9 @@ def output_folder(text: str) -> Path:
 
 
 @contextmanager
-def fresh_run(config: Config, overrides: list[str]) -> Iterator[Path]:
+def fresh_run(run: ResolvedRun) -> Iterator[Path]:
     """A new run folder, held, and removed if the input turns out to be wrong."""
-    name = run_name(config, overrides, fingerprint(config))
-    path = new_run_path(output_folder(config.output_dir), name)
+    path = new_run_path(output_folder(run.config.output_dir), run.name)
     with RunFolder(path).held():
         try:
             yield path

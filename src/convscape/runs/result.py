@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from convscape.base import files
 from convscape.base.values import MAX_INTEGER
-from convscape.config.losses import read_config_as_before
+from convscape.config.earlier import read_config_as_before
 from convscape.config.metrics import monitor_of
 from convscape.runs.fingerprint import SECTIONS
 

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from convscape.config.schema import Config
+from convscape.runs.resolved import ResolvedRun
 
 
 @contextmanager
@@ -32,8 +30,8 @@ def held_to_go_on(folder: RunFolder) -> Iterator[Path]:
         raise CannotWrite(folder.path, error.error, None) from None
 
 
-def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Path, list[str]]:
-    """The config and folder of the run to go on with, and what was typed when it began.
+def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[ResolvedRun, Path]:
+    """The run to go on with, as it was typed when it began, and its folder.
 
     Where its data are now may be said anew; the run folder then keeps that.
 
@@ -61,4 +59,4 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[Config, Pat
     result = folder.read_result()
     if result is None or result.status != "ok":
         check_there(config)
-    return config, folder.path, result.overrides if result else []
+    return ResolvedRun(config, result.overrides if result else []), folder.path

@@ -21,8 +21,7 @@ from convscape.config.schema import Config
 from convscape.config.typed import refuse_misread, refused_in_grid
 from convscape.geometry.plan import Plan
 from convscape.geometry.window import InfeasibleGeometry, format_size
-from convscape.runs.fingerprint import fingerprint
-from convscape.runs.names import run_name
+from convscape.runs.resolved import ResolvedRun
 from convscape.training.unread import UnreadInGrid
 
 if TYPE_CHECKING:
@@ -172,30 +171,29 @@ def plan_sweep(
                 "trainer.devices must be 1 in a sweep: its runs are the parallel part"
             )
         unread.add(config, map(key_of, overrides))
-        digest = fingerprint(config)
-        if digest in seen:
+        run = ResolvedRun(config, overrides)
+        if run.fingerprint in seen:
             plan.duplicates += 1
             continue
-        seen.add(digest)
-        name = run_name(config, list(overrides), digest)
-        plan.runs.append(_planned(config, overrides, name, digest))
+        seen.add(run.fingerprint)
+        plan.runs.append(_planned(run))
         plan.data_configs.setdefault(config.data.model_dump_json(), config)
         if isinstance(config.model, OwnModelConfig):
             plan.own_models[config.model.target] = config.model
         if plan.runs[-1].reason is not None:
-            plan.infeasible_configs[digest] = config
+            plan.infeasible_configs[run.fingerprint] = config
     if not plan.runs:
         raise ConfigError("the sweep is empty: one of its keys has no value")
     unread.refuse(plan.keys)
     return plan
 
 
-def _planned(config: Config, overrides: tuple[str, ...], name: str, digest: str) -> PlannedRun:
+def _planned(run: ResolvedRun) -> PlannedRun:
+    overrides = tuple(run.overrides)
     try:
-        plan = config.plan()
+        return PlannedRun(overrides, run.name, run.fingerprint, run.plan)
     except InfeasibleGeometry as error:
-        return PlannedRun(overrides, name, digest, reason=str(error))
-    return PlannedRun(overrides, name, digest, plan)
+        return PlannedRun(overrides, run.name, run.fingerprint, reason=str(error))
 
 
 def key_of(argument: str) -> str:

@@ -26,9 +26,8 @@ from convscape.base.machine import available_cores, check_device
 from convscape.base.terminal import hand_on, say
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.runs import obstacles
-from convscape.runs.fingerprint import fingerprint
 from convscape.runs.folder import FAILURES, RunFolder, RunIsBusy, new_result, output_folder
-from convscape.runs.names import run_name
+from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.definition import digest_of, reserve_name
 from convscape.sweeps.grid import EXECUTION_KEYS, key_of, plan_sweep
 from convscape.sweeps.words import PROGRESS, first_line, line, overview, progress, summary
@@ -194,7 +193,7 @@ def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
     if (folder / _STOP).exists() or _is_stopped():
         return
     try:
-        result = train_if_missing(config, folder, _chosen(overrides))
+        result = train_if_missing(ResolvedRun(config, _chosen(overrides)), folder)
     except CannotWrite as error:
         raise SweepStopped(str(error)) from None
     except files.NotInside as error:  # a launcher would keep it to itself
@@ -213,34 +212,33 @@ def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
             raise stop
 
 
-def train_if_missing(config: Config, folder: Path, overrides: list[str]) -> Result | None:
+def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
     """Train the run of a sweep `folder`, or go on with it; None if it is done or another's."""
-    path = path_of_run(config, folder, overrides)
-    run = RunFolder(path, within=folder)
+    path = path_of_run(run, folder)
+    run_folder = RunFolder(path, within=folder)
     try:
-        with run.held():
-            before = run.read_result()
-            if not _is_missing(before, config.retry):
+        with run_folder.held():
+            before = run_folder.read_result()
+            if not _is_missing(before, run.config.retry):
                 return None
             if before is not None and before.status in FAILURES:
-                shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)  # begin anew
-                files.remove(run.history_file, within=path)
+                shutil.rmtree(run_folder.best_checkpoint.parent, ignore_errors=True)  # begin anew
+                files.remove(run_folder.history_file, within=path)
             from convscape.training.run import train
 
             try:
-                return train(config, path, overrides)
+                return train(run, path)
             except ConfigError as error:  # what only this run has wrong, as its own data.val_size
                 is_impossible = isinstance(error, InfeasibleGeometry)  # a child of CNN
                 status: Status = "infeasible" if is_impossible else "failed"
-                return _recorded(run, config, overrides, status, error)
+                return _recorded(run_folder, run, status, error)
     except RunIsBusy:
         return None
 
 
-def path_of_run(config: Config, folder: Path, overrides: list[str]) -> Path:
+def path_of_run(run: ResolvedRun, folder: Path) -> Path:
     """Where in a sweep `folder` a run is, or will be."""
-    digest = fingerprint(config)
-    return next(folder.glob(f"*-{digest}"), folder / run_name(config, overrides, digest))
+    return next(folder.glob(f"*-{run.fingerprint}"), folder / run.name)
 
 
 _STOP = ".stopped-by-fail-fast"
@@ -281,7 +279,7 @@ def prepare(
     say(*dict.fromkeys(ln for config in configs for ln in describe(config)))
     for config in configs:
         check_installed(config.logger)
-        data_module(config, config.load_images(), macs=None)
+        data_module(ResolvedRun(config))
     for model in own_models:
         own_class(model, allow_packages)
 
@@ -318,8 +316,7 @@ def _record_infeasible(
         if run.reason is not None:
             states[run.fingerprint] = _recorded(
                 RunFolder(folder / run.name),
-                plan.infeasible_configs[run.fingerprint],
-                _chosen(run.overrides),
+                ResolvedRun(plan.infeasible_configs[run.fingerprint], _chosen(run.overrides)),
                 "infeasible",
                 InfeasibleGeometry(run.reason),
             )
@@ -331,11 +328,9 @@ def _chosen(overrides: Iterable[str]) -> list[str]:
     return [o for o in overrides if key_of(o) not in (*EXECUTION_KEYS, "name", "sweep")]
 
 
-def _recorded(
-    folder: RunFolder, config: Config, overrides: list[str], status: Status, error: ConfigError
-) -> Result:
+def _recorded(folder: RunFolder, run: ResolvedRun, status: Status, error: ConfigError) -> Result:
     """Write the result of a run that never began."""
-    result = new_result(config, overrides)
+    result = new_result(run)
     result.fail(status, error)
     folder.create(result)
     return result

@@ -36,8 +36,9 @@ from convscape.config.metrics import EPOCH_METRICS, metric, not_logged
 from convscape.config.networks import OwnModelConfig
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.runs import obstacles
-from convscape.runs.fingerprint import fingerprint, typed_value
+from convscape.runs.fingerprint import typed_value
 from convscape.runs.folder import FAILURES, RunFolder, output_folder
+from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.definition import definition_of
 from convscape.sweeps.run import SweepStopped, path_of_run, prepare, quiet, stop_of
 from convscape.sweeps.search_figures import draw_study
@@ -293,23 +294,24 @@ class _Worker:
         overrides = [*self.fixed, *chosen]
         try:
             config = check(self.composer.config(overrides))
-            config.plan()
+            run = ResolvedRun(config, overrides)
+            run.plan  # noqa: B018  raises
         except InfeasibleGeometry as error:
             trial.set_user_attr(IMPOSSIBLE, str(error))
             self.study.tell(trial, state=TrialState.PRUNED)
             return False
         except ConfigError as error:
             self._refuse(trial, error)
-        path = path_of_run(config, self.folder, overrides)
+        path = path_of_run(run, self.folder)
         trial.set_user_attr("folder", str(path))
         try:
             # another worker may make the same network
-            run = RunFolder(path, within=self.folder)
-            if (obstacle := obstacles.of_run(run, fingerprint(config))) is not None:
+            run_folder = RunFolder(path, within=self.folder)
+            if (obstacle := obstacles.of_run(run_folder, run.fingerprint)) is not None:
                 # the trial stays as it is, and whoever comes next takes it up
                 raise SweepStopped(f"in the way of a run: {obstacle}; then the same command again")
-            with run.held(wait=True):
-                result = self._trained(trial, config, path, overrides)
+            with run_folder.held(wait=True):
+                result = self._trained(trial, run, path)
         except CannotWrite as error:
             raise SweepStopped(str(error)) from None
         except ConfigError as error:
@@ -327,9 +329,7 @@ class _Worker:
         self.study.tell(trial, state=TrialState.FAIL)
         raise ConfigError(f"search.space: {error}") from None
 
-    def _trained(
-        self, trial: optuna.Trial, config: Config, path: Path, overrides: list[str]
-    ) -> Result:
+    def _trained(self, trial: optuna.Trial, run: ResolvedRun, path: Path) -> Result:
         before = RunFolder(path).read_result()
         if before is not None and before.status == "ok":
             return before
@@ -342,7 +342,7 @@ class _Worker:
         def on_epoch(row: dict[str, float]) -> None:
             epoch = int(row["epoch"])
             name = self.search.objectives[0]
-            is_last = epoch == config.trainer.max_epochs
+            is_last = epoch == run.max_epochs
             if not self.search.prunes or is_last or name not in row:
                 return
             if epoch not in reported:  # by a worker that died before it was saved
@@ -350,7 +350,7 @@ class _Worker:
             if trial.should_prune():
                 raise Pruned(f"worse than the median of the others at epoch {epoch}")
 
-        return train(config, path, overrides, on_epoch)
+        return train(run, path, on_epoch)
 
     def _tell(self, trial: optuna.Trial, result: Result) -> None:
         """Record what came out.

@@ -33,6 +33,7 @@ from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import write_atomic
 from convscape.config.networks import OwnModelConfig
 from convscape.data.cache import DataError
+from convscape.data.pixels import scale_and_shift
 from convscape.models.modules import PolyphasePool2d
 from convscape.runs.folder import RunFolder
 from convscape.trained.load import TrainedRun
@@ -60,8 +61,8 @@ class PixelsToLogits(nn.Module):
     def __init__(self, network: nn.Module, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        self.register_buffer("scale", scale.clone().view(-1, 1, 1))
-        self.register_buffer("shift", shift.clone().view(-1, 1, 1))
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("shift", shift.clone())
         # torch.export does not take weights in channels_last for whole
         self.cpu().to(memory_format=torch.contiguous_format).eval()
 
@@ -167,8 +168,7 @@ def pixels_to_logits(run: TrainedRun) -> PixelsToLogits:
     model = run.model
     if isinstance(model, models.ImageClassifier):
         return PixelsToLogits(model.network, model.scale, model.shift)
-    mean, std = (torch.tensor(values) for values in run.normalization)
-    return PixelsToLogits(model, 1 / (255 * std), -mean / std)
+    return PixelsToLogits(model, *scale_and_shift(*run.normalization))
 
 
 def metadata(run: TrainedRun) -> dict[str, str]:

@@ -20,13 +20,14 @@ from convscape.base.values import shortened
 from convscape.config.check import check
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
+from convscape.data.pixels import standardized
 from convscape.geometry.plan import Plan
 from convscape.models.classifier import check_logits
 from convscape.runs import data as run_data
 from convscape.runs.folder import RunFolder
-from convscape.training.build import build_model, build_own, data_module, model_class, normalization
+from convscape.runs.resolved import ResolvedRun
+from convscape.training.build import build_model, build_own, data_module, model_class
 from convscape.training.checkpoints import BROKEN, read_checkpoint
-from convscape.training.memory import uses_bf16
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,16 @@ class TrainedRun:
     @cached_property
     def data(self) -> ImageDataModule:
         """Its splits."""
-        return data_module(self.config, self.image_set, macs=None)
+        self._resolved.image_set = self.image_set
+        return data_module(self._resolved)
+
+    @cached_property
+    def _resolved(self) -> ResolvedRun:
+        run = ResolvedRun(self.config)
+        plan = getattr(self.model, "plan", None)
+        if isinstance(plan, Plan) and not isinstance(self.config.model, OwnModelConfig):
+            run.plan = plan  # which needs no data
+        return run
 
     @property
     def result(self) -> Result:
@@ -148,17 +158,16 @@ class TrainedRun:
         plan = getattr(self.model, "plan", None)
         known = plan.input_shape if isinstance(plan, Plan) else self._dataset.get("image_shape")
         if known is None:
-            return run_data.load_images(self.config).train_images.shape[1:]
+            return run_data.load_images(self.config).image_shape
         channels, height, width = known
         return channels, height, width
 
     @property
     def normalization(self) -> tuple[list[float], list[float]]:
         """Mean and std per channel that it was trained with, of values scaled to 0..1."""
-        known = self._dataset
-        return (
-            (known["mean"], known["std"]) if known else normalization(self.config, self.image_set)
-        )
+        if known := self._dataset:
+            return known["mean"], known["std"]
+        return self.image_set.normalization(self.config.data.mean, self.config.data.std)
 
     @property
     def brightness(self) -> float:
@@ -181,21 +190,11 @@ class TrainedRun:
         """
         images = images.to(self.device)
         if not isinstance(self.model, models.ImageClassifier):
-            mean, std = (
-                torch.tensor(values, device=self.device).view(-1, 1, 1)
-                for values in self.normalization
-            )
-            images = (images / 255 - mean) / std
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16):
+            images = standardized(images, *self.normalization)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._resolved.uses_bf16):
             logits = self.model(images)
         check_logits(logits, len(self.classes))
         return logits.float().cpu()
-
-    @cached_property
-    def _uses_bf16(self) -> bool:
-        """As it was trained."""
-        plan = getattr(self.model, "plan", None)
-        return uses_bf16(self.config, plan if isinstance(plan, Plan) else None)
 
     def loss(self, logits: Tensor, labels: Tensor) -> float:
         """Mean loss of logits (N, K) for labels (N,), as in training."""
@@ -256,8 +255,9 @@ def _own_model(config: Config, folder: RunFolder) -> nn.Module:
     assert isinstance(config.model, OwnModelConfig)
     known = folder.read_result()
     if known is None or not known.dataset:
-        image_set = run_data.load_images(config)
-        return build_model(config, image_set, data_module(config, image_set, None))
+        run = ResolvedRun(config)
+        run.image_set = run_data.load_images(config)
+        return build_model(run)
     facts = known.dataset
     training = {key: facts[key] for key in ("mean", "std", "classes")}
     shape, num_classes = facts["image_shape"], len(facts["classes"])

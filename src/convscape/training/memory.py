@@ -6,25 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convscape.base import machine
-from convscape.training.throughput import gains_from_bf16
-
 if TYPE_CHECKING:
-    from convscape.config.schema import Config
     from convscape.geometry.plan import Plan
-
-
-def uses_bf16(config: Config, plan: Plan | None) -> bool:
-    """Whether a run computes in bfloat16; `plan` is its network's.
-
-    `auto` does where the hardware computes in it itself and the network is large enough to gain.
-    """
-    asked = config.trainer.precision
-    if asked != "auto":
-        return asked == "bf16"
-    device = config.trainer.device
-    is_large = plan is None or gains_from_bf16(plan.macs, machine.device_kind(device))
-    return is_large and machine.has_native_bf16(device)
+    from convscape.runs.resolved import ResolvedRun
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -47,10 +31,9 @@ def training_bytes(plan: Plan, batch_size: int, in_bf16: bool) -> int:
     return round(per_image * batch_size + plan.num_parameters * BYTES_PER_PARAMETER)
 
 
-def advice_on_memory(config: Config, free_bytes: int) -> str:
+def advice_on_memory(run: ResolvedRun, free_bytes: int) -> str:
     """How much was needed, and the batch size that would fit."""
-    plan, asked = config.plan(), config.data.batch_size
-    in_bf16 = uses_bf16(config, plan)
+    plan, asked, in_bf16 = run.plan, run.config.data.batch_size, run.uses_bf16
     if plan is None:
         return "a smaller data.batch_size or data.eval_batch_size takes less"
     needed = training_bytes(plan, asked, in_bf16)

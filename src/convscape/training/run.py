@@ -7,7 +7,9 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,6 @@ from convscape.base.errors import CannotWrite, ConfigError, Stopped, is_about_th
 from convscape.base.quick_lightning import LightningEnvironment, pl
 from convscape.base.terminal import say
 from convscape.config.metrics import check_logged
-from convscape.data.cache import ImageSet
 from convscape.runs import data as run_data
 from convscape.runs.folder import FolderIsGone, RunFolder, local_rank, new_result
 from convscape.runs.obstacles import in_place_of_files
@@ -28,23 +29,22 @@ from convscape.training import diary, loggers
 from convscape.training.build import (
     build_model,
     data_module,
-    max_epochs_of,
-    normalization,
     tell,
     training_arguments,
 )
 from convscape.training.callbacks import AtomicCheckpointIO, Progress, Recorder, StopOnSignal
 from convscape.training.checkpoints import is_begun, to_go_on_from
-from convscape.training.memory import advice_on_memory, is_out_of_memory, uses_bf16
+from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
 from convscape.training.processes import WholeBatchGradients, check_batch_norm, check_shares
 
 if TYPE_CHECKING:
-    from convscape.config.metrics import Metric
     from convscape.config.schema import Config
     from convscape.data.module import ImageDataModule
+    from convscape.runs.resolved import ResolvedRun
     from convscape.runs.result import Result
 
+OnEpoch = Callable[[dict[str, float]], None]
 
 logger = logging.getLogger("convscape")
 
@@ -52,10 +52,9 @@ logger = logging.getLogger("convscape")
 @machine.without_cuda_probing()
 @machine.collecting_garbage()
 def train(
-    config: Config,
+    run: ResolvedRun,
     path: Path,
-    overrides: list[str],
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     model: models.ImageClassifier | None = None,
 ) -> Result:
     """Train, test and record one run in the folder `path`, going on from its last checkpoint.
@@ -70,30 +69,31 @@ def train(
         ConfigError: if the input is wrong, before anything is trained.
         DataError: if the data set is missing or damaged.
     """
+    config = run.config
     loggers.check_installed(config.logger)
     machine.check_device(config.trainer.device, config.trainer.devices)
     folder = RunFolder(path)
     start = time.perf_counter()
     if (obstacle := in_place_of_files(folder)) is not None:
         raise ConfigError(obstacle)
-    image_set = _checked_images(config, folder)
+    _check_images(run, folder)
     free_bytes = 0
     is_ours = local_rank() == 0  # DDP's helpers leave config and result to the first process
-    result = folder.begin(config, overrides) if is_ours else new_result(config, overrides)
+    result = folder.begin(run) if is_ours else new_result(run)
     result.environment = environment(config) | ({"weights": "given"} if model is not None else {})
     trackers: list[pl.loggers.Logger] = []
     with StopOnSignal(folder) as stop, diary.kept(folder):
         try:
             with stop.at_once():
-                free_bytes = machine.free_memory(_device(config))
-                image_set = image_set or config.load_images()
-                _record_data(result, config, image_set)
+                free_bytes = machine.free_memory(str(run.device))
+                _record_data(result, run)
                 if is_ours:
                     folder.write(result)
                 trackers += loggers.build(config, folder, result)
-                _fit_and_test(
-                    config, folder, image_set, result, trackers, stop, start, on_epoch, model
-                )
+                session = _prepared(run, folder, result, trackers, [stop], on_epoch, model)
+                result.seconds["setup"] = time.perf_counter() - start
+                session.fit()
+                session.test()
             result.status = "ok"
         except ConfigError:
             raise
@@ -102,7 +102,7 @@ def train(
             _record_error(result, error, path)
             if result.status == "out_of_memory":
                 assert result.error is not None
-                result.error["message"] += f"; {advice_on_memory(config, free_bytes)}"
+                result.error["message"] += f"; {advice_on_memory(run, free_bytes)}"
         finally:
             _end(trackers, result, path)
         result.peak_memory_bytes = machine.peak_memory()
@@ -119,27 +119,25 @@ def _end(trackers: list[pl.loggers.Logger], result: Result, path: Path) -> None:
         _record_error(result, error, path)
 
 
-def _checked_images(config: Config, folder: RunFolder) -> ImageSet | None:
-    """The data of a run that is begun, before anything is written; None for a new one.
+def _check_images(run: ResolvedRun, folder: RunFolder) -> None:
+    """Load the data of a run that is begun, before anything is written.
 
     Raises:
         ConfigError: if they are not those that it was trained on.
     """
-    if not is_begun(folder):
-        return None
-    image_set = run_data.load_images(config)
-    way_out = "; bring back those it was trained on, or train a new run"
-    run_data.check_same(image_set, folder.read_result(), way_out=way_out)
-    return image_set
+    if is_begun(folder):
+        run.image_set = run_data.load_images(run.config)  # its sentence knows that they were there
+        way_out = "; bring back those it was trained on, or train a new run"
+        run_data.check_same(run.image_set, folder.read_result(), way_out=way_out)
 
 
-def _record_data(result: Result, config: Config, image_set: ImageSet) -> None:
+def _record_data(result: Result, run: ResolvedRun) -> None:
     """What a later command compares its data with, and does without them."""
-    mean, std = normalization(config, image_set)
-    result.data_checksum = image_set.checksum
+    mean, std = run.normalization
+    result.data_checksum = run.image_set.checksum
     result.dataset = {
-        "classes": list(image_set.classes),
-        "image_shape": list(image_set.train_images.shape[1:]),
+        "classes": run.classes,
+        "image_shape": list(run.image_shape),
         "mean": mean,
         "std": std,
     }
@@ -170,33 +168,88 @@ def _write(folder: RunFolder, result: Result) -> None:
         _record_error(result, error, folder.path)
 
 
-def _fit_and_test(
-    config: Config,
+@dataclass
+class _Session:
+    """A run that is ready to train."""
+
+    run: ResolvedRun
+    folder: RunFolder
+    result: Result
+    model: pl.LightningModule
+    data: ImageDataModule
+    trainer: pl.Trainer
+    recorder: Recorder
+    progress: Progress
+
+    def fit(self) -> None:
+        """Train from the first step, or from the last checkpoint."""
+        result, loggers_ = self.result, self.trainer.loggers
+        last = to_go_on_from(self.folder)
+        if self.trainer.is_global_zero:
+            loggers.begin(loggers_, self.run.config, result.overrides, is_new=last is None)
+            diary.begin(result, self.data, last, run_data.describe(self.run.config))
+        try:
+            with _timed(result, "fit"):
+                self.trainer.fit(self.model, self.data, ckpt_path=last, weights_only=True)
+        finally:
+            self.progress.close()
+            self._read_history()
+
+    def _read_history(self) -> None:
+        """Metrics of the chosen epoch, and the speed of all."""
+        history, result = self.recorder.history, self.result
+        result.epochs = len(history)
+        result.global_step = self.trainer.global_step
+        if not history or self.recorder.best_epoch is None:
+            return
+        result.best_epoch = self.recorder.best_epoch
+        chosen = history[self.recorder.best_epoch - 1]
+        result.metrics = {key: value for key, value in chosen.items() if "/" in key}
+        seconds = sum(row["train_seconds"] for row in history)
+        num_images = len(history) * self.data.num_train_images
+        result.samples_per_second = round(num_images / seconds, 1)
+
+    def test(self) -> None:
+        """Read the test split once, on the chosen checkpoint."""
+        best = self.folder.best_checkpoint
+        self.result.checkpoint = str(best.relative_to(self.folder.path))
+        with _timed(self.result, "test"):
+            self.trainer.test(
+                self.model, self.data, ckpt_path=best, verbose=False, weights_only=True
+            )
+        logged = self.trainer.callback_metrics.items()
+        tested = {key: float(value) for key, value in logged if key.startswith("test/")}
+        self.result.metrics |= tested
+        if isinstance(self.model, models.ImageClassifier):  # another's has Lightning log it
+            for tracker in self.trainer.loggers:
+                tracker.log_metrics(tested, step=self.result.global_step)
+
+
+def _prepared(
+    run: ResolvedRun,
     folder: RunFolder,
-    image_set: ImageSet,
     result: Result,
     trackers: list[pl.loggers.Logger],
-    stop: StopOnSignal,
-    start: float,
-    on_epoch: Callable[[dict[str, float]], None] | None,
+    callbacks: list[pl.Callback],
+    on_epoch: OnEpoch | None,
     given: models.ImageClassifier | None,
-) -> None:
+) -> _Session:
+    config, trainer = run.config, run.config.trainer
     _set_process_state(config)
-    data = data_module(config, image_set, result.macs)
-    model = _checked_model(config, image_set, data, result, given)
-    monitor = _monitor(config, folder, data, model)
-    max_epochs = max_epochs_of(config, data)
-    progress = Progress(config.trainer.progress, max_epochs, monitor)
+    data = data_module(run, steps_per_execution=run.steps_per_execution)
+    model = _checked_model(run, data, result, given)
+    _check_monitor(run, folder, model)
+    progress = Progress(trainer.progress, run.max_epochs, run.monitor)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
-    recorder = Recorder(folder, monitor, config.trainer.early_stopping, reports)
-    callbacks: list[pl.Callback] = [recorder, stop, progress, WholeBatchGradients()]
+    recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports)
+    callbacks = [recorder, *callbacks, progress, WholeBatchGradients()]
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
-    trainer = pl.Trainer(
-        accelerator=config.trainer.device.partition(":")[0],
-        devices=_devices(config),
-        precision="bf16-mixed" if uses_bf16(config, config.plan()) else "32-true",
-        max_epochs=max_epochs,
+    lightning = pl.Trainer(
+        accelerator=run.device.kind,
+        devices=trainer.devices if run.device.index is None else [run.device.index],
+        precision="bf16-mixed" if run.uses_bf16 else "32-true",
+        max_epochs=run.max_epochs,
         callbacks=callbacks,
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
         plugins=[AtomicCheckpointIO(folder), LightningEnvironment()],
@@ -206,52 +259,19 @@ def _fit_and_test(
         num_sanity_val_steps=0,
         limit_val_batches=None if len(data.indices["val"]) else 0,
         log_every_n_steps=1,
-        deterministic=config.trainer.deterministic,
-        sync_batchnorm=config.trainer.devices > 1,
+        deterministic=trainer.deterministic,
+        sync_batchnorm=trainer.devices > 1,
         gradient_clip_val=_clip_norm_for_lightning(config, model),
     )
-    result.environment["precision"] = str(trainer.precision)
-    result.environment["device"] = str(trainer.strategy.root_device)
-    if config.trainer.compile:
+    result.environment["precision"] = str(lightning.precision)
+    result.environment["device"] = str(lightning.strategy.root_device)
+    if trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
-    last = to_go_on_from(folder)
-    if trainer.is_global_zero:
-        loggers.begin(trackers, config, result.overrides, is_new=last is None)
-        diary.begin(result, data, last, run_data.describe(config))
-    result.seconds["setup"] = time.perf_counter() - start
-    try:
-        _timed(result, "fit", lambda: trainer.fit(model, data, ckpt_path=last, weights_only=True))
-    finally:
-        progress.close()
-        _read_history(result, recorder, trainer, data)
-    _test(trainer, model, data, folder, result)
-
-
-def _test(
-    trainer: pl.Trainer,
-    model: pl.LightningModule,
-    data: ImageDataModule,
-    folder: RunFolder,
-    result: Result,
-) -> None:
-    """Read the test split once, on the chosen checkpoint."""
-    best = folder.best_checkpoint
-    result.checkpoint = str(best.relative_to(folder.path))
-    _timed(
-        result,
-        "test",
-        lambda: trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True),
-    )
-    tested = _plain_numbers(trainer.callback_metrics)
-    result.metrics |= tested
-    if isinstance(model, models.ImageClassifier):  # another's module has Lightning log it
-        for tracker in trainer.loggers:
-            tracker.log_metrics(tested, step=result.global_step)
+    return _Session(run, folder, result, model, data, lightning, recorder, progress)
 
 
 def _checked_model(
-    config: Config,
-    image_set: ImageSet,
+    run: ResolvedRun,
     data: ImageDataModule,
     result: Result,
     given: models.ImageClassifier | None,
@@ -261,13 +281,13 @@ def _checked_model(
     Raises:
         ConfigError: if as many processes as were asked for cannot train it, or it cannot be tested.
     """
-    devices = config.trainer.devices
+    devices = run.config.trainer.devices
     check_shares(data.num_train_images, data.batch_size, devices)
     if given is None:
-        model = build_model(config, image_set, data)
+        model = build_model(run)
     else:
         model = given
-        tell(given, training_arguments(config, image_set, data))
+        tell(given, training_arguments(run))
     if isinstance(model, models.PlannedClassifier) and result.macs is None:  # a child of one
         result.macs, result.receptive_field = model.plan.macs, list(model.plan.receptive_field)
     if type(model).test_step is pl.LightningModule.test_step:
@@ -275,22 +295,18 @@ def _checked_model(
             f"model._target_: {type(model).__name__} has no test_step; add one that logs what the "
             "test images say, or one that only returns"
         )
-    check_batch_norm(model, devices, machine.device_kind(config.trainer.device))
+    check_batch_norm(model, devices, run.device.kind)
     if result.num_parameters is None:
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return model
 
 
-def _monitor(
-    config: Config, folder: RunFolder, data: ImageDataModule, model: pl.LightningModule
-) -> Metric | None:
-    """What chooses the best epoch; None, which is the last one, where there is nothing to ask."""
-    monitor = monitor_with(data, config.monitor)
-    if monitor is None and config.choice is None:
-        _say_no_validation(config, is_new=not folder.history_file.is_file())
+def _check_monitor(run: ResolvedRun, folder: RunFolder, model: pl.LightningModule) -> None:
+    """Say, or refuse, what has no metric to choose the best epoch by."""
+    if run.monitor is None and run.config.choice is None:
+        _say_no_validation(run.config, is_new=not folder.history_file.is_file())
     if type(model) in (models.ImageClassifier, *models.MODELS.values()):  # a child may log more
-        check_logged(monitor)
-    return monitor
+        check_logged(run.monitor)
 
 
 def _clip_norm_for_lightning(config: Config, model: pl.LightningModule) -> float | None:
@@ -310,12 +326,6 @@ def _clip_norm_for_lightning(config: Config, model: pl.LightningModule) -> float
     return norm
 
 
-def monitor_with(data: ImageDataModule, asked: Metric | None) -> Metric | None:
-    """What chooses the best epoch; None, which is the last one, where no image validates it."""
-    has_validation = len(data.indices["val"]) > 0
-    return asked if asked is None or asked.split != "val" or has_validation else None
-
-
 def _say_no_validation(config: Config, is_new: bool) -> None:
     """Say what is kept where data.val_size is a share that is not one image.
 
@@ -332,30 +342,11 @@ def _say_no_validation(config: Config, is_new: bool) -> None:
         say(f"{words}: the weights of the last epoch are kept", file=sys.stderr)
 
 
-def _timed(result: Result, phase: str, work: Any) -> None:
+@contextmanager
+def _timed(result: Result, phase: str) -> Iterator[None]:
     start = time.perf_counter()
-    work()
+    yield
     result.seconds[phase] = round(time.perf_counter() - start, 3)
-
-
-def _read_history(
-    result: Result, recorder: Recorder, trainer: pl.Trainer, data: ImageDataModule
-) -> None:
-    """Metrics of the chosen epoch, and the speed of all."""
-    history = recorder.history
-    result.epochs = len(history)
-    result.global_step = trainer.global_step
-    if not history or recorder.best_epoch is None:
-        return
-    result.best_epoch = recorder.best_epoch
-    chosen = history[recorder.best_epoch - 1]
-    result.metrics = {key: value for key, value in chosen.items() if "/" in key}
-    seconds = sum(row["train_seconds"] for row in history)
-    result.samples_per_second = round(len(history) * data.num_train_images / seconds, 1)
-
-
-def _plain_numbers(metrics: Any) -> dict[str, float]:
-    return {key: float(value) for key, value in metrics.items() if key.startswith("test/")}
 
 
 def _set_process_state(config: Config) -> None:
@@ -368,16 +359,6 @@ def _set_process_state(config: Config) -> None:
     machine.keep_freed_memory()
     machine.give_freed_memory_back()
     machine.reset_peak_memory()
-
-
-def _device(config: Config) -> str:
-    asked = config.trainer.device
-    return machine.device_kind(asked) if asked == "auto" else asked
-
-
-def _devices(config: Config) -> Any:
-    _, _, index = config.trainer.device.partition(":")
-    return [int(index)] if index else config.trainer.devices
 
 
 def environment(config: Config) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""How many images train and validate, and which ones: the split of a data set. No torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convscape.data.cache import DataError, ImageSet
+
+VAL_FRACTION = 0.1  # of the train images, where nothing else is said
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Optimiser steps for one pass over the images; the last batch may be smaller."""
+    return -(-num_images // batch_size)
+
+
+def taken_for_validation(image_set: ImageSet, val_size: int | float | None) -> int | float:
+    """What `val_size` takes out of the train split: nothing where None finds one for validation."""
+    if val_size is not None:
+        return val_size
+    return VAL_FRACTION if image_set.val_labels is None else 0
+
+
+def split_sizes(
+    num_images: int, val_size: int | float, train_size: int | None = None
+) -> tuple[int, int]:
+    """How many of the train split's `num_images` train and how many validate.
+
+    - `val_size`: a number of images, or a fraction of them.
+    - `train_size`: None for all that validation leaves.
+
+    Raises:
+        DataError: if fewer images are there than asked for.
+    """
+    num_val = round(val_size * num_images) if isinstance(val_size, float) else val_size
+    num_train = num_images - num_val if train_size is None else train_size
+    if num_train < 1:
+        raise DataError(
+            f"data.val_size={val_size} leaves no image to train on: the train split has "
+            f"{num_images:,}"
+        )
+    if num_train + num_val > num_images:
+        raise DataError(
+            f"data.val_size={val_size} and data.train_size={train_size or 'null'} ask for "
+            f"{num_val + num_train:,} images, and the train split has {num_images:,}"
+        )
+    return num_train, num_val
+
+
+def split(
+    labels: np.ndarray, val_size: int | float, train_size: int | None, split_seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices of the train and the validation images, stratified; see `split_sizes`."""
+    num_train, num_val = split_sizes(len(labels), val_size, train_size)
+    order = _interleaved(labels, split_seed)
+    return np.sort(order[num_val : num_val + num_train]), np.sort(order[:num_val])
+
+
+def _interleaved(labels: np.ndarray, seed: int) -> np.ndarray:
+    """All indices in a random order of which every prefix is stratified."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(position[shuffled], kind="stable")]
