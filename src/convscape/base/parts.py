@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from convscape.base.errors import ConfigError, NotAllowed
+from convscape.base.values import hint
 
 
 def check_target(target: str, allow_packages: Iterable[str]) -> None:
@@ -38,6 +40,31 @@ def check_own(key: str, target: str, allow_packages: Iterable[str]) -> None:
         raise NotAllowed(f"{key}={target} is not in an allowed package", package)
 
 
+def find_class(
+    key: str, target: str, home: str, base: type, allow_packages: Sequence[str]
+) -> type[Any]:
+    """The class that `target` names: one of `home`, or of a package that the user allowed.
+
+    - `home`: the module that is trusted, with what is below it.
+    - `base`: what the class must be a child of.
+
+    Raises:
+        ConfigError: if it is not allowed, not there, or of another kind.
+    """
+    package = home.partition(".")[0]
+    if target.partition(".")[0] == package:
+        found = _imported(key, target)
+        is_at_home = f"{getattr(found, '__module__', '')}.".startswith(f"{home}.")
+    else:
+        found, is_at_home = find(key, target, allow_packages), True
+    if not (is_at_home and inspect.isclass(found) and issubclass(found, base)):
+        raise ConfigError(
+            f"{key}={target}: allowed: a class of {home}, or a {base.__name__} of a package in "
+            "allow_packages"
+        )
+    return found
+
+
 def find(key: str, target: str, allow_packages: Sequence[str]) -> Any:
     """What `target` names (mypackage.load), from a package that the user allowed.
 
@@ -45,10 +72,17 @@ def find(key: str, target: str, allow_packages: Sequence[str]) -> Any:
         ConfigError: if it is not allowed or not there.
     """
     check_own(key, target, allow_packages)
-    module, _, name = target.rpartition(".")
     if os.getcwd() not in sys.path:  # where the user's packages are looked for last: here
         sys.path.append(os.getcwd())
+    return _imported(key, target)
+
+
+def _imported(key: str, target: str) -> Any:
+    module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = importlib.import_module(module)
+        return getattr(found, name)
+    except AttributeError as error:
+        raise ConfigError(f"{key}={target}: {error}{hint(name, dir(found))}") from None
+    except (ImportError, ValueError) as error:
         raise ConfigError(f"{key}={target}: {error}") from None

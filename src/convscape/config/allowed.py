@@ -13,7 +13,8 @@ from convscape.base.values import hint
 def error_message(key: str, error: Mapping[str, Any]) -> str:
     """One of pydantic's errors in a sentence: the key, its value, and what is allowed."""
     is_about_the_key = error["type"] in ("extra_forbidden", "missing")
-    given = key if is_about_the_key else f"{key}={_shown(error['input'])}"
+    key, in_brackets, _ = key.partition(".[key]")  # of a name that is one's own to choose
+    given = key if is_about_the_key or in_brackets else f"{key}={_shown(error['input'])}"
     return f"{given}: {allowed_values(error)}"
 
 

@@ -55,7 +55,7 @@ def _check_together(config: Config) -> None:
         check_target(config.model.target, config.allow_packages)
     else:
         _check_blocks(config.model)
-        metrics.check_logged(config.monitor)
+        metrics.check_logged(config.monitor, config.added_metrics)
     if config.data.name == "own":
         check_own("data._target_", config.data.target or "???", config.allow_packages)
     for target in config.data.augment.own:

@@ -103,6 +103,27 @@ METRICS = {
 }
 
 
+# Which way is better, of torchmetrics' classes for images of several classes.
+TORCHMETRICS: dict[str, Direction] = {
+    **dict.fromkeys(("AUROC", "Accuracy", "AveragePrecision", "CohenKappa", "ExactMatch"), "max"),
+    **dict.fromkeys(("F1Score", "FBetaScore", "JaccardIndex", "MatthewsCorrCoef"), "max"),
+    **dict.fromkeys(("Precision", "Recall", "Specificity", "NegativePredictiveValue"), "max"),
+    **dict.fromkeys(("CalibrationError", "HammingDistance", "HingeLoss"), "min"),
+}
+
+
+def added_metrics(targets: Mapping[str, str]) -> dict[str, Metric]:
+    """What `metrics` adds to loss and accuracy, by name: val/f1 of {f1: torchmetrics.F1Score}."""
+    kinds = {leaf: target.rpartition(".")[2] for leaf, target in targets.items()}
+    return {
+        f"{split}/{leaf}": Metric(
+            f"{split}/{leaf}", TORCHMETRICS.get(kind.removeprefix("Multiclass"))
+        )
+        for leaf, kind in kinds.items()
+        for split in ("train", "val", "test")
+    }
+
+
 def metric(name: str, direction: Direction | None = None) -> Metric:
     """The metric of that name; `direction` is that of one that the table does not know.
 
@@ -120,8 +141,12 @@ def metric(name: str, direction: Direction | None = None) -> Metric:
     return Metric(name, known.direction or direction, known.unit, known.digits)
 
 
-def monitor(name: str | None, mode: str) -> Metric | None:
+def monitor_named(
+    name: str | None, mode: str, added: Mapping[str, Metric] | None = None
+) -> Metric | None:
     """What `trainer.monitor` and `trainer.monitor_mode` choose by; None: the last epoch.
+
+    - `added`: as `added_metrics` gives them.
 
     Raises:
         ConfigError: if it cannot choose.
@@ -137,6 +162,8 @@ def monitor(name: str | None, mode: str) -> Metric | None:
         found = metric(name, mode if mode in ("max", "min") else None)  # type: ignore[arg-type]
     except ConfigError as error:
         raise ConfigError(f"trainer.monitor_mode={mode}: {error}") from None
+    if found.direction is None and added is not None:
+        found = added.get(name, found)
     if found.direction is None:
         raise ConfigError(
             f"trainer.monitor={name}: whether more of it is better is not known; add "
@@ -145,16 +172,19 @@ def monitor(name: str | None, mode: str) -> Metric | None:
     return found
 
 
-def check_logged(chosen: Metric | None) -> None:
+def check_logged(chosen: Metric | None, added: Iterable[str] = ()) -> None:
     """Refuse to choose by what a network of ours does not log.
+
+    - `added`: names of what is logged besides.
 
     Raises:
         ConfigError: with what it does log.
     """
-    if chosen is not None and chosen.name not in EPOCH_METRICS:
+    known = [*EPOCH_METRICS, *(name for name in added if not name.startswith("test/"))]
+    if chosen is not None and chosen.name not in known:
         raise ConfigError(
-            f"trainer.monitor={chosen.name}: allowed: {', '.join(EPOCH_METRICS)}, null"
-            f"{hint(chosen.name, EPOCH_METRICS)}"
+            f"trainer.monitor={chosen.name}: allowed: {', '.join(known)}, null"
+            f"{hint(chosen.name, known)}"
         )
 
 
@@ -165,8 +195,14 @@ def monitor_of(config: Mapping[str, Any]) -> Metric | None:
     name = keys.get("monitor", MONITOR)
     if not isinstance(name, str):
         return None
+    parts = config.get("metrics")
+    added = added_metrics(
+        {leaf: str(part.get("_target_")) for leaf, part in parts.items() if isinstance(part, dict)}
+        if isinstance(parts, dict)
+        else {}
+    )
     try:
-        return monitor(name, str(keys.get("monitor_mode", "auto")))
+        return monitor_named(name, str(keys.get("monitor_mode", "auto")), added)
     except ConfigError:
         return None
 

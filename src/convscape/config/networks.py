@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
 )
 
 from convscape import geometry
-from convscape.base.sections import Fraction, Positive, Section
+from convscape.base.sections import Fraction, Part, Positive, Section
 from convscape.config.kinds import (
     Activations,
     Flags,
@@ -143,16 +141,8 @@ class SequentialConfig(Section):
         return "seq_" + ("-".join(widths) or "softmax")
 
 
-class OwnModelConfig(BaseModel):
+class OwnModelConfig(Part):
     """A class of the user's: any nn.Module or LightningModule of a package in `allow_packages`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
-    target: str = Field(alias="_target_")
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments for the class."""
-        return dict(self.model_extra or {})
 
     @property
     def title(self) -> str:

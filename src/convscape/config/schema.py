@@ -6,6 +6,7 @@ sentence per mistake: the key, the value, what is allowed and the closest match.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,10 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
 
 from convscape import geometry
-from convscape.base.sections import Fraction, Positive, Section, Seed
+from convscape.base.sections import Fraction, Part, Positive, Section, Seed
 from convscape.base.values import MAX_INTEGER
-from convscape.config import metrics
 from convscape.config.kinds import Device
+from convscape.config.metrics import METRICS, MONITOR, Metric, added_metrics, monitor_named
 from convscape.config.networks import ModelConfig, OwnModelConfig
 from convscape.config.optimizers import AnyOptimizer
 from convscape.config.schedulers import SchedulerConfig
@@ -92,7 +93,7 @@ class TrainerConfig(Section):
 
     max_epochs: Positive | None
     max_steps: Positive | None
-    monitor: str | None = metrics.MONITOR
+    monitor: str | None = MONITOR
     monitor_mode: Literal["auto", "max", "min"] = "auto"
     early_stopping: Positive | None
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None
@@ -109,7 +110,7 @@ class TrainerConfig(Section):
     @classmethod
     def _mode_without_news_is_auto(cls, keys: Any) -> Any:
         # so that it is the same run, and the same fingerprint
-        known = metrics.METRICS.get(str(keys.get("monitor"))) if isinstance(keys, dict) else None
+        known = METRICS.get(str(keys.get("monitor"))) if isinstance(keys, dict) else None
         if known is not None and keys.get("monitor_mode") == known.direction:
             return keys | {"monitor_mode": "auto"}
         return keys
@@ -147,6 +148,18 @@ class LoggerConfig(Section):
     mlflow: MlflowConfig | None = None
 
 
+def _metric_name(name: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in ("loss", "acc"):
+        raise ValueError(
+            "allowed: small letters, digits and _, beginning with a letter, and not loss or acc, "
+            "which are measured anyway"
+        )
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_metric_name)]
+
+
 class Config(Section):
     """One run: everything that `train` needs."""
 
@@ -155,6 +168,7 @@ class Config(Section):
     optimizer: AnyOptimizer
     scheduler: SchedulerConfig
     trainer: TrainerConfig
+    metrics: dict[MetricName, Part] = Field(default={})
     logger: LoggerConfig = LoggerConfig()
     visual: Literal["off", "light", "full"]
     seed: Seed
@@ -167,13 +181,19 @@ class Config(Section):
     allow_packages: list[str]
 
     @cached_property
-    def monitor(self) -> metrics.Metric | None:
+    def monitor(self) -> Metric | None:
         """What checkpoints are chosen by; None: the last epoch is.
 
         Raises:
             ConfigError: if it is none to choose by.
         """
-        return metrics.monitor(self.trainer.monitor, self.trainer.monitor_mode)
+        trainer = self.trainer
+        return monitor_named(trainer.monitor, trainer.monitor_mode, self.added_metrics)
+
+    @cached_property
+    def added_metrics(self) -> dict[str, Metric]:
+        """What is measured besides loss and accuracy, by name: train/f1, val/f1, test/f1."""
+        return added_metrics({leaf: part.target for leaf, part in self.metrics.items()})
 
     @property
     def choice(self) -> str | None:

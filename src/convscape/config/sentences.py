@@ -158,6 +158,8 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
         return _unknown_layer_key(key, known)
     given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), "")
     value = given.partition("=")[2]
+    if key.startswith("metrics."):
+        return f"{key}: there is no such key; write +{key}={value or '...'}"
     if key.startswith("search.space."):
         return _not_in_the_space(key, value, known)
     others = [a for a in arguments if a != given and "=" in a and not a.startswith("-")]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from convscape import geometry
 from convscape.base.errors import ConfigError
@@ -122,6 +123,18 @@ class ImageClassifier(pl.LightningModule):
         self._only_scale = scale.item() if len(scale) == 1 else None  # then both in one pass
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+
+    def measure(self, metrics: Mapping[str, Metric]) -> None:
+        """Log these too, of probabilities (N, num_classes) and labels (N,): train/f1, val/f1 ...
+
+        None of them is part of the model or of its checkpoints.
+        """
+        self._train_sums.metrics = {name: metric.clone() for name, metric in metrics.items()}
+        for metric in self._train_sums.metrics.values():
+            metric.persistent(True)  # a checkpoint within an epoch keeps what they have counted
+        self._eval_sums.metrics = {name: metric.clone() for name, metric in metrics.items()}
+        for metric in self._eval_sums.metrics.values():
+            metric.sync_on_compute = False  # every process evaluates all images
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (N, C, H, W) of 0..255 as float32 with zero mean and unit deviation."""
@@ -264,11 +277,12 @@ class ImageClassifier(pl.LightningModule):
         if split == "train" and self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum")
         loss_sum, correct, count = totals.tolist()
-        sums.reset()
         if count:
             exact = torch.tensor([loss_sum, correct], dtype=torch.float64) / count
+            values = {"loss": exact[0], "acc": exact[1], **sums.measured()}
             # not to the loggers: `Recorder` tells them of an epoch before it saves its checkpoint
-            self.log_dict({f"{split}/loss": exact[0], f"{split}/acc": exact[1]}, logger=False)
+            self.log_dict({f"{split}/{name}": v for name, v in values.items()}, logger=False)
+        sums.reset()
 
 
 def check_logits(logits: Any, num_classes: int) -> None:

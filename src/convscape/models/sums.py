@@ -6,16 +6,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 
 class MetricSums:
-    """Losses and correct predictions of the batches so far, on the device until asked for."""
+    """Losses and correct predictions of the batches so far, on the device until asked for.
+
+    - `metrics`: what else is measured, of probabilities (N, K) and labels (N,), by name.
+    """
 
     def __init__(self) -> None:
+        self.metrics: dict[str, Metric] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
+        for metric in self.metrics.values():
+            metric.reset()
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
         self._correct: list[Tensor] = []
@@ -33,7 +40,10 @@ class MetricSums:
             targets = targets.argmax(1)
         self._losses.append(torch.stack(losses))
         self._sizes += [len(batch) for batch in labels]
-        self._correct.append((torch.cat(logits).argmax(1) == targets).sum())
+        outputs = torch.cat(logits)
+        self._correct.append((outputs.argmax(1) == targets).sum())
+        for metric in self.metrics.values():
+            metric.to(outputs.device).update(outputs.float().softmax(1), targets)
 
     def totals(self) -> Tensor:
         """Sum of losses over images, number of correct predictions, number of images."""
@@ -44,6 +54,10 @@ class MetricSums:
         correct = torch.stack([correct.cpu() for correct in self._correct]).sum().double()
         sizes = torch.tensor(self._sizes, dtype=torch.float64)
         return torch.stack([(losses * sizes).sum(), correct, sizes.sum()])
+
+    def measured(self) -> dict[str, Tensor]:
+        """What `metrics` say of the batches so far."""
+        return {name: metric.compute().double() for name, metric in self.metrics.items()}
 
     def first_not_finite(self) -> int | None:
         """Which batch, counted from 0, was the first with a loss that is NaN or infinite.
@@ -58,18 +72,21 @@ class MetricSums:
             self._batches_checked += len(losses)
         return None
 
-    def state_dict(self) -> dict[str, list[Any]]:
-        """Plain numbers, for a checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and tensors, for a checkpoint."""
         return {
             "losses": [loss for losses in self._losses for loss in losses.tolist()],
             "sizes": list(self._sizes),
             "hits": [int(correct) for correct in self._correct],
+            "metrics": {name: dict(metric.state_dict()) for name, metric in self.metrics.items()},
         }
 
-    def load_state_dict(self, state: dict[str, list[Any]]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self.reset()
         if state["sizes"]:
             self._losses = [torch.tensor(state["losses"])]
             self._sizes = list(state["sizes"])
             self._correct = [torch.tensor(correct) for correct in state["hits"]]
+            for name, metric in self.metrics.items():
+                metric.load_state_dict(state["metrics"][name])

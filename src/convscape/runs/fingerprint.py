@@ -44,6 +44,8 @@ def fingerprint(config: Config) -> str:
             described, values = getattr(described, part), values[part]
         if values[leaf] == type(described).model_fields[leaf].default:
             del values[leaf]
+    if config.metrics:
+        matter["metrics"] = {name: part.model_dump() for name, part in config.metrics.items()}
     if (content := config.content_digest()) is not None:
         matter["data"]["content"] = content
     model = config.model

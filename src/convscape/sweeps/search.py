@@ -174,7 +174,9 @@ def _objectives(search: SearchConfig, config: Config) -> list[Metric]:
     Raises:
         ConfigError: if it is nothing that each trial has.
     """
-    known = {name: metric(name) for name in OBJECTIVES}
+    known = {name: metric(name) for name in OBJECTIVES} | {
+        name: added for name, added in config.added_metrics.items() if added.direction is not None
+    }
     if config.monitor is not None:
         known = {config.monitor.name: config.monitor} | known
     for name in search.objectives:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 from convscape.base.errors import ConfigError
 from convscape.base.terminal import format_table
 from convscape.base.values import counted
+from convscape.models.sums import MetricSums
+from convscape.training.build import build_metrics
 
 if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun
@@ -30,6 +32,7 @@ class Evaluation:
     classes: list[str]
     loss: float
     confusion: np.ndarray
+    metrics: dict[str, float] = field(default_factory=dict)  # what the config adds: f1
 
     @property
     def num_images(self) -> int:
@@ -58,6 +61,7 @@ class Evaluation:
             "num_images": self.num_images,
             f"{self.split}/loss": self.loss,
             f"{self.split}/acc": self.acc,
+            **{f"{self.split}/{name}": value for name, value in self.metrics.items()},
             f"{self.split}/acc_interval_95": list(wilson_interval(self.acc, self.num_images)),
             "classes": self.classes,
             "class_acc": self.class_acc,
@@ -69,7 +73,7 @@ class Evaluation:
         lines = [
             f"{self.split} split of {self.data}: {counted(self.num_images, 'image')}",
             f"accuracy {100 * self.acc:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
-            f"loss {self.loss:.4f}",
+            + ", ".join(f"{k} {v:.4f}" for k, v in {"loss": self.loss, **self.metrics}.items()),
             "",
             format_table([("class", "images", "right", "taken for"), *self._class_rows()], (1, 2)),
         ]
@@ -107,8 +111,18 @@ def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
     num_classes = logits.shape[1]
     pairs = labels.long() * num_classes + logits.argmax(1)
     confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    sums = MetricSums()
+    config = run.config
+    sums.metrics = build_metrics(config.metrics, num_classes, config.allow_packages)
+    for metric in sums.metrics.values():
+        metric.update(logits.softmax(1), labels)
     return Evaluation(
-        split, run.data_name, run.label_names, run.loss(logits, labels), confusion.numpy()
+        split,
+        run.data_name,
+        run.label_names,
+        run.loss(logits, labels),
+        confusion.numpy(),
+        {name: float(value) for name, value in sums.measured().items()},
     )
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torchmetrics import Metric
 
 from convscape import models
 from convscape.base.errors import ConfigError
-from convscape.base.parts import check_target, find
+from convscape.base.parts import check_target, find, find_class
 from convscape.base.quick_lightning import pl
+from convscape.base.values import counted
 from convscape.config.networks import CNNConfig, OwnModelConfig
 from convscape.data import custom
 from convscape.data.module import ImageDataModule
 
 if TYPE_CHECKING:
+    from convscape.base.sections import Part
     from convscape.config.schema import Config
     from convscape.runs.resolved import ResolvedRun
 
@@ -47,6 +50,41 @@ def data_module(run: ResolvedRun, *, steps_per_execution: int = 1) -> ImageDataM
         normalize=is_foreign,
         config=data.model_dump(exclude_unset=True),
     )
+
+
+def build_metrics(
+    parts: Mapping[str, Part], num_classes: int, allow_packages: Sequence[str]
+) -> dict[str, Metric]:
+    """What is measured besides loss and accuracy: torchmetrics of (probabilities, labels).
+
+    Of what is not said, torchmetrics gets `task="multiclass"`, `num_classes` and
+    `average="macro"`, the mean over classes: without it precision, recall and F1 are all equal to
+    the accuracy.
+
+    Raises:
+        ConfigError: if there is no such class, it does not take the arguments, or it gives no
+            single number.
+    """
+    built = {}
+    probabilities, labels = torch.eye(num_classes), torch.arange(num_classes)
+    for name, part in parts.items():
+        key = f"metrics.{name}._target_"
+        home = "torchmetrics.classification"
+        found = find_class(key, part.target, home, Metric, allow_packages)
+        takes = inspect.signature(found.__new__).parameters
+        takes = takes if "task" in takes else inspect.signature(found).parameters
+        offered = {"task": "multiclass", "num_classes": num_classes, "average": "macro"}
+        arguments = {k: v for k, v in offered.items() if k in takes} | part.arguments
+        try:
+            built[name] = found(**arguments)
+            value = built[name](probabilities, labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"metrics.{name}: {part.target}: {error}") from None
+        if not (isinstance(value, torch.Tensor) and value.ndim == 0):
+            gives = f"{counted(len(value), 'number')}" if isinstance(value, torch.Tensor) else value
+            raise ConfigError(f"metrics.{name}: {part.target} gives {gives}; allowed: a single one")
+        built[name].reset()
+    return built
 
 
 def build_model(run: ResolvedRun) -> pl.LightningModule:

@@ -27,6 +27,7 @@ from convscape.runs.folder import FolderIsGone, RunFolder, local_rank, new_resul
 from convscape.runs.obstacles import in_place_of_files
 from convscape.training import diary, loggers
 from convscape.training.build import (
+    build_metrics,
     build_model,
     data_module,
     tell,
@@ -295,6 +296,14 @@ def _checked_model(
             f"model._target_: {type(model).__name__} has no test_step; add one that logs what the "
             "test images say, or one that only returns"
         )
+    if isinstance(model, models.ImageClassifier):
+        config = run.config
+        model.measure(build_metrics(config.metrics, len(run.classes), config.allow_packages))
+    elif run.config.metrics:
+        raise ConfigError(
+            f"metrics: {type(model).__name__} logs what it measures itself, and ignores them; "
+            "leave them out"
+        )
     check_batch_norm(model, devices, run.device.kind)
     if result.num_parameters is None:
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -306,7 +315,7 @@ def _check_monitor(run: ResolvedRun, folder: RunFolder, model: pl.LightningModul
     if run.monitor is None and run.config.choice is None:
         _say_no_validation(run.config, is_new=not folder.history_file.is_file())
     if type(model) in (models.ImageClassifier, *models.MODELS.values()):  # a child may log more
-        check_logged(run.monitor)
+        check_logged(run.monitor, run.config.added_metrics)
 
 
 def _clip_norm_for_lightning(config: Config, model: pl.LightningModule) -> float | None:
