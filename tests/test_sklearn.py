@@ -172,10 +172,18 @@ def test_a_fit_is_silent_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd)
 
 def test_ctrl_c_is_a_keyboard_interrupt_and_works_again():
     handler = signal.getsignal(signal.SIGINT)
-    timer = threading.Timer(0.5, _thread.interrupt_main)
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        NetworkClassifier(max_epochs=10_000).fit(IMAGES, LABELS)
+    is_over = threading.Event()
+
+    def interrupt():  # and again, as a user would: Python loses one that meets a weak reference
+        while not is_over.wait(2):
+            _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            NetworkClassifier(max_epochs=10_000).fit(IMAGES, LABELS)
+    finally:
+        is_over.set()
     assert signal.getsignal(signal.SIGINT) is handler
 
 

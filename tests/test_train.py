@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_ends_as_diverged(command, tmp_path):
         (["data.val_size=5000"], "leaves no image to train on: the train split has 1,438"),
         (["data.train_size=5000"], "ask for 5,200 images, and the train split has 1,438"),
         (["trainer.device=mps"], "trainer.device=mps is not on this machine; allowed: auto, cpu"),
-        (["data.mean=[0.1,0.2]"], "one for each of the 1 channels"),
+        (["data.mean=[0.1,0.2]"], "has 2 entries for 1 channel; allowed: one for each"),
         (["resume=nowhere"], "is not a run folder"),
         (["resume=nowhere", "seed=3"], "leave out seed=3"),
     ],

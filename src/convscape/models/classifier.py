@@ -7,12 +7,11 @@ Everything is built from plain numbers, strings, lists and dicts, so that a chec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from convscape import geometry
 from convscape.base.errors import ConfigError
@@ -23,6 +22,9 @@ from convscape.config.optimizers import OPTIMIZERS
 from convscape.data.pixels import scale_and_shift
 from convscape.models.schedules import lr_factor
 from convscape.models.sums import MetricSums
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 Batch = tuple[Tensor, Tensor]
 ADAM = {"name": "adam", "lr": 0.001}  # Keras' default; a run's comes from conf/optimizer

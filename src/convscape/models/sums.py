@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class MetricSums:

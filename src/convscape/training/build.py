@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torchmetrics import Metric
 
 from convscape import models
 from convscape.base.errors import ConfigError
@@ -19,6 +18,8 @@ from convscape.data import custom
 from convscape.data.module import ImageDataModule
 
 if TYPE_CHECKING:
+    from torchmetrics import Metric
+
     from convscape.base.sections import Part
     from convscape.config.schema import Config
     from convscape.runs.resolved import ResolvedRun
@@ -65,6 +66,10 @@ def build_metrics(
         ConfigError: if there is no such class, it does not take the arguments, or it gives no
             single number.
     """
+    if not parts:
+        return {}
+    from torchmetrics import Metric  # takes a second
+
     built = {}
     probabilities, labels = torch.eye(num_classes), torch.arange(num_classes)
     for name, part in parts.items():
