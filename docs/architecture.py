@@ -15,7 +15,7 @@ PICTURE = Path(__file__).with_name("architecture.svg")
 
 # from the top floor down; rooms on one floor do not import each other
 FLOORS = (
-    ("api", "cli", "sklearn"),
+    ("__main__", "api", "cli", "sklearn"),
     ("claims",),
     ("trained", "sweeps"),
     ("training", "reports"),

@@ -4,18 +4,15 @@ python scripts/explain.py outputs/runs/<run> 17          image 17 of the test sp
 python scripts/explain.py outputs/runs/<run> my.png      a picture of your own
 """
 
-import argparse
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command, words_and_places
+from convscape.cli import new_parser, run_command, words_and_places
 
 
 def main() -> None:
     """Read the command line, write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("image", help="an index into the split, or a picture file")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))

@@ -4,19 +4,16 @@ python scripts/export.py outputs/runs/<run> --format onnx
 python scripts/export.py outputs/runs/<run> --format torch_export --out lenet.pt2
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command, words_and_places
+from convscape.cli import new_parser, run_command, words_and_places
 
 
 def main() -> None:
     """Read the command line, write the file and say how close to the checkpoint it is."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("--format", required=True, choices=("onnx", "torch_export", "safetensors"))
     parser.add_argument("--out", type=Path, help="the file (default <run>/model.<suffix>)")

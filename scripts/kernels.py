@@ -5,18 +5,15 @@ python scripts/kernels.py flower --kernel edge_detection sharpen
 python scripts/kernels.py my.jpg --kernel "0 -1 0; -1 5 -1; 0 -1 0" --stride 2
 """
 
-import argparse
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command
+from convscape.cli import new_parser, run_command
 
 
 def main() -> None:
     """Read the command line, write the sheet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "picture", nargs="?", default="china", help="a file, or china or flower (default china)"
     )

@@ -5,18 +5,15 @@ python scripts/pixels.py flower --size 16
 python scripts/pixels.py my.png --grey
 """
 
-import argparse
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command
+from convscape.cli import new_parser, run_command
 
 
 def main() -> None:
     """Read the command line, write the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "picture", nargs="?", default="digit", help="a file, or digit, china or flower"
     )

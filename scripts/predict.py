@@ -1,17 +1,16 @@
 """What is on these pictures? The class and its probability, from a trained network."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command, words_and_places
+from convscape.cli import new_parser, run_command, words_and_places
 
 
 def main() -> None:
     """Read the command line, print the answers; exit code 2 if a picture cannot be read."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("images", type=Path, nargs="+", help="picture files, or folders of them")
     parser.add_argument("--top", type=int, default=3, help="classes to show for each (default 3)")

@@ -7,18 +7,15 @@ python scripts/probe.py outputs/runs/<run> occlude size=6
 python scripts/probe.py outputs/runs/<run> prune
 """
 
-import argparse
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command, words_and_places
+from convscape.cli import new_parser, run_command, words_and_places
 
 
 def main() -> None:
     """Read the command line, print the numbers, write the figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
     parser.add_argument("probe", help="shift, permute, canvas, occlude or prune")
     parser.add_argument("settings", nargs="*", help="of the probe, as max=8 or --max 8")

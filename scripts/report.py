@@ -1,15 +1,14 @@
 """What did a sweep find? Writes results.csv, report.html and figures/ into its folder."""
 
-import argparse
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command
+from convscape.cli import new_parser, run_command
 
 
 def main() -> None:
     """Read the command line, write the report, print its table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__)
     parser.add_argument(
         "folders", type=Path, nargs="+", help="sweep folders, such as outputs/sweeps/geometry"
     )

@@ -6,18 +6,15 @@ python scripts/window.py "9 4 1; 1 1 1; 1 2 1" --pool max --size 2 --stride 1
 python scripts/window.py flower --patch 8x8+200+300 --kernel edge_detection
 """
 
-import argparse
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import run_command
+from convscape.cli import new_parser, run_command
 
 
 def main() -> None:
     """Read the command line, write the film."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "input",
         nargs="?",

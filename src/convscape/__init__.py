@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun, load_run
     from convscape.trained.predict import predict
 
+__version__ = "0.1.0"
+
 # TensorBoard's switch to do without TensorFlow. It would import it where it is installed, which
 # takes seconds, and aborts: its LLVM and that of torch's Triton do not bear each other.
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from convscape.base.distribution import command_name, install
 from convscape.base.errors import ConfigError, code_of_stop
 from convscape.base.terminal import say, stops
 from convscape.config.directory import CONFIG_DIR
@@ -114,6 +115,23 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
     sys.exit(code)
 
 
+def new_parser(doc: str | None) -> ArgumentParser:
+    """The parser of a script, which `doc` describes, with the name of the command as typed."""
+    import argparse
+
+    name = command_name(Path(sys.argv[0]).stem.removeprefix("convscape "))
+    return argparse.ArgumentParser(
+        prog=name if name.startswith("convscape ") else None,
+        description=_as_typed(doc or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _as_typed(text: str) -> str:
+    """Help with the commands in it as they are typed here."""
+    return re.sub(r"(python )?scripts/(\w+)\.py", lambda match: command_name(match[2]), text)
+
+
 def answer_help(head: str) -> None:
     """On --help print `head` and every choice there is, and exit."""
     if not {"--help", "-h"} & set(sys.argv[1:]):
@@ -125,7 +143,7 @@ def answer_help(head: str) -> None:
         for folder in groups
         if folder.name != "hydra"
     ]
-    say(head.strip(), "", "Choices (conf/<name>/*.yaml hold their keys):", *choices)
+    say(_as_typed(head.strip()), "", "Choices (conf/<name>/*.yaml hold their keys):", *choices)
     sys.exit(0)
 
 
@@ -278,7 +296,7 @@ def search_command() -> int:
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
-        raise ConfigError("scripts/search.py needs Optuna: pip install -e '.[search]'") from None
+        raise ConfigError(f"a search needs Optuna: {install('search')}") from None
 
     _refuse_options()
     # the preset of the command line, or the default one, gives the search its name

@@ -445,6 +445,6 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ImageClassifier":  # what it was called before 0.2
+    if name == "ImageClassifier":  # what it was called at first
         return NetworkClassifier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base.distribution import command_name
 from convscape.base.files import write_atomic
 from convscape.base.terminal import format_table
 from convscape.claims.claim import load, names
@@ -167,7 +168,7 @@ def book(answers: Sequence[ClaimResult], figures: Mapping[str, Sequence[str]]) -
     environment, modes = answers[0].environment, {answer.mode for answer in answers}
     command = "the commands below"
     if len(modes) == 1:
-        command = f"`python scripts/claim.py all mode={answers[0].mode}`"
+        command = f"`{command_name('claim')} all mode={answers[0].mode}`"
     lines = [
         "# The claims",
         "",

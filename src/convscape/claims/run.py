@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base.distribution import command_name
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.machine import available_cores, check_device
 from convscape.base.terminal import say
@@ -60,7 +61,7 @@ def run_claim(
     """
     start = time.perf_counter()
     claim = load(name)
-    command = " ".join(["python scripts/claim.py", name, f"mode={mode}", *overrides])
+    command = " ".join([command_name("claim"), name, f"mode={mode}", *overrides])
     name = Path(name).stem
     folder = output_dir / "claims" / name
     runs = plan_claim(claim, overrides, mode, compose, seeds)

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from convscape.base.distribution import command_name
 from convscape.config.directory import CONFIG_DIR
 
 MAX_LETTERS = 60  # of a value that is repeated
@@ -192,7 +193,7 @@ def advice(key: str, value: Any, known: Collection[str], refusal: Refusal) -> st
     """
     word, typed = word_of(key), _as_typed(value)
     if word == "claim":
-        return f"; a claim has a command of its own: python scripts/claim.py {typed or '<claim>'}"
+        return f"; a claim has a command of its own: {command_name('claim')} {typed or '<claim>'}"
     if why := NOTHING.get(word):
         return f", and nothing to set: {why}"
     ways = list(_ways(key, typed, known))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from convscape.base import distribution
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-CONFIG_DIR = Path(__file__).resolve().parents[3] / "conf"
+CONFIG_DIR = distribution.folder("conf")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from convscape.base.distribution import install
 from convscape.base.values import hint
 from convscape.config import aliases
 from convscape.config.directory import CONFIG_DIR
@@ -49,9 +50,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         return _of_hydra_itself(error, typed)
     text = str(error)
     if match := re.search(rf"'hydra/launcher/({'|'.join(LAUNCHERS)})'", text):
-        return (
-            f"hydra/launcher={match[1]} is not installed; pip install -e '.[{LAUNCHERS[match[1]]}]'"
-        )
+        return f"hydra/launcher={match[1]} is not installed; {install(LAUNCHERS[match[1]])}"
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         given = next((a for a in typed if a.replace("=", "/", 1) == error.missing_cfg_file), None)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError
 from convscape.base.files import read_bytes, read_yaml
 from convscape.base.values import hint
@@ -389,7 +390,7 @@ def command(overrides: Iterable[str], seeds: Sequence[int] = ()) -> str:
     if len(seeds) > 1:
         words = [word for word in words if not word.startswith("seed=")]
         words = ["-m", *words, f"seed={','.join(map(str, seeds))}"]
-    return shlex.join(["python", "scripts/train.py", *words])
+    return f"{command_name('train')} {shlex.join(words)}"
 
 
 UNRANKED = Metric("")  # where nothing is known to be better or worse

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convscape.base.distribution import command_name
 from convscape.base.errors import CannotWrite, code_of_stop
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def summary(result: Result, path: Path) -> list[str]:
             return lines
         case "interrupted":
             assert result.error is not None
-            command = f"python scripts/train.py resume={shlex.quote(str(path))}"
+            command = f"{command_name('train')} resume={shlex.quote(str(path))}"
             return [
                 f"interrupted after epoch {result.epochs}: {result.error['message']}",
                 f"to go on:  {command}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError
 from convscape.base.terminal import format_table
 from convscape.config.check import check
@@ -118,7 +119,7 @@ def refuse_grid(overrides: Sequence[str], remedy: str | None = None) -> None:
     """
     for override in overrides:
         if key_of(override) == "sweep" and not override.endswith("=null"):
-            command = shlex.join(["python", "scripts/train.py", "-m", *overrides])
+            command = f"{command_name('train')} {shlex.join(['-m', *overrides])}"
             raise ConfigError(
                 f"{override} is a grid of many runs; to train them: {remedy or command}"
             )
@@ -229,7 +230,7 @@ def _choices(arguments: list[str]) -> list[list[str]]:
         else:
             raise ConfigError(
                 f"{override.input_line}: a sweep takes a list of values, range() or choice(); "
-                "to search an interval use scripts/search.py"
+                f"to search an interval use {command_name('search')}"
             )
     num_runs = math.prod(len(values) for values in choices.values())
     if num_runs > MAX_RUNS:

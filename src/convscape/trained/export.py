@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from convscape import geometry, models
 from convscape.base import machine
+from convscape.base.distribution import install
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import write_atomic
 from convscape.config.networks import OwnModelConfig
@@ -107,9 +108,7 @@ def check_packages(format: str) -> None:
     """
     missing = [name for name in NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            f"--format {format} needs {', '.join(missing)}; pip install -e '.[{format}]'"
-        )
+        raise ConfigError(f"--format {format} needs {', '.join(missing)}; {install(format)}")
 
 
 class LogitsDiffer(ArithmeticError):

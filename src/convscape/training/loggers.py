@@ -25,6 +25,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from convscape.base.distribution import install
 from convscape.base.errors import ConfigError
 from convscape.base.files import lock, write_atomic
 from convscape.base.quick_lightning import pl
@@ -77,7 +78,7 @@ def check_installed(chosen: LoggerConfig) -> None:
     needed = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
     for name, modules in needed.items():
         if getattr(chosen, name) is not None and not all(map(find_spec, modules)):
-            raise ConfigError(f"logger={name} is not installed; pip install -e '.[{name}]'")
+            raise ConfigError(f"logger={name} is not installed; {install(name)}")
 
 
 def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.Logger]:

@@ -1,0 +1,23 @@
+"""What pyproject.toml cannot say: conf/ and scripts/ travel in the wheel inside of the package."""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithConfigs(build_py):
+    """Where they stand at the top of a checkout, an editable package finds them there."""
+
+    def run(self) -> None:
+        """Copy them beside the modules."""
+        super().run()
+        if self.editable_mode:
+            return
+        for path in [*Path("conf").rglob("*.yaml"), *Path("scripts").glob("*.py")]:
+            place = Path(self.build_lib, "convscape", path)
+            self.mkpath(str(place.parent))
+            self.copy_file(str(path), str(place))
+
+
+setup(cmdclass={"build_py": BuildWithConfigs})

@@ -1,0 +1,62 @@
+"""The command `convscape`: convscape train data=mnist is python scripts/train.py data=mnist.
+
+A command is a file of scripts/, which an installed package has inside of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from difflib import get_close_matches
+
+from convscape import __version__
+from convscape.base import distribution
+from convscape.base.terminal import say
+
+SHORT = {"sweep": ("train", "--multirun")}  # a command, and what is typed after it
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    commands = {path.stem: path for path in sorted(distribution.folder("scripts").glob("*.py"))}
+    commands.pop("__init__", None)
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in ("--version", "-V"):
+        say(f"convscape {__version__}")
+    elif name in ("--help", "-h"):
+        say(*_help({name: path.read_text("utf-8") for name, path in commands.items()}))
+    elif name in commands or name in SHORT:
+        script, *first = SHORT.get(name, (name,))
+        distribution.call_commands("convscape {}")
+        # what Lightning starts once more for several devices; argparse takes the name from there
+        head = str(commands[script]) if script == "train" else f"convscape {name}"
+        sys.argv = [head, *first, *words]
+        code = compile(commands[script].read_bytes(), commands[script], "exec")
+        exec(code, {"__name__": "__main__", "__file__": str(commands[script])})
+    else:
+        known = [*commands, *SHORT]
+        close = get_close_matches(name, known, 1)
+        meant = f"; did you mean '{close[0]}'?" if close else ""
+        if "=" in name:  # python scripts/train.py data=mnist has no command
+            meant = f"; write convscape train {name}"
+        say(f"error: {name}: allowed: {', '.join(sorted(known))}{meant}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _help(sources: dict[str, str]) -> list[str]:
+    """Each command with the first sentence of its file."""
+    heads = {name: (ast.get_docstring(ast.parse(text)) or "") for name, text in sources.items()}
+    lines = {name: head.splitlines()[0].partition(": python")[0] for name, head in heads.items()}
+    lines["plan"] = "Say what train would do with the same words, and train nothing"
+    lines["sweep"] = "Train many networks: the same as train --multirun"
+    return [
+        "A laboratory for image classifiers: convscape <command> ...",
+        "",
+        *(f"  {name:<9} {line.rstrip('.')}" for name, line in sorted(lines.items())),
+        "",
+        "convscape <command> --help says more, convscape train is a first network.",
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The wheel in an empty folder: whatever a checkout can do, without one."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import convscape
+from tests.test_docs import ROOT
+
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "src", "conf", "scripts")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the wheel's files."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(["cp", "-r", *(ROOT / name for name in SOURCES), folder], check=True)
+    build = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--quiet", "-w", "dist"], cwd=folder, check=True, capture_output=True)
+    (wheel,) = (folder / "dist").glob("convscape-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def convscape_command(installed, folder, *words):
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    return subprocess.run(
+        [sys.executable, "-m", "convscape", *words],
+        cwd=folder, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_a_wheel_sweeps_and_explains_in_an_empty_folder(installed, tmp_path):
+    words = ["model=mlp", "model.hidden=[4]", "data.train_size=100", "trainer.max_epochs=1"]
+    sweep = convscape_command(
+        installed, tmp_path, "sweep", *words, "seed=0,1", "visual=off", "name=two"
+    )
+    assert sweep.returncode == 0, sweep.stderr
+    folder = tmp_path / "outputs" / "sweeps" / "two"
+    assert (folder / "report.html").is_file()
+    (run, _) = folder.glob("mlp_4*")
+    answer = convscape_command(installed, tmp_path, "explain", str(run), "0")
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "  train     Train a network\n"),
+        (["--version"], 0, convscape.__version__),
+        (["trian"], 2, "did you mean 'train'?"),
+        (["data=mnist"], 2, "write convscape train data=mnist"),
+        (["train", "sweep=geometry"], 2, "convscape train -m sweep=geometry"),
+        (["train", "--help"], 0, "convscape train data=mnist model=mlp"),
+        (["evaluate", "--help"], 0, "usage: convscape evaluate [-h]"),
+        (["kernels", "--help"], 0, "convscape kernels flower --kernel edge_detection"),
+        (["plan", "claim=depth"], 2, "convscape claim depth"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_what_it_says_names_the_command_that_was_typed(installed, tmp_path, words, code, said):
+    answer = convscape_command(installed, tmp_path, *words)
+    assert answer.returncode == code
+    assert said in answer.stdout + answer.stderr
+    assert "scripts/" not in answer.stdout + answer.stderr
+
+
+def test_every_room_and_every_choice_is_in_the_wheel(installed):
+    for top in ("conf", "scripts", "src/convscape"):
+        home = installed / "convscape" / ("" if top.startswith("src") else top)
+        for path in (ROOT / top).rglob("*"):
+            if path.is_file() and path.suffix in (".py", ".yaml", ".j2", ".typed"):
+                assert (home / path.relative_to(ROOT / top)).is_file(), path
