@@ -170,8 +170,15 @@ def test_a_fit_is_silent_and_leaves_nothing_behind(tmp_path, monkeypatch, capfd)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_is_a_keyboard_interrupt_and_works_again():
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def handler():
+    """Python's own, which a shell's background job does not begin with."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_works_again(handler):
     is_over = threading.Event()
 
     def interrupt():  # and again, as a user would: Python loses one that meets a weak reference
