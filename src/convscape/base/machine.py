@@ -7,7 +7,6 @@ import functools
 import gc
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from convscape.base.errors import ConfigError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def available_cores() -> int:
@@ -89,6 +93,7 @@ def check_device(name: str, count: int = 1) -> None:
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NO_GLIBC = (OSError, AttributeError, TypeError)  # the last one is what Windows says
 
 
 def keep_freed_memory() -> None:
@@ -98,7 +103,7 @@ def keep_freed_memory() -> None:
     every page of them faults when it is first touched. Without that a CNN trains and answers up to
     three times as fast, see benchmarks/README.md. Only glibc has the knobs.
     """
-    with suppress(OSError, AttributeError):
+    with suppress(*_NO_GLIBC):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
@@ -106,7 +111,7 @@ def keep_freed_memory() -> None:
 
 def give_freed_memory_back() -> None:
     """What `keep_freed_memory` kept goes back to the system: the next run may be smaller."""
-    with suppress(OSError, AttributeError):
+    with suppress(*_NO_GLIBC):
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -157,14 +162,20 @@ def reset_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see man 5 proc
 
 
-def peak_memory() -> int:
-    """Bytes at the highest point: of the GPU where one was used, else of the process."""
+def peak_memory() -> int | None:
+    """Bytes at the highest point: of the GPU where one was used, else of the process.
+
+    None where the system does not tell.
+    """
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     measured = _kibibytes("self/status", "VmHWM")
-    return measured or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if measured or resource is None:
+        return measured or None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def free_memory(device: str) -> int:
@@ -174,9 +185,10 @@ def free_memory(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     free = [_kibibytes("meminfo", "MemAvailable")] if _proc("meminfo") else []
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
-        free.append(limit - _kibibytes("self/status", "VmSize"))
+    if resource is not None:
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            free.append(limit - _kibibytes("self/status", "VmSize"))
     with suppress(OSError, ValueError):  # of a container; "max" where it has none
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text("utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -21,7 +22,19 @@ def say(*lines: str, file: TextIO | None = None) -> None:
     """
     if lines:
         text = without_secrets("\n".join(lines))
-        print(_CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text), flush=True, file=file)
+        text = _CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)
+        print(_encodable(text, file or sys.stdout), flush=True, file=file)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """`text` with plain signs for those that an old terminal or a pipe cannot take."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text.translate({ord("─"): "-", ord("±"): "+-"})
+        return plain.encode(encoding, "replace").decode(encoding)
+    return text
 
 
 # control characters but for tab and newline, turns of the writing direction, bytes that are no text

@@ -95,7 +95,10 @@ def _times(root: Path) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=16)  # runs of a sweep share it
 def _folder_digest(root: Path, use_val: bool, times: tuple[int, ...]) -> str:
     tree = folders.find_pictures(root, use_val)
-    files = [[os.path.relpath(picture.path, root), picture.size] for picture in tree.pictures]
+    files = [
+        [Path(os.path.relpath(picture.path, root)).as_posix(), picture.size]
+        for picture in tree.pictures
+    ]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
 
 

@@ -38,7 +38,8 @@ from convscape.training.checkpoints import read_checkpoint, sealed
 
 logger = logging.getLogger("convscape")
 
-SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
+# Windows has neither
+SCHEDULERS = tuple(getattr(signal, n) for n in ("SIGUSR1", "SIGUSR2") if hasattr(signal, n))
 
 
 class Interrupted(Stopped):
