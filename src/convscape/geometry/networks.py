@@ -19,6 +19,12 @@ from convscape.geometry.layers import (
 )
 from convscape.geometry.window import OutputLayer, parse_padding, parse_size
 
+# One value for all blocks, or one for each; a size is 3 or "3x5" (height x width).
+Sizes = int | str | Sequence[int | str]
+OptionalSizes = int | str | Sequence[int | str | None] | None
+Words = str | Sequence[str]
+Flags = bool | Sequence[bool]
+
 
 def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
     """One value for each block, from one value for all or a list with one per block.
@@ -38,24 +44,21 @@ def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
 
 
 class CNNKnobs(TypedDict, total=False):
-    """What shapes the blocks and the head of a CNN, beside `channels`; see conf/model/cnn.yaml.
+    """What shapes the blocks and the head of a CNN, beside `channels`; see conf/model/cnn.yaml."""
 
-    A size is 3 or "3x5" (height x width); a list gives one value per block.
-    """
-
-    kernel_size: int | str | list[int | str]
-    stride: int | str | list[int | str]
-    padding: int | str | list[int | str]
-    dilation: int | str | list[int | str]
-    groups: int | list[int]
-    pool: str | list[str]
-    pool_size: int | str | list[int | str]
-    pool_stride: int | str | list[int | str | None] | None
-    pool_padding: int | str | list[int | str]
-    pool_ceil_mode: bool | list[bool]
-    batch_norm: bool | list[bool]
-    activation: str | list[str]
-    dropout: float | list[float]
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    groups: int | Sequence[int]
+    pool: Words
+    pool_size: Sizes
+    pool_stride: OptionalSizes
+    pool_padding: Sizes
+    pool_ceil_mode: Flags
+    batch_norm: Flags
+    activation: Words
+    dropout: float | Sequence[float]
     head: Literal["flatten", "global_avg", "global_max"]
     dense: Sequence[int]
     dense_dropout: float
@@ -66,19 +69,19 @@ def cnn_layers(
     num_classes: int,
     *,
     channels: Sequence[int],
-    kernel_size: Any = 3,
-    stride: Any = 1,
-    padding: Any = "valid",
-    dilation: Any = 1,
-    groups: Any = 1,
-    pool: Any = "max",
-    pool_size: Any = 2,
-    pool_stride: Any = None,
-    pool_padding: Any = "valid",
-    pool_ceil_mode: Any = False,
-    batch_norm: Any = False,
-    activation: Any = "relu",
-    dropout: Any = 0.0,
+    kernel_size: Sizes = 3,
+    stride: Sizes = 1,
+    padding: Sizes = "valid",
+    dilation: Sizes = 1,
+    groups: int | Sequence[int] = 1,
+    pool: Words = "max",
+    pool_size: Sizes = 2,
+    pool_stride: OptionalSizes = None,
+    pool_padding: Sizes = "valid",
+    pool_ceil_mode: Flags = False,
+    batch_norm: Flags = False,
+    activation: Words = "relu",
+    dropout: float | Sequence[float] = 0.0,
     head: Literal["flatten", "global_avg", "global_max"] = "flatten",
     dense: Sequence[int] = (),
     dense_dropout: float = 0.0,
@@ -91,7 +94,7 @@ def cnn_layers(
     Raises:
         ValueError: if a list has the wrong length or a size does not parse.
     """
-    knobs = {
+    knobs: dict[str, Any] = {
         "kernel_size": kernel_size,
         "stride": stride,
         "padding": padding,
