@@ -13,7 +13,7 @@ MAX_STEPS_PER_CALL = 50
 # cpu: measured, see benchmarks/README.md. cuda: not measured; autocast launches some three more
 # kernels per layer and pass, about 100 us in a step of a small network, which is what an A100 at
 # half its peak takes in fp32 for 1.3 million MACs and 128 images.
-FEWEST_MACS_FOR_BF16 = {"cpu": 150_000, "cuda": 1_300_000}
+MIN_MACS_FOR_BF16 = {"cpu": 150_000, "cuda": 1_300_000}
 
 
 def steps_per_execution(macs: int, batch_size: int, kind: str = "cpu") -> int:
@@ -32,4 +32,4 @@ def steps_per_execution(macs: int, batch_size: int, kind: str = "cpu") -> int:
 
 def gains_from_bf16(macs: int, kind: str) -> bool:
     """Whether a network of so many MACs per image is faster in bf16, where the hardware has it."""
-    return kind in FEWEST_MACS_FOR_BF16 and macs >= FEWEST_MACS_FOR_BF16[kind]
+    return kind in MIN_MACS_FOR_BF16 and macs >= MIN_MACS_FOR_BF16[kind]

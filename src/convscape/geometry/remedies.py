@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from convscape.geometry.window import Shape
 
 Layers = tuple[NamedLayer | None, ...]  # None: a layer that was taken out
-LARGEST_TRIED = 64  # of the sizes below one that is offered with "<=", all are tried up to this
+MAX_TRIED = 64  # of the sizes below one that is offered with "<=", all are tried up to this
 
 
 class Way(NamedTuple):
@@ -163,7 +163,7 @@ def _largest(
         while fitting < too_large - 1:
             middle = (fitting + too_large) // 2
             fitting, too_large = (middle, too_large) if does(middle) else (fitting, middle)
-        smaller = range(least, min(fitting, LARGEST_TRIED))
+        smaller = range(least, min(fitting, MAX_TRIED))
         signs.add(" <= " if all(map(does, smaller)) else "=")
         found.append(fitting)
     return (signs.pop() if len(signs) == 1 else "="), as_pair(found)

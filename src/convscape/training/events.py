@@ -95,7 +95,7 @@ def event_files(folder: Path) -> list[Path]:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """How long each event file is now, for `cut_back`."""
+    """How long each event file is now, for `truncate_events`."""
     return {path.name: path.stat().st_size for path in event_files(folder)}
 
 
