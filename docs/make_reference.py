@@ -224,7 +224,7 @@ def _defaults(present: dict[str, Any], info: FieldInfo) -> str:
 
 
 def _value(value: Any) -> str:
-    from convscape.runs.fingerprint import typed_value
+    from convscape.base.values import typed_value
 
     text = "{}" if value == {} else typed_value(value)
     return f"`{text}`" if text else "`''`"

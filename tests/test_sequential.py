@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from convscape.base.errors import ConfigError
+from convscape.base.values import typed_value
 from convscape.config.check import check
 from convscape.config.compose import Composer
 from convscape.config.directory import CONFIG_DIR
@@ -17,7 +18,7 @@ from convscape.geometry.kinds import LAYER_KINDS
 from convscape.geometry.networks import cnn_layers, mlp_layers
 from convscape.geometry.sequential import sequential_layers, whole_layers
 from convscape.models.networks import CNN, Sequential
-from convscape.runs.fingerprint import fingerprint, typed_value
+from convscape.runs.fingerprint import fingerprint
 from convscape.runs.names import run_name
 
 SMALL = (

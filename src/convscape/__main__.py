@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ast
 import sys
-from difflib import get_close_matches
 
 from convscape import __version__
 from convscape.base import distribution
 from convscape.base.terminal import say
+from convscape.base.values import hint
 
 SHORT = {"sweep": ("train", "--multirun")}  # a command, and what is typed after it
 
@@ -19,7 +19,6 @@ SHORT = {"sweep": ("train", "--multirun")}  # a command, and what is typed after
 def main() -> None:
     """Run the command that the command line names."""
     commands = {path.stem: path for path in sorted(distribution.folder("scripts").glob("*.py"))}
-    commands.pop("__init__", None)
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("--version", "-V"):
         say(f"convscape {__version__}")
@@ -35,10 +34,8 @@ def main() -> None:
         exec(code, {"__name__": "__main__", "__file__": str(commands[script])})
     else:
         known = [*commands, *SHORT]
-        close = get_close_matches(name, known, 1)
-        meant = f"; did you mean '{close[0]}'?" if close else ""
-        if "=" in name:  # python scripts/train.py data=mnist has no command
-            meant = f"; write convscape train {name}"
+        # python scripts/train.py data=mnist has no command
+        meant = f"; write convscape train {name}" if "=" in name else hint(name, known)
         say(f"error: {name}: allowed: {', '.join(sorted(known))}{meant}", file=sys.stderr)
         sys.exit(2)
 

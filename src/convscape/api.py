@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convscape.base.errors import ConfigError, RunFailed
+from convscape.base.values import typed_value
 from convscape.config.check import check
 from convscape.config.schema import Config
-from convscape.runs.fingerprint import typed_value
 from convscape.runs.folder import RunFolder, fresh_run
 from convscape.runs.resolved import ResolvedRun
 

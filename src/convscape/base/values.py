@@ -75,3 +75,16 @@ def device(value: str) -> str:
 def shortened(text: str, most: int = 1000) -> str:
     """`text`, or as much of its beginning as a sentence has room for."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def typed_value(value: Any) -> str:
+    """A value of the config as it is written on the command line: [32,64], true, 0.01."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed_value, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{typed_value(entry)}' for key, entry in value.items())}}}"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from convscape.base.distribution import command_name
+from convscape.base.values import typed_value
 from convscape.config.directory import CONFIG_DIR
 
 MAX_LETTERS = 60  # of a value that is repeated
@@ -254,12 +255,8 @@ def named_here(key: str, value: Any) -> list[str] | None:
 
 
 def _as_typed(value: Any) -> str:
-    """A value of a config as it would stand on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(_as_typed, value))}]"
-    return "" if isinstance(value, dict) else str(value)
+    """A value as it would stand on the command line; of a section nothing."""
+    return "" if isinstance(value, dict) else typed_value(value)
 
 
 def word_of(key: str) -> str:

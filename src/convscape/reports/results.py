@@ -19,10 +19,10 @@ import pandas as pd
 from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError
 from convscape.base.files import read_bytes, read_yaml
-from convscape.base.values import hint
+from convscape.base.values import hint, typed_value
 from convscape.config.losses import with_full_name
 from convscape.config.metrics import Metric, metric
-from convscape.runs.fingerprint import flat_config, typed_value, with_later_keys
+from convscape.runs.fingerprint import flat_config, with_later_keys
 from convscape.runs.folder import RunFolder
 from convscape.runs.names import file_name, short_value
 from convscape.runs.result import Result

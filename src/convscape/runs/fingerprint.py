@@ -114,16 +114,3 @@ def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
             field = section.model_fields[leaf]
             values.setdefault(field.alias or leaf, field.default)
     return completed
-
-
-def typed_value(value: Any) -> str:
-    """A value of the config as it is written on the command line: [32,64], true, 0.01."""
-    if isinstance(value, list):
-        return f"[{','.join(map(typed_value, value))}]"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{typed_value(entry)}' for key, entry in value.items())}}}"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

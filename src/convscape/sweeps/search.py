@@ -28,7 +28,7 @@ from convscape.base.errors import CannotWrite, ConfigError, Stopped, code_of_sto
 from convscape.base.files import make_folder
 from convscape.base.sections import Section
 from convscape.base.terminal import format_table, say
-from convscape.base.values import hint
+from convscape.base.values import hint, typed_value
 from convscape.config.allowed import error_message
 from convscape.config.check import check
 from convscape.config.compose import Composer
@@ -36,7 +36,6 @@ from convscape.config.metrics import EPOCH_METRICS, metric, not_logged
 from convscape.config.networks import OwnModelConfig
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.runs import obstacles
-from convscape.runs.fingerprint import typed_value
 from convscape.runs.folder import FAILURES, RunFolder, output_folder
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.definition import definition_of

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from convscape.base.errors import ConfigError
 from convscape.base.files import lock, refuse_links, remove
-from convscape.runs.fingerprint import typed_value
+from convscape.base.values import typed_value
 from convscape.sweeps.definition import check_same
 
 IMPOSSIBLE = "impossible"  # of a trial: why its network cannot exist

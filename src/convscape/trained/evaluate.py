@@ -114,13 +114,13 @@ def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
     sums = MetricSums()
     config = run.config
     sums.metrics = build_metrics(config.metrics, num_classes, config.allow_packages)
-    for metric in sums.metrics.values():
-        metric.update(logits.softmax(1), labels)
+    loss = run.loss(logits, labels)
+    sums.add([torch.tensor(loss)], [logits], [labels])
     return Evaluation(
         split,
         run.data_name,
         run.label_names,
-        run.loss(logits, labels),
+        loss,
         confusion.numpy(),
         {name: float(value) for name, value in sums.measured().items()},
     )

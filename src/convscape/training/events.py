@@ -16,8 +16,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from convscape.base import files
 from convscape.base.quick_lightning import pl, rank_zero_experiment
+from convscape.base.values import typed_value
 from convscape.config.schema import Config
-from convscape.runs.fingerprint import fingerprint, flat_config, typed_value
+from convscape.runs.fingerprint import fingerprint, flat_config
 from convscape.training.torch_insides import SummaryWriter
 
 PREFIX = "events.out.tfevents."

@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from convscape.base.errors import ConfigError
+from convscape.base.values import typed_value
 from convscape.config.directory import CONFIG_DIR
 from convscape.config.metrics import MONITOR
 from convscape.config.networks import CNNConfig, MLPConfig, OwnModelConfig
 from convscape.config.schema import Config
-from convscape.runs.fingerprint import typed_value
 
 _POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
 _OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False}
