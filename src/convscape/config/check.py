@@ -80,6 +80,8 @@ def _with_val_size(config: Config) -> Config:
     data = config.data
     if data.val_size is not None or (data.name == "image_folder" and has_val_folder(data.root)):
         return config
+    if data.name == "own":
+        return config  # whether it has them is known, and said, once it is read
     if data.name != "image_folder":
         raise ConfigError(
             f"data.val_size=null: data={data.name} has no images of its own for validation; "

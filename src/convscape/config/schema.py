@@ -222,7 +222,7 @@ class Config(Section):
         return variant_shape(shape, data.change), num_classes
 
     def _own_images(self) -> ImageSet:
-        """What the user's function returns."""
+        """What the user's function returns, or data set holds."""
         from convscape.data.custom import load_own
 
         data = self.data
@@ -236,6 +236,7 @@ class Config(Section):
             image_size=data.image_size,
             channels=data.channels,
             test_fraction=data.test_fraction,
+            use_val=data.val_size is None,
         )
 
     def content_digest(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Any data set as one uint8 tensor (N, C, H, W) with labels, its splits, batches and augmentation.
+"""Any data set as one tensor (N, C, H, W) with labels, its splits, batches and augmentation.
 
 It imports `base` and `geometry`, and knows no model. Begin with `datasets`, then `module`.
 """

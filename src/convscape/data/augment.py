@@ -1,4 +1,4 @@
-"""Random changes to a batch of uint8 images, on its device, each image with its own draw."""
+"""Random changes to a batch of images, on its device, each image with its own draw."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Augment:
     """Changes images at random: uint8 (N, C, H, W) in and out. What is 0 or false costs nothing.
+
+    Those of a data set of floats are float32 in and out, and neither rounded nor clipped.
 
     - `shift`: up to this many pixels up, down, left and right; what comes in is black.
     - `flip`: left and right swapped in half of the images.
@@ -79,7 +81,7 @@ def shifted(images: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
     num, channels, height, width = images.shape
     padded = images.new_zeros(num, channels, height + 2 * most, width + 2 * most)
     padded[:, :, most : most + height, most : most + width] = images
-    # A shifted image is one run of `width` bytes per row: all runs there are stand in a view, and
+    # A shifted image is one run of `width` pixels per row: all runs there are stand in a view, and
     # index_select copies those wanted. Three times as fast as indexing single pixels.
     row_stride, plane_stride = padded.stride(2), padded.stride(1)
     runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
@@ -106,19 +108,19 @@ def rotated(images: Tensor, degrees: Tensor) -> Tensor:
         [cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1
     ).view(-1, 2, 3)
     grid = F.affine_grid(to_source, list(images.shape), align_corners=False)
-    return _as_bytes(F.grid_sample(images.float(), grid, align_corners=False))
+    return _as(images, F.grid_sample(images.float(), grid, align_corners=False))
 
 
 def brightened(images: Tensor, factors: Tensor) -> Tensor:
     """Image n times `factors[n]`."""
-    return _as_bytes(images * factors[:, None, None, None])
+    return _as(images, images * factors[:, None, None, None])
 
 
 def contrasted(images: Tensor, factors: Tensor) -> Tensor:
     """Image n with its distance from its mean times `factors[n]`."""
     values = images.float()
     mean = values.mean(dim=(1, 2, 3), keepdim=True)
-    return _as_bytes(mean + (values - mean) * factors[:, None, None, None])
+    return _as(images, mean + (values - mean) * factors[:, None, None, None])
 
 
 def cut_out(images: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
@@ -135,7 +137,7 @@ def cut_out(images: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
 
 def _changed_by(change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     changed = change(images)
-    if changed.dtype != torch.uint8 or changed.shape != images.shape:
+    if changed.dtype != images.dtype or changed.shape != images.shape:
         raise ValueError(
             f"data.augment.own: {change.__module__}.{change.__name__} made {changed.dtype} "
             f"{tuple(changed.shape)} of {images.dtype} {tuple(images.shape)}; allowed: the same"
@@ -143,8 +145,9 @@ def _changed_by(change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return changed
 
 
-def _as_bytes(values: Tensor) -> Tensor:
-    return values.round_().clamp_(0, 255).to(torch.uint8)
+def _as(images: Tensor, values: Tensor) -> Tensor:
+    """New values as what `images` hold: bytes, or floats, which have no end at 255."""
+    return values.round_().clamp_(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else values
 
 
 def _check(

@@ -7,7 +7,6 @@ if need be.
 import hashlib
 import json
 import logging
-import math
 import os
 import shutil
 import time
@@ -22,6 +21,8 @@ import numpy as np
 
 from convscape.base.errors import ConfigError
 from convscape.base.values import counted
+from convscape.data.moments import Moments
+from convscape.data.stretch import Stretch
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ SLOW_S = 1.0  # what takes longer than this is worth a progress bar
 
 FILES = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"}
 VAL_FILES = {"val_images.npy", "val_labels.npy"}  # where there is such a split
-Chunks = Iterable[tuple[np.ndarray, np.ndarray]]  # uint8 (n, C, H, W) and int64 (n,)
+# uint8 or float32 (n, C, H, W), of 0 to 255, and int64 (n,)
+Chunks = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 class DataError(ConfigError):
@@ -40,7 +42,7 @@ class DataError(ConfigError):
 class Scene(NamedTuple):
     """How training images are laid on a canvas anew in each epoch.
 
-    - `objects`: what is laid there, uint8 (N, C, h, w), in the order of the train images.
+    - `objects`: what is laid there, images (N, C, h, w), in the order of the train images.
     - `side`: of the canvas, in pixels.
     - `num_clutter`: pieces of other objects on each canvas, as in `variants.on_canvas`.
     - `permute`: seed of the new order of its pixels, if they get one.
@@ -57,7 +59,8 @@ class ImageSet:
     """A classification data set: uint8 images (N, C, H, W) and int64 labels (N,), in two splits.
 
     Where it has a split for validation of its own, in three. `scene` is there where the train
-    images are one draw of many.
+    images are one draw of many. `stretch` is there where what was given were no bytes: the images
+    are float32 then.
     """
 
     name: str
@@ -72,6 +75,7 @@ class ImageSet:
     val_images: np.ndarray | None = None
     val_labels: np.ndarray | None = None
     scene: Scene | None = None
+    stretch: Stretch | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -105,7 +109,10 @@ class ImageSet:
 
 @dataclass
 class Contents:
-    """What a cache is built from. `skipped` fills up while the chunks are read."""
+    """What a cache is built from. `skipped` fills up while the chunks are read.
+
+    - `stretch`: how its images became float32, if they are that.
+    """
 
     classes: tuple[str, ...]
     train: Chunks
@@ -113,6 +120,7 @@ class Contents:
     num_images: int
     val: Chunks | None = None
     skipped: list[str] = field(default_factory=list)
+    stretch: Stretch | None = None
 
 
 class _Damaged(Exception):
@@ -215,8 +223,10 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
             if contents.val is not None:
                 others.append(_write_split(unfinished, "val", contents.val, advance))
         _warn_of_skipped(contents, train.labels_seen)
-        mean, std = train.mean_std()
+        mean, std = train.moments.mean_std()
         digests = b"".join(split.digest for split in (train, *others))
+        if contents.stretch is not None:  # later values are taken as these were
+            digests += repr(contents.stretch).encode()
         meta = {
             "name": name,
             "classes": contents.classes,
@@ -224,6 +234,7 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
             "std": std,
             "checksum": hashlib.sha256(digests).hexdigest()[:12],
             "skipped": contents.skipped,
+            "stretch": contents.stretch,
             "files": {k: v for split in (train, *others) for k, v in split.files.items()},
         }
         sealed = {"crc32": _crc32_of(meta), "meta": meta}
@@ -241,32 +252,25 @@ class _Written:
     files: dict[str, dict[str, Any]]
     digest: bytes
     labels_seen: set[int]
-    num_values: int  # per channel
-    sums: list[int]  # per channel, of the values and of their squares: whole numbers, so exact
-    squares: list[int]
-
-    def mean_std(self) -> tuple[list[float], list[float]]:
-        n = self.num_values
-        mean = [total / n / 255 for total in self.sums]
-        variances = [n * s2 - s * s for s, s2 in zip(self.sums, self.squares, strict=True)]
-        return mean, [math.sqrt(variance) / n / 255 for variance in variances]
+    moments: Moments
 
 
 def _write_split(
     folder: Path, split: str, chunks: Chunks, advance: Callable[[int], None]
 ) -> _Written:
     sha256, crc32, count = hashlib.sha256(), 0, 0
-    sums = squares = np.zeros(0, dtype=np.int64)
+    moments: Moments | None = None
     shape: tuple[int, ...] = ()
+    dtype = np.dtype(np.uint8)
     all_labels = []
     images_path = folder / f"{split}_images.npy"
     with open(images_path, "wb") as file:
         for images, labels in chunks:
-            if not count:
-                shape = images.shape[1:]
-                sums = squares = np.zeros(shape[0], dtype=np.int64)
-                _write_header(file, (0, *shape))  # how many there are is known at the end
-            assert images.dtype == np.uint8
+            if moments is None:
+                shape, dtype, moments = images.shape[1:], images.dtype, Moments(images[0])
+                _write_header(file, (0, *shape), dtype)  # how many there are is known at the end
+            assert images.dtype == dtype
+            assert dtype in (np.uint8, np.float32)
             assert images.shape == (len(labels), *shape)
             images = np.ascontiguousarray(images)
             file.write(images.data)
@@ -274,15 +278,12 @@ def _write_split(
             crc32 = zlib.crc32(images.data, crc32)
             count += len(labels)
             all_labels.append(labels)
-            sums = sums + images.sum(axis=(0, 2, 3), dtype=np.int64)
-            # 255 squared fits 16 bits
-            squared = np.square(images, dtype=np.uint16)
-            squares = squares + squared.sum(axis=(0, 2, 3), dtype=np.int64)
+            moments.add(images)
             advance(len(labels))
-        if not count:
+        if moments is None:
             raise DataError(f"the {split} split holds no image that can be read")
         file.seek(0)
-        _write_header(file, (count, *shape))
+        _write_header(file, (count, *shape), dtype)
         file.flush()
         os.fsync(file.fileno())  # on the disk before the rename that declares it whole
     labels = np.concatenate(all_labels).astype(np.int64)
@@ -290,24 +291,17 @@ def _write_split(
     labels_path = folder / f"{split}_labels.npy"
     np.save(labels_path, labels)
     facts = {
-        images_path.name: {"shape": [count, *shape], "dtype": "uint8", "crc32": crc32},
+        images_path.name: {"shape": [count, *shape], "dtype": dtype.name, "crc32": crc32},
         labels_path.name: {"shape": [count], "dtype": "int64", "crc32": zlib.crc32(labels.data)},
     }
     for path in (images_path, labels_path):
         facts[path.name]["bytes"] = path.stat().st_size
-    return _Written(
-        files=facts,
-        digest=sha256.digest(),
-        labels_seen=set(np.unique(labels).tolist()),
-        num_values=count * math.prod(shape[1:]),
-        sums=sums.tolist(),
-        squares=squares.tolist(),
-    )
+    return _Written(facts, sha256.digest(), set(np.unique(labels).tolist()), moments)
 
 
-def _write_header(file: Any, shape: tuple[int, ...]) -> None:
+def _write_header(file: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     # numpy pads the header so that the first axis can grow in place
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
@@ -364,6 +358,7 @@ def _load(folder: Path, name: str) -> ImageSet:
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         checksum=meta["checksum"],
+        stretch=None if meta.get("stretch") is None else Stretch(*meta["stretch"]),
         **arrays,
     )
 

@@ -6,8 +6,8 @@ import functools
 import hashlib
 import inspect
 import json
-import traceback
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +16,18 @@ import numpy as np
 
 from convscape.base.errors import ConfigError
 from convscape.base.parts import find
-from convscape.data import pictures
+from convscape.data import items, pictures
 from convscape.data.cache import Contents, DataError, load_or_build
+from convscape.data.stretch import Stretch
 from convscape.geometry.window import parse_size
 
 if TYPE_CHECKING:
     from convscape.data.cache import ImageSet
+
+
+log = logging.getLogger(__name__)
+
+MAX_CHANNELS = 64
 
 
 def functions(
@@ -40,13 +46,11 @@ def functions(
 
 
 class Arrays(NamedTuple):
-    """Images (N, C, H, W) uint8 and labels (N,) from 0, in two splits."""
+    """Images (N, C, H, W) as they were given and labels (N,) from 0, in two or three splits."""
 
     classes: tuple[str, ...]
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    splits: dict[str, tuple[np.ndarray, np.ndarray]]  # train, test, perhaps val
+    stretch: Stretch | None  # what makes pixels of the images, if they are no bytes
 
 
 def load_own(
@@ -59,28 +63,43 @@ def load_own(
     image_size: int | str | None = None,
     channels: int | None = None,
     test_fraction: float = 0.2,
+    use_val: bool = False,
 ) -> ImageSet:
-    """The images that the user's function returns; it is called once in a process.
+    """The images of the user's; what is named is called once in a process.
 
-    It returns (images, labels), which are split once and for all, or (train images, train labels,
-    test images, test labels). Images are uint8, (N, H, W) or (N, C, H, W); labels are numbers or
-    words, and the classes are what differs among them, sorted.
+    A function returns, or a class is, one of these:
+    - (images, labels), which are split once and for all, or (train images, train labels, test
+      images, test labels). Images are (N, H, W) or (N, C, H, W); labels are numbers or words, and
+      the classes are what differs among them, sorted.
+    - a data set that gives (image, label) for each index, or a pair of them: train and test
+    - a LightningDataModule
+
+    Images of bytes stay bytes; all others become float32 by one `Stretch` of the train images.
+
+    - `use_val`: whether the images for validation are used that a data module brings.
 
     Raises:
         ConfigError: if the function is not allowed or not there.
         DataError: if it fails, or returns something else.
     """
-    (function,) = functions("data._target_", [target], allow_packages)
+    found = find("data._target_", target, allow_packages)
+    is_there = items.is_items(found) or items.is_module(found)
+    if not callable(found) and not (is_there and isinstance(found, Hashable)):
+        raise ConfigError(f"data._target_={target} is no function")
+    if is_there and arguments:
+        raise ConfigError(
+            f"data.arguments={arguments}: data._target_={target} is no function, and takes none"
+        )
     folder = Path(cache_dir).expanduser().absolute()
     return _loaded(
-        *(function, target, json.dumps(arguments), root, test_fraction),
-        *(folder, image_size, channels),
+        *(found, target, json.dumps(arguments), root, test_fraction),
+        *(folder, image_size, channels, use_val),
     )
 
 
 @functools.cache  # runs that differ in the seed share it
 def _loaded(
-    function: Callable[..., Any],
+    found: Any,
     target: str,
     arguments: str,
     root: str,
@@ -88,18 +107,33 @@ def _loaded(
     cache_dir: Path,
     image_size: int | str | None,
     channels: int | None,
+    use_val: bool,
 ) -> ImageSet:
-    arrays = _checked(target, _called(function, target, arguments, root), test_fraction)
-    _, own_channels, *own_size = arrays.train_images.shape
-    height, width = own_size if image_size is None else parse_size(image_size)
+    size = None if image_size is None else parse_size(image_size)
+    is_there = items.is_items(found) or items.is_module(found)
+    returned = found if is_there else _called(found, target, arguments, root)
+    arrays = _checked(target, _splits(target, returned, size, channels), test_fraction, use_val)
+    _, own_channels, *own_size = arrays.splits["train"][0].shape
+    if channels not in (None, own_channels) and own_channels not in (1, 3):
+        raise DataError(
+            f"data.channels={channels}: the images of data._target_={target} have "
+            f"{own_channels}; allowed: null, which keeps them"
+        )
+    height, width = size or own_size
     shape = (channels or own_channels, height, width)
 
     def read() -> Contents:
+        chunks = {
+            split: pictures.pieces(*both, shape, stretch=arrays.stretch)
+            for split, both in arrays.splits.items()
+        }
         return Contents(
             classes=arrays.classes,
-            train=pictures.pieces(arrays.train_images, arrays.train_labels, shape),
-            test=pictures.pieces(arrays.test_images, arrays.test_labels, shape),
-            num_images=len(arrays.train_images) + len(arrays.test_images),
+            train=chunks["train"],
+            test=chunks["test"],
+            val=chunks.get("val"),
+            num_images=sum(len(labels) for _, labels in arrays.splits.values()),
+            stretch=arrays.stretch,
         )
 
     folder = f"own-{shape[0]}x{height}x{width}-{_digest(arrays)}"
@@ -113,68 +147,106 @@ def _called(function: Callable[..., Any], target: str, arguments: str, root: str
         DataError: with the line of the user's code, if it fails.
     """
     keywords = json.loads(arguments)
-    if "root" in inspect.signature(function).parameters:
-        keywords.setdefault("root", root)
-    try:
+    with suppress(ValueError):  # of what is written in C
+        if "root" in inspect.signature(function).parameters:
+            keywords.setdefault("root", root)
+    with items.users_code(target):
         return function(**keywords)
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise DataError(
-            f"data._target_={target} failed: {type(error).__name__}: {error} "
-            f"({last.filename}, line {last.lineno})"
-        ) from error
 
 
 def _digest(arrays: Arrays) -> str:
     digest = hashlib.sha256(repr(arrays.classes).encode())
-    for array in arrays[1:]:
-        digest.update(repr(array.shape).encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for split in ("train", "test", "val"):
+        for array in arrays.splits.get(split, ()):
+            if array.dtype not in (np.uint8, np.int64):
+                digest.update(array.dtype.str.encode())
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:12]
 
 
-def _checked(target: str, returned: Any, test_fraction: float) -> Arrays:
+def _splits(
+    target: str, returned: Any, size: tuple[int, int] | None, channels: int | None
+) -> dict[str, items.Given]:
+    found = items.read_splits(returned, items.Wanted(target, size, channels))
+    if found is not None:
+        return found
     if not isinstance(returned, tuple) or len(returned) not in (2, 4):
         raise DataError(
             f"data._target_={target} returned {type(returned).__name__}; allowed: (images, labels) "
-            "or (train images, train labels, test images, test labels)"
+            "or (train images, train labels, test images, test labels), one data set with "
+            "__len__ and __getitem__ or a pair of them, a LightningDataModule"
         )
-    splits = [
-        (_images(target, images), _labels(target, labels, len(images)))
-        for images, labels in zip(returned[::2], returned[1::2], strict=True)
-    ]
-    names = np.unique(splits[0][1])
-    classes = tuple(str(name) for name in names)
-    if len(classes) < 2:
+    pairs = zip(("train", "test"), returned[::2], returned[1::2], strict=False)
+    return {split: items.Given(images, labels) for split, images, labels in pairs}
+
+
+def _checked(
+    target: str, given: dict[str, items.Given], test_fraction: float, use_val: bool
+) -> Arrays:
+    if use_val and "val" not in given:
         raise DataError(
-            f"data._target_={target} returned one class, {classes[0]!r}; two are needed"
+            f"data.val_size=null: data._target_={target} brings no images of its own for "
+            "validation; allowed: a number of images, or a fraction below 1"
         )
-    if len(splits) == 1:
-        images, labels = splits[0]
-        numbers = np.searchsorted(names, labels)
-        which = [str(index) for index in range(len(labels))]
-        one, two = pictures.split_by_name(which, numbers.tolist(), test_fraction)
-        if not two:
+    if "val" in given and not use_val:
+        unused = given.pop("val")
+        log.warning(
+            "data._target_=%s: its %d images for validation are not used; data.val_size=null "
+            "does that",
+            *(target, len(unused.images)),
+        )
+    splits = {
+        split: (_images(target, each.images), _labels(target, each.labels, len(each.images)))
+        for split, each in given.items()
+    }
+    train_images = splits["train"][0]
+    for split, (images, _) in splits.items():
+        if images.shape[1:] != train_images.shape[1:] or images.dtype != train_images.dtype:
+            one, other = (f"{e.dtype} {e.shape[1:]}" for e in (train_images, images))
+            raise DataError(
+                f"data._target_={target} returned train images of {one} and {split} images of "
+                f"{other}; allowed: one shape and kind"
+            )
+    stretch = None if train_images.dtype == np.uint8 else Stretch.of(train_images)
+    values, classes = _classes(target, splits, given["train"].names)
+    numbered = {s: (x, np.searchsorted(values, labels)) for s, (x, labels) in splits.items()}
+    if "test" not in numbered:
+        images, numbers = numbered["train"]
+        which = [str(index) for index in range(len(numbers))]
+        train, test = pictures.split_by_name(which, numbers.tolist(), test_fraction)
+        if not test:
             raise DataError(
                 f"data._target_={target} returned one image of each class, too few to split into "
                 "train and test; allowed: more, or the four arrays of an official split"
             )
-        return Arrays(classes, images[one], numbers[one], images[two], numbers[two])
-    (train_images, train_labels), (test_images, test_labels) = splits
-    if train_images.shape[1:] != test_images.shape[1:]:
+        numbered["train"] = images[train], numbers[train]
+        numbered["test"] = images[test], numbers[test]
+    return Arrays(classes, numbered, stretch)
+
+
+def _classes(
+    target: str, splits: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels there are among the train images, sorted, and their names."""
+    values = np.unique(splits["train"][1])
+    are_numbers = values.dtype.kind in "iu" and values[0] >= 0 and values[-1] < len(names)
+    classes = tuple(names[value] if are_numbers else str(value) for value in values)
+    if len(classes) < 2:
         raise DataError(
-            f"data._target_={target} returned train images of {train_images.shape[1:]} and test "
-            f"images of {test_images.shape[1:]}; allowed: one shape"
+            f"data._target_={target} returned one class, {classes[0]!r}; two are needed"
         )
-    unknown = np.setdiff1d(test_labels, names)
-    if len(unknown):
-        raise DataError(f"data._target_={target}: no train image has the test label {unknown[0]!s}")
-    train, test = (np.searchsorted(names, labels) for labels in (train_labels, test_labels))
-    return Arrays(classes, train_images, train, test_images, test)
+    for split, (_, labels) in splits.items():
+        unknown = np.setdiff1d(labels, values)
+        if len(unknown):
+            raise DataError(
+                f"data._target_={target}: no train image has the {split} label {unknown[0]!s}"
+            )
+    return values, classes
 
 
 def _images(target: str, images: Any) -> np.ndarray:
-    """(N, C, H, W)."""
+    """(N, C, H, W), bytes or other finite numbers."""
     given = type(images).__name__
     with suppress(ValueError, TypeError):  # a list of images that differ in size
         images = np.asarray(images)
@@ -186,7 +258,7 @@ def _images(target: str, images: Any) -> np.ndarray:
             return images[:, None] if images.ndim == 3 else images
     raise DataError(
         f"data._target_={target} returned images of {what}{advice}; allowed: a NumPy array of "
-        "uint8, (N, H, W) or (N, C, H, W) with 1 or 3 channels on the second axis"
+        f"numbers, (N, H, W) or (N, C, H, W) with 1 to {MAX_CHANNELS} channels on the second axis"
     )
 
 
@@ -194,24 +266,25 @@ def _advice(images: np.ndarray) -> str:
     """Why an array cannot be images, and what would make it that; nothing if it can."""
     if not images.size:
         return ", which is empty"
-    if images.dtype != np.uint8:
-        if images.dtype.kind not in "biuf":
-            return "" if images.dtype.kind == "O" else ", which are no numbers"
-        low, high = float(images.min()), float(images.max())
-        if not np.isfinite([low, high]).all():
-            return ", with NaN or infinite values"
-        values = f", with values from {low:g} to {high:g}"
-        if low < 0 or high > 255:
-            return values
-        scale = "" if high > 1 else " * 255"
-        return f"{values}; (images{scale}).round().astype('uint8') would do"
+    if images.dtype.kind not in "biuf":
+        return ", which are no numbers"
+    if not np.isfinite([images.min(), images.max()]).all():
+        return ", with NaN or infinite values"
     if images.ndim not in (3, 4):
-        return "" if images.ndim in (3, 4) else f", which has {images.ndim} axes"
-    if images.ndim == 4 and images.shape[1] not in (1, 3):
-        if images.shape[3] in (1, 3):
-            return "; images.transpose(0, 3, 1, 2) would do"
+        return f", which has {images.ndim} axes"
+    if images.ndim == 4 and _looks_turned(*images.shape[1:]):
+        return "; images.transpose(0, 3, 1, 2) would do"
+    if images.ndim == 4 and images.shape[1] > MAX_CHANNELS:
         return f", which has {images.shape[1]} channels"
     return ""
+
+
+def _looks_turned(first: int, second: int, third: int) -> bool:
+    """Whether what is taken for (C, H, W) seems to be (H, W, C)."""
+    if second == third or third > MAX_CHANNELS:
+        return False
+    is_usual = third in (1, 3) and first not in (1, 3)
+    return is_usual or first > MAX_CHANNELS or (first == second and third < first)
 
 
 def _labels(target: str, labels: Any, count: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from convscape.data.cache import DataError
+from convscape.data.stretch import Stretch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +28,7 @@ SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
     *(".tga", ".tif", ".tiff", ".webp"),
 )
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue: ITU-R BT.601
 CHUNK_BYTES = 2**24  # decoded at a time
 THREADED_BYTES = 2**14  # in smaller files Pillow spends its time in Python, and threads only hinder
 # what Pillow's decoders raise on damaged files, apart from DecompressionBombError
@@ -223,26 +225,59 @@ def describe_fit(path: str | Path, shape: Shape) -> str:
     return ", ".join(words)
 
 
+def as_array(image: "Image.Image") -> np.ndarray:
+    """A picture as (C, H, W) of its own kind of numbers: grey, or colour with nothing transparent.
+
+    Those of 16 or 32 bits keep their values.
+    """
+    if image.mode not in ("L", "RGB", "I", "F") and not image.mode.startswith("I;16"):
+        image = _flattened(image, 1 if image.mode in ("1", "LA") else 3)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
 def resized(images: np.ndarray, shape: Shape) -> np.ndarray:
-    """Images (N, C, H, W) in another shape (C, H, W), as `read_picture` does it."""
+    """Images (N, C, H, W), uint8 or float32, in another shape (C, H, W), as `read_picture` does it.
+
+    Only grey becomes colour, and colour grey.
+    """
     from PIL import Image
 
     if images.shape[1:] == shape:
         return images
-    result = np.empty((len(images), *shape), dtype=np.uint8)
+    result = np.empty((len(images), *shape), dtype=images.dtype)
+    is_usual = images.dtype == np.uint8 and images.shape[1] in (1, 3)
     for index, image in enumerate(images):
-        picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0).copy())
-        result[index] = _fitted(_flattened(picture, shape[0]), shape)
+        if is_usual:
+            pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0).copy()
+            result[index] = _fitted(_flattened(Image.fromarray(pixels), shape[0]), shape)
+        else:
+            planes = [_fitted(Image.fromarray(plane.copy()), (1, *shape[1:])) for plane in image]
+            result[index] = _with_channels(np.concatenate(planes), shape[0])
     return result
 
 
+def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """An image (C, H, W) of floats, or one that keeps its channels, with so many of them."""
+    if len(image) == channels:
+        return image
+    if len(image) == 1:
+        return image.repeat(channels, 0)
+    return np.tensordot(LUMA, image, 1)[None]
+
+
 def pieces(
-    images: np.ndarray, labels: np.ndarray, shape: Shape, step: int = 4096
+    images: np.ndarray,
+    labels: np.ndarray,
+    shape: Shape,
+    step: int = 4096,
+    stretch: Stretch | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Some images (n, C, H, W) of that shape and their labels (n,) at a time."""
     for start in range(0, len(images), step):
         some = slice(start, start + step)
-        yield resized(images[some], shape), labels[some].astype(np.int64)
+        pixels = images[some] if stretch is None else stretch.pixels(images[some])
+        yield resized(pixels, shape), labels[some].astype(np.int64)
 
 
 def _flattened(image: "Image.Image", channels: int) -> "Image.Image":

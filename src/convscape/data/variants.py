@@ -16,6 +16,7 @@ from pydantic import Field
 from convscape.base.errors import ConfigError
 from convscape.base.sections import Section, Seed
 from convscape.data.cache import Scene
+from convscape.data.moments import Moments
 
 if TYPE_CHECKING:
     from convscape.data.cache import ImageSet
@@ -141,7 +142,7 @@ def on_canvas(
     Where things overlap the brighter pixel is seen.
     """
     count, channels, height, width = images.shape
-    canvases = np.zeros((count, channels, side, side), np.uint8)
+    canvases = np.zeros((count, channels, side, side), images.dtype)
     piece = max(height, width) // CLUTTER_SHARE
     for _ in range(num_clutter):
         others = rng.permutation(count)
@@ -175,6 +176,12 @@ def _lay(objects: np.ndarray, canvases: np.ndarray, rng: np.random.Generator) ->
 
 def _mean_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per channel, of values scaled to 0..1."""
+    if images.dtype != np.uint8:
+        moments = Moments(images[0])
+        for start in range(0, len(images), CHUNK):
+            moments.add(images[start : start + CHUNK])
+        of_floats = moments.mean_std()
+        return tuple(of_floats[0]), tuple(of_floats[1])
     values = np.arange(256) / 255
     mean, std = [], []
     for channel in range(images.shape[1]):

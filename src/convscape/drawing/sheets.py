@@ -78,14 +78,16 @@ def _round_up(value: float) -> float:
 
 
 def images_with_captions(title: str, images: np.ndarray, captions: Sequence[str]) -> Picture:
-    """A sheet of uint8 images (N, C, H, W), each with its caption below, one line per row."""
-    return sheet(title, [tile(image) for image in images], captions, 8)
+    """A sheet of images (N, C, H, W), each with its caption below, one line per row."""
+    seen = which_channels(images.shape[1])
+    return sheet(f"{title}{seen}", [tile(image) for image in images], captions, 8)
 
 
 def filters(before: np.ndarray, after: np.ndarray, limit: int = 32) -> Picture:
     """Kernels (N, C, H, W) of a first layer: as they began, and below each as they are now.
 
-    One channel is painted around white; three are the red, green and blue of one colour.
+    One channel is painted around white, the first of several; three are the red, green and blue of
+    one colour.
     """
     pairs = np.stack([before[:limit], after[:limit]], axis=1)
     scale = Scale.around_zero(pairs)
@@ -99,13 +101,15 @@ def filters(before: np.ndarray, after: np.ndarray, limit: int = 32) -> Picture:
     stacks = [_stacked([tile(painted(kernel)) for kernel in pair]) for pair in pairs]
     captions = [str(number) for number in range(1, len(stacks) + 1)]
     title = f"{len(pairs)} of {len(after)} filters of the first layer: at first, and below now"
+    if before.shape[1] not in (1, 3):
+        title += f"; channel 1 of {before.shape[1]}"
     return sheet(title, stacks, captions, 16, scale)
 
 
 def feature_maps(
     name: str, images: np.ndarray, maps: np.ndarray, captions: Sequence[str], limit: int = 15
 ) -> Picture:
-    """A row for each of the uint8 images (N, C, H, W): the image, then its maps (N, M, H, W)."""
+    """A row for each of the images (N, C, H, W): the image, then its maps (N, M, H, W)."""
     num_maps = maps.shape[1]
     chosen = np.linspace(0, num_maps - 1, min(limit, num_maps)).round().astype(int)
     scale = Scale.of(maps[:, chosen])
@@ -115,6 +119,7 @@ def feature_maps(
         texts += [caption, *(f"map {i + 1}" for i in chosen)]
     height, width = maps.shape[2:]
     title = f"{name}: {len(chosen)} of {num_maps} feature maps, {height}x{width}"
+    title += which_channels(images.shape[1])
     return sheet(title, tiles, texts, len(chosen) + 1, scale)
 
 
@@ -125,7 +130,7 @@ def mistakes(
     predicted: Sequence[str],
     probabilities: Sequence[float],
 ) -> Picture:
-    """The images (N, C, H, W) uint8 that were taken for something else, the worst first."""
+    """The images (N, C, H, W) that were taken for something else, the worst first."""
     title = f"worst mistakes on the {split} split: true class, answer and its probability"
     captions = [
         f"is {label}\nsaid {answer}, {100 * probability:.0f} %"
@@ -175,9 +180,27 @@ def _short(count: int) -> str:
     return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
 
 
+def viewable(images: np.ndarray) -> np.ndarray:
+    """What can be seen of images (N, C, H, W) of 0 to 255: uint8 of one channel or three.
+
+    Of two channels the first, of more the first three as red, green and blue.
+    """
+    seen = images[:, : 3 if images.shape[1] > 2 else 1]
+    return seen if seen.dtype == np.uint8 else seen.round().clip(0, 255).astype(np.uint8)
+
+
+def which_channels(num_channels: int) -> str:
+    """Ends a title: what `viewable` shows, where that is not all."""
+    if num_channels in (1, 3):
+        return ""
+    which = "1" if num_channels == 2 else "1 to 3 as red, green and blue"
+    return f"; of {num_channels} channels {which}"
+
+
 def tile(pixels: np.ndarray, size: int = TILE) -> Picture:
-    """Pixels (C, H, W) uint8 as a picture of about `size`: whole multiples, or scaled down."""
-    channels = pixels if len(pixels) == 3 else np.repeat(pixels[:1], 3, 0)
+    """Pixels (C, H, W) as a picture of about `size`: whole multiples, or scaled down."""
+    (channels,) = viewable(pixels[None])
+    channels = channels if len(channels) == 3 else np.repeat(channels, 3, 0)
     picture = Image.fromarray(np.ascontiguousarray(channels.transpose(1, 2, 0)))
     factor = size / max(picture.size)
     if factor >= 1:

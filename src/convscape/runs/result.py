@@ -40,7 +40,8 @@ class Result:
     - `seconds`: of setup, fit (validation and checkpoints included) and test.
     - `samples_per_second`: training images per second of training, without validation.
     - `data_checksum`, `dataset`: of what it is trained on: the content; `classes`, `image_shape`
-      (C, H, W), `mean` and `std` per channel, of values scaled to 0..1.
+      (C, H, W), `mean` and `std` per channel, of values scaled to 0..1; where it was given other
+      numbers than bytes their `stretch`, see `data.stretch`.
     - `attempts`: how often it was begun since it last got further.
     """
 
@@ -153,11 +154,14 @@ def _is_dataset(value: Any) -> bool:
     """Whether it is `Result.dataset`; runs made before there was one have an empty one."""
     if value == {}:
         return True
-    if not isinstance(value, dict) or set(value) != {"classes", "image_shape", "mean", "std"}:
+    if not isinstance(value, dict):
+        return False
+    if set(value) - {"stretch"} != {"classes", "image_shape", "mean", "std"}:
         return False
     if not all(isinstance(part, list) and part for part in value.values()):
         return False
     names, shape, mean, std = (value[k] for k in ("classes", "image_shape", "mean", "std"))
+    stretch = value.get("stretch", [0, 1])
     return (
         all(isinstance(name, str) for name in names)
         and len(shape) == 3
@@ -165,6 +169,9 @@ def _is_dataset(value: Any) -> bool:
         and len(mean) == len(std) == shape[0]
         and all(_is_number(v) and abs(v) <= MAX_INTEGER for v in [*mean, *std])
         and all(deviation > 0 for deviation in std)
+        and len(stretch) == 2
+        and all(_is_number(v) and math.isfinite(v) for v in stretch)
+        and stretch[1] > 0
     )
 
 

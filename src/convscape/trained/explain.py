@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from convscape import geometry
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import make_folder, write_atomic
+from convscape.drawing import sheets
 from convscape.geometry.layers import Activation, BatchNorm, Conv, Dense, GlobalPool, Pool
 from convscape.geometry.plan import LayerPlan
 from convscape.geometry.sliding import Sliding
@@ -34,7 +35,7 @@ MAX_CLASSES = 20  # in the table of probabilities
 
 @dataclass(frozen=True)
 class Chosen:
-    """An image uint8 (C, H, W), its name, its class if known, and whether it looks inverted."""
+    """An image (C, H, W) of 0 to 255, its name, its class if known, whether it looks inverted."""
 
     image: Tensor
     name: str
@@ -64,7 +65,7 @@ def choose_image(run: TrainedRun, text: str, split: str, invert: bool = False) -
 
 
 def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, path: Path) -> None:
-    """Write the page for a uint8 image (C, H, W) of class `label`, if that is known.
+    """Write the page for an image (C, H, W) of class `label`, if that is known.
 
     Raises:
         ConfigError: if the network is not one of this project's.
@@ -126,7 +127,11 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
         "exp_sum": float((values[0] - values.max()).exp().sum()),
         "largest": float(values.max()),
         "probabilities": probabilities[order].tolist(),
-        "image": {"shape": list(image.shape), "pixels": _packed(image)},
+        "image": {
+            "shape": list(image.shape),
+            "pixels": _packed(image),
+            "seen": sheets.which_channels(len(image)).removeprefix("; "),
+        },
         "layers": layers,
     }
 

@@ -7,7 +7,8 @@ metadata say what goes in, which class is which, and where the network comes fro
     torch.export.load("model.pt2").module()(images)
     safetensors.torch.load_file("model.safetensors")
 
-The first two take uint8 images (N, C, H, W), any number of them, and give logits (N, num_classes).
+The first two take uint8 images (N, C, H, W), any number of them, and give logits (N, num_classes);
+where the data set is of other numbers than bytes, float32 images, see `data.stretch`.
 They compute in fp32, also where the run was trained in bf16.
 """
 
@@ -127,9 +128,12 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
     opset = None
     match format:
         case "onnx":
-            content, opset = to_onnx(pixels_to_logits(run), run.image_shape, metadata(run)), OPSET
+            network = pixels_to_logits(run)
+            content = to_onnx(network, run.image_shape, metadata(run), _pixel_type(run))
+            opset = OPSET
         case "torch_export":
-            content = to_torch_export(pixels_to_logits(run), run.image_shape, metadata(run))
+            network = pixels_to_logits(run)
+            content = to_torch_export(network, run.image_shape, metadata(run), _pixel_type(run))
         case _:
             content = to_safetensors(run)
     images, checked_on = _images_to_check(run)
@@ -175,9 +179,13 @@ def metadata(run: TrainedRun) -> dict[str, str]:
     channels, height, width = run.image_shape
     result = RunFolder(run.path).read_result()
     colours = {1: "grey", 3: "red, green, blue"}.get(channels, f"{channels} channels")
+    kind, made = str(_pixel_type(run)).removeprefix("torch."), ""
+    if run.stretch is not None:
+        offset, factor = run.stretch
+        made = f"; a pixel is (value - {offset!r}) * {factor!r} of a value of the data set"
     entries: dict[str, Any] = {
-        "input": f"images: uint8 (N, {channels}, {height}, {width}), {colours}, pixels 0 to 255, "
-        "not normalised; any N",
+        "input": f"images: {kind} (N, {channels}, {height}, {width}), {colours}, pixels 0 to 255, "
+        f"not normalised; any N{made}",
         "output": "logits: float32 (N, num_classes); their softmax are the probabilities",
         "classes": json.dumps(run.classes),
         "data": run.config.data.name,
@@ -203,21 +211,30 @@ def metadata(run: TrainedRun) -> dict[str, str]:
     return {key: str(value) for key, value in entries.items() if value is not None}
 
 
+def _pixel_type(run: TrainedRun) -> torch.dtype:
+    """What its data set holds: bytes, or floats."""
+    return torch.uint8 if run.stretch is None else torch.float32
+
+
 def _images_to_check(run: TrainedRun) -> tuple[Tensor, str]:
-    """uint8 images (N, C, H, W) of the run's data set, test images first."""
+    """Images (N, C, H, W) of the run's data set, test images first."""
     try:
         found = [run.data.tensors(split)[0] for split in ("test", "val", "train")]
     except DataError:
         generator = torch.Generator().manual_seed(0)
         shape = (NUM_CHECKED, *run.image_shape)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        images = images.to(_pixel_type(run))
         return images, f"{NUM_CHECKED:,} images of noise (the data of the run are not here)"
     images = torch.cat([images[:NUM_CHECKED] for images in found])[:NUM_CHECKED]
     return images, f"{len(images):,} images of {run.config.data.name}"
 
 
 def to_onnx(
-    network: PixelsToLogits, input_shape: geometry.Shape, metadata: dict[str, str]
+    network: PixelsToLogits,
+    input_shape: geometry.Shape,
+    metadata: dict[str, str],
+    dtype: torch.dtype = torch.uint8,
 ) -> bytes:
     """An ONNX file of images of `input_shape` (C, H, W); the batch axis is free."""
     batch = torch.export.Dim("batch")
@@ -225,7 +242,7 @@ def to_onnx(
         warnings.simplefilter("ignore")  # the exporter's own, of its dependencies
         program = torch.onnx.export(
             network,
-            (_example(input_shape),),
+            (_example(input_shape, dtype),),
             dynamo=True,
             dynamic_shapes=({0: batch},),
             input_names=["images"],
@@ -243,11 +260,14 @@ def to_onnx(
 
 
 def to_torch_export(
-    network: PixelsToLogits, input_shape: geometry.Shape, metadata: dict[str, str]
+    network: PixelsToLogits,
+    input_shape: geometry.Shape,
+    metadata: dict[str, str],
+    dtype: torch.dtype = torch.uint8,
 ) -> bytes:
     """A torch.export file; the metadata are its extra file "metadata.json"."""
     batch = torch.export.Dim("batch")
-    example = (_example(input_shape),)
+    example = (_example(input_shape, dtype),)
     program = torch.export.export(network, example, dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the paths of this machine's files
@@ -256,9 +276,9 @@ def to_torch_export(
     return file.getvalue()
 
 
-def _example(input_shape: geometry.Shape) -> Tensor:
+def _example(input_shape: geometry.Shape, dtype: torch.dtype) -> Tensor:
     """Two images: with one, the exporter would take the batch axis for a fixed 1."""
-    return torch.zeros(2, *input_shape, dtype=torch.uint8)
+    return torch.zeros(2, *input_shape, dtype=dtype)
 
 
 def to_safetensors(run: TrainedRun) -> bytes:

@@ -21,6 +21,7 @@ from convscape.config.check import check
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
 from convscape.data.pixels import standardized
+from convscape.data.stretch import Stretch
 from convscape.geometry.plan import Plan
 from convscape.models.classifier import check_logits
 from convscape.runs import data as run_data
@@ -170,6 +171,12 @@ class TrainedRun:
         return self.image_set.normalization(self.config.data.mean, self.config.data.std)
 
     @property
+    def stretch(self) -> Stretch | None:
+        """What made pixels of the values of its data set, where these were no bytes."""
+        known = self._dataset.get("stretch")
+        return None if known is None else Stretch(*known)
+
+    @property
     def brightness(self) -> float:
         """Mean of the training images' pixels, 0..1."""
         if isinstance(self.model, models.ImageClassifier):
@@ -183,7 +190,7 @@ class TrainedRun:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) on the CPU, of uint8 images (N, C, H, W), in one batch.
+        """Logits (N, num_classes) on the CPU, of images (N, C, H, W), in one batch.
 
         Raises:
             ConfigError: if a network of the user's answers with something else.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +83,7 @@ def find_picture_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
 def read_picture(run: TrainedRun, path: str | Path, invert: bool) -> tuple[Tensor, str, bool]:
     """A picture file as the network takes it: uint8 (C, H, W); and in words how it came to be that.
 
+    A file <name>.npy holds an image (C, H, W) in the values that its data set was given in.
     `invert` swaps dark and light. The last says whether the negative of what comes out would be
     closer to the training images' brightness.
 
@@ -89,13 +91,42 @@ def read_picture(run: TrainedRun, path: str | Path, invert: bool) -> tuple[Tenso
         DataError: if it cannot be read.
     """
     shape, usual = run.image_shape, run.brightness
-    pixels = pictures.read_picture(path, shape)
-    fitted = pictures.describe_fit(path, shape)
+    if Path(path).suffix == ".npy":
+        pixels, fitted = _read_array(run, Path(path))
+    elif shape[0] not in (1, 3):
+        raise DataError(
+            f"{str(path)!r}: a picture has one channel or three, and the network takes {shape[0]}; "
+            f"allowed: an image {shape} that numpy.save wrote, <name>.npy"
+        )
+    else:
+        pixels = pictures.read_picture(path, shape)
+        fitted = pictures.describe_fit(path, shape)
+        if run.stretch is not None:
+            pixels, fitted = pixels.astype(np.float32), f"{fitted}, {run.stretch}"
     if invert:
         pixels, fitted = 255 - pixels, f"{fitted}, dark and light swapped"
     brightness = pixels.mean() / 255
     looks_inverted = abs(1 - brightness - usual) + 0.2 < abs(brightness - usual)
     return torch.from_numpy(pixels.copy()), fitted, bool(looks_inverted)
+
+
+def _read_array(run: TrainedRun, path: Path) -> tuple[np.ndarray, str]:
+    """An image (C, H, W) as the network takes it, and in words what it was."""
+    try:
+        values = np.load(path, allow_pickle=False)
+        values = values[None] if values.ndim == 2 else values
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"cannot read the array {str(path)!r}: {error}") from error
+    is_number = values.dtype == np.uint8 if run.stretch is None else values.dtype.kind in "biuf"
+    if values.shape != run.image_shape or not is_number or not np.isfinite(values).all():
+        kind = "uint8" if run.stretch is None else "finite numbers"
+        raise DataError(
+            f"{str(path)!r} holds {values.dtype} {values.shape}; allowed: {kind} {run.image_shape}"
+        )
+    words = f"{values.dtype} {'x'.join(map(str, values.shape))}"
+    if run.stretch is None:
+        return values, words
+    return run.stretch.pixels(values), f"{words}, {run.stretch}"
 
 
 def warning_of_negatives(count: int, total: int) -> str:

@@ -1,6 +1,6 @@
 """What a trained network does when its images are shifted, permuted, occluded, or it is pruned.
 
-A probe takes a run, uint8 images (N, C, H, W) and labels (N,), and answers with plain values:
+A probe takes a run, images (N, C, H, W) and labels (N,), and answers with plain values:
 `numbers` to compare and average, and what its figure shows. Nothing is trained.
 """
 
@@ -25,6 +25,7 @@ from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import make_folder, write_atomic
 from convscape.base.values import hint
 from convscape.data import variants
+from convscape.drawing import sheets
 from convscape.trained.answers import MAX_SHOWN, read_answer
 from convscape.trained.load import TrainedRun, load_run
 
@@ -189,7 +190,8 @@ def canvas(
     for side in sides:
         size = (side, side)
         small = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-        small = small.round().clamp(0, 255).to(torch.uint8)
+        if images.dtype == torch.uint8:
+            small = small.round().clamp(0, 255).to(torch.uint8)
         rng = np.random.default_rng(side)
         laid = torch.from_numpy(variants.on_canvas(small.numpy(), images.shape[2], clutter, rng))
         numbers[f"canvas/acc_{side}"] = accuracy(classify(run.logits, laid), labels)
@@ -222,7 +224,7 @@ def occlude(
     return {
         "numbers": {"occlude/largest_drop": float(maps.amax((1, 2)).mean())},
         "maps": maps[:shown].tolist(),
-        "images": images[:shown].tolist(),
+        "images": sheets.viewable(images[:shown].numpy()).tolist(),
         "labels": [run.label_names[label] for label in labels[:shown].tolist()],
     }
 

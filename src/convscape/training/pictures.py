@@ -226,7 +226,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
             writer.add_embedding(
                 features,
                 metadata=[data.image_set.classes[label] for label in labels.tolist()],
-                label_img=images / 255,
+                label_img=torch.from_numpy(sheets.viewable(images.numpy())) / 255,
                 global_step=trainer.global_step,
                 tag="last_hidden_layer",
             )
@@ -249,7 +249,7 @@ class _Predictions:
         self._worst: tuple[Tensor, ...] = ()
 
     def add(self, logits: Tensor, images: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits (N, K), uint8 images (N, C, H, W), labels (N,)."""
+        """Count a batch: logits (N, K), images (N, C, H, W), labels (N,)."""
         probabilities = logits.float().softmax(1)
         probability, predicted = probabilities.max(1)
         self.counts.index_put_((labels, predicted), self.counts.new_ones(()), accumulate=True)

@@ -142,6 +142,8 @@ def _record_data(result: Result, run: ResolvedRun) -> None:
         "mean": mean,
         "std": std,
     }
+    if run.image_set.stretch is not None:
+        result.dataset["stretch"] = list(run.image_set.stretch)
 
 
 def _record_error(result: Result, error: BaseException, path: Path) -> None:
