@@ -130,6 +130,19 @@ def brighter():
     return train, [0, 1, 0, 1], np.full((2, 2, 3, 3), 40.0), [0, 1]
 
 
+def test_other_data_are_taken_by_the_line_of_the_run(run):
+    """Those twice as far apart are the same images, seen with twice the contrast."""
+    config = (run / "config.yaml").read_text()
+    before = load_run(run, ["tests"]).image_set
+    (run / "config.yaml").write_text(config.replace("arguments: {}", "arguments: {unit: 0.02}"))
+    other = load_run(run, ["tests"], other_data=True).image_set
+    (run / "config.yaml").write_text(config)
+    assert other.checksum != before.checksum
+    assert other.stretch == before.stretch
+    np.testing.assert_allclose(other.train_images, 2 * before.train_images, atol=1e-3)
+    np.testing.assert_allclose(other.test_images, 2 * before.test_images, atol=1e-3)
+
+
 def test_any_channels_are_resized_and_three_made_grey(tmp_path):
     arguments = {"num_bands": 3, "kind": "uint8"}
     six = own(tmp_path, {"kind": "uint8"}, image_size="6x8")

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +105,23 @@ class ImageSet:
                     "them"
                 )
         return chosen
+
+    def stretched_by(self, stretch: Stretch | None) -> "ImageSet":
+        """The same values as pixels of another line; bytes stay as they are.
+
+        Mean, deviation and checksum stay.
+        """
+        own = self.stretch
+        if own is None or stretch is None or own == stretch:
+            return self
+        val = self.val_images
+        return replace(
+            self,
+            train_images=stretch.pixels(own.values(self.train_images)),
+            test_images=stretch.pixels(own.values(self.test_images)),
+            val_images=None if val is None else stretch.pixels(own.values(val)),
+            stretch=stretch,
+        )
 
 
 @dataclass

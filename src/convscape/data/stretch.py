@@ -28,5 +28,9 @@ class Stretch(NamedTuple):
         # float64 in between: float32 would lose small differences of large values
         return ((values.astype(np.float64) - self.offset) * self.factor).astype(np.float32)
 
+    def values(self, pixels: np.ndarray) -> np.ndarray:
+        """What the pixels (...) were made of, as float64."""
+        return pixels / self.factor + self.offset
+
     def __str__(self) -> str:
         return f"values of {self.offset:g} to {self.offset + 255 / self.factor:g} as 0 to 255"

@@ -91,6 +91,8 @@ def describe(config: Config) -> list[str]:
         labels, num_classes = image_set.train_labels, len(image_set.classes)
         counts = np.bincount(labels, minlength=num_classes).tolist()
         numbers = f"train {len(labels):,}, test {len(image_set.test_labels):,}"
+        if image_set.val_labels is not None:
+            numbers += f", validation {len(image_set.val_labels):,}"
         return [f"images: {numbers}; {describe_classes(image_set.classes, counts)}"]
     return []
 

@@ -66,6 +66,7 @@ class TrainedRun:
         if self.other_data:
             classes = self._known_classes or image_set.classes  # older runs did not note them
             run_data.check_other(image_set, self.image_shape, classes)
+            image_set = image_set.stretched_by(self.stretch)
         else:
             classes = self.classes if isinstance(self.model, models.ImageClassifier) else ()
             run_data.check_same(image_set, self._known, classes, OTHER_DATA)
