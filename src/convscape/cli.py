@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from convscape.base.distribution import command_name, install
 from convscape.base.errors import ConfigError, code_of_stop
 from convscape.base.terminal import say, stops
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import CONFIG_DIR, VARIABLE, choices, groups
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -133,18 +133,32 @@ def _as_typed(text: str) -> str:
 
 
 def answer_help(head: str) -> None:
-    """On --help print `head` and every choice there is, and exit."""
+    """On --help print `head` and every choice there is, and exit; --config-dir is taken first."""
+    _take_config_dir()
     if not {"--help", "-h"} & set(sys.argv[1:]):
         return
-    groups = [folder for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()]
-    width = max(len(folder.name) for folder in groups)
-    choices = [
-        f"  {folder.name:<{width}} = " + ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
-        for folder in groups
-        if folder.name != "hydra"
-    ]
-    say(_as_typed(head.strip()), "", "Choices (conf/<name>/*.yaml hold their keys):", *choices)
+    width = max(map(len, groups()))
+    lines = [f"  {group:<{width}} = {', '.join(choices(group))}" for group in groups()]
+    say(_as_typed(head.strip()), "", "Choices (conf/<name>/*.yaml hold their keys):", *lines)
+    say("", f"--config-dir <folder>, or {VARIABLE}, or conf/ where you type, adds yours to them.")
     sys.exit(0)
+
+
+def _take_config_dir() -> None:
+    """Take --config-dir <folder> from the command line, for this process and those it starts."""
+    words = sys.argv[1:]
+    for place, word in enumerate(words):
+        option, equals, folder = word.partition("=")
+        if option not in ("--config-dir", "-cd"):
+            continue
+        rest = words[place + 1 :]
+        if not equals:
+            folder, *rest = rest or [""]
+        if not Path(folder or " ").is_dir():
+            sys.exit(_refuse(f"{option} {folder}: allowed: a folder with your model/, data/ ..."))
+        os.environ[VARIABLE] = str(Path(folder).absolute())
+        sys.argv[1:] = [*words[:place], *rest]
+        return
 
 
 MAX_LETTERS = 10_000  # of what is wrong: it may quote a stranger's file

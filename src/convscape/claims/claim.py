@@ -14,12 +14,12 @@ from convscape.base.files import read_yaml
 from convscape.base.sections import Section
 from convscape.base.values import hint
 from convscape.config.allowed import error_message
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import CONFIG_DIR, choices
+from convscape.config.own_files import refuse_untrusted
 
 Mode = Literal["quick", "full"]
 Verdict = Literal["supported", "not supported", "undecided"]
 Labels = dict[str, str]  # what sets a run apart from the others: its arm, or its cell of the grid
-FOLDER = CONFIG_DIR / "claim"
 BLACK_GROUND = 0.2  # mean of the border, 0..1, up to which black that comes in goes unnoticed
 
 
@@ -75,7 +75,7 @@ class Claim(Section):
 
 def names() -> list[str]:
     """Every claim."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return list(choices("claim"))
 
 
 def load(name: str) -> Claim:
@@ -84,15 +84,18 @@ def load(name: str) -> Claim:
     Raises:
         ConfigError: if there is none, or its file is wrong.
     """
-    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    path = Path(name) if name.endswith(".yaml") else choices("claim").get(name)
+    if path is None or not path.is_file():
         raise ConfigError(
             f"there is no claim {name!r}; allowed: list, all, {', '.join(names())}, "
             "or a file <claim>.yaml"
             f"{hint(name, names())}"
         )
     try:
-        return Claim.model_validate(read_yaml(path) or {})
+        plain = read_yaml(path) or {}
+        if not (name.endswith(".yaml") or path.is_relative_to(CONFIG_DIR)):
+            refuse_untrusted(path, plain)
+        return Claim.model_validate(plain)
     except ValidationError as error:
         mistakes = [error_message(".".join(map(str, each["loc"])), each) for each in error.errors()]
         raise ConfigError("\n".join(f"{path}: {each}" for each in mistakes)) from None

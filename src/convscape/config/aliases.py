@@ -11,11 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from convscape.base.distribution import command_name
 from convscape.base.values import typed_value
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import choices, values_in
 
 MAX_LETTERS = 60  # of a value that is repeated
 
@@ -227,13 +225,13 @@ def _choices_with(leaf: str) -> Iterator[tuple[str, str]]:
     """Choices of groups that have such a key: optimizer=sgd has a momentum."""
     for group in ("optimizer", "scheduler", "model"):
         # the plainest first: sgd before rmsprop
-        files = sorted((CONFIG_DIR / group).glob("*.yaml"), key=lambda file: (len(file.stem), file))
-        yield from ((group, file.stem) for file in files if leaf in _keys_of(file))
+        files = sorted(choices(group).items(), key=lambda named: (len(named[0]), named[0]))
+        yield from ((group, name) for name, file in files if leaf in _keys_of(file))
 
 
 @cache
 def _keys_of(file: Path) -> frozenset[str]:
-    return frozenset(yaml.safe_load(file.read_text("utf-8")))
+    return frozenset(values_in(file))
 
 
 def with_values(key: str, value: str) -> list[list[str]]:

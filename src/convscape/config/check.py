@@ -15,7 +15,7 @@ from convscape.base.parts import check_own, check_target
 from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import choices, values_in
 from convscape.config.networks import OwnModelConfig
 from convscape.config.optimizers import OPTIMIZERS, OptimizerConfig
 from convscape.config.schema import MAX_MISTAKES, Config
@@ -138,10 +138,9 @@ def _of_a_preset(sentence: str, model: CNNConfig | MLPConfig | SequentialConfig)
     """What to write where the values that do not fit are not those of the user."""
     key = sentence.partition("=")[0]
     values = getattr(model, key, None)
-    for file in sorted((CONFIG_DIR / "model").glob("*.yaml")):
-        preset = yaml.safe_load(file.read_text("utf-8"))
-        if isinstance(values, list) and preset.get(key) == values:
-            return f"; it comes with model={file.stem}: write model.{key}={values[0]} or model=cnn"
+    for name, file in choices("model").items():
+        if isinstance(values, list) and values_in(file).get(key) == values:
+            return f"; it comes with model={name}: write model.{key}={values[0]} or model=cnn"
     return ""
 
 
@@ -216,7 +215,7 @@ def _refusal(composed: dict[str, Any], way: Sequence[str]) -> str | None:
     """What is wrong with overrides of a config, whatever else is wrong with it; None if nothing."""
     for word in way:
         key, _, value = word.partition("=")
-        if (CONFIG_DIR / key / f"{value}.yaml").is_file():
+        if value in choices(key):
             return None  # a section, which Hydra would have to compose
         try:
             plain = yaml.safe_load(value)

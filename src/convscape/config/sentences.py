@@ -14,7 +14,7 @@ from yaml import YAMLError
 from convscape.base.distribution import install
 from convscape.base.values import hint
 from convscape.config import aliases
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import choices, groups_with
 from convscape.config.typed import (
     advice_on,
     ambiguous,
@@ -62,7 +62,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     if sweep := re.match(r"Sweep parameters '(.*?)' requires --multirun|ConfigLoader is", text):
         given = sweep[1] or next((a for a in typed if "glob(" in a), "glob()")
         group = given.partition("=")[0]
-        names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+        names = list(choices(group))
         if "glob(" in given:  # it needs Hydra's loader, which is not for everyone to have
             return f"{given}: glob() is not for here; write -m {group}={','.join(names)}"
         return f"{given}: several values are a sweep, add -m"
@@ -123,7 +123,7 @@ def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
         group, _, choice = argument.partition("=")
         if not group:
             return f"cannot read {argument}; an override looks like key=value"
-        names = sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml"))
+        names = list(choices(group))
         if names and choice not in names:
             return _no_choice(group, choice, argument, names)
     return f"Hydra cannot read the command line: {' '.join(str(error).split())}"
@@ -132,7 +132,7 @@ def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
 def _no_choice(group: str, choice: str, given: str, options: Sequence[str]) -> str:
     if named := aliases.named_here(group, choice):
         return f"{given}: there is no such choice; write {' '.join(map(shell, named))}"
-    homes = [file.parent.name for file in sorted(CONFIG_DIR.glob(f"*/{choice}.yaml"))]
+    homes = groups_with(choice)
     if homes and choice.isidentifier() and refusal([f"{homes[0]}={choice}"]) is None:
         return f"{given}: there is no such choice; write {homes[0]}={choice}"
     matched = hint(choice, options)
@@ -149,7 +149,7 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
     """What is wrong with `key`, and which one was probably meant."""
     group, _, name = key.rpartition(".")[0].partition(".")
     is_chosen = any(a.startswith("logger=") and name in a for a in arguments)
-    is_logger = group == "logger" and (CONFIG_DIR / "logger" / f"{name}.yaml").is_file()
+    is_logger = group == "logger" and name in choices("logger")
     if is_logger and not is_chosen:
         return f"{key}: that logger is not chosen; add logger=[tensorboard,{name}]"
     known = known_keys(arguments)

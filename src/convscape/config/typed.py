@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from convscape.base.errors import ConfigError
 from convscape.config import aliases
 from convscape.config.check import check, impossible, keys_in, switched_off
-from convscape.config.directory import CONFIG_DIR, composing
+from convscape.config.directory import choices, composing, groups, groups_with
 from convscape.config.hydra_insides import Override, parse_overrides
 
 OPENING, CLOSING = "[({", "])}"
@@ -41,7 +41,7 @@ def no_option(option: str, words: Sequence[str]) -> str:
 def advice_on(key: str, value: str, others: Sequence[str]) -> str | None:
     """What to write for a key that there is not, beside `others`, which there are."""
     known = known_keys(others)
-    beside = [w for w in others if (k := w.partition("=")[0]) in known or (CONFIG_DIR / k).is_dir()]
+    beside = [w for w in others if (k := w.partition("=")[0]) in known or k in groups()]
     return aliases.advice(key, value, known, lambda way: refusal([*beside, *way]))
 
 
@@ -63,8 +63,8 @@ def unreadable(word: str, words: Sequence[str]) -> str:
     if value and "'" not in value and _parsed(quoted) is not None:
         why = refusal([*others, quoted])
         return why or f"cannot read {word}; its value needs quotes: {shell(quoted)}"
-    groups = [file.parent.name for file in sorted(CONFIG_DIR.glob(f"*/{word}.yaml"))]
-    meant = f"; write {groups[0]}={word}" if groups and word.isidentifier() else ""
+    homes = groups_with(word)
+    meant = f"; write {homes[0]}={word}" if homes and word.isidentifier() else ""
     return f"cannot read {word}; an override looks like key=value{meant}"
 
 
@@ -163,7 +163,7 @@ def _choice(word: str) -> str | None:
         values = re.sub(r"\b(convscape\.)?models\.", "", values).lower()
     elif key not in ("optimizer.name", "scheduler.name", "data.name"):
         return None
-    names = {file.stem for file in (CONFIG_DIR / group).glob("*.yaml")}
+    names = set(choices(group))
     if not set(values.split(",")) <= names:
         return None
     return f"that changes the name, and not the keys that come with it; write {group}={values}"

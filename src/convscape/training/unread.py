@@ -10,11 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import yaml
-
 from convscape.base.errors import ConfigError
 from convscape.base.values import typed_value
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import CONFIG_DIR, choices, values_in
 from convscape.config.metrics import MONITOR
 from convscape.config.networks import CNNConfig, MLPConfig, OwnModelConfig
 from convscape.config.schema import Config
@@ -189,7 +187,11 @@ def _default(key: str, config: Config) -> Any:
     return defaults if section in ("optimizer", "scheduler") else defaults[leaf or section]
 
 
-@cache
 def _file(name: str) -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load((CONFIG_DIR / f"{name}.yaml").read_text("utf-8"))
-    return values
+    """The values of a file of conf/, under those of the user's own of that name."""
+    group, _, choice = name.rpartition("/")
+    own = choices(group)[choice] if group else CONFIG_DIR / f"{name}.yaml"
+    return _values_in(CONFIG_DIR / f"{name}.yaml") | _values_in(own)
+
+
+_values_in = cache(values_in)

@@ -1,0 +1,70 @@
+"""Lays the user's own conf/ over that of the package, wherever Hydra composes from the latter.
+
+Hydra imports this for every program that uses it: nothing of convscape is imported before it is
+known to be convscape that asks.
+"""
+
+import sys
+from pathlib import Path
+
+from hydra._internal.core_plugins import file_config_source  # the class would register once more
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+
+class OwnPlace(SearchPathPlugin):
+    """Puts the user's folder before the package's; other programs are left alone."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add it where the main configs are convscape's."""
+        main = next((each for each in search_path.get_path() if each.provider == "main"), None)
+        if main is None or "convscape.config.directory" not in sys.modules:
+            return
+        from convscape.config.directory import CONFIG_DIR, own_place
+
+        if Path(main.path.removeprefix("file://")) == CONFIG_DIR and (place := own_place()):
+            search_path.prepend("own", f"{OwnConfigs.scheme()}://{place}", anchor="main")
+
+
+class OwnConfigs(file_config_source.FileConfigSource):
+    """The choices in a folder of the user's; train.yaml and Hydra's own groups are not for it."""
+
+    @staticmethod
+    def scheme() -> str:
+        """Of a place in Hydra's search path."""
+        return "convscape"
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder."""
+        return not _is_hydras(config_path) and super().is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file, in a folder."""
+        is_choice = "/" in config_path.strip("/") and not _is_hydras(config_path)
+        return is_choice and super().is_config(config_path)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """A file.
+
+        Raises:
+            ConfigError: if it cannot be read, or says what only one who is trusted may say.
+        """
+        from convscape.base.errors import ConfigError
+        from convscape.config.own_files import refuse_untrusted
+
+        file = Path(self.path, self._normalize_file_name(config_path))
+        try:
+            result = super().load_config(config_path)
+            plain = OmegaConf.to_container(result.config, resolve=False)
+        except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+        refuse_untrusted(file, plain, result.header.get("package") or "")
+        return result
+
+
+def _is_hydras(config_path: str) -> bool:
+    return Path(config_path.strip("/")).parts[:1] == ("hydra",)
