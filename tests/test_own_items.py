@@ -152,6 +152,9 @@ def test_python_takes_them_as_words(tmp_path, monkeypatch):
         ("breaking", "failed: OSError: the disk is gone ("),
         ("Breaking", "failed: OSError: the disk is gone ("),
         ("triples", "its items are tuples of 3; allowed: (image, label), or dicts with image or"),
+        ("holed", "with NaN or infinite values"),
+        ("one_hot", "labels.argmax(1) makes numbers of one-hot labels"),
+        ("paths", "it has an image of str, <U5 (); allowed: of PIL, a NumPy array (H, W) or"),
         ("Two", "val_dataloader() returns list; allowed: one data loader"),
         ("Weighted", "draws other images each time, and they are read once"),
     ],
@@ -173,3 +176,16 @@ def test_floats_of_a_data_set_are_stretched(tmp_path):
     assert image_set.stretch is None
     alone = own(tmp_path, "TrainAlone")
     assert (alone.train_images.dtype, alone.train_images.max()) == (np.float32, 255)
+
+
+def test_python_hands_them_over_as_a_data_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = {"_target_": "tests.own_data.Module", "val_size": None, "batch_size": 16}
+    data = convscape.data_module("own", allow_packages=["tests"], **named)
+    assert (data.image_shape, data.classes) == ((3, 12, 12), ["upper", "lower"])
+    assert len(next(data.batches("val"))[1]) == 40
+    with pytest.raises(convscape.ConfigError, match="allow_packages"):
+        convscape.data_module("own", **named)
+    run = convscape.train(*[word for word in SHORT if not word.startswith("data")], data=data)
+    assert run.metrics["test/acc"] > 0.8
+    assert convscape.load_run(run.path, ["tests"]).config.data.val_size is None

@@ -87,12 +87,15 @@ def plan(*overrides: str) -> Plan:
     return planned
 
 
-def data_module(name: str = "digits", *, seed: int = 0, **settings: Any) -> ImageDataModule:
+def data_module(
+    name: str = "digits", *, seed: int = 0, allow_packages: Sequence[str] = (), **settings: Any
+) -> ImageDataModule:
     """The data set `name`, split and cut into batches, with the defaults of conf/data/<name>.yaml.
 
     convscape.data_module("mnist", batch_size=256, augment={"shift": 2})
 
     - `seed`: of the order of the training images and of their augmentation.
+    - `allow_packages`: that a data set or an augmentation of your own may come from.
     - `settings`: keys of the config's data section.
 
     Raises:
@@ -101,7 +104,8 @@ def data_module(name: str = "digits", *, seed: int = 0, **settings: Any) -> Imag
     """
     composed = compose(f"data={name}")
     data = _merged(composed["data"], _as_yaml(settings))
-    config = check(composed | {"data": data, "seed": seed})
+    given = {"data": data, "seed": seed, "allow_packages": list(allow_packages)}
+    config = check(composed | given)
     from convscape.training import run as training
 
     return training.data_module(ResolvedRun(config))

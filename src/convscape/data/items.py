@@ -277,7 +277,11 @@ def _uneven(one: tuple[int, ...], other: tuple[int, ...], wanted: Wanted) -> str
 
 
 def _check_alike(first: list[Any], again: list[Any], wanted: Wanted) -> None:
-    alike = (np.array_equal(a, b) and k == m for (a, k), (b, m) in zip(first, again, strict=True))
+    pairs = zip(first, again, strict=True)
+    alike = (
+        np.array_equal(one, other, equal_nan=True) and np.array_equal(label, same)
+        for (one, label), (other, same) in pairs
+    )
     if not all(alike):
         raise DataError(
             f"data._target_={wanted.target}: the same image comes out otherwise when it is read "
@@ -314,7 +318,10 @@ def _parts(item: Any, wanted: Wanted) -> tuple[Any, Any]:
 
 
 def _label(label: Any) -> Any:
-    return label.item() if hasattr(label, "item") and np.ndim(label) == 0 else label
+    """A plain value of a tensor or an array; what holds several is an array."""
+    if hasattr(label, "detach"):
+        label = label.detach().cpu().numpy()
+    return label.item() if hasattr(label, "item") and label.ndim == 0 else label
 
 
 def _image(given: Any, wanted: Wanted) -> np.ndarray:

@@ -49,7 +49,7 @@ def data_module(run: ResolvedRun, *, steps_per_execution: int = 1) -> ImageDataM
         mean=mean,
         std=std,
         normalize=is_foreign,
-        config=data.model_dump(exclude_unset=True),
+        config=data.model_dump(exclude_unset=True, by_alias=True),
     )
 
 
