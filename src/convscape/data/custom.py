@@ -258,7 +258,7 @@ def _images(target: str, images: Any) -> np.ndarray:
             return images[:, None] if images.ndim == 3 else images
     raise DataError(
         f"data._target_={target} returned images of {what}{advice}; allowed: a NumPy array of "
-        f"finite numbers, (N, H, W) or (N, C, H, W) with 1 to {MAX_CHANNELS} channels as second axis"
+        f"finite numbers, (N, H, W) or (N, C, H, W) with 1 to {MAX_CHANNELS} channels on axis 1"
     )
 
 
