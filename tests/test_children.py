@@ -77,7 +77,7 @@ def test_a_child_trains_resumes_and_is_evaluated(tmp_path, name, more):
     assert whole.status == "ok", whole.error
     assert train(ResolvedRun(config), tmp_path / "stopped", on_epoch=stop).status == "interrupted"
     assert train(ResolvedRun(config), tmp_path / "stopped").metrics == whole.metrics
-    assert (whole.macs is None) == (name == "Linear")
+    assert whole.macs > 0
     run = convscape.load_run(tmp_path / "stopped", allow_packages=["childparts"])
     assert type(run.model).__name__ == name
     images, labels = run.data.tensors("test")

@@ -25,7 +25,9 @@ from convscape.training.run import train
 from tests.conftest import ROOT, TINY
 from tests.test_config import checked
 
-PRESETS = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml") if p.stem != "own")
+PRESETS = sorted(
+    p.stem for p in (ROOT / "conf" / "model").glob("*.yaml") if p.stem not in ("own", "torchvision")
+)
 
 
 def needs(format):

@@ -56,7 +56,7 @@ def test_a_prediction_of_raw_outputs_says_that_it_is_no_probability(run_before, 
     Image.new("L", (8, 8)).save(picture)
     run = convscape.load_run(run_before.path)
     assert "no measure" not in predictions(run, [picture], 3, False)[1]
-    run.model.loss_name = "logits_mse"
+    run.model.set_training(classes=run.classes, loss="logits_mse")
     assert "model.loss=logits_mse" in predictions(run, [picture], 3, False)[1]
 
 

@@ -178,7 +178,7 @@ def test_what_is_not_allowed_is_not_imported(command, arguments):
 
 def test_data_without_a_function_says_how_to_name_one(command):
     answer = command("train", "data=own")
-    assert (answer.code, "<package>.<function>" in answer.err) == (2, True), answer.err
+    assert (answer.code, "data._target_ is not set" in answer.err) == (2, True), answer.err
 
 
 def test_an_augmentation_of_the_users_repeats_with_the_seed(command, tmp_path):

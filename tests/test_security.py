@@ -196,9 +196,8 @@ def test_a_checkpoint_cut_off_or_garbled_anywhere_is_one_sentence(run, command):
 )
 def test_a_config_that_names_a_function_to_call_is_refused_by_every_command(run, commands, target):
     change_config(run, model={"_target_": target, "command": "touch pwned"}, allow_packages=["os"])
-    package = target.partition(".")[0]
     for ask in commands:
-        refused(ask(), rf"'{target}' is none of .*(allow_packages=\[|--allow-packages ){package}\b")
+        refused(ask(), rf"model\._target_={target}: allowed: a network of torchvision\.models, or ")
 
 
 @pytest.mark.parametrize(

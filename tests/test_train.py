@@ -130,7 +130,10 @@ def test_a_loss_that_is_not_finite_ends_as_diverged(command, tmp_path):
     [
         (["model.kernal_size=3"], "did you mean 'model.kernel_size'?"),
         (["+model.kernal_size=3"], "did you mean 'kernel_size'?"),
-        (["model=cn"], "allowed: cnn, cnn_color, mlp, own, sequential; did you mean 'cnn'?"),
+        (
+            ["model=cn"],
+            "cnn_color, mlp, own, sequential, torchvision; did you mean 'cnn'?",
+        ),
         (["model.kernel_size=29"], "block 1: a 29x29 kernel does not fit its 28x28 input"),
         (["model.kernel_size=3,5"], "add -m"),
         (["model.kernel_size"], "an override looks like key=value"),
@@ -254,7 +257,10 @@ class TestOwnModels:
         ("arguments", "words"),
         [
             (["model._target_=mynets.Nett"], "has no attribute 'Nett'"),
-            (["model._target_=mynets.not_a_class"], "is not a class"),
+            (
+                ["model._target_=mynets.not_a_class"],
+                "gave a NoneType; allowed: a network",
+            ),
             (["model._target_=mynets.Net"], "missing a required argument: 'width'"),
             (["model._target_=other.Net"], "add allow_packages=[other]"),
         ],

@@ -146,7 +146,7 @@ def test_what_is_advised_is_accepted(words, advised):
         (["beta_1=0.9"], "it is optimizer.betas here, and optimizer.betas=0.9: allowed: a list"),
         (["--patience=soon"], "trainer.early_stopping here, and trainer.early_stopping=soon:"),
         (["checkpoint=x.ckpt"], "nothing to set: the last and the best epoch are always saved"),
-        (["callbacks=early_stopping"], "trainer.early_stopping=<epochs> stops early"),
+        (["callbacks=early_stopping"], "write trainer.early_stopping=3"),
         (["model.output_layer=no"], "model.output_layer=no: allowed: dense, none"),
         (["~scheduler.name"], "scheduler.name: the key is missing"),
         (["~optimizer.name"], "optimizer.name: the key is missing"),

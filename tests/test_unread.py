@@ -41,7 +41,7 @@ def own(tmp_path, monkeypatch):
         (["+data.test_fraction=0.3"], "data=digits has its own test images"),
         (["+data.on_unreadable=skip"], "data=digits reads no files"),
         (["+data.arguments.noise=3"], "data.arguments={noise:3}: data=digits calls no function"),
-        (["+data._target_=a.b"], "data._target_=a.b: data=digits calls no function"),
+        (["data=digits", "+data._target_=a.b"], "data._target_=a.b: data=digits calls no function"),
         (["model.pool=none", "model.pool_size=3"], "model.pool_size=3: model.pool=none"),
         (["model.pool=[none,none]", "model.pool_stride=1"], "model.pool_stride=1"),
         (["model.dense_dropout=0.5"], "model.dense_dropout=0.5: model.dense=[]"),

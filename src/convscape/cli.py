@@ -32,7 +32,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     answer_help(re.sub("^# ?", "", head, flags=re.MULTILINE))
     import hydra
 
-    from convscape.config.hydra_insides import options
+    from convscape.config.hydra_insides import options, with_own
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
 
@@ -43,7 +43,8 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
             run_command(lambda: task(cfg))
 
     # Hydra's parser does not take overrides on both sides of -m
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    words = with_own(sys.argv[1:])
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     command = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
 
     def checked() -> None:
@@ -288,8 +289,14 @@ def plan_command() -> None:
     (run,) = plan.runs
     if run.reason is not None:
         raise ConfigError(run.reason)
-    words = "a network of your own: only building it tells its shapes"
-    say(*([words] if run.plan is None else [str(run.plan), *run.plan.remarks]))
+    if run.plan is None:
+        from convscape.training.measure import size_of  # torch, and the user's package
+
+        size = run.size or size_of(next(iter(plan.part_configs.values())))
+        macs = "" if size.macs is None else f", {size.macs:,} MACs for one image"
+        say(f"{size.num_parameters:,} parameters{macs}; its layers only its class knows")
+        return
+    say(str(run.plan), *run.plan.remarks)
 
 
 def search_command() -> int:

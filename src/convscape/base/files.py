@@ -184,6 +184,15 @@ def refuse_links(*paths: Path, within: Path) -> None:
             os.close(_opened(folder, path.name, os.O_WRONLY))
 
 
+def refuse_links_below(folder: Path, *, within: Path) -> None:
+    """For a library that will write in `folder` files of whatever name; see `refuse_links`."""
+    for place, folders, names in os.walk(folder):
+        for name in folders:
+            if _is_link(Path(place, name)):
+                raise NotInside(Path(place, name), "a link")
+        refuse_links(*(Path(place, name) for name in names), within=within)
+
+
 def remove(path: Path, *, within: Path) -> None:
     """Remove a file, or a link and not what it leads to; nothing where there is none."""
     with _folder(path.parent, within) as folder, suppress(FileNotFoundError):

@@ -1,88 +1,373 @@
-"""What a config may name: classes and functions of packages that the user allowed."""
+"""What a config may name by `_target_`, and the one function that builds it.
+
+Each key that takes a part is a door: a trusted home, and the class that the part must be. From the
+home a part is built without being asked for; everything else comes from a package that the user
+allowed on the command line. A run folder, which may be a stranger's, allows nothing.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import keyword
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from convscape.base.errors import ConfigError, NotAllowed
-from convscape.base.values import hint
+from convscape.base.values import hint, shortened
 
 
-def check_target(target: str, allow_packages: Iterable[str]) -> None:
-    """Refuse a class outside the packages that the user allowed on the command line.
+@dataclass(frozen=True)
+class Door:
+    """What a key of the config may name.
+
+    - `noun`: what it is called in a sentence, with its article.
+    - `base`: full name of the class that it must be a child of; None: a function.
+    - `home`: the module whose classes are trusted, with what is below it; None: no module is.
+    - `written`: the module by whose name they are written, if it is not `home`.
+    - `functions`: whether a function will do as well; one of the user's, or of `home` those in
+      its own list of models.
+    - `objects`: whether one that is made already will do, too.
+    - `writes`: whether it may write files. What the trusted ones write is in the run folder.
+    """
+
+    noun: str
+    base: str | None
+    home: str | None = None
+    written: str | None = None
+    functions: bool = False
+    writes: bool = False
+    objects: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What may be named, in words."""
+        at_home = [f"{self.noun} of {self.written or self.home}"] if self.home else []
+        return ", or ".join([*at_home, f"{'one' if at_home else self.noun} of an allowed package"])
+
+    def is_home_of(self, target: str) -> bool:
+        """Whether `target` is written as something of the trusted home, of whatever kind."""
+        homes = [home for home in (self.home, self.written) if home is not None]
+        return any(target.startswith(f"{home}.") for home in homes)
+
+
+DOORS = {
+    "model": Door("a network", "torch.nn.Module", "torchvision.models", functions=True),
+    "loss": Door(
+        "a loss", "torch.nn.Module", "torch.nn.modules.loss", written="torch.nn", functions=True
+    ),
+    "optimizer": Door("an optimiser", "torch.optim.Optimizer", "torch.optim"),
+    "scheduler": Door(
+        "a schedule", "torch.optim.lr_scheduler.LRScheduler", "torch.optim.lr_scheduler"
+    ),
+    "metrics": Door(
+        "a metric", "torchmetrics.Metric", "torchmetrics.classification", written="torchmetrics"
+    ),
+    "callbacks": Door(
+        "a callback", "lightning.pytorch.Callback", "lightning.pytorch.callbacks", writes=True
+    ),
+    "logger": Door(
+        "a logger", "lightning.pytorch.loggers.Logger", "lightning.pytorch.loggers", writes=True
+    ),
+    "data": Door("a function or data set", None, functions=True, objects=True),
+    "augment": Door("a function", None, functions=True),
+}
+
+
+_LIBRARIES = {str(door.home).partition(".")[0] for door in DOORS.values()}
+
+
+# --- asked of the words alone: nothing is imported ------------------------------------------------
+
+
+def check(
+    door: str, key: str, target: Any, arguments: Mapping[str, Any], allow_packages: Iterable[str]
+) -> None:
+    """Refuse what the config may not name at `key`, or not with these `arguments`.
 
     Raises:
-        ConfigError: naming the key that allows one's own package.
+        ConfigError: saying what is allowed; `NotAllowed` where a package of the user's would be.
     """
+    kind = DOORS[door]
     if target == "???":
-        raise ConfigError("model._target_ is not set; write model._target_=<package>.<Class>")
+        raise ConfigError(f"{key} is not set; allowed: {kind.allowed}: <package>.<name>")
+    if not _is_dotted(target):
+        raise ConfigError(f"{key}={shortened(str(target), 200)}: allowed: {kind.allowed}")
     package = target.partition(".")[0]
-    if package not in allow_packages:
-        ours = "none of convscape.models.CNN, .MLP and .Sequential, nor in an allowed package"
-        raise NotAllowed(f"model._target_={target!r} is {ours}", package)
+    is_own = package in allow_packages
+    if not is_own and not kind.is_home_of(target):
+        words = f"{key}={target}: allowed: {kind.allowed}"
+        if package in sys.stdlib_module_names:  # nobody's own
+            raise ConfigError(words)
+        raise NotAllowed(words, package)
+    section = key.removesuffix("._target_")
+    for name, value in _leaves(arguments, section):
+        last = name.rpartition(".")[2]
+        if re.fullmatch("_.*_", last):
+            raise ConfigError(
+                f"{name}: arguments are numbers, words, lists and sections of these, and none of "
+                "them is built; leave it out"
+            )
+        if is_own:
+            continue
+        if last in ("weights", "weights_backbone") and value is not None:
+            raise ConfigError(
+                f"{name}={value}: no weights are downloaded; leave it out, and the network is "
+                "trained from its beginning"
+            )
+        if kind.writes and isinstance(value, str) and _is_place(value):
+            raise ConfigError(
+                f"{name}={shortened(value, 200)}: {target} writes within the run folder; leave it "
+                f"out, or add allow_packages=[{package}] if it may reach anything"
+            )
 
 
-def check_own(key: str, target: str, allow_packages: Iterable[str]) -> None:
-    """Refuse a function outside the packages that the user allowed on the command line.
-
-    Raises:
-        ConfigError: naming the key that allows one's own package.
-    """
-    package, _, name = target.partition(".")
-    if target == "???" or not name:
-        raise ConfigError(f"{key}={target}: allowed: a function of yours, <package>.<function>")
-    if package not in allow_packages:
-        raise NotAllowed(f"{key}={target} is not in an allowed package", package)
+def _is_dotted(target: Any) -> bool:
+    """Whether it is <package>.<name>, of names that no class keeps for itself."""
+    words = target.split(".") if isinstance(target, str) and len(target) < 500 else []
+    return len(words) > 1 and all(
+        word.isidentifier() and not word.startswith("_") and not keyword.iskeyword(word)
+        for word in words
+    )
 
 
-def find_class(
-    key: str, target: str, home: str, base: type, allow_packages: Sequence[str]
-) -> type[Any]:
-    """The class that `target` names: one of `home`, or of a package that the user allowed.
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every key below `path`, and every entry of a list, with its value."""
+    pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
+    for key, value in pairs:
+        name = f"{path}.{key}"
+        yield name, value
+        if isinstance(value, Mapping | list | tuple):
+            yield from _leaves(value, name)
 
-    - `home`: the module that is trusted, with what is below it.
-    - `base`: what the class must be a child of.
+
+def _is_place(text: str) -> bool:
+    """Whether it may lead out of the folder that it is put into, or to a server."""
+    return text.startswith(("/", "~", "\\")) or re.search(r"\.\.|:|\\|\$", text) is not None
+
+
+# --- what is named ------------------------------------------------------------------------------
+
+
+def find(door: str, key: str, target: str, allow_packages: Sequence[str]) -> Any:
+    """The class or function that `target` names.
 
     Raises:
         ConfigError: if it is not allowed, not there, or of another kind.
     """
-    package = home.partition(".")[0]
-    if target.partition(".")[0] == package:
-        found = _imported(key, target)
-        is_at_home = f"{getattr(found, '__module__', '')}.".startswith(f"{home}.")
-    else:
-        found, is_at_home = find(key, target, allow_packages), True
-    if not (is_at_home and inspect.isclass(found) and issubclass(found, base)):
-        raise ConfigError(
-            f"{key}={target}: allowed: a class of {home}, or a {base.__name__} of a package in "
-            "allow_packages"
-        )
+    check(door, key, target, {}, allow_packages)
+    kind = DOORS[door]
+    is_own = target.partition(".")[0] in allow_packages
+    module, _, name = target.rpartition(".")
+    if not is_own and not (f"{module}." == f"{kind.written}." or _is_below(module, kind.home)):
+        raise ConfigError(f"{key}={target}: allowed: {kind.allowed}")
+    if is_own and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where the user's packages are looked for last: here
+    found = _imported(key, module, name)
+    fits = _fits(kind, found) and (is_own or _is_at_home(kind, found))
+    if not fits:
+        raise ConfigError(f"{key}={target} is {_what(kind, found)}; allowed: {kind.allowed}")
     return found
 
 
-def find(key: str, target: str, allow_packages: Sequence[str]) -> Any:
-    """What `target` names (mypackage.load), from a package that the user allowed.
-
-    Raises:
-        ConfigError: if it is not allowed or not there.
-    """
-    check_own(key, target, allow_packages)
-    if os.getcwd() not in sys.path:  # where the user's packages are looked for last: here
-        sys.path.append(os.getcwd())
-    return _imported(key, target)
+def _fits(kind: Door, found: Any) -> bool:
+    if kind.objects:
+        return True
+    if inspect.isclass(found):
+        return kind.base is None or issubclass(found, _base(kind))
+    return kind.functions and callable(found)
 
 
-def _imported(key: str, target: str) -> Any:
-    module, _, name = target.rpartition(".")
+def _is_at_home(kind: Door, found: Any) -> bool:
+    """Whether it was made where it is trusted, and not merely imported there."""
+    if not _is_below(getattr(found, "__module__", None), kind.home):
+        return False
+    return inspect.isclass(found) or is_of_torchvision(found)
+
+
+def is_of_torchvision(found: Any) -> bool:
+    """Whether it makes one of torchvision's classification networks."""
+    if inspect.isclass(found) or not _is_below(found.__module__, "torchvision.models"):
+        return False
+    from torchvision import models
+
+    return found is models.get_model or found.__name__ in models.list_models(module=models)
+
+
+def is_class(found: Any, base: type) -> bool:
+    """Whether it is `base` or a child of it."""
+    return inspect.isclass(found) and issubclass(found, base)
+
+
+def _is_below(module: Any, home: str | None) -> bool:
+    return home is not None and f"{module}.".startswith(f"{home}.")
+
+
+def _base(kind: Door) -> type[Any]:
+    module, _, name = str(kind.base).rpartition(".")
+    found: type[Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _what(kind: Door, found: Any) -> str:
+    if inspect.isclass(found):
+        is_other = kind.base is not None and not issubclass(found, _base(kind))
+        return f"no {str(kind.base).rpartition('.')[2]}" if is_other else "not defined there"
+    if callable(found):
+        return "not one of its models" if kind.functions else "not a class"
+    return "no function" if kind.functions and kind.base is None else "not a class"
+
+
+def _imported(key: str, module: str, name: str) -> Any:
     try:
         found = importlib.import_module(module)
         return getattr(found, name)
     except AttributeError as error:
-        raise ConfigError(f"{key}={target}: {error}{hint(name, dir(found))}") from None
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{key}={target}: {error}") from None
+        close = hint(name, dir(found)) if "found" in locals() else ""
+        raise ConfigError(f"{key}={module}.{name}: {error}{close}") from None
+    except Exception as error:  # noqa: BLE001  a module of the user's may raise anything
+        place = line_of(error, [module.partition(".")[0]])
+        raise ConfigError(f"{key}={module}.{name}: {told(error)}{place}") from None
+
+
+def told(error: BaseException) -> str:
+    """An error in one line; Python's own words for what is not there need no name in front."""
+    text = shortened(" ".join(str(error).split()), 500)
+    is_clear = isinstance(error, ImportError | TypeError | ValueError) and bool(text)
+    return text if is_clear else f"{type(error).__name__}: {text}"
+
+
+def line_of(error: BaseException, packages: Iterable[str]) -> str:
+    """` (file, line 7)` of the line of `packages` that an error came from; nothing of others."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}, line {error.lineno})"
+    place = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in packages and package not in _LIBRARIES:
+            place = f" ({Path(frame.f_code.co_filename)}, line {number})"
+    return place
+
+
+# --- and built ----------------------------------------------------------------------------------
+
+
+def build(
+    door: str,
+    key: str,
+    part: Any,
+    allow_packages: Sequence[str],
+    *positional: Any,
+    offered: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Any:
+    """The part that a config names: a class or function, called with what the config says.
+
+    - `part`: a `Part`: its target and its arguments.
+    - `positional`: what comes first, such as the parameters of an optimiser.
+    - `offered`: keyword arguments that it gets if it takes them and the config says nothing.
+    - `given`: those that it gets anyway, unless the config says something else.
+    - `folder`: where it may write, if it is none of the user's.
+
+    Raises:
+        ConfigError: if it cannot be found, does not take the arguments, or is not what it must be.
+    """
+    check(door, key, part.target, part.arguments, allow_packages)
+    found = find(door, key, part.target, allow_packages)
+    takes = parameters(found)
+    arguments = {k: v for k, v in (offered or {}).items() if k in takes}
+    arguments |= {**(given or {}), **part.arguments}
+    if folder is not None and part.target.partition(".")[0] not in allow_packages:
+        arguments |= _places(takes, arguments, folder)
+    built = call(key, part.target, found, positional, arguments)
+    kind = DOORS[door]
+    if kind.base is not None and not isinstance(built, _base(kind)):
+        raise ConfigError(
+            f"{key}={part.target} gave a {type(built).__name__}; allowed: {kind.allowed}"
+        )
+    return built
+
+
+_PLACE = re.compile(r"(^|_)(dir|dirpath|directory|folder|root|path|file)$")
+
+
+def _places(takes: Mapping[str, Any], arguments: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The folders and files that a part writes to, all of them in `folder`."""
+    places = {name for name in [*takes, *arguments] if _PLACE.search(name)}
+    needed = ("save_dir", "dirpath")  # else it would choose one
+    return {
+        name: str(folder / str(arguments.get(name) or ""))
+        for name in places
+        if name in arguments or name in needed
+    }
+
+
+def parameters(found: Any) -> Mapping[str, inspect.Parameter]:
+    """What a class or function takes; of a class that chooses another one, what that one does."""
+    made = vars(found).get("__new__") if inspect.isclass(found) else None
+    takes = dict(inspect.signature(found if made is None else made.__func__).parameters)
+    if made is not None:
+        takes.pop("cls", None)
+    return takes
+
+
+def call(
+    key: str, target: str, found: Any, positional: Sequence[Any], arguments: Mapping[str, Any]
+) -> Any:
+    """What `found` gives for arguments of the config.
+
+    Raises:
+        ConfigError: if it does not take them, or fails.
+    """
+    check_names(key, target, found, arguments, len(positional))
+    check_arguments(key, target, found, positional, arguments)
+    try:
+        return found(*positional, **arguments)
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  and so may a class
+        place = line_of(error, [target.partition(".")[0]])
+        section = key.removesuffix("._target_")
+        raise ConfigError(f"{section}: {target}: {told(error)}{place}") from None
+
+
+def check_names(
+    key: str, target: str, found: Any, names: Iterable[str], num_positional: int = 0
+) -> None:
+    """Refuse arguments that `found` does not take; the first `num_positional` are not the config's.
+
+    Raises:
+        ConfigError: naming the argument, and those that it takes.
+    """
+    takes = parameters(found)
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes.values())
+    known = list(takes)[num_positional:]
+    section = key.removesuffix("._target_")
+    for name in names:
+        if name not in known and not takes_any:
+            raise ConfigError(
+                f"{section}.{name}: {target} takes no such argument; allowed: "
+                f"{', '.join(known) or 'none'}{hint(name, known)}"
+            )
+
+
+def check_arguments(
+    key: str, target: str, found: Any, positional: Sequence[Any], arguments: Mapping[str, Any]
+) -> None:
+    """Refuse to call it without what it needs.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    try:
+        inspect.Signature(list(parameters(found).values())).bind(*positional, **arguments)
+    except TypeError as error:
+        section = key.removesuffix("._target_")
+        raise ConfigError(f"{section}: {target}: {error}") from None

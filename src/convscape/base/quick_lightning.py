@@ -9,6 +9,7 @@ While Lightning is imported, they are said to be missing.
 """
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from lightning_utilities.core import imports
@@ -42,6 +43,18 @@ finally:
     imports.package_available = _is_installed
 
 __all__ = ["LightningEnvironment", "pl", "rank_zero_experiment"]
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """All of them; Lightning's own class does not declare where they are."""
+    found: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return found
+
+
+def overrides(part: pl.LightningModule | pl.Callback, hooks: Iterable[str]) -> bool:
+    """Whether a module or a callback has one of `hooks` of its own."""
+    kind = pl.Callback if isinstance(part, pl.Callback) else pl.LightningModule
+    return any(getattr(type(part), hook) is not getattr(kind, hook) for hook in hooks)
 
 
 def count_steps(trainer: pl.Trainer, count: int) -> None:
@@ -91,6 +104,8 @@ def catch_up(
     - `logged`: the metrics that callbacks saw then.
     """
     trainer.callback_metrics.update(logged)
+    if not module.automatic_optimization:  # it has stepped them itself, before the checkpoint
+        return
     for config in trainer.lr_scheduler_configs:
         is_due = config.interval == "epoch" and num_epochs % config.frequency == 0
         if config.reduce_on_plateau and is_due and config.monitor in logged:

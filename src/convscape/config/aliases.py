@@ -42,6 +42,8 @@ KEYS = {
     "n_epochs": "trainer.max_epochs",
     "patience": "trainer.early_stopping",
     "eval_metric": "trainer.monitor",
+    "class_weight": "loss.class_weights",
+    "criterion": "loss",
     "gradient_clip_val": "trainer.gradient_clip_norm",
     "clip_grad": "trainer.gradient_clip_norm",
     "grad_clip": "trainer.gradient_clip_norm",
@@ -124,6 +126,19 @@ VALUES: dict[str, dict[str, str]] = {
     "model.loss": dict.fromkeys(
         ("ce", "crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy",
          "nll"), "cross_entropy"),
+    "loss": {
+        **dict.fromkeys(
+            ("ce", "cross_entropy", "crossentropy", "categorical_crossentropy",
+             "sparse_categorical_crossentropy", "crossentropyloss"), "model.loss=cross_entropy"),
+        **dict.fromkeys(("mse", "logits_mse", "mseloss", "mean_squared_error"), "model.loss=mse"),
+        "softmax_mse": "model.loss=softmax_mse", "balanced": "loss.class_weights=balanced",
+    },
+    "callbacks": dict.fromkeys(
+        ("early_stopping", "earlystopping"), "trainer.early_stopping=3"),
+    "metrics": {
+        "f1": "+metrics.f1._target_=torchmetrics.F1Score",
+        "auroc": "+metrics.auroc._target_=torchmetrics.AUROC",
+    },
     "model.output_layer": dict.fromkeys(("no", "off", "false"), "none"),
     "data.augment.flip": {"0.5": "true", "": "true"},
     "data.augment": {"flip": "data.augment.flip=true", "true": "data.augment.shift=2",
@@ -161,15 +176,12 @@ NOTHING = {
     "val_check_interval": "validation comes after every epoch",
     "log_every_n_steps": "metrics are those of whole epochs",
     "log_interval": "metrics are those of whole epochs",
-    "metrics": "loss and accuracy are always measured",
     "num_classes": "the data set knows its classes",
     "input_shape": "the data set knows its shape; data.image_size=<H or HxW> makes another",
-    "class_weight": "every image counts alike",
     "sample_weight": "every image counts alike",
     "pretrained": "networks begin with random weights, see model.init",
     "strategy": "several GPUs train by DDP: trainer.devices says how many",
     "sync_batchnorm": "the processes of one run always share their statistics",
-    "callbacks": "trainer.early_stopping=<epochs> stops early, and checkpoints are always saved",
     **dict.fromkeys(
         ("checkpoint", "checkpoints", "enable_checkpointing", "save_best", "save_best_only",
          "model_checkpoint"), _SAVED

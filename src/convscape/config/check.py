@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from convscape.base import parts
 from convscape.base.errors import ConfigError
-from convscape.base.parts import check_own, check_target
 from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
@@ -51,21 +51,34 @@ def _check_together(config: Config) -> None:
             f"trainer.device={config.trainer.device} is one, and trainer.devices="
             f"{config.trainer.devices}; allowed: trainer.device=cuda"
         )
-    if isinstance(config.model, OwnModelConfig):
-        check_target(config.model.target, config.allow_packages)
-    else:
+    if not isinstance(config.model, OwnModelConfig):
         _check_blocks(config.model)
         metrics.check_logged(config.monitor, config.added_metrics)
-    if config.data.name == "own":
-        check_own("data._target_", config.data.target or "???", config.allow_packages)
-    for target in config.data.augment.own:
-        check_own("data.augment.own", target, config.allow_packages)
+    _check_parts(config)
     if config.name is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", config.name, re.ASCII):
         raise ConfigError(
             f"name={config.name!r} cannot name a folder; allowed: up to 100 letters, digits, "
             "'_', '-' and '.', beginning with a letter, digit or '_'"
         )
     _check_secrets(config.logger)
+
+
+def _check_parts(config: Config) -> None:
+    """Refuse what may not be named, without importing it."""
+    packages, data = config.allow_packages, config.data
+    for door, key, part in config.parts():
+        parts.check(door, key, part.target, part.arguments, packages)
+    if data.name == "own":
+        parts.check("data", "data._target_", data.target or "???", data.arguments, packages)
+    for target in data.augment.own:
+        parts.check("augment", "data.augment.own", target, {}, packages)
+    loss = config.loss
+    if loss.target is None and loss.arguments:
+        key = next(iter(loss.arguments))
+        raise ConfigError(
+            f"loss.{key}: of which loss? Add loss._target_=torch.nn.<its class>; model.loss "
+            "chooses among those of this project, which take model.label_smoothing"
+        )
 
 
 def _with_val_size(config: Config) -> Config:
@@ -293,7 +306,7 @@ def _known_keys(path: list[Any], composed: dict[str, Any]) -> list[str]:
 
 def _section_class(annotation: Any, node: Any) -> Any:
     """The class of the union `annotation` that fits `node`, by target or name."""
-    if annotation is OptimizerConfig:
+    if getattr(annotation, "__args__", (None,))[0] is OptimizerConfig:
         return OPTIMIZERS[node["name"]]
     options = getattr(annotation, "__args__", None)
     if options is None:

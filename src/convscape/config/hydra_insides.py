@@ -5,6 +5,7 @@ pyproject.toml bounds hydra-core for it; tests/test_insides.py says which part h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -29,6 +30,19 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         OverrideParseException: of Hydra's, if it cannot.
     """
     return OverridesParser.create().parse_overrides(list(words))
+
+
+def with_own(words: Sequence[str]) -> list[str]:
+    """Overrides of a command line; a part that is named brings its section without being chosen.
+
+    optimizer._target_=torch.optim.NAdam is that one with optimizer=own, which has no other's keys.
+    """
+    named = [m[1] for word in words if (m := re.match(rf"\+*({'|'.join(_OWN)})\._target_=", word))]
+    chosen = {word.lstrip("+").partition("=")[0] for word in words}
+    return [*(f"{group}=own" for group in dict.fromkeys(named) if group not in chosen), *words]
+
+
+_OWN = ("data", "model", "optimizer", "scheduler")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The words for a loss: what is typed, what it is called in full, and what earlier runs meant.
+"""The loss: its section; its words as they are typed, in full, and as earlier runs meant them.
 
 Runs made when there was one squared error called it `mse`; it is that of the softmax. What is typed
 `mse` today is that of the raw outputs. Run folders hold full names, so that a `mse` that stands in
@@ -8,10 +8,21 @@ one can only be the earlier one.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from convscape.base.sections import Part
 
 IN_FULL = {"mse": "logits_mse"}
 BEFORE = {"mse": "softmax_mse"}
+
+
+class LossConfig(Part):
+    """What the training makes small, in place of `model.loss`, and how much each class counts."""
+
+    target: str | None = Field(default=None, alias="_target_")  # type: ignore[assignment]
+    class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = None
 
 
 def in_full(name: str) -> str:

@@ -146,8 +146,14 @@ class OwnModelConfig(Part):
 
     @property
     def title(self) -> str:
-        """A short name for run folders."""
-        return self.target.rpartition(".")[2].lower()
+        """A short name for run folders: its class's, or the one that it has in torchvision."""
+        named = self.arguments.get("name") if self.is_of_torchvision else None
+        return str(named or self.target.rpartition(".")[2].lower())
+
+    @property
+    def is_of_torchvision(self) -> bool:
+        """Whether it is one of the networks that torchvision has ready."""
+        return self.target.startswith("torchvision.models.")
 
 
 def _model_kind(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from pydantic_core import PydanticKnownError
 
-from convscape.base.sections import Fraction, LearningRate, NotNegative, Section
+from convscape.base.sections import Fraction, LearningRate, NotNegative, Part, Section
 
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {}  # by `name`
 
@@ -95,6 +95,12 @@ class AdagradConfig(OptimizerConfig):
     weight_decay: NotNegative
 
 
+class OwnOptimizerConfig(Part):
+    """Any optimiser of torch.optim, or one of the user's: `lr`, and arguments of its own."""
+
+    lr: LearningRate
+
+
 def known_optimizer(name: Any) -> Any:
     """The name of an optimiser; any other is an error of pydantic's."""
     if not isinstance(name, str) or name not in OPTIMIZERS:
@@ -105,6 +111,8 @@ def known_optimizer(name: Any) -> Any:
 def _section_of_its_name(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
+    if "_target_" in value:
+        return OwnOptimizerConfig.model_validate(value)
     if "name" not in value:
         raise PydanticKnownError("union_tag_not_found", {"discriminator": "name"})
     name = value["name"]
@@ -114,4 +122,6 @@ def _section_of_its_name(value: Any) -> Any:
     return OPTIMIZERS[name].model_validate(value)
 
 
-AnyOptimizer = Annotated[SerializeAsAny[OptimizerConfig], BeforeValidator(_section_of_its_name)]
+AnyOptimizer = Annotated[
+    SerializeAsAny[OptimizerConfig | OwnOptimizerConfig], BeforeValidator(_section_of_its_name)
+]

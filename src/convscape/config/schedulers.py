@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field
+from pydantic import Discriminator, Field, Tag
 
-from convscape.base.sections import Fraction, NotNegative, Positive, Section
+from convscape.base.sections import Fraction, NotNegative, Part, Positive, Section
 
 
 class ConstantConfig(Section):
@@ -51,7 +51,27 @@ class OneCycleConfig(Section):
     final_div_factor: Annotated[float, Field(ge=1)]
 
 
+class OwnSchedulerConfig(Part):
+    """A schedule of torch.optim.lr_scheduler, or one of the user's, with arguments of its own.
+
+    `interval`: what it counts, as Lightning calls it.
+    """
+
+    interval: Literal["epoch", "step"] = "epoch"
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, dict):
+        return "own" if "_target_" in value else value.get("name")
+    return "own" if isinstance(value, OwnSchedulerConfig) else getattr(value, "name", None)
+
+
 SchedulerConfig = Annotated[
-    ConstantConfig | StepConfig | MultiStepConfig | CosineConfig | OneCycleConfig,
-    Discriminator("name"),
+    Annotated[ConstantConfig, Tag("constant")]
+    | Annotated[StepConfig, Tag("step")]
+    | Annotated[MultiStepConfig, Tag("multistep")]
+    | Annotated[CosineConfig, Tag("cosine")]
+    | Annotated[OneCycleConfig, Tag("one_cycle")]
+    | Annotated[OwnSchedulerConfig, Tag("own")],
+    Discriminator(_kind),
 ]

@@ -7,16 +7,25 @@ sentence per mistake: the key, the value, what is allowed and the closest match.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
 
 from convscape import geometry
 from convscape.base.sections import Fraction, Part, Positive, Section, Seed
 from convscape.base.values import MAX_INTEGER
 from convscape.config.kinds import Device
+from convscape.config.losses import LossConfig
 from convscape.config.metrics import METRICS, MONITOR, Metric, added_metrics, monitor_named
 from convscape.config.networks import ModelConfig, OwnModelConfig
 from convscape.config.optimizers import AnyOptimizer
@@ -140,12 +149,44 @@ class MlflowConfig(Section):
 
 
 class LoggerConfig(Section):
-    """Where the metrics go: those that are there are used, several at once."""
+    """Where the metrics go: those that are there are used, several at once.
+
+    Under names of the user's, what `_target_` says: any logger of Lightning's or of one's own.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Part] = Field(init=False)
 
     tensorboard: TensorBoardConfig | None = None
     csv: CsvConfig | None = None
     wandb: WandbConfig | None = None
     mlflow: MlflowConfig | None = None
+
+    @property
+    def named(self) -> dict[str, Part]:
+        """Those under names of the user's."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _others_name_a_class(cls, keys: Any) -> Any:
+        if not isinstance(keys, dict):
+            return keys
+        strange = {
+            name: value
+            for name, value in keys.items()
+            if name not in cls.model_fields
+            and not (isinstance(value, dict) and "_target_" in value)
+        }
+        if strange:
+            raise ValidationError.from_exception_data(
+                "logger",
+                [
+                    {"type": "extra_forbidden", "loc": (name,), "input": value}
+                    for name, value in strange.items()
+                ],
+            )
+        return keys
 
 
 def _metric_name(name: str) -> str:
@@ -158,6 +199,7 @@ def _metric_name(name: str) -> str:
 
 
 MetricName = Annotated[str, AfterValidator(_metric_name)]
+PartName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Config(Section):
@@ -165,10 +207,12 @@ class Config(Section):
 
     data: DataConfig
     model: ModelConfig
+    loss: LossConfig = LossConfig()
     optimizer: AnyOptimizer
     scheduler: SchedulerConfig
     trainer: TrainerConfig
     metrics: dict[MetricName, Part] = Field(default={})
+    callbacks: dict[PartName, Part] = Field(default={})
     logger: LoggerConfig = LoggerConfig()
     visual: Literal["off", "light", "full"]
     seed: Seed
@@ -194,6 +238,19 @@ class Config(Section):
     def added_metrics(self) -> dict[str, Metric]:
         """What is measured besides loss and accuracy, by name: train/f1, val/f1, test/f1."""
         return added_metrics({leaf: part.target for leaf, part in self.metrics.items()})
+
+    def parts(self) -> Iterator[tuple[str, str, Part]]:
+        """What is named by `_target_`, each with its door and its key."""
+        named: dict[str, dict[str, Part]] = {
+            "metrics": self.metrics, "callbacks": self.callbacks, "logger": self.logger.named
+        }  # fmt: skip
+        for door in ("model", "loss", "optimizer", "scheduler"):
+            section = getattr(self, door)
+            if isinstance(section, Part) and section.target is not None:
+                yield door, f"{door}._target_", section
+        for door, parts in named.items():
+            for name, part in parts.items():
+                yield door, f"{door}.{name}._target_", part
 
     @property
     def choice(self) -> str | None:

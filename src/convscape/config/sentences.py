@@ -62,7 +62,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     if sweep := re.match(r"Sweep parameters '(.*?)' requires --multirun|ConfigLoader is", text):
         given = sweep[1] or next((a for a in typed if "glob(" in a), "glob()")
         group = given.partition("=")[0]
-        names = list(choices(group))
+        names = [name for name in choices(group) if name != "own"]
         if "glob(" in given:  # it needs Hydra's loader, which is not for everyone to have
             return f"{given}: glob() is not for here; write -m {group}={','.join(names)}"
         return f"{given}: several values are a sweep, add -m"

@@ -88,6 +88,8 @@ class ImageSet:
     ) -> tuple[list[float], list[float]]:
         """Mean and deviation per channel of pixels scaled to 0..1; None for the train images'.
 
+        A single one is that of all channels.
+
         Raises:
             ConfigError: if those given are not one for each channel.
         """
@@ -97,12 +99,15 @@ class ImageSet:
             list(std) if std is not None else [s or 1.0 for s in self.std],
         )
         channels = self.image_shape[0]
+        for values in chosen:
+            if len(values) == 1:  # of grey images in colour
+                values *= channels
         for key, values in zip(("mean", "std"), chosen, strict=True):
             if len(values) != channels:
                 raise ConfigError(
                     f"data.{key}={values} has {counted(len(values), 'entry', 'entries')} for "
-                    f"{counted(channels, 'channel')}; allowed: one for each, or null to compute "
-                    "them"
+                    f"{counted(channels, 'channel')}; allowed: one for each, one for all, or "
+                    "null to compute them"
                 )
         return chosen
 

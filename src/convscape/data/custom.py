@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from convscape.base import parts
 from convscape.base.errors import ConfigError
-from convscape.base.parts import find
 from convscape.data import items, pictures
 from convscape.data.cache import Contents, DataError, load_or_build
 from convscape.data.stretch import Stretch
@@ -31,18 +31,15 @@ MAX_CHANNELS = 64
 
 
 def functions(
-    key: str, targets: Sequence[str], allow_packages: Sequence[str]
+    targets: Sequence[str], allow_packages: Sequence[str]
 ) -> tuple[Callable[..., Any], ...]:
-    """The functions that `targets` name.
+    """The augmentations that `targets` name.
 
     Raises:
         ConfigError: if one is not allowed, not there, or no function.
     """
-    found = tuple(find(key, target, allow_packages) for target in targets)
-    for target, each in zip(targets, found, strict=True):
-        if not callable(each):
-            raise ConfigError(f"{key}={target} is no function")
-    return found
+    key = "data.augment.own"
+    return tuple(parts.find("augment", key, target, allow_packages) for target in targets)
 
 
 class Arrays(NamedTuple):
@@ -82,7 +79,7 @@ def load_own(
         ConfigError: if the function is not allowed or not there.
         DataError: if it fails, or returns something else.
     """
-    found = find("data._target_", target, allow_packages)
+    found = parts.find("data", "data._target_", target, allow_packages)
     is_there = items.is_items(found) or items.is_module(found)
     if not callable(found) and not (is_there and isinstance(found, Hashable)):
         raise ConfigError(f"data._target_={target} is no function")

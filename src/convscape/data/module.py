@@ -187,8 +187,9 @@ class ImageDataModule(pl.LightningDataModule):
     - `train_size`: how many of the remaining train images to use; None for all.
     - `augment`: arguments of `Augment`.
     - `mean`, `std`: per channel, of pixels scaled to 0..1; None for those of the train images.
-    - `normalize`: for a LightningModule of the user's: its batches are (images, labels) with float
-      images of mean 0 and deviation 1; `ImageClassifier` takes `Steps` of uint8 images.
+    - `single`: the items of the training loader are batches (images, labels), and not `Steps`.
+    - `normalize`: for a LightningModule of the user's: images are floats of mean 0 and deviation 1;
+      `ImageClassifier` takes uint8 images.
     - `config`: the data section of a config that describes all this, if there is one.
 
     `batches` is for a loop of one's own.
@@ -212,6 +213,7 @@ class ImageDataModule(pl.LightningDataModule):
         num_steps: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        single: bool = False,
         normalize: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -223,7 +225,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.steps_per_execution = steps_per_execution
         self.num_steps = num_steps
         self.mean, self.std = image_set.normalization(mean, std)
-        self.normalize = normalize
+        self.single, self.normalize = single, normalize
         self.config = None if config is None else dict(config)
         self._has_val = val_size is None and image_set.val_labels is not None
         taken = taken_for_validation(image_set, val_size)
@@ -244,13 +246,11 @@ class ImageDataModule(pl.LightningDataModule):
         return len(self.indices["train"])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Single float batches for a LightningModule of the user's."""
-        if not self.normalize:
-            return batch
-        if isinstance(batch, Steps):
+        """The batch itself where it is to be single, and floats where they are asked for."""
+        if self.single and isinstance(batch, Steps):
             batch = next(iter(batch), None)
-        if batch is None:  # after the last of `num_steps`; Lightning leaves it out
-            return None
+        if batch is None or not self.normalize:  # None is after the last of `num_steps`
+            return batch
         images, labels = batch
         return standardized(images, self.mean, self.std), labels
 

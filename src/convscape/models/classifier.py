@@ -10,16 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscape import geometry
 from convscape.base.errors import ConfigError
-from convscape.base.quick_lightning import count_steps, pl
+from convscape.base.quick_lightning import callbacks_of, count_steps, overrides, pl
 from convscape.base.values import hint
 from convscape.config.losses import BEFORE, in_full
+from convscape.config.metrics import not_logged
 from convscape.config.optimizers import OPTIMIZERS
 from convscape.data.pixels import scale_and_shift
+from convscape.models.losses import Loss, known_loss, loss_of
+from convscape.models.named import VAL_LOSS, monitors, named_optimizer, named_schedule
 from convscape.models.schedules import lr_factor
 from convscape.models.sums import MetricSums
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
 Batch = tuple[Tensor, Tensor]
 ADAM = {"name": "adam", "lr": 0.001}  # Keras' default; a run's comes from conf/optimizer
-LOSSES = ("cross_entropy", "logits_mse", "softmax_mse")
+GRADIENT_HOOKS = (
+    *("on_before_zero_grad", "on_before_backward", "on_after_backward"),
+    "on_before_optimizer_step",
+)
 _AGAINST_DIVERGING = (
     "a smaller optimizer.lr, trainer.gradient_clip_norm=1, or scheduler.warmup_epochs=1"
 )
@@ -55,9 +60,13 @@ class ImageClassifier(pl.LightningModule):
     - `mean`, `std`: per channel, of pixels scaled to 0..1; normalisation is part of the model.
     - `classes`: their names, in the order of the logits.
     - `loss`: "cross_entropy"; "mse" between logits and one-hot labels, "logits_mse" in full; or
-      "softmax_mse" between softmax and one-hot labels.
-    - `optimizer`: `name` as in conf/optimizer, and that optimiser's arguments.
+      "softmax_mse" between softmax and one-hot labels; or `_target_`, any other, and its arguments.
+    - `class_weights`: how much each class counts in the training's loss; None: all alike.
+    - `optimizer`: `name` as in conf/optimizer, or `_target_`, and that optimiser's arguments.
     - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`; none is constant.
+
+    `allow_packages` are those of the user's that a `_target_` may come from. It is set on the
+    object and in no checkpoint.
 
     A loop of one's own needs `model(images)` with images of 0..255, `model.loss(logits, labels)`
     and `model.configure_optimizers()`: see examples/plain_loop.py. `plan` says its layers, where
@@ -67,6 +76,7 @@ class ImageClassifier(pl.LightningModule):
     scale: Tensor
     shift: Tensor
     plan: geometry.Plan | None = None
+    allow_packages: Sequence[str] = ()
 
     def __init__(
         self,
@@ -75,8 +85,9 @@ class ImageClassifier(pl.LightningModule):
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         classes: Sequence[str] = (),
-        loss: str = "cross_entropy",
+        loss: str | Mapping[str, Any] = "cross_entropy",
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
         gradient_clip_norm: float | None = None,
@@ -92,6 +103,7 @@ class ImageClassifier(pl.LightningModule):
             classes=classes,
             loss=loss,
             label_smoothing=label_smoothing,
+            class_weights=class_weights,
             optimizer=optimizer,
             schedule=schedule,
             gradient_clip_norm=gradient_clip_norm,
@@ -103,8 +115,9 @@ class ImageClassifier(pl.LightningModule):
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         classes: Sequence[str] = (),
-        loss: str = "cross_entropy",
+        loss: str | Mapping[str, Any] = "cross_entropy",
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
         gradient_clip_norm: float | None = None,
@@ -115,16 +128,26 @@ class ImageClassifier(pl.LightningModule):
             ConfigError: if there is no such loss or optimiser.
         """
         self.classes = list(classes)
-        self.loss_name = _known("loss", in_full(loss), LOSSES)
+        self.described_loss = known_loss(loss) if isinstance(loss, str) else dict(loss)
         self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else list(class_weights)
+        self._losses: dict[tuple[bool, torch.device], Loss] = {}
         self.optimizer_arguments = dict(optimizer or ADAM)
-        _known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
+        if "_target_" not in self.optimizer_arguments:
+            _known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
+        self._last_rate = float(self.optimizer_arguments["lr"])
         self.schedule = dict(schedule or {})
         self.gradient_clip_norm = gradient_clip_norm
         scale, shift = scale_and_shift(mean, std)
         self._only_scale = scale.item() if len(scale) == 1 else None  # then both in one pass
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+
+    @property
+    def loss_name(self) -> str:
+        """What it is called: a name of this project's, or the full one of another's."""
+        described = self.described_loss
+        return described if isinstance(described, str) else str(described["_target_"])
 
     def measure(self, metrics: Mapping[str, Metric]) -> None:
         """Log these too, of probabilities (N, num_classes) and labels (N,): train/f1, val/f1 ...
@@ -156,58 +179,88 @@ class ImageClassifier(pl.LightningModule):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of logits (N, K) for class ids (N,) or one-hot or soft labels (N, K).
 
+        Class weights count in train mode alone: what is measured is each image alike.
+
         Raises:
             ConfigError: if they are not one for each of `classes`.
         """
         if self.classes:
             check_logits(logits, len(self.classes))
-        if self.loss_name == "cross_entropy":
-            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        if labels.ndim == 1:
-            labels = F.one_hot(labels, logits.shape[1])
-        targets = labels * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
-        outputs = logits.softmax(1) if self.loss_name == "softmax_mse" else logits
-        return F.mse_loss(outputs, targets.to(logits.dtype))
+        weighted = self.training and self.class_weights is not None
+        key = weighted, logits.device
+        if key not in self._losses:
+            weights = torch.tensor(self.class_weights, device=logits.device) if weighted else None
+            self._losses[key] = loss_of(
+                self.described_loss,
+                label_smoothing=self.label_smoothing,
+                class_weights=weights,
+                allow_packages=self.allow_packages,
+            )
+        return self._losses[key](logits, labels)
 
     # --- training -----------------------------------------------------------------------------
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of optimiser step `step`, counted from 0."""
-        factor = lr_factor(step, **self.schedule) if self.schedule else 1.0
-        return self.optimizer_arguments["lr"] * factor
+        """Learning rate of optimiser step `step`, counted from 0, as a schedule of ours has it."""
+        return self.optimizer_arguments["lr"] * self._lr_factor(step)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser; `training_step` sets its learning rate before each step."""
+    def _lr_factor(self, step: int) -> float:
+        has_formula = self.schedule and "_target_" not in self.schedule
+        return lr_factor(step, **self.schedule) if has_formula else 1.0
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser; `training_step` sets its learning rate before each step.
+
+        With a schedule that is named by `_target_`, both, as Lightning takes them.
+        """
         arguments = dict(self.optimizer_arguments)
-        name = arguments.pop("name")
-        kind = OPTIMIZERS[name]
-        if kind.has_fused and self.device.type in ("cpu", "cuda"):
-            arguments["fused"] = True
-        optimizer: torch.optim.Optimizer = kind.torch_class(name)(self.parameters(), **arguments)
-        return optimizer
+        packages = self.allow_packages
+        if "_target_" in arguments:
+            optimizer = named_optimizer(self.parameters(), arguments, packages)
+        else:
+            name = arguments.pop("name")
+            kind = OPTIMIZERS[name]
+            if kind.has_fused and self.device.type in ("cpu", "cuda"):
+                arguments["fused"] = True
+            optimizer = kind.torch_class(name)(self.parameters(), **arguments)
+        if "_target_" not in self.schedule:
+            return optimizer
+        schedule = named_schedule(optimizer, self.schedule, packages)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
-    def training_step(self, steps: Iterable[Batch], batch_idx: int) -> None:
-        """Take one optimiser step for each batch of `steps`.
+    def training_step(self, steps: Iterable[Batch] | Batch, batch_idx: int) -> None:
+        """Take one optimiser step for each batch of `steps`, or for the batch that it is.
 
         Raises:
+            ConfigError: if a child of this class has several optimisers.
             Diverged: if a loss is not finite (on a GPU the check waits for the end of the epoch).
         """
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        # Lightning's own backward prepares the exchange of gradients; alone it only costs time
-        backward = self.manual_backward if self.trainer.world_size > 1 else Tensor.backward
+        optimizer = self._only_optimizer()
+        schedules, is_watched = self.trainer.lr_scheduler_configs, self._is_watched()
+        # Lightning's own backward prepares the exchange of gradients, and tells who watches them;
+        # without either it only costs time
+        is_plain = self.trainer.world_size == 1 and not is_watched
+        backward = Tensor.backward if is_plain else self.manual_backward
         first_step = self.global_step
         losses, all_logits, all_labels = [], [], []
-        for step, (images, labels) in enumerate(steps, first_step):
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(step)
+        batches = [steps] if isinstance(steps, tuple) else steps
+        for step, (images, labels) in enumerate(batches, first_step):
+            if not schedules:
+                self._set_learning_rate(optimizer, step)
             logits = self(images)
             loss = self.loss(logits, labels)
+            if is_watched:
+                self._tell("on_before_zero_grad", optimizer)
             optimizer.zero_grad()
             backward(loss)
+            if is_watched:
+                self._tell("on_before_optimizer_step", optimizer)
             if self.gradient_clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_norm)
             optimizer.step()
+            self._last_rate = optimizer.param_groups[0]["lr"]
+            if schedules:
+                self._step_schedules("step", step + 1)
             # autocast keeps its low-precision copies of the weights until told otherwise
             torch.clear_autocast_cache()
             losses.append(loss.detach())
@@ -219,28 +272,88 @@ class ImageClassifier(pl.LightningModule):
             if self.device.type == "cpu":
                 self._check_finite()
 
+    def _only_optimizer(self) -> torch.optim.Optimizer:
+        found = self.optimizers(use_pl_optimizer=False)
+        if isinstance(found, torch.optim.Optimizer):
+            return found
+        raise ConfigError(
+            f"{type(self).__name__}.configure_optimizers gave {len(found)} optimisers; allowed: "
+            "one, or a LightningModule that takes its steps itself"
+        )
+
+    def _set_learning_rate(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """That of the config; of an optimiser that a child of this class made, its own."""
+        is_own = self._has_own_optimizer
+        for group in optimizer.param_groups:
+            if is_own:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * self._lr_factor(step)
+            else:
+                group["lr"] = self.learning_rate(step)
+
+    def _step_schedules(self, interval: str, count: int) -> None:
+        """Tell the schedules of torch's that one more `interval`, the `count`-th, is over."""
+        for number, config in enumerate(self.trainer.lr_scheduler_configs):
+            schedule: Any = config.scheduler
+            if config.interval != interval or count % config.frequency:
+                continue
+            if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                schedule.step()
+                continue
+            if self._has_own_optimizer:
+                monitor = monitors(self.configure_optimizers())[number]
+            else:
+                monitor = self.schedule.get("monitor", VAL_LOSS)
+            known = self.trainer.callback_metrics
+            if monitor not in known:
+                raise ConfigError(f"{type(schedule).__name__}: {not_logged(monitor, known)}")
+            schedule.step(known[monitor])
+
+    @property
+    def _has_own_optimizer(self) -> bool:
+        """Whether a child of this class makes it."""
+        return type(self).configure_optimizers is not ImageClassifier.configure_optimizers
+
+    def _is_watched(self) -> bool:
+        """Whether a callback, or a child of this class, wants to see gradients or steps."""
+        watchers: list[Any] = [self, *callbacks_of(self.trainer)]
+        return any(overrides(each, GRADIENT_HOOKS) for each in watchers)
+
+    def _tell(self, hook: str, optimizer: torch.optim.Optimizer) -> None:
+        for callback in callbacks_of(self.trainer):
+            getattr(callback, hook)(self.trainer, self, optimizer)
+        getattr(self, hook)(optimizer)
+
     def _check_finite(self) -> None:
         position = self._train_sums.first_not_finite()
         if position is not None:
             step = self.global_step - self._train_sums.num_batches + position
-            raise Diverged(step + 1, self.learning_rate(step))
+            raise Diverged(step + 1, self._rate_at(step))
+
+    def _rate_at(self, step: int) -> float:
+        """As well as it is known: that of the last step where no formula says more."""
+        return self._last_rate if self.trainer.lr_scheduler_configs else self.learning_rate(step)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss and accuracy, each over every image as it was trained on."""
         self._check_finite()
         self._log_sums("train", self._train_sums)
-        self.log("lr", self.learning_rate(self.global_step - 1), logger=False)
+        self.log("lr", self._last_rate, logger=False)
+        self._step_schedules("epoch", self.current_epoch + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a checkpoint within an epoch has counted so far."""
         checkpoint["train_tally"] = self._train_sums.state_dict()
+        checkpoint["last_rate"] = self._last_rate
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting where the checkpoint stopped; its loss is the one it was saved with."""
         training = checkpoint.get("hyper_parameters", {}).get("training")
         if isinstance(training, dict) and training.get("loss") == "mse":
-            self.loss_name = BEFORE["mse"]
+            self.described_loss = BEFORE["mse"]
+            self._losses.clear()
         self._train_sums.load_state_dict(checkpoint["train_tally"])
+        step = checkpoint.get("global_step", 1) - 1
+        self._last_rate = checkpoint.get("last_rate", self.learning_rate(max(0, step)))
 
     # --- evaluation ---------------------------------------------------------------------------
 
@@ -270,7 +383,7 @@ class ImageClassifier(pl.LightningModule):
             Diverged: if a loss is not finite: the step before has spoiled the weights.
         """
         if self._eval_sums.first_not_finite() is not None:
-            raise Diverged(self.global_step, self.learning_rate(max(0, self.global_step - 1)))
+            raise Diverged(self.global_step, self._last_rate)
         self._log_sums(split, self._eval_sums)
 
     def _log_sums(self, split: str, sums: MetricSums) -> None:
@@ -314,4 +427,5 @@ def _known(key: str, name: Any, allowed: Iterable[str]) -> str:
 def with_full_name(training: Mapping[str, Any] | None) -> dict[str, Any]:
     """`training` as checkpoints keep it: with the loss's name in full."""
     known = dict(training or {})
-    return known | ({"loss": in_full(known["loss"])} if "loss" in known else {})
+    loss = known.get("loss")
+    return known | ({"loss": in_full(loss)} if isinstance(loss, str) else {})

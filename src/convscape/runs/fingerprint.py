@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from convscape.config.losses import BEFORE
+from convscape.config.losses import BEFORE, LossConfig
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
 from convscape.geometry.layers import Conv
 
-SECTIONS = ("data", "model", "optimizer", "scheduler", "trainer")
+SECTIONS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks")
 # Where a run happens and what it shows, but not what comes out of it.
 FINGERPRINT_EXCLUDES = {
     "data": ("root", "cache_dir", "download", "eval_batch_size"),
@@ -44,8 +44,11 @@ def fingerprint(config: Config) -> str:
             described, values = getattr(described, part), values[part]
         if values[leaf] == type(described).model_fields[leaf].default:
             del values[leaf]
-    if config.metrics:
-        matter["metrics"] = {name: part.model_dump() for name, part in config.metrics.items()}
+    for section in ("metrics", "callbacks"):
+        if named := getattr(config, section):
+            matter[section] = {name: part.model_dump() for name, part in named.items()}
+    if config.loss != LossConfig():
+        matter["loss"] = config.loss.model_dump()
     if (content := config.content_digest()) is not None:
         matter["data"]["content"] = content
     model = config.model
@@ -75,7 +78,6 @@ def _canonical(value: Any) -> Any:
 
 # Keys that say which file of conf/ a section came from; the command line calls them by the section.
 _HEADS = {
-    "model._target_": "model",
     "optimizer.name": "optimizer",
     "scheduler.name": "scheduler",
     "data.name": "data",
@@ -94,8 +96,8 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
             continue
         if isinstance(value, dict):
             yield from flat_config(value, f"{key}.")
-        elif key == "model._target_":
-            yield "model", str(value).rpartition(".")[2]
+        elif key.endswith("._target_") and key != "data._target_":
+            yield key.removesuffix("._target_"), value and str(value).rpartition(".")[2]
         else:
             yield _HEADS.get(key, key), value
 
@@ -103,6 +105,7 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config with the keys that it is too old to have, at what it meant."""
     completed = copy.deepcopy(config)
+    completed.setdefault("loss", LossConfig().model_dump(by_alias=True))
     for key in ADDED_LATER:
         *path, leaf = key.split(".")
         section: Any = Config

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+
 from convscape.base import machine
 from convscape.base.machine import Device
 from convscape.base.throughput import gains_from_bf16, steps_per_execution
 from convscape.config.metrics import Metric
 from convscape.config.schema import Config
 from convscape.data.cache import ImageSet
-from convscape.data.splits import split_sizes, steps_per_epoch, taken_for_validation
+from convscape.data.splits import split, split_sizes, steps_per_epoch, taken_for_validation
 from convscape.geometry.plan import Plan
 from convscape.runs.fingerprint import fingerprint
 from convscape.runs.names import run_name
@@ -131,6 +133,14 @@ class ResolvedRun:
         asked = self.config.monitor
         is_there = self._split_sizes[1] > 0 or self.image_set.val_labels is not None
         return asked if asked is None or asked.split != "val" or is_there else None
+
+    @property
+    def train_indices(self) -> np.ndarray:
+        """Which images of the train split are trained on."""
+        data = self.config.data
+        taken = taken_for_validation(self.image_set, data.val_size)
+        labels = self.image_set.train_labels
+        return split(labels, taken, data.train_size, data.split_seed)[0]
 
     @cached_property
     def _split_sizes(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from convscape.base.errors import ConfigError
 from convscape.base.terminal import format_table
 from convscape.config.check import check
 from convscape.config.compose import Composer
-from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides
+from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides, with_own
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
 from convscape.config.typed import refuse_misread, refused_in_grid
@@ -27,6 +27,7 @@ from convscape.training.unread import UnreadInGrid
 
 if TYPE_CHECKING:
     from convscape.config.compose import Compose
+    from convscape.training.measure import Size
 
 
 # What steers a sweep but does not say what is in it.
@@ -42,7 +43,8 @@ MAX_RUNS = 100_000  # of a grid, which is planned before the first run
 class PlannedRun:
     """One cell and seed of the grid; `reason` says why it cannot exist.
 
-    `plan` is None for an impossible network, and for one of the user's own.
+    `plan` is None for an impossible network, and for one that is named by `_target_`, which has
+    its `size` alone.
     """
 
     overrides: tuple[str, ...]
@@ -50,6 +52,7 @@ class PlannedRun:
     fingerprint: str
     plan: Plan | None = None
     reason: str | None = None
+    size: Size | None = None
 
 
 @dataclass
@@ -57,12 +60,13 @@ class SweepPlan:
     """All runs of a sweep; `duplicates` are equal in meaning to one that is there.
 
     - `keys`: those with several values.
+    - `data_configs`, `part_configs`: one for each data set, and for each choice of named parts.
     """
 
     runs: list[PlannedRun]
     keys: list[str]
     data_configs: dict[str, Config] = field(default_factory=dict)
-    own_models: dict[str, OwnModelConfig] = field(default_factory=dict)
+    part_configs: dict[Any, Config] = field(default_factory=dict)
     infeasible_configs: dict[str, Config] = field(default_factory=dict)
     duplicates: int = 0
 
@@ -98,7 +102,10 @@ def _row(runs: list[PlannedRun], reasons: list[str]) -> tuple[str, ...]:
     plan, reason = runs[0].plan, runs[0].reason
     if plan is None:
         possible = "yes" if reason is None else f"no [{reasons.index(reason) + 1}]"
-        return str(len(runs)), "", "", "", "", possible
+        size = runs[0].size
+        macs = size.macs if size is not None else None
+        counts = ("" if size is None else f"{size.num_parameters:,}", f"{macs:,}" if macs else "")
+        return str(len(runs)), "", *counts, "", possible
     return (
         str(len(runs)),
         " > ".join("x".join(map(str, row.output_shape)) for row in plan.stages),
@@ -136,7 +143,7 @@ def shared_config(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]
     for override in parsed:
         _check_execution_keys(override)
     single = [str(p.input_line) for p in parsed if not p.is_sweep_override()]
-    cfg = compose("train", single, return_hydra_config=True)
+    cfg = compose("train", with_own(single), return_hydra_config=True)
     return cfg, dict(cfg.hydra.sweeper.params or {})
 
 
@@ -156,7 +163,7 @@ def plan_sweep(
     refuse_misread(arguments)
     typed = {key_of(argument) for argument in arguments}
     preset = [f"{key}={value}" for key, value in params.items() if key not in typed]
-    choices = _choices([*preset, *arguments])
+    choices = _choices(with_own([*preset, *arguments]))
     composer = Composer(compose)
     plan = SweepPlan([], [key_of(values[0]) for values in choices if len(values) > 1])
     unread = UnreadInGrid()
@@ -179,8 +186,8 @@ def plan_sweep(
         seen.add(run.fingerprint)
         plan.runs.append(_planned(run))
         plan.data_configs.setdefault(config.data.model_dump_json(), config)
-        if isinstance(config.model, OwnModelConfig):
-            plan.own_models[config.model.target] = config.model
+        named = tuple((key, part.target) for _, key, part in config.parts())
+        plan.part_configs.setdefault(named, config)
         if plan.runs[-1].reason is not None:
             plan.infeasible_configs[run.fingerprint] = config
     if not plan.runs:
@@ -192,6 +199,12 @@ def plan_sweep(
 def _planned(run: ResolvedRun) -> PlannedRun:
     overrides = tuple(run.overrides)
     try:
+        model = run.config.model
+        if isinstance(model, OwnModelConfig) and model.is_of_torchvision:
+            from convscape.training.measure import size_of  # torch
+
+            size = size_of(run.config)
+            return PlannedRun(overrides, run.name, run.fingerprint, size=size)
         return PlannedRun(overrides, run.name, run.fingerprint, run.plan)
     except InfeasibleGeometry as error:
         return PlannedRun(overrides, run.name, run.fingerprint, reason=str(error))

@@ -34,7 +34,6 @@ from convscape.sweeps.words import PROGRESS, first_line, line, overview, progres
 
 if TYPE_CHECKING:
     from convscape.config.compose import Compose
-    from convscape.config.networks import OwnModelConfig
     from convscape.config.schema import Config
     from convscape.runs.result import Result, Status
     from convscape.sweeps.grid import PlannedRun, SweepPlan
@@ -75,7 +74,7 @@ def run_sweep(
     say(*overview(plan, folder, num_todo=len(todo)))
     code_of_end: int | None = None
     if todo:
-        prepare(plan.data_configs.values(), plan.own_models.values(), list(cfg.allow_packages))
+        prepare(plan.data_configs.values(), plan.part_configs.values())
         if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
             check_device(cfg.trainer.device)
         os.environ[PROGRESS] = f"{len(todo)} {time.monotonic()}"
@@ -263,16 +262,14 @@ def find_results(folder: Path) -> dict[str, Result]:
     return {result.fingerprint: result for result in results if result is not None}
 
 
-def prepare(
-    configs: Iterable[Config], own_models: Iterable[OwnModelConfig], allow_packages: list[str]
-) -> None:
-    """Load each data set and own class once, before all runs: a mistake shows, a cache is built.
+def prepare(configs: Iterable[Config], part_configs: Iterable[Config]) -> None:
+    """Load each data set and named part once, before all runs: a mistake shows, a cache is built.
 
     Raises:
         ConfigError: if one of them cannot be used.
     """
     from convscape.runs.data import describe
-    from convscape.training.build import data_module, own_class
+    from convscape.training.build import data_module, find_parts
     from convscape.training.loggers import check_installed
 
     configs = list(configs)
@@ -280,8 +277,8 @@ def prepare(
     for config in configs:
         check_installed(config.logger)
         data_module(ResolvedRun(config))
-    for model in own_models:
-        own_class(model, allow_packages)
+    for config in part_configs:
+        find_parts(config)
 
 
 def _settled(folder: Path) -> dict[str, Result]:

@@ -134,8 +134,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     fixed = [a for a in arguments if not a.lstrip("+~").startswith(("search", "name="))]
     study = _study(cfg, search, objectives, folder, fixed)
     if len(finished(study.trials())) < search.trials:
-        own = [config.model] if isinstance(config.model, OwnModelConfig) else []
-        prepare([config], own, config.allow_packages)
+        prepare([config], [config])
     worker = _Worker(search, study, folder, [*fixed, *quiet(cfg)], compose)
     code = None
     try:

@@ -247,6 +247,8 @@ def load_run(
     own = _own_model(config, folder) if isinstance(config.model, OwnModelConfig) else None
     try:
         model = own or _rebuilt(config, checkpoint)
+        if isinstance(model, models.ImageClassifier):
+            model.allow_packages = list(allow_packages)
         model.load_state_dict(checkpoint["state_dict"])
     except BROKEN as error:
         why = shortened(" ".join(str(error).split()) or type(error).__name__)
@@ -268,6 +270,8 @@ def _own_model(config: Config, folder: RunFolder) -> nn.Module:
         return build_model(run)
     facts = known.dataset
     training = {key: facts[key] for key in ("mean", "std", "classes")}
+    if config.loss.target is not None:
+        training["loss"] = {"_target_": config.loss.target, **config.loss.arguments}
     shape, num_classes = facts["image_shape"], len(facts["classes"])
     return build_own(config.model, config.allow_packages, shape, num_classes, training)
 

@@ -15,6 +15,7 @@ from convscape.base.errors import ConfigError
 from convscape.base.terminal import format_table
 from convscape.data import pictures
 from convscape.data.cache import DataError
+from convscape.models.losses import gives_probabilities
 
 if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun
@@ -176,7 +177,7 @@ def predictions(
             (str(one.path), one.label, f"{100 * probabilities[0][1]:.1f} %", others, one.fitted)
         )
     table = format_table(rows, right_aligned=(2,)) if predictions else ""
-    if table and getattr(run.model, "loss_name", "") == "logits_mse":
+    if table and not gives_probabilities(run.model):
         table += f"\n{NO_PROBABILITIES}"
     if num_inverted := sum(one.looks_inverted for one in predictions):
         table += f"\n{warning_of_negatives(num_inverted, len(predictions))}"

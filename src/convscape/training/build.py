@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from convscape import models
+from convscape.base import parts
 from convscape.base.errors import ConfigError
-from convscape.base.parts import check_target, find, find_class
 from convscape.base.quick_lightning import pl
-from convscape.base.values import counted
+from convscape.base.values import counted, hint, typed_value
 from convscape.config.networks import CNNConfig, OwnModelConfig
+from convscape.config.schedulers import OwnSchedulerConfig
 from convscape.data import custom
 from convscape.data.module import ImageDataModule
+from convscape.models.losses import balanced
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -25,16 +27,19 @@ if TYPE_CHECKING:
     from convscape.runs.resolved import ResolvedRun
 
 
-def data_module(run: ResolvedRun, *, steps_per_execution: int = 1) -> ImageDataModule:
+def data_module(
+    run: ResolvedRun, *, steps_per_execution: int = 1, single: bool = False
+) -> ImageDataModule:
     """The splits and batches of a run.
 
     - `steps_per_execution`: how many batches an item of its training loader holds; always one for
       a LightningModule of the user's, whose training step takes one.
+    - `single`: an item is the batch itself, for callbacks that look at it.
     """
     config, data = run.config, run.config.data
     is_foreign = has_own_training(config)
     mean, std = run.normalization
-    changes = custom.functions("data.augment.own", data.augment.own, config.allow_packages)
+    changes = custom.functions(data.augment.own, config.allow_packages)
     return ImageDataModule(
         run.image_set,
         val_size=data.val_size,
@@ -44,17 +49,18 @@ def data_module(run: ResolvedRun, *, steps_per_execution: int = 1) -> ImageDataM
         eval_batch_size=data.eval_batch_size,
         augment=data.augment.model_dump() | {"own": changes},
         seed=config.seed,
-        steps_per_execution=1 if is_foreign else steps_per_execution,
+        steps_per_execution=1 if single or is_foreign else steps_per_execution,
         num_steps=config.trainer.max_steps,
         mean=mean,
         std=std,
+        single=single or is_foreign,
         normalize=is_foreign,
         config=data.model_dump(exclude_unset=True, by_alias=True),
     )
 
 
 def build_metrics(
-    parts: Mapping[str, Part], num_classes: int, allow_packages: Sequence[str]
+    named: Mapping[str, Part], num_classes: int, allow_packages: Sequence[str]
 ) -> dict[str, Metric]:
     """What is measured besides loss and accuracy: torchmetrics of (probabilities, labels).
 
@@ -66,30 +72,42 @@ def build_metrics(
         ConfigError: if there is no such class, it does not take the arguments, or it gives no
             single number.
     """
-    if not parts:
+    if not named:
         return {}
-    from torchmetrics import Metric  # takes a second
-
     built = {}
     probabilities, labels = torch.eye(num_classes), torch.arange(num_classes)
-    for name, part in parts.items():
+    offered = {"task": "multiclass", "num_classes": num_classes, "average": "macro"}
+    for name, part in named.items():
         key = f"metrics.{name}._target_"
-        home = "torchmetrics.classification"
-        found = find_class(key, part.target, home, Metric, allow_packages)
-        takes = inspect.signature(found.__new__).parameters
-        takes = takes if "task" in takes else inspect.signature(found).parameters
-        offered = {"task": "multiclass", "num_classes": num_classes, "average": "macro"}
-        arguments = {k: v for k, v in offered.items() if k in takes} | part.arguments
+        built[name] = parts.build("metrics", key, part, allow_packages, offered=offered)
         try:
-            built[name] = found(**arguments)
             value = built[name](probabilities, labels)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"metrics.{name}: {part.target}: {error}") from None
+        except Exception as error:  # noqa: BLE001  one of the user's may raise anything
+            place = parts.line_of(error, [part.target.partition(".")[0]])
+            raise ConfigError(
+                f"metrics.{name}: {part.target}: {parts.told(error)}{place}"
+            ) from None
         if not (isinstance(value, torch.Tensor) and value.ndim == 0):
             gives = f"{counted(len(value), 'number')}" if isinstance(value, torch.Tensor) else value
             raise ConfigError(f"metrics.{name}: {part.target} gives {gives}; allowed: a single one")
         built[name].reset()
     return built
+
+
+def build_callbacks(run: ResolvedRun, folder: Path) -> list[pl.Callback]:
+    """What `callbacks` names; those of Lightning's that write files do it in the run `folder`.
+
+    Raises:
+        ConfigError: if there is no such class, or it does not take the arguments.
+    """
+    packages = run.config.allow_packages
+    return [
+        parts.build(
+            *("callbacks", f"callbacks.{name}._target_", part, packages),
+            folder=folder / "callbacks" / name,
+        )
+        for name, part in run.config.callbacks.items()
+    ]
 
 
 def build_model(run: ResolvedRun) -> pl.LightningModule:
@@ -105,28 +123,59 @@ def build_model(run: ResolvedRun) -> pl.LightningModule:
     arguments = model.knobs | {"init": model.init, "training": training}
     if isinstance(model, CNNConfig):
         arguments["first_layer"] = model.first_layer
-    return model_class(model.target)(list(run.image_shape), len(run.classes), **arguments)
+    built: models.PlannedClassifier = model_class(model.target)(
+        list(run.image_shape), len(run.classes), **arguments
+    )
+    built.allow_packages = packages
+    return built
 
 
 def training_arguments(run: ResolvedRun) -> dict[str, Any]:
     """Everything about a model but its network, as `ImageClassifier.set_training` takes it."""
     config = run.config
     mean, std = run.normalization
-    training = {
+    training: dict[str, Any] = {
         "mean": mean,
         "std": std,
         "classes": run.classes,
-        "optimizer": config.optimizer.model_dump(),
+        "optimizer": config.optimizer.model_dump(by_alias=True),
         "schedule": {
-            **config.scheduler.model_dump(),
+            **config.scheduler.model_dump(by_alias=True),
             "steps_per_epoch": run.steps_per_epoch,
             "total_steps": run.total_steps,
         },
         "gradient_clip_norm": config.trainer.gradient_clip_norm,
     }
+    if isinstance(config.scheduler, OwnSchedulerConfig) and run.monitor is not None:
+        training["schedule"] |= {
+            "monitor": run.monitor.name, "monitor_mode": run.monitor.direction
+        }  # fmt: skip
     if not isinstance(config.model, OwnModelConfig):
         training |= {"loss": config.model.loss, "label_smoothing": config.model.label_smoothing}
+    if config.loss.target is not None:
+        training["loss"] = {"_target_": config.loss.target, **config.loss.arguments}
+    if config.loss.class_weights is not None:
+        training["class_weights"] = _class_weights(run)
     return training
+
+
+def _class_weights(run: ResolvedRun) -> list[float]:
+    """One for each class, of the images that are trained on.
+
+    Raises:
+        ConfigError: if they are not one for each.
+    """
+    asked, num_classes = run.config.loss.class_weights, len(run.classes)
+    if asked == "balanced":
+        labels = torch.from_numpy(run.image_set.train_labels[run.train_indices]).long()
+        return balanced(labels, num_classes)
+    assert isinstance(asked, list)
+    if len(asked) != num_classes or not any(asked):
+        raise ConfigError(
+            f"loss.class_weights={typed_value(asked)}: allowed: balanced, or {num_classes} "
+            f"numbers, one for each of the classes {', '.join(run.classes)}, not all 0"
+        )
+    return asked
 
 
 def model_class(target: str) -> Any:
@@ -134,57 +183,73 @@ def model_class(target: str) -> Any:
     return models.MODELS[target.rpartition(".")[2]]
 
 
-def own_class(model: OwnModelConfig, allow_packages: list[str]) -> type[torch.nn.Module]:
-    """The user's class, from a package that the user allowed.
-
-    Raises:
-        ConfigError: if it is not allowed, not there, or no torch module.
-    """
-    check_target(model.target, allow_packages)
-    found = find("model._target_", model.target, allow_packages)
-    if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
-        raise ConfigError(
-            f"model._target_={model.target} is not a class; allowed: a torch.nn.Module or a "
-            "LightningModule"
-        )
-    return found
-
-
 def build_own(
     model: OwnModelConfig,
-    allow_packages: list[str],
+    allow_packages: Sequence[str],
     input_shape: Sequence[int],
     num_classes: int,
     training: dict[str, Any],
 ) -> pl.LightningModule:
-    """The user's module; it gets `input_shape` and `num_classes` if it asks for them.
+    """The user's module, or one of torchvision's, as it is to be trained.
 
     Raises:
-        ConfigError: if the class cannot be found or does not take the arguments.
+        ConfigError: if it cannot be found or does not take the arguments.
     """
-    found = own_class(model, allow_packages)
-    offered = {"input_shape": list(input_shape), "num_classes": num_classes}
-    wanted = inspect.signature(found).parameters
-    # class Mine(CNN) with __init__(self, **knobs) hands them on
-    takes_all = issubclass(found, models.PlannedClassifier) and models.takes_keywords(wanted)
-    arguments = {k: v for k, v in offered.items() if takes_all or k in wanted} | model.arguments
-    try:
-        inspect.signature(found).bind(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"model: {model.target} {error}") from None
-    module = found(**arguments)
+    module = own_module(model, allow_packages, input_shape, num_classes)
     if isinstance(module, models.ImageClassifier):
-        tell(module, training)
+        tell(module, training, allow_packages)
         return module
     if isinstance(module, pl.LightningModule):
         return module
-    return models.ImageClassifier(module, **training)
+    classifier = models.ImageClassifier(module, **training)
+    classifier.allow_packages = allow_packages
+    return classifier
 
 
-def tell(model: models.ImageClassifier, training: dict[str, Any]) -> None:
+def own_module(
+    model: OwnModelConfig,
+    allow_packages: Sequence[str],
+    input_shape: Sequence[int],
+    num_classes: int,
+) -> torch.nn.Module:
+    """What `model._target_` makes; it gets `input_shape` and `num_classes` if it asks for them.
+
+    Raises:
+        ConfigError: if it cannot be found or does not take the arguments.
+    """
+    key = "model._target_"
+    found = parts.find("model", key, model.target, allow_packages)
+    facts: dict[str, Any] = {"input_shape": list(input_shape), "num_classes": num_classes}
+    wanted = parts.parameters(found)
+    if parts.is_of_torchvision(found):
+        _check_name(model)
+        given = {"num_classes": num_classes}  # which each of them hands on
+    elif parts.is_class(found, models.PlannedClassifier) and models.takes_keywords(wanted):
+        given = facts  # as class Mine(CNN) with __init__(self, **knobs) does
+    else:
+        given = {name: fact for name, fact in facts.items() if name in wanted}
+    built: torch.nn.Module = parts.build("model", key, model, allow_packages, given=given)
+    return built
+
+
+def _check_name(model: OwnModelConfig) -> None:
+    from torchvision import models as ready
+
+    known = ready.list_models(module=ready)
+    if model.target.endswith(".get_model") and (name := model.arguments.get("name")) not in known:
+        raise ConfigError(
+            f"model.name={name}: allowed: a classification network of torchvision's, such as "
+            f"resnet18, mobilenet_v3_small, vgg11_bn{hint(name, known)}"
+        )
+
+
+def tell(
+    model: models.ImageClassifier, training: dict[str, Any], allow_packages: Sequence[str]
+) -> None:
     """Set how a model is trained; its loss is its own where the config has none."""
-    loss: dict[str, Any] = {"loss": model.loss_name, "label_smoothing": model.label_smoothing}
+    loss: dict[str, Any] = {"loss": model.described_loss, "label_smoothing": model.label_smoothing}
     model.set_training(**loss | training)
+    model.allow_packages = allow_packages
     if isinstance(model, models.PlannedClassifier):
         model.hparams["training"] = loss | training  # what its checkpoints are built from
 
@@ -193,5 +258,31 @@ def has_own_training(config: Config) -> bool:
     """Whether the model is a LightningModule that brings its own training step and optimiser."""
     if not isinstance(config.model, OwnModelConfig):
         return False
-    found = own_class(config.model, config.allow_packages)
-    return issubclass(found, pl.LightningModule) and not issubclass(found, models.ImageClassifier)
+    found = parts.find("model", "model._target_", config.model.target, config.allow_packages)
+    is_ours = parts.is_class(found, models.ImageClassifier)
+    return parts.is_class(found, pl.LightningModule) and not is_ours
+
+
+def made_by_class(config: Config, method: str) -> bool:
+    """Whether a child of `ImageClassifier` has a `method` of its own that does not ask ours."""
+    assert isinstance(config.model, OwnModelConfig)
+    found = parts.find("model", "model._target_", config.model.target, config.allow_packages)
+    if not parts.is_class(found, models.ImageClassifier):
+        return False
+    own = getattr(found, method)
+    if own is getattr(models.ImageClassifier, method):
+        return False
+    reads = {method, "optimizer_arguments", "described_loss", "learning_rate"}
+    return not reads.intersection(own.__code__.co_names)
+
+
+def find_parts(config: Config) -> None:
+    """Look for all that a config names, so that what is not there shows before anything is trained.
+
+    Raises:
+        ConfigError: if it is not there or of another kind.
+    """
+    for door, key, part in config.parts():
+        found = parts.find(door, key, part.target, config.allow_packages)
+        if door in ("optimizer", "scheduler"):
+            parts.check_names(key, part.target, found, part.arguments, 1)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from convscape.base.errors import Stopped, stopped_by
-from convscape.base.files import write_atomic
+from convscape.base.files import NotInside, remove, write_atomic
 from convscape.base.quick_lightning import (
     catch_up,
     log_epoch_now,
@@ -34,7 +34,7 @@ from convscape.config.metrics import EPOCH_METRICS, Metric, metric, not_logged
 from convscape.models.classifier import ImageClassifier
 from convscape.runs.folder import RunFolder
 from convscape.training import events
-from convscape.training.checkpoints import read_checkpoint, sealed
+from convscape.training.checkpoints import check_plain, read_checkpoint, sealed
 
 logger = logging.getLogger("convscape")
 
@@ -76,12 +76,31 @@ class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self._is_checked = False
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write `checkpoint` to `path`."""
-        write_atomic(Path(path), sealed(checkpoint), within=self.folder.path)
+        """Write `checkpoint` to `path`; the first one is looked through."""
+        if not self._is_checked:
+            check_plain(checkpoint)
+            self._is_checked = True
+        write_atomic(self._inside(path), sealed(checkpoint), within=self.folder.path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove `path`, which a stranger's checkpoint may say, if it is in the run folder."""
+        remove(self._inside(path), within=self.folder.path)
+
+    def _inside(self, path: str | Path) -> Path:
+        """`path`, which Lightning may have resolved, as a path below the run folder.
+
+        Raises:
+            NotInside: if it is none.
+        """
+        for folder in (self.folder.path, self.folder.path.resolve()):
+            if Path(path).is_relative_to(folder):
+                return self.folder.path / Path(path).relative_to(folder)
+        raise NotInside(Path(path), f"outside of {self.folder.path}")
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Plain values and weights, whatever else a stranger has put there."""

@@ -10,6 +10,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,38 @@ def sealed(checkpoint: dict[str, Any]) -> memoryview:
         digest = hashlib.sha256(so_far).hexdigest()
     content.write(digest.encode())
     return content.getbuffer()
+
+
+class NotPlain(TypeError):
+    """A part of the user's keeps what no checkpoint can: it could not be read again."""
+
+    def __init__(self, path: str, value: Any) -> None:
+        super().__init__(
+            f"a checkpoint cannot keep {path}, a {type(value).__name__}; allowed in a state_dict: "
+            "numbers, words, tensors, and lists and dicts of these"
+        )
+
+
+_PLAIN = (bool, int, float, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
+
+
+def check_plain(value: Any, path: str = "") -> None:
+    """Refuse what `read_checkpoint` would not read.
+
+    Raises:
+        NotPlain: naming where it is.
+    """
+    if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
+        return
+    if type(value) in (dict, OrderedDict):
+        for key, entry in value.items():
+            check_plain(key, f"{path}.{key}".lstrip("."))
+            check_plain(entry, f"{path}.{key}".lstrip("."))
+    elif type(value) in (list, tuple, set):
+        for entry in value:
+            check_plain(entry, path)
+    else:
+        raise NotPlain(path, value)
 
 
 def is_damaged(path: Path) -> bool:

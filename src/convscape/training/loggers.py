@@ -17,18 +17,21 @@ import os
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from convscape.base import parts
 from convscape.base.distribution import install
 from convscape.base.errors import ConfigError
-from convscape.base.files import lock, write_atomic
+from convscape.base.files import lock, make_folder, refuse_links_below, write_atomic
 from convscape.base.quick_lightning import pl
+from convscape.base.sections import Part
 from convscape.base.terminal import say, without_secrets
 from convscape.config.schema import Config, LoggerConfig, MlflowConfig, WandbConfig
 from convscape.runs.folder import RunFolder, local_rank
@@ -83,7 +86,7 @@ def check_installed(chosen: LoggerConfig) -> None:
 
 def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.Logger]:
     """Lightning loggers for those that `config` names; TensorBoard's is the first."""
-    chosen = config.logger
+    chosen, packages = config.logger, config.allow_packages
     facts = RunInfo(
         folder=folder,
         name=result.run,
@@ -101,7 +104,23 @@ def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.
         loggers.append(FailSafeLogger("wandb", lambda: open_wandb(wandb, facts)))
     if (mlflow := chosen.mlflow) is not None:
         loggers.append(FailSafeLogger("mlflow", lambda: open_mlflow(mlflow, facts)))
+    for name, part in chosen.named.items():
+        parts.check("logger", f"logger.{name}._target_", part.target, part.arguments, packages)
+        loggers.append(FailSafeLogger(name, partial(open_named, name, part, packages, facts)))
     return loggers
+
+
+def open_named(
+    name: str, part: Part, allow_packages: Sequence[str], run: RunInfo
+) -> pl.loggers.Logger:
+    """A logger that the config names; one of Lightning's writes into <run>/loggers/<name>."""
+    folder = run.folder.path / "loggers" / name
+    make_folder(folder, within=run.folder.path)
+    refuse_links_below(folder, within=run.folder.path)
+    key = f"logger.{name}._target_"
+    tracked: pl.loggers.Logger = parts.build("logger", key, part, allow_packages, folder=folder)
+    tracked.log_hyperparams(run.hparams | run.tags)
+    return tracked
 
 
 def begin(

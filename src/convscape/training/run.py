@@ -7,7 +7,8 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,17 @@ import torch
 from convscape import models
 from convscape.base import machine
 from convscape.base.errors import CannotWrite, ConfigError, Stopped, is_about_the_disk
-from convscape.base.quick_lightning import LightningEnvironment, pl
+from convscape.base.parts import line_of
+from convscape.base.quick_lightning import LightningEnvironment, overrides, pl
 from convscape.base.terminal import say
 from convscape.config.metrics import check_logged
+from convscape.config.networks import OwnModelConfig
 from convscape.runs import data as run_data
 from convscape.runs.folder import FolderIsGone, RunFolder, local_rank, new_result
 from convscape.runs.obstacles import in_place_of_files
 from convscape.training import diary, loggers
 from convscape.training.build import (
+    build_callbacks,
     build_metrics,
     build_model,
     data_module,
@@ -35,6 +39,7 @@ from convscape.training.build import (
 )
 from convscape.training.callbacks import AtomicCheckpointIO, Progress, Recorder, StopOnSignal
 from convscape.training.checkpoints import is_begun, to_go_on_from
+from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
 from convscape.training.processes import WholeBatchGradients, check_batch_norm, check_shares
@@ -48,6 +53,12 @@ if TYPE_CHECKING:
 OnEpoch = Callable[[dict[str, float]], None]
 
 logger = logging.getLogger("convscape")
+
+BATCH_HOOKS = tuple(
+    f"on_{phase}_batch_{end}"
+    for phase in ("train", "validation", "test")
+    for end in ("start", "end")
+)
 
 
 @machine.without_cuda_probing()
@@ -100,7 +111,7 @@ def train(
             raise
         # whatever it was, a sweep goes on
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
-            _record_error(result, error, path)
+            _record_error(result, error, path, config.allow_packages)
             if result.status == "out_of_memory":
                 assert result.error is not None
                 result.error["message"] += f"; {advice_on_memory(run, free_bytes)}"
@@ -146,7 +157,10 @@ def _record_data(result: Result, run: ResolvedRun) -> None:
         result.dataset["stretch"] = list(run.image_set.stretch)
 
 
-def _record_error(result: Result, error: BaseException, path: Path) -> None:
+def _record_error(
+    result: Result, error: BaseException, path: Path, packages: Iterable[str] = ()
+) -> None:
+    """How the run ended, with the line of the user's `packages` that it ended in."""
     if isinstance(error, Stopped | KeyboardInterrupt):
         result.fail("interrupted", error)
     elif isinstance(error, models.Diverged):
@@ -160,6 +174,8 @@ def _record_error(result: Result, error: BaseException, path: Path) -> None:
         logger.error("%s", result.status, exc_info=error)
     else:
         result.fail("failed", error)
+        assert result.error is not None
+        result.error["message"] += line_of(error, packages)
         logger.error("%s", result.status, exc_info=error)
 
 
@@ -192,7 +208,9 @@ class _Session:
             loggers.begin(loggers_, self.run.config, result.overrides, is_new=last is None)
             diary.begin(result, self.data, last, run_data.describe(self.run.config))
         try:
-            with _timed(result, "fit"):
+            with _timed(result, "fit"), warnings.catch_warnings():
+                # of schedules that a child of ours makes; which metric they watch is known there
+                warnings.filterwarnings("ignore", "The lr scheduler dict contains the key")
                 self.trainer.fit(self.model, self.data, ckpt_path=last, weights_only=True)
         finally:
             self.progress.close()
@@ -238,14 +256,20 @@ def _prepared(
     given: models.ImageClassifier | None,
 ) -> _Session:
     config, trainer = run.config, run.config.trainer
+    if isinstance(config.model, OwnModelConfig) and config.model.is_of_torchvision:
+        size_of(config)  # its sentence says which images the network takes
     _set_process_state(config)
-    data = data_module(run, steps_per_execution=run.steps_per_execution)
+    named = build_callbacks(run, folder.path)
+    looks_at_batches = any(overrides(each, BATCH_HOOKS) for each in named)
+    if looks_at_batches and trainer.steps_per_execution == "auto":
+        run.steps_per_execution = 1
+    data = data_module(run, steps_per_execution=run.steps_per_execution, single=looks_at_batches)
     model = _checked_model(run, data, result, given)
     _check_monitor(run, folder, model)
     progress = Progress(trainer.progress, run.max_epochs, run.monitor)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
     recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports)
-    callbacks = [recorder, *callbacks, progress, WholeBatchGradients()]
+    callbacks = [recorder, *callbacks, progress, WholeBatchGradients(), *named]
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
     lightning = pl.Trainer(
@@ -257,7 +281,7 @@ def _prepared(
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
         plugins=[AtomicCheckpointIO(folder), LightningEnvironment()],
         logger=trackers,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in named),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=None if len(data.indices["val"]) else 0,
@@ -290,7 +314,7 @@ def _checked_model(
         model = build_model(run)
     else:
         model = given
-        tell(given, training_arguments(run))
+        tell(given, training_arguments(run), run.config.allow_packages)
     if isinstance(model, models.PlannedClassifier) and result.macs is None:  # a child of one
         result.macs, result.receptive_field = model.plan.macs, list(model.plan.receptive_field)
     if type(model).test_step is pl.LightningModule.test_step:
@@ -306,6 +330,8 @@ def _checked_model(
             f"metrics: {type(model).__name__} logs what it measures itself, and ignores them; "
             "leave them out"
         )
+    if isinstance(model, models.ImageClassifier) and result.macs is None:
+        result.macs = measured(model.network, run.image_shape, len(run.classes)).macs
     check_batch_norm(model, devices, run.device.kind)
     if result.num_parameters is None:
         result.num_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)

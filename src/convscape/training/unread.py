@@ -19,7 +19,7 @@ from convscape.config.schema import Config
 
 _POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
 _OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False}
-_TRAINING = ("optimizer", "scheduler", "trainer.steps_per_execution")
+_TRAINING = ("optimizer", "scheduler", "loss", "trainer.steps_per_execution")
 
 
 def refuse_unread(config: Config, *, is_alone: bool = False) -> None:
@@ -80,8 +80,8 @@ def refuse_unread_space(config: Config, space: Collection[str]) -> None:
         ConfigError: naming the key.
     """
     ignored = {key: who for key, who in _ignored(config) if not key.startswith("model.")}
-    if isinstance(config.model, OwnModelConfig) and _has_own_training(config):
-        ignored |= dict.fromkeys(_TRAINING, _own_training(config))
+    if isinstance(config.model, OwnModelConfig):
+        ignored |= _ignored_by_class(config)
     for key in space:
         for other, who in ignored.items():
             if f"{key}.".startswith(f"{other}."):
@@ -97,14 +97,11 @@ def _unread(config: Config) -> dict[str, str]:
         if value != default:
             found[key] = f"{key}={typed_value(value)}: {who}; leave it out"
     if isinstance(config.model, OwnModelConfig):
-        changed = {
-            key: value for part in _TRAINING for key, value in _changed(part, values, config)
-        }
-        if changed and _has_own_training(config):
-            found |= {
-                key: f"{key}={typed_value(value)}: {_own_training(config)}; leave it out"
-                for key, value in changed.items()
-            }
+        changed = {part: dict(_changed(part, values, config)) for part in _TRAINING}
+        ignored = _ignored_by_class(config) if any(changed.values()) else {}
+        for part, who in ignored.items():
+            for key, value in changed[part].items():
+                found[key] = f"{key}={typed_value(value)}: {who}; leave it out"
     return found
 
 
@@ -135,20 +132,29 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
             yield from ((f"model.{key}", "model.pool=none pools nothing") for key in _POOL)
         if not model.dense:
             yield "model.dense_dropout", "model.dense=[] has no layer to drop from"
+    if config.loss.target is not None and not isinstance(model, OwnModelConfig):
+        for key in ("model.loss", "model.label_smoothing"):
+            yield key, f"loss._target_={config.loss.target} is the loss"
     if isinstance(model, MLPConfig) and not model.hidden:
         words = "model.hidden=[] has no hidden layer"
         yield from ((f"model.{key}", words) for key in ("activation", "dropout", "batch_norm"))
 
 
-def _own_training(config: Config) -> str:
+def _ignored_by_class(config: Config) -> dict[str, str]:
+    """What a class of the user's makes itself, and who ignores it; torch is imported."""
+    from convscape.training.build import has_own_training, made_by_class
+
     assert isinstance(config.model, OwnModelConfig)
-    return f"{config.model.target} is a LightningModule with its own training, and ignores it"
-
-
-def _has_own_training(config: Config) -> bool:
-    from convscape.training.build import has_own_training
-
-    return has_own_training(config)
+    target = config.model.target
+    if has_own_training(config):
+        words = f"{target} is a LightningModule with its own training, and ignores it"
+        return dict.fromkeys(_TRAINING, words)
+    made = {"loss": "loss", "optimizer": "configure_optimizers"}
+    return {
+        part: f"{target}.{method} says it, and ignores this"
+        for part, method in made.items()
+        if made_by_class(config, method)
+    }
 
 
 def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[tuple[str, Any]]:
@@ -157,8 +163,8 @@ def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[t
     if not isinstance(value, dict):
         if value not in (default, 1):  # of steps_per_execution: one is what happens
             yield part, value
-    elif value["name"] != default["name"]:
-        yield part, value["name"]
+    elif value.get("name") != default.get("name"):
+        yield part, value.get("name", value.get("_target_"))
     else:
         yield from ((f"{part}.{k}", v) for k, v in value.items() if v != default.get(k))
 
@@ -180,6 +186,7 @@ def _default(key: str, config: Config) -> Any:
         "optimizer": "optimizer/adam",
         "scheduler": "scheduler/one_cycle",
         "trainer": "trainer/default",
+        "loss": "train",
         "model": f"model/{'mlp' if isinstance(config.model, MLPConfig) else 'cnn'}",
         "visual": "train",
     }
