@@ -115,7 +115,10 @@ NOWHERE = [
     "../mypackage.Net",
     "mypackage:Net",
     "mypackage.Net;os.system",
-] + ["", "my package.Net", "a" * 600 + ".b"]
+    "",
+    "my package.Net",
+    "a" * 600 + ".b",
+]
 DOORS = [
     "model",
     "loss",

@@ -149,7 +149,10 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _is_place(text: str) -> bool:
     """Whether it may lead out of the folder that it is put into, or to a server."""
-    return text.startswith(("/", "~", "\\")) or re.search(r"\.\.|:|\\|\$", text) is not None
+    return (
+        text.startswith(("/", "~", "\\"))
+        or re.search(r"\.\.|://|\\|\$|^[A-Za-z][\w+.-]*:", text) is not None
+    )
 
 
 # --- what is named ------------------------------------------------------------------------------
