@@ -178,6 +178,7 @@ def handler():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_is_a_keyboard_interrupt_and_works_again(handler):
     is_over = threading.Event()
 
