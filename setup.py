@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: conf/ and scripts/ travel in the wheel inside of the package."""
+"""What pyproject.toml cannot say: conf/, scripts/ and templates/ travel inside of the package."""
 
 from pathlib import Path
 
@@ -14,7 +14,9 @@ class BuildWithConfigs(build_py):
         super().run()
         if self.editable_mode:
             return
-        for path in [*Path("conf").rglob("*.yaml"), *Path("scripts").glob("*.py")]:
+        paths = [*Path("conf").rglob("*.yaml"), *Path("scripts").glob("*.py")]
+        paths += [path for path in Path("templates").rglob("*") if "__pycache__" not in path.parts]
+        for path in filter(Path.is_file, paths):
             place = Path(self.build_lib, "convscape", path)
             self.mkpath(str(place.parent))
             self.copy_file(str(path), str(place))

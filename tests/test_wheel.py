@@ -10,7 +10,8 @@ import pytest
 import convscape
 from tests.test_docs import ROOT
 
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "src", "conf", "scripts")
+INSIDE = ("conf", "scripts", "templates")
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "src", *INSIDE)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +70,20 @@ def test_what_it_says_names_the_command_that_was_typed(installed, tmp_path, word
     assert "scripts/" not in answer.stdout + answer.stderr
 
 
+def test_a_wheel_lays_a_project_and_plans_in_it(installed, tmp_path):
+    answer = convscape_command(installed, tmp_path, "init", "mylab")
+    assert answer.returncode == 0, answer.stderr
+    assert (
+        "usage: convscape init [-h]" in convscape_command(installed, tmp_path, "init", "-h").stdout
+    )
+    answer = convscape_command(installed, tmp_path / "mylab", "plan", "sweep=first")
+    assert "8 runs, 8 possible" in answer.stdout, answer.stderr
+
+
 def test_every_room_and_every_choice_is_in_the_wheel(installed):
-    for top in ("conf", "scripts", "src/convscape"):
+    for top in (*INSIDE, "src/convscape"):
         home = installed / "convscape" / ("" if top.startswith("src") else top)
         for path in (ROOT / top).rglob("*"):
-            if path.is_file() and path.suffix in (".py", ".yaml", ".j2", ".typed"):
+            is_ours = path.suffix in (".py", ".yaml", ".j2", ".typed") or path.name == ".gitignore"
+            if path.is_file() and is_ours:
                 assert (home / path.relative_to(ROOT / top)).is_file(), path

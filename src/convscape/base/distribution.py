@@ -1,6 +1,7 @@
 """How this code came here, as a checkout or as an installed package, and what follows from that.
 
-`conf/` and `scripts/` stand at the top of a checkout; a wheel has them inside of the package.
+`conf/`, `scripts/` and `templates/` stand at the top of a checkout; a wheel has them inside of the
+package.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _form = "python scripts/{}.py"
 
 
 def folder(name: str) -> Path:
-    """Where `conf` or `scripts` is."""
+    """Where `conf`, `scripts` or `templates` is."""
     return (_CHECKOUT if IS_CHECKOUT else _PACKAGE) / name
 
 
