@@ -1,5 +1,6 @@
 """What a message advises works: it is taken at its word, and typed."""
 
+import functools
 import random
 import re
 
@@ -67,7 +68,22 @@ def some_layers(draw):
     return layers
 
 
-CHANGE = r"(\w+)(=| <= )(\S+)(?: in (every block|block \d+|layer \w+))?"
+def a_tree(draw):
+    """Layers, and some of them in residual layers, which may be in residual layers."""
+    layers = {}
+    for number in range(1, draw.randint(2, 4)):
+        inner = some_layers(draw)
+        if draw.random() < 0.5:  # most sums are impossible where each window pads as it likes
+            inner = {name: keys | {"padding": "same"} for name, keys in inner.items()}
+        if draw.random() < 0.3:
+            name = draw.choice(list(inner))
+            inner |= {"residual1": {"layers": {name: inner.pop(name)}}}
+        shortcut = draw.choice(["identity", "projection"])
+        layers[f"residual{number}"] = {"layers": inner, "shortcut": shortcut}
+    return some_layers(draw) | layers if draw.random() < 0.5 else layers
+
+
+CHANGE = r"(\w+)(=| <= )(\S+)(?: in (every block|block \d+|layers? [\w.]+(?: and [\w.]+)*))?"
 
 
 def advice_of(sentence):
@@ -99,8 +115,10 @@ def typed_ways(draw, network, place, changes):
 def read(network, place, key, value, where):
     """How a change may be read: of the block in the sentence, of all where they are alike."""
     if place.startswith("layer "):
-        name = place.removeprefix("layer ") if where is None else where.removeprefix("layer ")
-        yield network | {name: network[name] | {key: value}}
+        names = re.sub("^layers? ", "", where or place).split(" and ")
+        yield functools.reduce(
+            lambda n, name: with_value(n, name.split("."), key, value), names, network
+        )
         return
     num_blocks, before = len(network["channels"]), network[key]
     values = before if isinstance(before, list) else [before] * num_blocks
@@ -112,15 +130,25 @@ def read(network, place, key, value, where):
         yield network | {key: [*values[:block], value, *values[block + 1 :]]}
 
 
+def with_value(layers, path, key, value):
+    """The layers with another value in the one at `path`, as in residual1, conv2."""
+    first, *inner = path
+    layer = layers[first]
+    inside = with_value(layer["layers"], inner, key, value) if inner else value
+    changed = {"layers" if inner else key: inside}
+    return layers | {first: layer | changed}
+
+
 def at_most(draw, key, value):
     least = 0 if "padding" in key else 1
     return "x".join(str(draw.randint(least, int(number))) for number in value.split("x"))
 
 
-@pytest.mark.parametrize("kind", ["cnn", "sequential"])
+@pytest.mark.parametrize("kind", ["cnn", "sequential", "tree"])
 def test_advice_for_an_impossible_network_makes_it_possible(kind):
     draw = random.Random(kind)
-    base = compose(f"model={kind}")
+    base = compose(f"model={'cnn' if kind == 'cnn' else 'sequential'}")
+    a_network = {"cnn": a_cnn, "sequential": some_layers, "tree": a_tree}[kind]
 
     def refusal(network, size):
         model = network if kind == "cnn" else {"layers": network}
@@ -138,7 +166,7 @@ def test_advice_for_an_impossible_network_makes_it_possible(kind):
 
     tried = impossible = 0
     while impossible < COUNT // 2:
-        network = a_cnn(draw) if kind == "cnn" else some_layers(draw)
+        network = a_network(draw)
         size = f"{draw.randint(1, 14)}x{draw.randint(1, 14)}"
         refused = refusal(network, size)
         if refused is None or " would" not in refused:  # possible, or with keys that nothing reads

@@ -55,6 +55,30 @@ NETWORKS = {
         "pool_padding": ["same", 1],
     },
     "sampled": {"channels": [96, 130], "pool": "none", "head": "global_max"},
+    "residual": {
+        "layers": [
+            {"conv": {"channels": 6, "padding": "same"}},
+            {"residual": [{"conv": {"channels": 6, "padding": "same"}}, "batch_norm"]},
+            {"pool": 2},
+            {
+                "residual": {
+                    "layers": [
+                        {"conv": {"channels": 70, "stride": 2, "padding": 1, "activation": "relu"}},
+                        {"residual": [{"conv": {"channels": 70, "padding": "same"}}]},
+                    ],
+                    "activation": "tanh",
+                }
+            },
+            {
+                "residual": {
+                    "layers": [{"conv": {"channels": 5, "stride": "1x2", "padding": "same"}}],
+                    "shortcut": "projection",
+                }
+            },
+            {"dense": 8},
+            {"residual": [{"dense": {"units": 9, "activation": "relu"}}, {"dense": 11}]},
+        ]
+    },
     "layers": {
         "layers": [
             *({"pool": 2}, {"conv": {"channels": 5, "activation": "relu"}}, {"pool": 2}),
@@ -62,7 +86,7 @@ NETWORKS = {
         ]
     },
 }
-KINDS = {"layers": Sequential}
+KINDS = {"layers": Sequential, "residual": Sequential}
 
 
 def random_model(kind, shape, **knobs):
@@ -77,12 +101,18 @@ def random_model(kind, shape, **knobs):
 
 
 def outputs_of(model, image):
-    """What each layer gives, with torch alone, in the order of the plan."""
-    found, values = {}, model.normalize(image[None])
-    found["input"] = values
-    with torch.no_grad():
-        for row in model.plan.layers:
+    """What each layer gives, with torch alone, in the order of the page: a sum behind its terms."""
+    found = {"input": model.normalize(image[None])}
+
+    def through(rows, values):
+        for row in rows:
+            for branch in row.branches:
+                through(branch, values)
             values = found[row.name] = model.network.get_submodule(row.name)(values)
+        return values
+
+    with torch.no_grad():
+        through(model.plan.layers, found["input"])
     return found
 
 
@@ -127,6 +157,8 @@ def test_every_layer_of_a_random_cnn_shows_torchs_numbers(name, browser, tmp_pat
         if "sum" in numbers:
             parts = sum(numbers.get(part, 0) for part in ("sum", "rest", "bias"))
             assert parts == pytest.approx(truth, abs=1e-4)
+        if "term0" in numbers:
+            assert numbers["term0"] + numbers["term1"] == pytest.approx(truth, abs=1e-5)
         if layer.endswith(".conv") and "rest" not in numbers:
             assert page.locator("#detail select option").count() >= 1
     row = page.locator("#softmax tr").nth(1).locator("td").all()
@@ -134,6 +166,34 @@ def test_every_layer_of_a_random_cnn_shows_torchs_numbers(name, browser, tmp_pat
     assert float(row[2].get_attribute("data-value")) == pytest.approx(
         float(probabilities.max()), abs=1e-6
     )
+    assert not complaints
+
+
+def test_a_sum_names_its_terms_and_shows_them(browser, tmp_path):
+    model = random_model(Sequential, (3, 20, 24), **NETWORKS["residual"])
+    image = torch.randint(0, 256, (3, 20, 24), dtype=torch.uint8)
+    run = TrainedRun(Path("a run"), None, model)
+    explain.write_page(run, image, "an image", None, tmp_path / "page.html")
+    page, complaints, _ = open_page(browser, tmp_path / "page.html")
+    outputs = outputs_of(model, image)
+    terms = {
+        "residual1": ("residual1.batch_norm1", "conv1"),
+        "residual2": ("residual2.residual1", "residual2.shortcut"),
+        "residual2.residual1": ("residual2.residual1.conv1", "residual2.conv1_activation"),
+        "residual3": ("residual3.conv1", "residual3.shortcut.batch_norm"),
+        "residual4": ("residual4.dense2", "residual4.shortcut"),
+    }
+    names = page.evaluate("LAYERS.map(layer => layer.name)")
+    for name, (first, second) in terms.items():
+        section = page.get_by_label(name, exact=True)
+        assert f"adds {first} and {second}" in section.text_content()
+        page.evaluate(f"choose({names.index(name)}, 3, 0, 0)")
+        channel = page.evaluate(f"LAYERS[{names.index(name)}].shown[3]")
+        numbers = shown_numbers(page)
+        for term, source in (("term0", first), ("term1", second)):
+            expected = outputs[source][0, channel].flatten()[0]
+            assert numbers[term] == pytest.approx(float(expected), abs=1e-5), (name, source)
+    assert "takes pool1" in page.get_by_label("residual2.shortcut", exact=True).text_content()
     assert not complaints
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -133,12 +135,17 @@ class SequentialConfig(Section):
     @property
     def title(self) -> str:
         """A short name for run folders, of the layers that learn: seq_conv32-conv64-dense128."""
-        widths = (
-            f"{kind_of(name)}{width}"
-            for name, values in self.layers.items()
-            if (width := values.get("channels") or values.get("units"))
-        )
-        return "seq_" + ("-".join(widths) or "softmax")
+        words = [f"{kind_of(name)}{width}" for name, width in _widths(self.layers) if width]
+        counts = [(word, len(list(same))) for word, same in groupby(words)]
+        parts = [word if count == 1 else f"{count}x{word}" for word, count in counts]
+        return "seq_" + ("-".join(parts) or "softmax")
+
+
+def _widths(layers: dict[str, dict[str, Any]]) -> Iterator[tuple[str, int | None]]:
+    """The channels or units of each layer, of one with layers in it those of the last of them."""
+    for name, values in layers.items():
+        inner = [width for _, width in _widths(values.get("layers", {})) if width]
+        yield name, values.get("channels") or values.get("units") or (inner[-1] if inner else None)
 
 
 class OwnModelConfig(Part):

@@ -187,24 +187,28 @@ def _not_in_the_space(key: str, value: str, known: Sequence[str]) -> str:
     return f"{key}: this search leaves {name} as it is; it changes {searched}{adds}"
 
 
-def _unknown_layer_key(key: str, known: Sequence[str]) -> str:
-    """Of the key of a layer: most have a default and are not written in the network."""
-    name, _, leaf = key.removeprefix("model.layers.").partition(".")
-    inner = [k.removeprefix("model.layers.") for k in known if k.startswith("model.layers.")]
+def _unknown_layer_key(key: str, known: Sequence[str], home: str = "model.layers") -> str:
+    """Of the key of a layer: most have a default and are not written in the network.
+
+    - `home`: the key of the layers among which it is, as model.layers.residual1.layers.
+    """
+    name, _, leaf = key.removeprefix(f"{home}.").partition(".")
+    inner = [k.removeprefix(f"{home}.") for k in known if k.startswith(f"{home}.")]
     names = [k for k in inner if "." not in k]
     try:
         keys = LAYER_KINDS[kind_of(name)].keys
     except LayerError as error:
-        return f"model.{error}"
+        return f"{home.removesuffix('layers')}{error}"
     if name not in names:
         return (
-            f"{key}: this network has no layer {name}; its layers are {', '.join(names)}; "
-            f"+model.layers.{name}=... adds one at the end"
+            f"{key}: there is no layer {name} in {home}; its layers are {', '.join(names)}; "
+            f"+{home}.{name}=... adds one at the end"
         )
+    first, _, deeper = leaf.partition(".")
+    if deeper and f"{name}.{first}" in inner:
+        return _unknown_layer_key(key, known, f"{home}.{name}.{first}")
     if leaf not in keys:
         return f"{key}: there is no such key; allowed: {', '.join(keys)}{hint(leaf, keys)}"
     if not any(k.startswith(f"{name}.") for k in inner):
-        return (
-            f"{key}: {name} is written as a value alone; write model.layers.{name}={{{leaf}: ...}}"
-        )
+        return f"{key}: {name} is written as a value alone; write {home}.{name}={{{leaf}: ...}}"
     return f"{key}: the key is not written in this network; +{key}=... adds it"

@@ -19,6 +19,7 @@ from convscape.geometry.layers import (
 )
 from convscape.geometry.networks import CNNKnobs, cnn_layers, mlp_layers
 from convscape.geometry.plan import Plan, plan_layers
+from convscape.geometry.residual import Residual, Subsample
 from convscape.geometry.window import (
     InfeasibleGeometry,
     OutputLayer,
@@ -51,7 +52,9 @@ __all__ = [
     "Padding",
     "Plan",
     "Pool",
+    "Residual",
     "Shape",
+    "Subsample",
     "Window",
     "activation",
     "cnn_layers",

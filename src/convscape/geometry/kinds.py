@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from convscape.base.values import one_of
 
@@ -18,10 +18,12 @@ class Key:
 
     - `parse`: from what a person writes to what the layer takes; raises ValueError.
     - `default`: as a person would write it; without one the key must be given.
+    - `whole`: what is kept of what a person writes, with all that was left out.
     """
 
     parse: Callable[[Any], Any]
     default: Any = ...
+    whole: Callable[[Any], Any] = lambda value: value
 
     @property
     def is_required(self) -> bool:
@@ -43,12 +45,14 @@ class Layer:
       `activation` puts an activation behind the layer.
     - `takes`: maps (C, H, W), a vector (features,) or any; before a vector, maps are flattened.
     - `gives`: whether a vector comes out whatever goes in.
+    - `parts`: the layers in it, one after the other, if it is made of layers.
     """
 
     kind_name: ClassVar[str]
     keys: ClassVar[Mapping[str, Key]] = {}
-    takes: ClassVar[Literal["maps", "vector", "any"]] = "any"
-    gives: ClassVar[Literal["vector", "same"]] = "same"
+    takes: Literal["maps", "vector", "any"] = "any"
+    gives: Literal["vector", "same"] = "same"
+    parts: tuple[NamedLayer, ...] = ()
 
     def __init_subclass__(cls) -> None:
         if "kind_name" in vars(cls):
@@ -67,18 +71,30 @@ class Layer:
         """
         return input_shape
 
+    def branches(self, input_shape: Shape) -> tuple[tuple[NamedLayer, ...], ...]:
+        """If it is made of layers: the rows of layers that its input takes, side by side."""
+        return ()
+
     def num_parameters(self, input_shape: Shape, output_shape: Shape) -> int:
-        """Trainable numbers: weights and biases."""
+        """Trainable numbers of its own: weights and biases."""
         return 0
 
     def macs(self, input_shape: Shape, output_shape: Shape) -> int:
-        """Multiply-accumulates for one image."""
+        """Multiply-accumulates of its own for one image."""
         return 0
 
     @property
     def windows(self) -> tuple[Window, Window] | None:
         """The window that slides along height and width, if one does."""
         return None
+
+    def with_value(self, field: str, value: Any) -> Self:
+        """The same with another value of a field."""
+        return replace(self, **{field: value})  # type: ignore[type-var]
+
+    def alternatives(self, input_shape: Shape) -> list[tuple[str, Any]]:
+        """Fields with values that may do for an input that it cannot take as it is."""
+        return []
 
     def describe(self) -> str:
         """The layer in a few words, as in "conv 3x3, stride 2, same"."""
@@ -94,6 +110,13 @@ class NamedLayer(NamedTuple):
 
     name: str
     layer: Layer
+
+
+def all_layers(layers: Iterable[NamedLayer]) -> Iterator[Layer]:
+    """Each layer, and those in it."""
+    for _, layer in layers:
+        yield layer
+        yield from all_layers(layer.parts)
 
 
 # of Activation, by torch.nn.functional's names; their modules stand in `layers.ACTIVATIONS`

@@ -3,12 +3,12 @@
 A network is a list of named layers (`Conv`, `Pool`, `Dense`, ...); each knows its keys, its output
 shape, its cost and its words. `cnn_layers` and `mlp_layers` write that list from the knobs of a
 config; `plan_layers` walks it and says for every layer the output shape, parameters, MACs and
-receptive field, or raises `InfeasibleGeometry`.
+receptive field, or raises `InfeasibleGeometry`. A layer may hold layers; a plan is then a tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import prod
@@ -55,10 +55,22 @@ class Field:
             as_pair(self.padding[a] + pads_before[a] * self.stride[a] for a in axes),
         )
 
+    @classmethod
+    def of_all(cls, fields: Sequence[Field]) -> Field:
+        """The smallest that holds all of these, which have one stride."""
+        axes = range(2)
+        padding = as_pair(max(field.padding[a] for field in fields) for a in axes)
+        ends = [max(field.size[a] - field.padding[a] for field in fields) for a in axes]
+        return cls(as_pair(ends[a] + padding[a] for a in axes), fields[0].stride, padding)
+
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One row of the layer table; shapes are (C, H, W) or (features,)."""
+    """One row of the layer table; shapes are (C, H, W) or (features,).
+
+    - `num_parameters`, `macs`: its own, without those of the layers in it.
+    - `branches`: rows of layers in it, side by side; the first is that of its `parts`.
+    """
 
     name: str
     layer: Layer
@@ -67,30 +79,45 @@ class LayerPlan:
     num_parameters: int
     macs: int
     field: Field
+    branches: tuple[tuple[LayerPlan, ...], ...] = ()
+
+    @property
+    def has_window(self) -> bool:
+        """Whether a window slides in it."""
+        rows = [row for branch in self.branches for row in branch]
+        return self.layer.windows is not None or any(row.has_window for row in rows)
 
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What a network will be: its layers in order, and remarks on what is legal but odd."""
+    """What a network will be: its layers in order, and remarks on what is legal but odd.
+
+    - `layers`: without the layers in layers; `all_layers` has those too.
+    """
 
     input_shape: Shape
     layers: tuple[LayerPlan, ...]
     remarks: tuple[str, ...] = ()
 
     @property
+    def all_layers(self) -> list[LayerPlan]:
+        """Each layer, and behind it those in it."""
+        return [row for _, _, row in _walk(self.layers)]
+
+    @property
     def num_parameters(self) -> int:
         """Trainable numbers: weights and biases."""
-        return sum(row.num_parameters for row in self.layers)
+        return sum(row.num_parameters for row in self.all_layers)
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the layers for one image, biases not counted."""
-        return sum(row.macs for row in self.layers)
+        return sum(row.macs for row in self.all_layers)
 
     @property
     def num_activations(self) -> int:
         """Numbers that come up for one image: its own, and the outputs of all layers."""
-        shapes = [self.input_shape, *(row.output_shape for row in self.layers)]
+        shapes = [self.input_shape, *(row.output_shape for row in self.all_layers)]
         return sum(prod(shape) for shape in shapes)
 
     @property
@@ -107,22 +134,22 @@ class Plan:
     @property
     def receptive_field(self) -> Pair:
         """Pixels (H, W) that a unit of the last sliding window sees; without one, the image."""
-        fields = [row.field for row in self.layers if row.layer.windows is not None]
+        fields = [row.field for row in self.layers if row.has_window]
         return fields[-1].size if fields else as_pair(self.input_shape[1:])
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The layer table: a header, a row per layer, the total."""
+        """The layer table: a header, a row per layer, the total; layers in layers are indented."""
         header = ("layer", "what", "output", "parameters", "MACs", "receptive field")
         rows = [
             (
-                row.name,
+                "  " * depth + name,
                 row.layer.describe(),
                 "x".join(map(str, row.output_shape)),
                 f"{row.num_parameters:,}" if row.num_parameters else "",
                 f"{row.macs:,}" if row.macs else "",
                 format_size(row.field.size),
             )
-            for row in self.layers
+            for depth, name, row in _walk(self.layers)
         ]
         total = ("total", "", "", f"{self.num_parameters:,}", f"{self.macs:,}", "")
         return [header, *rows, total]
@@ -143,13 +170,22 @@ class Plan:
         return f"<div>{table}{remarks}</div>"
 
 
+def _walk(
+    rows: Iterable[LayerPlan], depth: int = 0, within: str = ""
+) -> Iterator[tuple[int, str, LayerPlan]]:
+    """Each row with its depth in the tree and its name there, and behind it those in it."""
+    for row in rows:
+        yield depth, row.name.removeprefix(within), row
+        for branch in row.branches:
+            yield from _walk(branch, depth + 1, f"{row.name}.")
+
+
 def _cells(tag: str, row: Sequence[str]) -> str:
-    """Words to the left; notebooks set everything to the right."""
+    """Words to the left, as they are indented; notebooks set everything to the right."""
     sides = ("left", "left", "left", "right", "right", "left")
+    style = "white-space:pre;text-align:"
     pairs = zip(row, sides, strict=True)
-    return "".join(
-        f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for cell, side in pairs
-    )
+    return "".join(f'<{tag} style="{style}{side}">{escape(cell)}</{tag}>' for cell, side in pairs)
 
 
 def plan_layers(
@@ -161,31 +197,44 @@ def plan_layers(
         InfeasibleGeometry: naming the layer, its input and what would work; or if the network does
             not end in a number for each of `num_classes`.
     """
-    shape: Shape = tuple(input_shape)
-    field, whole = Field(), Field(as_pair(input_shape[1:]))
-    rows: list[LayerPlan] = []
-    remarks: list[str] = []
     layers = tuple(layers)
-    for place, (name, layer) in enumerate(layers):
-        try:
-            before, shape = shape, layer.output_shape(name, shape)
-        except InfeasibleGeometry as error:
-            ways = ways_out(layers, place, input_shape)
-            raise InfeasibleGeometry(
-                f"{error}; {either(ways)} would" if ways else str(error)
-            ) from None
-        if (windows := layer.windows) is not None:
-            pads = as_pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
-            field = field.behind(windows, pads)
-        elif len(shape) < len(before):
-            field = whole
-        cost = layer.num_parameters(before, shape), layer.macs(before, shape)
-        rows.append(LayerPlan(name, layer, before, shape, *cost, field))
-        remarks += layer.remarks(name)
+    try:
+        rows = _rows(layers, tuple(input_shape), Field(), Field(as_pair(input_shape[1:])))
+    except InfeasibleGeometry as error:
+        ways = ways_out(layers, input_shape)
+        raise InfeasibleGeometry(f"{error}; {either(ways)} would" if ways else str(error)) from None
+    shape = rows[-1].output_shape if rows else tuple(input_shape)
     if num_classes is not None and shape != (num_classes,):
         raise InfeasibleGeometry(
             f"without an output layer the network ends in {by(shape)} numbers (layer "
             f"{rows[-1].name}), and the data have {num_classes} classes; {num_classes} channels "
             "before a global pool, or output_layer=dense would fit"
         )
-    return Plan(tuple(input_shape), tuple(rows), tuple(remarks))
+    remarks = tuple(remark for name, layer in layers for remark in layer.remarks(name))
+    return Plan(tuple(input_shape), rows, remarks)
+
+
+def _rows(
+    layers: Iterable[NamedLayer], shape: Shape, field: Field, whole: Field, within: str = ""
+) -> tuple[LayerPlan, ...]:
+    """The plan of layers in a row, whose input has this shape and field.
+
+    - `whole`: the field of a unit that sees all of the image.
+    """
+    rows = []
+    for part, layer in layers:
+        name = within + part
+        before, shape = shape, layer.output_shape(name, shape)
+        branches = tuple(
+            _rows(branch, before, field, whole, f"{name}.") for branch in layer.branches(before)
+        )
+        if branches:
+            field = Field.of_all([branch[-1].field if branch else field for branch in branches])
+        elif (windows := layer.windows) is not None:
+            pads = as_pair(pad_amounts(before[1 + a], windows[a])[0] for a in range(2))
+            field = field.behind(windows, pads)
+        elif len(shape) < len(before):
+            field = whole
+        cost = layer.num_parameters(before, shape), layer.macs(before, shape)
+        rows.append(LayerPlan(name, layer, before, shape, *cost, field, branches))
+    return tuple(rows)

@@ -7,14 +7,18 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from convscape.geometry.kinds import NamedLayer
+from convscape.geometry.kinds import Layer, NamedLayer, all_layers
+from convscape.geometry.residual import stride_of
 from convscape.geometry.sliding import Sliding, is_of_block, place_of
 from convscape.geometry.window import InfeasibleGeometry, Pair, as_pair, format_size, num_outputs
 
 if TYPE_CHECKING:
     from convscape.geometry.window import Shape
 
-Layers = tuple[NamedLayer | None, ...]  # None: a layer that was taken out
+Layers = tuple[NamedLayer, ...]
+Place = tuple[float, ...]  # (3, 1): the second of the layers in the fourth one
+OF_ITSELF = inf  # (3, inf): the fourth one, whose layers are possible, and their sum is not
+NOTHING = NamedLayer("", Layer())  # in the place of a layer that was taken out
 MAX_TRIED = 64  # of the sizes below one that is offered with "<=", all are tried up to this
 
 
@@ -25,21 +29,22 @@ class Way(NamedTuple):
     layers: Layers
 
 
-def ways_out(layers: Sequence[NamedLayer], at: int, input_shape: Sequence[int]) -> list[str]:
-    """Changes of the misfit `layers[at]` with which the network can be built, as they are typed.
+def ways_out(layers: Sequence[NamedLayer], input_shape: Sequence[int]) -> list[str]:
+    """Changes of the first misfit with which the network can be built, as they are typed.
 
     Where no change of one key is enough, it is the one that goes furthest, with what the next
     misfit needs, and so on.
     """
-    strides = tuple(getattr(named.layer, "has_own_stride", None) for named in layers)
-    return list(_ways_out(tuple(layers), strides, at, tuple(input_shape)))
+    strides = tuple(getattr(layer, "has_own_stride", None) for layer in all_layers(layers))
+    return list(_ways_out(tuple(layers), strides, tuple(input_shape)))
 
 
 @lru_cache(maxsize=4096)  # runs of a sweep that differ in the seed share it
 def _ways_out(
-    layers: Layers, own_strides: tuple[bool | None, ...], at: int, input_shape: Shape
+    layers: Layers, own_strides: tuple[bool | None, ...], input_shape: Shape
 ) -> list[str]:
     """As `ways_out`; `own_strides` are no part of what makes layers equal."""
+    at, _ = _progress(layers, input_shape)
     ways = [way.words for way in _ways(layers, at, input_shape)] or _chain(layers, input_shape)
     name = _at(layers, at).name
     is_later_block = is_of_block(name) and not name.startswith("block1.")
@@ -54,7 +59,7 @@ def _chain(layers: Layers, input_shape: Shape) -> list[str]:
     """For the first misfit, and each that is then found, the change that goes furthest."""
     words = []
     while (progress := _progress(layers, input_shape)) != DONE:
-        ways = list(_ways(layers, int(progress[0]), input_shape, beyond=progress))
+        ways = list(_ways(layers, progress[0], input_shape, beyond=progress))
         if not ways:
             return []
         way = max(ways, key=lambda way: _progress(way.layers, input_shape))
@@ -64,7 +69,7 @@ def _chain(layers: Layers, input_shape: Shape) -> list[str]:
 
 
 def _ways(
-    layers: Layers, at: int, input_shape: Shape, beyond: tuple[float, int] | None = None
+    layers: Layers, at: Place, input_shape: Shape, beyond: Progress | None = None
 ) -> Iterator[Way]:
     """Changes of one key, of this layer or of all blocks, that do.
 
@@ -72,11 +77,14 @@ def _ways(
     """
 
     def does(changed: Layers | None) -> bool:
-        progress = (-1, 0) if changed is None else _progress(changed, input_shape)
+        progress = NOWHERE if changed is None else _progress(changed, input_shape)
         return progress == DONE if beyond is None else progress > beyond
 
-    name = _at(layers, at).name
-    until = len(layers) if beyond is None else at
+    if at[-1] == OF_ITSELF:
+        yield from (way for way in _ways_of_a_sum(layers, at, input_shape) if does(way.layers))
+        return
+    name = _name(layers, at)
+    until = (inf,) if beyond is None else at
     for field, value in _candidates(layers, at, input_shape):
         shared = _sharing(layers, at, field)
         for places in [shared, [at]] if len(shared) > 1 else [[at]]:
@@ -102,48 +110,68 @@ def _ways(
             break
 
 
-def _candidates(layers: Layers, at: int, input_shape: Shape) -> Iterator[tuple[str, Any]]:
+def _ways_of_a_sum(layers: Layers, at: Place, input_shape: Shape) -> Iterator[Way]:
+    """Changes of the layers in a layer, or of its shortcut, that may make its sum possible."""
+    outer = at[:-1]
+    resized = [
+        place
+        for place in _places(_at(layers, outer).layer.parts, outer)
+        if isinstance(layer := _at(layers, place).layer, Sliding)
+        and _sizes_after(layer, shape := _shape_before(layers, place, input_shape))
+        != [-(-size // step) for size, step in zip(shape[1:], layer.stride, strict=True)]
+    ]
+    if resized:
+        names = [_name(layers, place) for place in resized]
+        where = f"layer{'s' * (len(names) > 1)} {' and '.join(names)}"
+        changed = _changed(layers, resized, "padding", "same")
+        if changed is not None:
+            yield Way(f"padding=same in {where}", changed)
+    shape = _shape_before(layers, outer, input_shape)
+    for field, value in _at(layers, outer).layer.alternatives(shape):
+        changed = _changed(layers, [outer], field, value)
+        if changed is not None:
+            yield Way(f"{field}={value}", changed)
+
+
+def _candidates(layers: Layers, at: Place, input_shape: Shape) -> Iterator[tuple[str, Any]]:
     """Fields of a misfit and their values that may do; None is the largest size that does."""
-    layer = layers[at]
-    if layer is None or not isinstance(layer.layer, Sliding):
+    layer = _at(layers, at).layer
+    if not isinstance(layer, Sliding):
         return
-    shape = input_shape
-    for before in layers[:at]:
-        if before is not None:
-            shape = before.layer.output_shape(before.name, shape)
     yield "kernel_size", None
-    yield from layer.layer.alternatives(shape)
+    yield from layer.alternatives(_shape_before(layers, at, input_shape))
     yield from (("stride", (1, 1)), ("padding", "same"))
-    if layer.layer.can_be_left_out:
+    if layer.can_be_left_out:
         yield "kind", "none"
 
 
-def _sharing(layers: Layers, at: int, field: str) -> list[int]:
+def _sharing(layers: Layers, at: Place, field: str) -> list[Place]:
     """Places of all blocks' layers of that kind, if one value of `field` stands for all of them."""
     name, layer = _at(layers, at)
     if not is_of_block(name):
         return [at]
-    blocks = {each.name.partition(".")[0] for each in layers if each and is_of_block(each.name)}
-    places = [n for n, each in enumerate(layers) if each and type(each.layer) is type(layer)]
+    blocks = {each.name.partition(".")[0] for each in layers if is_of_block(each.name)}
+    places: list[Place] = [(n,) for n, each in enumerate(layers) if type(each.layer) is type(layer)]
     values = {getattr(_at(layers, place).layer, field) for place in places}
     return places if len(places) == len(blocks) and len(values) == 1 else [at]
 
 
-def _changed(layers: Layers, places: Sequence[int], field: str, value: Any) -> Layers | None:
+def _changed(layers: Layers, places: Sequence[Place], field: str, value: Any) -> Layers | None:
     """The network with another value at these places; None if keys are then unread."""
-    changed = list(layers)
+    changed = layers
     for place in places:
-        named, layer = _at(layers, place), _sliding(layers, place)
+        named = _at(layers, place)
         is_out = (field, value) == ("kind", "none")
-        changed[place] = None if is_out else named._replace(layer=layer.with_value(field, value))
+        new = NOTHING if is_out else named._replace(layer=named.layer.with_value(field, value))
+        changed = _with(changed, place, new)
     kind = type(_at(layers, places[0]).layer)
-    if any(named is not None and type(named.layer) is kind for named in changed):
-        return tuple(changed)
-    return tuple(changed) if all(_sliding(layers, place).is_plain for place in places) else None
+    if any(isinstance(layer, kind) for layer in all_layers(changed)):
+        return changed
+    return changed if all(_sliding(layers, place).is_plain for place in places) else None
 
 
 def _largest(
-    layers: Layers, places: Sequence[int], field: str, input_shape: Shape, until: int
+    layers: Layers, places: Sequence[Place], field: str, input_shape: Shape, until: Place
 ) -> tuple[str, Pair] | None:
     """The largest size that does, behind " <= ", or "=" where not every smaller one does.
 
@@ -154,7 +182,10 @@ def _largest(
 
         def does(size: int, axis: int = axis) -> bool:
             changed = _changed(layers, places, field, (size, size))
-            return changed is not None and _misfit_along(changed, input_shape, axis) > until
+            if changed is None:
+                return False
+            misfit, _ = _along(changed, input_shape[1 + axis], axis)
+            return misfit is None or misfit > until
 
         least, lowest, most = _sliding(layers, places[0]).bounds(field, axis)
         if not does(lowest):
@@ -169,46 +200,91 @@ def _largest(
     return (signs.pop() if len(signs) == 1 else "="), as_pair(found)
 
 
-DONE = (inf, 0)
+Progress = tuple[
+    Place, int
+]  # how far one gets: the first misfit, and minus the number of its faults
+NOWHERE: Progress = ((-1,), 0)
+DONE: Progress = ((inf,), 0)
 
 
-def _progress(layers: Layers, input_shape: Shape) -> tuple[float, int]:
+def _progress(layers: Layers, input_shape: Shape) -> Progress:
     """The first misfit, and minus the number of its faults; `DONE` if there is none."""
     shape = input_shape
-    for place, named in enumerate(layers):
-        if named is None:
-            continue
+    for place, (name, layer) in enumerate(layers):
         try:
-            shape = named.layer.output_shape(named.name, shape)
+            shape = layer.output_shape(name, shape)
         except InfeasibleGeometry:
-            faults = named.layer.faults(shape) if isinstance(named.layer, Sliding) else [""]
-            return place, -len(faults)
+            if not layer.parts:
+                faults = layer.faults(shape) if isinstance(layer, Sliding) else [""]
+                return (place,), -len(faults)
+            inner, faults_in_it = _progress(layer.parts, shape)
+            return (place, *inner), faults_in_it
     return DONE
 
 
-def _misfit_along(layers: Layers, input_shape: Shape, axis: int) -> float:
-    """Place of the first layer whose window does not fit along one axis."""
-    size = input_shape[1 + axis]
-    for place, named in enumerate(layers):
-        if named is None:
-            continue
-        layer = named.layer
+def _along(layers: Layers, size: int, axis: int) -> tuple[Place | None, int]:
+    """Place of the first layer that does not fit along one axis, and the size behind the last."""
+    for place, (_, layer) in enumerate(layers):
         if layer.gives == "vector":
             break
         if isinstance(layer, Sliding) and layer.fault_along(axis, size) is not None:
-            return place
+            return (place,), size
+        if layer.parts:
+            misfit, behind = _along(layer.parts, size, axis)
+            if misfit is None and behind != -(-size // stride_of(layer.parts)[axis]):
+                misfit = (OF_ITSELF,)
+            if misfit is not None:
+                return (place, *misfit), size
+            size = behind
         if layer.windows is not None:
             size = num_outputs(size, layer.windows[axis])
-    return inf
+    return None, size
 
 
-def _at(layers: Layers, place: int) -> NamedLayer:
-    named = layers[place]
-    assert named is not None
-    return named
+def _at(layers: Layers, place: Place) -> NamedLayer:
+    named, inner = layers[int(place[0])], place[1:]
+    return named if inner in ((), (OF_ITSELF,)) else _at(named.layer.parts, inner)
 
 
-def _sliding(layers: Layers, place: int) -> Sliding:
+def _name(layers: Layers, place: Place) -> str:
+    """As in "residual1.conv2"."""
+    named, inner = layers[int(place[0])], place[1:]
+    if inner in ((), (OF_ITSELF,)):
+        return named.name
+    return f"{named.name}.{_name(named.layer.parts, inner)}"
+
+
+def _with(layers: Layers, place: Place, named: NamedLayer) -> Layers:
+    """The same with another layer at a place."""
+    changed, first = list(layers), int(place[0])
+    if place[1:]:
+        outer = layers[first].layer
+        parts = _with(outer.parts, place[1:], named)
+        named = layers[first]._replace(layer=outer.with_value("parts", parts))
+    changed[first] = named
+    return tuple(changed)
+
+
+def _places(layers: Layers, within: Place) -> Iterator[Place]:
+    """Places of the layers, and of those in them."""
+    for place, named in enumerate(layers):
+        yield (*within, place)
+        yield from _places(named.layer.parts, (*within, place))
+
+
+def _shape_before(layers: Layers, place: Place, shape: Shape) -> Shape:
+    """What goes into the layer at a place."""
+    for name, layer in layers[: int(place[0])]:
+        shape = layer.output_shape(name, shape)
+    inner = place[1:]
+    return _shape_before(layers[int(place[0])].layer.parts, inner, shape) if inner else shape
+
+
+def _sizes_after(layer: Sliding, shape: Shape) -> list[int]:
+    return [num_outputs(shape[1 + axis], layer.windows[axis]) for axis in range(2)]
+
+
+def _sliding(layers: Layers, place: Place) -> Sliding:
     layer = _at(layers, place).layer
     assert isinstance(layer, Sliding)
     return layer

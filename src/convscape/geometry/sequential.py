@@ -3,6 +3,7 @@
 A mapping gives every layer a name, which is its kind and, where there are several, a number; any
 value of it can be set from the command line (model.layers.conv1.kernel_size=5). A list is numbered
 here. What a layer takes by its main key alone may stand in its place: `pool1: 2`, `dense1: 128`.
+Layers may stand in layers: `residual1: {layers: {conv1: 16, conv2: 16}}`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from convscape.base.errors import ConfigError
 from convscape.base.values import hint
-from convscape.geometry.kinds import LAYER_KINDS, Layer, NamedLayer
+from convscape.geometry.kinds import LAYER_KINDS, NamedLayer
 from convscape.geometry.layers import Activation, Dense, Flatten
 from convscape.geometry.window import OutputLayer
 
@@ -101,10 +102,12 @@ def _whole_layer(name: str, written: Any) -> dict[str, Any]:
         if value is ...:
             raise LayerError(f"layers.{name}.{key}: the key is missing; it has no default")
         try:
+            whole[key] = what.whole(value)
             what.parse(value)
+        except LayerError as error:  # of a layer within this one
+            raise LayerError(f"layers.{name}.{error}") from None
         except ValueError as error:
             raise LayerError(f"layers.{name}.{key}={value}: {error}") from None
-        whole[key] = value
     return whole
 
 
@@ -119,33 +122,37 @@ def sequential_layers(
     Raises:
         LayerError: if a layer cannot be, or needs maps where there are none any more.
     """
-    result: list[NamedLayer] = []
-    flat_since: str | None = None
-    for name, written in whole_layers(layers).items():
-        kind = LAYER_KINDS[kind_of(name)]
-        if kind.takes == "maps" and flat_since is not None:
-            raise LayerError(
-                f"layers.{name}: {kind.kind_name} needs maps, and {flat_since} before it leaves "
-                f"one row of numbers; put {name} before {flat_since}"
-            )
-        if kind.takes == "vector" and flat_since is None:
-            result.append(NamedLayer(name if kind is Flatten else "flatten", Flatten()))
-        if kind.takes == "vector" or kind.gives == "vector":
-            flat_since = flat_since or name
-        result += _written_layer(name, kind, written)
+    result = list(in_a_row(whole_layers(layers)))
     if output_layer == "dense":
-        if flat_since is None:
+        if not any(named.layer.gives == "vector" for named in result):
             result.append(NamedLayer("flatten", Flatten()))
         result.append(NamedLayer("output", Dense(num_classes)))
     return result
 
 
-def _written_layer(name: str, kind: type[Layer], written: dict[str, Any]) -> Iterator[NamedLayer]:
-    """The layer, unless it does nothing, and the activation behind it."""
-    values = {key: kind.keys[key].parse(value) for key, value in written.items()}
-    activation = values.pop("activation", "none")
-    layer = kind.from_keys(values)
-    if layer is not None:
-        yield NamedLayer(name, layer)
-    if activation != "none":
-        yield NamedLayer(f"{name}_activation", Activation(activation))
+def in_a_row(layers: Mapping[str, dict[str, Any]]) -> Iterator[NamedLayer]:
+    """The layers of what `whole_layers` gives, maps flattened before the first that needs it.
+
+    Raises:
+        LayerError: if one needs maps where there are none any more.
+    """
+    flat_since: str | None = None
+    for name, written in layers.items():
+        kind = LAYER_KINDS[kind_of(name)]
+        values = {key: kind.keys[key].parse(value) for key, value in written.items()}
+        activation = values.pop("activation", "none")
+        layer = kind.from_keys(values)
+        takes, gives = (layer.takes, layer.gives) if layer else (kind.takes, kind.gives)
+        if takes == "maps" and flat_since is not None:
+            raise LayerError(
+                f"layers.{name}: {kind.kind_name} needs maps, and {flat_since} before it leaves "
+                f"one row of numbers; put {name} before {flat_since}"
+            )
+        if takes == "vector" and flat_since is None:
+            yield NamedLayer(name if kind is Flatten else "flatten", Flatten())
+        if takes == "vector" or gives == "vector":
+            flat_since = flat_since or name
+        if layer is not None:  # it does something
+            yield NamedLayer(name, layer)
+        if activation != "none":
+            yield NamedLayer(f"{name}_activation", Activation(activation))

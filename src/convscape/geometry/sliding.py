@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from convscape.geometry.kinds import Layer
 from convscape.geometry.window import (
@@ -60,10 +59,6 @@ class Sliding(Layer):
         size, stride, dilation = self.window_size[axis], self.stride[axis], self.dilation[axis]
         return Window(size, stride, padding, dilation, self.ceil_mode)
 
-    def with_value(self, field: str, value: Any) -> Self:
-        """The same with another value of a field."""
-        return replace(self, **{field: value})  # type: ignore[type-var]
-
     def wrong_channels(self, in_channels: int) -> str | None:
         """What is wrong with so many input channels."""
         return None
@@ -71,10 +66,6 @@ class Sliding(Layer):
     def key_of(self, field: str, is_of_block: bool) -> str:
         """What a field is called in the config: of one layer, or of a block of a CNN."""
         return field
-
-    def alternatives(self, input_shape: Shape) -> list[tuple[str, Any]]:
-        """Fields with values that may do for an input (C, H, W); None is the largest that does."""
-        return []
 
     @property
     def can_be_left_out(self) -> bool:
@@ -178,6 +169,8 @@ def is_of_block(name: str) -> bool:
 
 def place_of(name: str) -> str:
     """As a person says it: block3.conv is "block 3", block3.pool is "block 3 pool"."""
+    if not is_of_block(name):
+        return f"layer {name}"
     block, _, part = name.partition(".")
-    words = f"block {block.removeprefix('block')}" if is_of_block(name) else f"layer {block}"
+    words = f"block {block.removeprefix('block')}"
     return words if part in ("", "conv") else f"{words} {part}"

@@ -38,7 +38,7 @@ def feature_maps(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
     maps = model.normalize(images.to(model.device))
     convolution = None
     for name, stage in model.network.named_children():
-        is_next = isinstance(next(stage.modules()), nn.Sequential | nn.Conv2d)
+        is_next = any(isinstance(module, nn.Conv2d) for module in stage.modules())
         before, maps = maps, stage(maps)
         if convolution is not None and (is_next or maps.ndim != 4):
             found[convolution] = before.float().cpu()

@@ -7,7 +7,7 @@ All modules take images of shape (N, C, H, W). SAME padding is TensorFlow's, see
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from convscape import geometry
 from convscape.base.errors import ConfigError
-from convscape.geometry.plan import Plan
-from convscape.geometry.window import Pair, Shape
+from convscape.geometry.plan import LayerPlan, Plan
+from convscape.geometry.window import Pair
 
 
 class Conv2d(nn.Conv2d):
@@ -209,6 +209,46 @@ class GlobalPool(nn.Module):
         return images.mean((2, 3)) if self.kind == "avg" else images.amax((2, 3))
 
 
+class Residual(nn.Module):
+    """The sum of branches, each of which takes the input; one without modules passes it on.
+
+    Their modules are this one's own, so that `network.residual1.conv1` is found.
+    """
+
+    def __init__(self, *branches: nn.Sequential) -> None:
+        super().__init__()
+        for branch in branches:
+            for name, module in branch.named_children():
+                self.add_module(name, module)
+        self.branches = [[name for name, _ in branch.named_children()] for branch in branches]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W'), or of (N, C)."""
+        outputs = []
+        for names in self.branches:
+            values = images
+            for name in names:
+                values = getattr(self, name)(values)
+            outputs.append(values)
+        first, *others = outputs
+        return sum(others, first)
+
+
+class Subsample(nn.Module):
+    """Every position at a stride, and channels of zeros behind the others."""
+
+    def __init__(self, stride: Pair, num_zeros: int) -> None:
+        super().__init__()
+        self.stride, self.num_zeros = stride, num_zeros
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C + num_zeros, H', W'), or of (N, C)."""
+        if images.ndim == 2:
+            return F.pad(images, (0, self.num_zeros))
+        down, along = self.stride
+        return F.pad(images[:, :, ::down, ::along], (0, 0, 0, 0, 0, self.num_zeros))
+
+
 def _convolve(
     images: Tensor,
     weight: Tensor,
@@ -268,8 +308,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-# one for each of `geometry.LAYER_KINDS`: from a layer and its input shape to a module
-MODULES: dict[type[geometry.Layer], Callable[[Any, Shape], nn.Module]] = {
+# one for each of `geometry.LAYER_KINDS`: from a layer and its input shape to a module; of a layer
+# that is made of layers, the modules of its branches come behind them
+MODULES: dict[type[geometry.Layer], Callable[..., nn.Module]] = {
     geometry.Conv: lambda conv, shape: Conv2d(shape[0], conv),
     geometry.Pool: lambda pool, shape: _pool(pool),
     geometry.GlobalPool: lambda pool, shape: GlobalPool(pool.kind),
@@ -280,6 +321,8 @@ MODULES: dict[type[geometry.Layer], Callable[[Any, Shape], nn.Module]] = {
     ),
     geometry.Activation: lambda activation, shape: ACTIVATIONS[activation.name](),
     geometry.Dropout: lambda dropout, shape: nn.Dropout(dropout.p),
+    geometry.Residual: lambda residual, shape, *branches: Residual(*branches),
+    geometry.Subsample: lambda layer, shape: Subsample(layer.stride, layer.num_zeros),
 }
 
 
@@ -298,25 +341,31 @@ def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
     Max pooling runs before the ReLU that it follows, which changes no number: both orders take the
     largest value of a window, or 0. ReLU then has a quarter of the values to look at.
     """
+    network = _in_a_row(plan.layers)
+    initialize(network, init)
+    return network
+
+
+def _in_a_row(rows: Iterable[LayerPlan], within: str = "") -> nn.Sequential:
+    """The modules of one layer after the other, under their names `within` another layer."""
     stages: OrderedDict[str, OrderedDict[str, nn.Module]] = OrderedDict()
-    for row in plan.layers:
-        stage, _, part = row.name.partition(".")
+    for row in rows:
+        stage, _, part = row.name.removeprefix(within).partition(".")
         if type(row.layer) not in MODULES:
             name = type(row.layer).__name__
             raise ConfigError(
                 f"layer {row.name}: {name} has no module; give it one in "
                 f"convscape.models.modules.MODULES[{name}], see docs/extending.md"
             )
-        module = MODULES[type(row.layer)](row.layer, row.input_shape)
+        branches = [_in_a_row(branch, f"{row.name}.") for branch in row.branches]
+        module = MODULES[type(row.layer)](row.layer, row.input_shape, *branches)
         stages.setdefault(stage, OrderedDict())[part] = module
-    network = _pooling_first(
+    return _pooling_first(
         OrderedDict(
             (stage, parts[""] if "" in parts else _pooling_first(parts))
             for stage, parts in stages.items()
         )
     )
-    initialize(network, init)
-    return network
 
 
 def _pooling_first(parts: OrderedDict[str, nn.Module]) -> nn.Sequential:

@@ -11,6 +11,7 @@ from typing import Any
 from convscape.config.losses import BEFORE, LossConfig
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
+from convscape.geometry.kinds import all_layers
 from convscape.geometry.layers import Conv
 
 SECTIONS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks")
@@ -60,7 +61,7 @@ def fingerprint(config: Config) -> str:
         matter["model"] = [str(named.layer) for named in layers]
         loss = "mse" if model.loss == BEFORE["mse"] else model.loss  # as it was called at first
         matter["model"] += [model.init, loss, model.label_smoothing]
-        if any(isinstance(named.layer, Conv) for named in layers):
+        if any(isinstance(layer, Conv) for layer in all_layers(layers)):
             matter["model"].append(getattr(model, "first_layer", "learned"))
     return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -66,11 +66,12 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
         matters = section in (*SECTIONS, "seed")
         if not matters or key in _IN_TITLE or leaf in FINGERPRINT_EXCLUDES.get(section, ()):
             continue
-        # pool1.size says more than size
         if key.endswith("_target_") or value == "own":
             words += [value.rpartition(".")[2]] * (value != "own")
             continue
-        last = key.partition(".layers.")[2] or key.rpartition(".")[2]
+        # pool1.size says more than size
+        inner = key.partition(".layers.")[2].replace(".layers.", ".")
+        last = inner or key.rpartition(".")[2]
         word = _SHORT.get(last, last) if leaf or last == "seed" else ""
         words.append(word + short_value(value))
     return f"{file_name(words)}-{digest}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from convscape.base.files import make_folder, write_atomic
 from convscape.drawing import sheets
 from convscape.geometry.layers import Activation, BatchNorm, Conv, Dense, GlobalPool, Pool
 from convscape.geometry.plan import LayerPlan
+from convscape.geometry.residual import Subsample
 from convscape.geometry.sliding import Sliding
 from convscape.models.classifier import ImageClassifier
 from convscape.models.modules import BlurPool2d, PolyphasePool2d
@@ -98,27 +100,15 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
             "sequential), whose layers are known, can be explained"
         )
     model = model.cpu().float().eval()
-    values = model.normalize(image[None])
-    maps = _Maps(range(image.shape[0]))
-    layers: list[dict[str, Any]] = [
-        {
-            **{"name": "input", "kind": "input", "what": "pixels, normalised per channel"},
-            "field": {"size": [1, 1], "stride": [1, 1], "padding": [0, 0]},
-            "scale": model.scale.flatten().tolist(),
-            "shift": model.shift.flatten().tolist(),
-            **maps.of(values),
-        }
-    ]
-    for row in plan.layers:
-        module = model.network.get_submodule(row.name)
-        before, values = values, module(values)
-        layers.append(_layer(row, module, before, values, maps, image.shape))
+    way = _Way(model, image)
+    values, _ = way.through(plan.layers, model.normalize(image[None]), 0)
+    layers = way.layers
     layers[-1]["classes"] = [run.classes[unit] for unit in layers[-1]["shown"]]
     probabilities = values.softmax(1)[0]
     order = probabilities.argsort(descending=True)[:MAX_CLASSES].tolist()
     return {
         "title": f"{run.path.name}: {name}",
-        "network": f"{len(plan.layers)} layers, {plan.num_parameters:,} parameters",
+        "network": f"{len(plan.all_layers)} layers, {plan.num_parameters:,} parameters",
         "classes": [run.classes[index] for index in order],
         "order": order,
         "num_classes": len(probabilities),
@@ -159,6 +149,47 @@ class _Maps:
         }
 
 
+class _Way:
+    """The way of an image through a network, and what the page shows of each layer on it."""
+
+    def __init__(self, model: ImageClassifier, image: Tensor) -> None:
+        self._network, self._image_shape = model.network, image.shape
+        self._maps = _Maps(range(image.shape[0]))
+        self.layers: list[dict[str, Any]] = [
+            {
+                **{"name": "input", "kind": "input", "what": "pixels, normalised per channel"},
+                **{"from": [], "depth": 0},
+                "field": {"size": [1, 1], "stride": [1, 1], "padding": [0, 0]},
+                "scale": model.scale.flatten().tolist(),
+                "shift": model.shift.flatten().tolist(),
+                **self._maps.of(model.normalize(image[None])),
+            }
+        ]
+
+    def through(
+        self, rows: Iterable[LayerPlan], values: Tensor, source: int, depth: int = 0
+    ) -> tuple[Tensor, int]:
+        """What layers in a row make of `values`, and the place of the last of them.
+
+        `layers[source]` is what gives `values`. Layers in a layer come before it: it is the sum of
+        the last of each branch.
+        """
+        for row in rows:
+            sources, chosen = [], []
+            before = self._maps.chosen
+            for branch in row.branches:
+                self._maps.chosen = before
+                sources.append(self.through(branch, values, source, depth + 1)[1])
+                chosen.append(self._maps.chosen)
+            self._maps.chosen = chosen[0] if chosen else before
+            module = self._network.get_submodule(row.name)
+            inputs, values = values, module(values)
+            facts = _layer(row, module, inputs, values, self._maps, self._image_shape)
+            self.layers.append({**facts, "from": sources or [source], "depth": depth})
+            source = len(self.layers) - 1
+        return values, source
+
+
 def _layer(
     row: LayerPlan,
     module: nn.Module,
@@ -173,11 +204,7 @@ def _layer(
         "kind": type(layer).__name__,
         "what": layer.describe(),
         "parameters": row.num_parameters,
-        "field": {
-            "size": list(row.field.size),
-            "stride": list(row.field.stride),
-            "padding": list(row.field.padding),
-        },
+        "field": asdict(row.field),
     }
     if isinstance(layer, Sliding):
         windows = layer.windows
@@ -191,7 +218,8 @@ def _layer(
         }
     inputs = maps.chosen
     num_maps = row.output_shape[0] if after.ndim == 4 else None
-    if isinstance(layer, Conv) or num_maps not in (None, row.input_shape[0]):
+    is_new = num_maps not in (None, row.input_shape[0]) and not row.branches
+    if isinstance(layer, Conv) or is_new:
         maps.choose(row.output_shape)
     match layer:  # the page shows the values alone of a kind that is none of these
         case Conv():
@@ -213,6 +241,8 @@ def _layer(
         case BatchNorm():
             assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
             facts |= _batch_norm(module, maps.chosen if after.ndim == 4 else None)
+        case Subsample(stride):
+            facts["stride"] = list(stride)
         case Dense():
             assert isinstance(module, nn.Linear)
             facts |= _dense(module, before[0], image_shape)
