@@ -35,6 +35,7 @@ or `3x5` (height x width). "Or one per block" means a list such as `[5,3x3]`, wi
 block of a CNN. `null` is no value. A key that is not in a preset's file needs a `+` in front. Where
 a default differs from preset to preset, each is given.
 """
+MAX_LETTERS = 300  # of a default: the layers of a deep network take more
 PER_BLOCK = ", or one per block"
 # what is checked by a function rather than by a type
 WORDS = (
@@ -227,6 +228,8 @@ def _value(value: Any) -> str:
     from convscape.base.values import typed_value
 
     text = "{}" if value == {} else typed_value(value)
+    if len(text) > MAX_LETTERS:
+        return "the value in"
     return f"`{text}`" if text else "`''`"
 
 
