@@ -81,7 +81,8 @@ def _ways(
         return progress == DONE if beyond is None else progress > beyond
 
     if at[-1] == OF_ITSELF:
-        yield from (way for way in _ways_of_a_sum(layers, at, input_shape) if does(way.layers))
+        ways = _ways_of_a_sum(layers, at, input_shape, is_alone=beyond is None)
+        yield from (way for way in ways if does(way.layers))
         return
     name = _name(layers, at)
     until = (inf,) if beyond is None else at
@@ -110,8 +111,11 @@ def _ways(
             break
 
 
-def _ways_of_a_sum(layers: Layers, at: Place, input_shape: Shape) -> Iterator[Way]:
-    """Changes of the layers in a layer, or of its shortcut, that may make its sum possible."""
+def _ways_of_a_sum(layers: Layers, at: Place, input_shape: Shape, is_alone: bool) -> Iterator[Way]:
+    """Changes of the layers in a layer, or of its shortcut, that may make its sum possible.
+
+    - `is_alone`: the layer is the one that the sentence names.
+    """
     outer = at[:-1]
     resized = [
         place
@@ -130,7 +134,8 @@ def _ways_of_a_sum(layers: Layers, at: Place, input_shape: Shape) -> Iterator[Wa
     for field, value in _at(layers, outer).layer.alternatives(shape):
         changed = _changed(layers, [outer], field, value)
         if changed is not None:
-            yield Way(f"{field}={value}", changed)
+            where = "" if is_alone else f" in {place_of(_name(layers, outer))}"
+            yield Way(f"{field}={value}{where}", changed)
 
 
 def _candidates(layers: Layers, at: Place, input_shape: Shape) -> Iterator[tuple[str, Any]]:
