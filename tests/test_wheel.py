@@ -22,9 +22,10 @@ def installed(tmp_path_factory):
     build = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--quiet", "-w", "dist"], cwd=folder, check=True, capture_output=True)
     (wheel,) = (folder / "dist").glob("convscape-*.whl")
+    place = tmp_path_factory.mktemp("installed")  # not below what looks like a checkout
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "installed")
-    return folder / "installed"
+        archive.extractall(place)
+    return place
 
 
 def convscape_command(installed, folder, *words):
@@ -70,6 +71,14 @@ def test_what_it_says_names_the_command_that_was_typed(installed, tmp_path, word
     assert "scripts/" not in answer.stdout + answer.stderr
 
 
+def test_a_wheel_trains_in_two_processes(installed, tmp_path):
+    words = ["model=mlp", "model.hidden=[4]", "data.train_size=100", "trainer.max_epochs=1"]
+    words += ["trainer.devices=2", "trainer.device=cpu", "trainer.threads=1"]
+    answer = convscape_command(installed, tmp_path, "train", *words)
+    assert answer.returncode == 0, answer.stderr
+    assert "epoch 1 of 1" in answer.stdout
+
+
 def test_a_wheel_lays_a_project_and_plans_in_it(installed, tmp_path):
     answer = convscape_command(installed, tmp_path, "init", "mylab")
     assert answer.returncode == 0, answer.stderr
@@ -78,6 +87,15 @@ def test_a_wheel_lays_a_project_and_plans_in_it(installed, tmp_path):
     )
     answer = convscape_command(installed, tmp_path / "mylab", "plan", "sweep=first")
     assert "8 runs, 8 possible" in answer.stdout, answer.stderr
+
+
+def test_what_python_says_names_the_command_that_there_is(installed, tmp_path):
+    words = "import convscape; convscape.train_sweep('hydra/launcher=joblib', name='x')"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    answer = subprocess.run(
+        [sys.executable, "-c", words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "; convscape train -m takes Hydra's launchers" in answer.stderr
 
 
 def test_every_room_and_every_choice_is_in_the_wheel(installed):

@@ -29,6 +29,7 @@ def main() -> None:
         distribution.call_commands("convscape {}")
         # what Lightning starts once more for several devices; argparse takes the name from there
         head = str(commands[script]) if script == "train" else f"convscape {name}"
+        sys.modules["__main__"].__spec__ = None  # of python -m convscape, which it would start
         sys.argv = [head, *first, *words]
         code = compile(commands[script].read_bytes(), commands[script], "exec")
         exec(code, {"__name__": "__main__", "__file__": str(commands[script])})

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError, RunFailed
 from convscape.base.values import typed_value
 from convscape.config.check import check
@@ -148,7 +149,7 @@ def train(
         refuse_unread(run.config, is_alone=True)
         place = fresh_run(run)
     if run.config.trainer.devices > 1:
-        raise ConfigError("trainer.devices must be 1 in Python; scripts/train.py trains on several")
+        raise ConfigError(f"trainer.devices must be 1 in Python, not in {command_name('train')}")
     run.plan  # noqa: B018  refuses what cannot be before torch is imported
     if run.config.choice is not None and run.config.trainer.progress != "off":
         say(run.config.choice, file=sys.stderr)
@@ -197,7 +198,7 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
         if re.match(r"[+~]*(hydra[./]|name=)", argument):
             raise ConfigError(
                 f"{argument}: in Python a sweep has its name=... as an argument of its own, and "
-                "goes on in this process; scripts/train.py -m takes Hydra's launchers"
+                f"goes on in this process; {command_name('train')} -m takes Hydra's launchers"
             )
     with _hydra(arguments) as composer:
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CHECKOUT = _PACKAGE.parents[1]
-IS_CHECKOUT = (_CHECKOUT / "conf").is_dir() and (_CHECKOUT / "pyproject.toml").is_file()
+IS_CHECKOUT = _PACKAGE.parent.name == "src" and (_CHECKOUT / "pyproject.toml").is_file()
 
-_form = "python scripts/{}.py"
+_form = "python scripts/{}.py" if IS_CHECKOUT else "convscape {}"
 
 
 def folder(name: str) -> Path:
