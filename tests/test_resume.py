@@ -81,6 +81,11 @@ def history(folder):
         return [{**row, "train_seconds": ""} for row in csv.DictReader(file)]
 
 
+def answers(folder):
+    """Image by image, as bytes."""
+    return folder.predictions_file.read_bytes() if folder.predictions_file.is_file() else None
+
+
 def files(folder):
     """Names of all files but event files, of which each attempt has its own."""
     names = {path.name for path in folder.path.rglob("*") if path.is_file()}
@@ -95,7 +100,7 @@ def differences(one, other):
         found += [f"{name} {key}" for key in ours.keys() ^ theirs.keys()]
         both = ours.keys() & theirs.keys()
         found += [f"{name} {key}" for key in both if not torch.equal(ours[key], theirs[key])]
-    for look in (result_but_for_times, history, scalars, last_pictures, files):
+    for look in (result_but_for_times, history, answers, scalars, last_pictures, files):
         ours, theirs = look(one), look(other)
         if ours != theirs:
             found.append(f"{look.__name__}: {ours} instead of {theirs}")

@@ -1,6 +1,6 @@
 """The run folder: its name, its fingerprint, its status and its `result.json`. No torch.
 
-<run>/config.yaml  result.json  history.csv  run.log  events.out.tfevents.*
+<run>/config.yaml  result.json  history.csv  predictions.npz  run.log  events.out.tfevents.*
       checkpoints/best.ckpt  checkpoints/last.ckpt
 """
 
@@ -46,6 +46,7 @@ class RunFolder:
         self.result_file = path / "result.json"
         self.history_file = path / "history.csv"
         self.log_file = path / "run.log"
+        self.predictions_file = path / "predictions.npz"
         self.best_checkpoint = path / "checkpoints" / "best.ckpt"
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 

@@ -12,7 +12,7 @@ def in_place_of_files(run: RunFolder) -> str | None:
     """A folder where a file of the run belongs, or the other way round, and the way out."""
     folders = [run.path, run.best_checkpoint.parent]
     files = [run.config_file, run.result_file, run.history_file, run.log_file]
-    files += [run.best_checkpoint, run.last_checkpoint]
+    files += [run.predictions_file, run.best_checkpoint, run.last_checkpoint]
     for path in folders:
         if path.exists() and not path.is_dir():
             return f"{path} is a file where a folder belongs; move it away"

@@ -222,7 +222,8 @@ def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
                 return None
             if before is not None and before.status in FAILURES:
                 shutil.rmtree(run_folder.best_checkpoint.parent, ignore_errors=True)  # begin anew
-                files.remove(run_folder.history_file, within=path)
+                for file in (run_folder.history_file, run_folder.predictions_file):
+                    files.remove(file, within=path)
             from convscape.training.run import train
 
             try:

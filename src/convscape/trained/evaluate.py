@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from convscape.base.errors import ConfigError
 from convscape.base.terminal import format_table
 from convscape.base.values import counted
+from convscape.models.classifier import ImageClassifier
 from convscape.models.sums import MetricSums
+from convscape.runs.folder import RunFolder
+from convscape.runs.predictions import SPLITS, Answers, read_answers, write_answers
 from convscape.training.build import build_metrics
+from convscape.training.predictions import as_predictions
 
 if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun
@@ -99,15 +105,16 @@ class Evaluation:
 def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
     """Metrics of `run` on "train", "val" or "test".
 
+    A finished run that has not kept its answers image by image, in `predictions.npz`, gets them.
+
     Raises:
         ConfigError: if the split has no images.
     """
     labels = run.data.labels(split)
     if not len(labels):
         raise ConfigError(f"--split {split}: the run has no such images (data.val_size=0)")
-    # batch by batch: all images together may be larger than memory
-    batches = torch.arange(len(labels)).split(run.config.data.eval_batch_size)
-    logits = torch.cat([run.logits(run.data.tensors(split, batch)[0]) for batch in batches])
+    logits = _logits(run, split)
+    _keep_answers(run, {split: logits})
     num_classes = logits.shape[1]
     pairs = labels.long() * num_classes + logits.argmax(1)
     confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
@@ -124,6 +131,41 @@ def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
         confusion.numpy(),
         {name: float(value) for name, value in sums.measured().items()},
     )
+
+
+def _logits(run: TrainedRun, split: str) -> Tensor:
+    """Of all images of a split (N, K), batch by batch: together they may not fit into memory."""
+    batches = torch.arange(len(run.data.indices[split])).split(run.config.data.eval_batch_size)
+    return torch.cat([run.logits(run.data.tensors(split, batch)[0]) for batch in batches])
+
+
+def _keep_answers(run: TrainedRun, known: dict[str, Tensor]) -> None:
+    """Write `predictions.npz` where it is missing, unless the folder cannot be written to.
+
+    - `known`: logits by split; those of others are computed.
+    """
+    folder, data = RunFolder(run.path), run.image_set.checksum
+    result = folder.read_result()
+    if result is None or result.status != "ok" or result.data_checksum not in (None, data):
+        return
+    wanted = {split for split in SPLITS if len(run.data.indices[split])}
+    before = read_answers(run.path)
+    if before is not None and before.splits.keys() >= wanted:
+        return
+    is_ours = isinstance(run.model, ImageClassifier)
+    splits = {
+        split: as_predictions(
+            known[split] if split in known else _logits(run, split),
+            run.data.labels(split).long(),
+            is_ours,
+        )
+        for split in SPLITS
+        if split in wanted
+    }
+    if any(predictions.wrong_part() for predictions in splits.values()):
+        return  # not finite
+    with suppress(OSError):
+        write_answers(folder, Answers(splits, data))
 
 
 def wilson_interval(fraction: float, count: int) -> tuple[float, float]:

@@ -117,6 +117,7 @@ class Recorder(pl.callbacks.Checkpoint):
     - `monitor`: what decides; None: the last epoch is the best.
     - `patience`: stop after as many epochs without a better one.
     - `reports`: told of each epoch's row once it is saved.
+    - `on_best`: told that this epoch is the best so far, before it is saved.
     """
 
     def __init__(
@@ -125,10 +126,11 @@ class Recorder(pl.callbacks.Checkpoint):
         monitor: Metric | None,
         patience: int | None = None,
         reports: Sequence[Callable[[dict[str, float]], None]] = (),
+        on_best: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
         self.monitor, self.patience = monitor, patience
-        self.reports = reports
+        self.reports, self.on_best = reports, on_best
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
         self._train_seconds = 0.0  # of the epoch so far, without validation
@@ -191,6 +193,7 @@ class Recorder(pl.callbacks.Checkpoint):
         is_best = self._is_best(row)
         if is_best:
             self.best_epoch = trainer.current_epoch + 1
+            self.on_best()
         if trainer.is_global_zero:
             self._log_points(trainer, pl_module, row)
             self._write_history()

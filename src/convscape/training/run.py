@@ -42,6 +42,7 @@ from convscape.training.checkpoints import is_begun, to_go_on_from
 from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
+from convscape.training.predictions import AnswerKeeper
 from convscape.training.processes import WholeBatchGradients, check_batch_norm, check_shares
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ class _Session:
     data: ImageDataModule
     trainer: pl.Trainer
     recorder: Recorder
+    keeper: AnswerKeeper
     progress: Progress
 
     def fit(self) -> None:
@@ -244,6 +246,9 @@ class _Session:
         if isinstance(self.model, models.ImageClassifier):  # another's has Lightning log it
             for tracker in self.trainer.loggers:
                 tracker.log_metrics(tested, step=self.result.global_step)
+        if self.trainer.is_global_zero:
+            checksum, num_val = self.run.image_set.checksum, len(self.data.indices["val"])
+            self.keeper.write(self.folder, checksum, num_val)
 
 
 def _prepared(
@@ -268,8 +273,9 @@ def _prepared(
     _check_monitor(run, folder, model)
     progress = Progress(trainer.progress, run.max_epochs, run.monitor)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
-    recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports)
-    callbacks = [recorder, *callbacks, progress, WholeBatchGradients(), *named]
+    keeper = AnswerKeeper(len(run.classes), is_compiled=trainer.compile)
+    recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports, keeper.choose)
+    callbacks = [keeper, recorder, *callbacks, progress, WholeBatchGradients(), *named]
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
     lightning = pl.Trainer(
@@ -294,7 +300,7 @@ def _prepared(
     result.environment["device"] = str(lightning.strategy.root_device)
     if trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
-    return _Session(run, folder, result, model, data, lightning, recorder, progress)
+    return _Session(run, folder, result, model, data, lightning, recorder, keeper, progress)
 
 
 def _checked_model(
