@@ -186,7 +186,7 @@ class ImageClassifier(pl.LightningModule):
         """
         if self.classes:
             check_logits(logits, len(self.classes))
-        weighted = self.training and self.class_weights is not None
+        weighted = self.class_weights is not None and self.training
         key = weighted, logits.device
         if key not in self._losses:
             weights = torch.tensor(self.class_weights, device=logits.device) if weighted else None
@@ -258,7 +258,7 @@ class ImageClassifier(pl.LightningModule):
             if self.gradient_clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_norm)
             optimizer.step()
-            self._last_rate = optimizer.param_groups[0]["lr"]
+            rate = optimizer.param_groups[0]["lr"]
             if schedules:
                 self._step_schedules("step", step + 1)
             # autocast keeps its low-precision copies of the weights until told otherwise
@@ -267,6 +267,7 @@ class ImageClassifier(pl.LightningModule):
             all_logits.append(logits.detach())
             all_labels.append(labels)
         if losses:
+            self._last_rate = rate  # an attribute of a module takes its time to be set
             count_steps(self.trainer, len(losses))
             self._train_sums.add(losses, all_logits, all_labels)
             if self.device.type == "cpu":
