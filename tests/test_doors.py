@@ -50,6 +50,8 @@ WAYS = {
         "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer",
         "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
         *("+callbacks.stop.monitor=val/loss", "+callbacks.stop.patience=2"),
+        "+callbacks.mean._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
+        "+callbacks.mean.decay=0.8",
         "+logger.table._target_=lightning.pytorch.loggers.CSVLogger",
     ],
     "a child of CNN": [

@@ -154,7 +154,7 @@ def test_what_is_advised_is_accepted(words, advised):
         (["~resume"], "~resume: the key cannot be left out"),
         (["data=own", "~data._target_"], "~data._target_: the key cannot be left out"),
         (["~logger"], "~logger: there is no such choice to take away; logger=[...] chooses anew"),
-        (["model=vgg16"], "a class of yours (model=own, see docs/extending.md)"),
+        (["model=vit_tiny"], "a class of yours (docs/extending.md)"),
         (["data=imagenette"], "pictures of yours are data=image_folder data.root=<folder>"),
         (["optimizer=SGD"], "did you mean 'sgd'?"),
         (["seed=range(3)"], "seed=range(3): several values are a sweep, add -m"),

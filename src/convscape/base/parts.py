@@ -48,7 +48,8 @@ class Door:
     @property
     def allowed(self) -> str:
         """What may be named, in words."""
-        at_home = [f"{self.noun} of {self.written or self.home}"] if self.home else []
+        home = self.written or self.home
+        at_home = [f"{self.noun} of {home} ({home}.<Name>)"] if home else []
         return ", or ".join([*at_home, f"{'one' if at_home else self.noun} of an allowed package"])
 
     def is_home_of(self, target: str) -> bool:
@@ -80,6 +81,7 @@ DOORS = {
 }
 
 
+_MOVED = {"pytorch_lightning": "lightning.pytorch"}
 _LIBRARIES = {str(door.home).partition(".")[0] for door in DOORS.values()}
 
 
@@ -99,8 +101,10 @@ def check(
         raise ConfigError(f"{key} is not set; allowed: {kind.allowed}: <package>.<name>")
     if not _is_dotted(target):
         raise ConfigError(f"{key}={shortened(str(target), 200)}: allowed: {kind.allowed}")
-    package = target.partition(".")[0]
+    package, _, rest = target.partition(".")
     is_own = package in allow_packages
+    if package in _MOVED and not is_own:
+        raise ConfigError(f"{key}={target}: write {key}={_MOVED[package]}.{rest}")
     if not is_own and not kind.is_home_of(target):
         words = f"{key}={target}: allowed: {kind.allowed}"
         if package in sys.stdlib_module_names:  # nobody's own

@@ -144,12 +144,23 @@ VALUES: dict[str, dict[str, str]] = {
     "data.augment": {"flip": "data.augment.flip=true", "true": "data.augment.shift=2",
                      "hflip": "data.augment.flip=true", "shift": "data.augment.shift=2",
                      "cutout": "data.augment.cutout=8", "rotate": "data.augment.rotate=10"},
-    "optimizer": {"momentum": "sgd", "nesterov": "sgd"},
+    "optimizer": {"momentum": "sgd", "nesterov": "sgd"} | {
+        name.lower(): f"optimizer._target_=torch.optim.{name}"
+        for name in ("NAdam", "RAdam", "Adamax", "ASGD", "Rprop", "Adafactor")},
     "scheduler": dict.fromkeys(_NO, "constant") | {
+        **{name.lower(): f"scheduler._target_=torch.optim.lr_scheduler.{name}"
+           for name in ("ReduceLROnPlateau", "CosineAnnealingWarmRestarts", "LinearLR",
+                        "PolynomialLR")},
+        "plateau": "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+        "exponentiallr": "scheduler._target_=torch.optim.lr_scheduler.ExponentialLR"
+                         " +scheduler.gamma=0.9",
         "cosineannealinglr": "cosine", "cosine_annealing": "cosine", "onecyclelr": "one_cycle",
         "steplr": "step", "multisteplr": "multistep"},
     "logger": dict.fromkeys(_NO, "[]"),
-    "model": {"softmax": "mlp model.hidden=[]", "linear": "mlp model.hidden=[]",
+    "model": {name: f"torchvision model.name={name}" for name in (
+        "resnet18", "resnet34", "resnet50", "vgg11", "vgg16", "mobilenet_v2", "mobilenet_v3_small",
+        "squeezenet1_1", "densenet121", "efficientnet_b0", "alexnet", "googlenet")} | {
+              "softmax": "mlp model.hidden=[]", "linear": "mlp model.hidden=[]",
               "logistic": "mlp model.hidden=[]", "convnet": "cnn"},
     "data": {"fmnist": "fashion_mnist", "fashionmnist": "fashion_mnist", "folder": "image_folder",
              "imagefolder": "image_folder"},

@@ -202,6 +202,12 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
             return ".".join([*path[:-1], str(context["error"])])
         case _:
             sentence = error_message(key, error)
+            door = parts.DOORS.get(str(path[0]))
+            if error["type"] in ("model_type", "dict_type") and door is not None and door.home:
+                name = ".<a name>" if error["type"] == "dict_type" else ""
+                added = "" if key == path[0] and not name else "+"
+                sentence = f"{key}={error['input']}: allowed: {door.allowed}, as "
+                sentence += f"{added}{key}{name}._target_=..."
             if (named := aliases.named_here(key, error["input"])) is None:
                 return sentence
             plain = sentence.partition("; did you mean")[0]

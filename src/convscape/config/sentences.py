@@ -137,8 +137,8 @@ def _no_choice(group: str, choice: str, given: str, options: Sequence[str]) -> s
         return f"{given}: there is no such choice; write {homes[0]}={choice}"
     matched = hint(choice, options)
     ways = {
-        "model": "; other networks are layers of yours (model=sequential) or a class of yours "
-        "(model=own, see docs/extending.md)",
+        "model": "; other networks are torchvision's (model=torchvision model.name=resnet18), "
+        "layers of yours (model=sequential) or a class of yours (docs/extending.md)",
         "data": "; pictures of yours are data=image_folder data.root=<folder>, arrays data=own",
     }
     more = "" if matched else ways.get(group, "")
@@ -157,7 +157,7 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
         return _unknown_layer_key(key, known)
     given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), "")
     value = given.partition("=")[2]
-    if key.startswith("metrics."):
+    if _adds_to_a_part(key, arguments):
         return f"{key}: there is no such key; write +{key}={value or '...'}"
     if key.startswith("search.space."):
         return _not_in_the_space(key, value, known)
@@ -172,6 +172,13 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
     choice = next((a for a in arguments if a.startswith(f"{section}=")), "")
     where = f" with {choice}" if choice else ""
     return f"{key}: there is no such key{where}{matched}; allowed: {', '.join(siblings)}"
+
+
+def _adds_to_a_part(key: str, arguments: Sequence[str]) -> bool:
+    """Whether it names a part of the user's, or is an argument of one: those are added."""
+    section, _, rest = key.partition(".")
+    named = any(a.lstrip("+").startswith(f"{section}._target_=") for a in arguments)
+    return bool(rest) and (section in ("metrics", "callbacks") or named)
 
 
 def _not_in_the_space(key: str, value: str, known: Sequence[str]) -> str:

@@ -91,7 +91,7 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
     The seed is not among them: runs that differ only in it belong together.
     """
     for name, value in config.items():
-        key = prefix + name
+        key = f"{prefix}{name}"
         section, _, leaf = key.partition(".")
         if section not in SECTIONS or leaf in FINGERPRINT_EXCLUDES.get(section, ()):
             continue

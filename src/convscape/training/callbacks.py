@@ -20,11 +20,13 @@ from typing import Any
 import torch
 
 from convscape.base.errors import Stopped, stopped_by
-from convscape.base.files import NotInside, remove, write_atomic
+from convscape.base.files import NotInside, make_folder, remove, write_atomic
 from convscape.base.quick_lightning import (
+    callbacks_of,
     catch_up,
     log_epoch_now,
     num_batches_done,
+    overrides,
     pl,
     validate_again,
     validate_from_its_beginning,
@@ -85,7 +87,9 @@ class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
         if not self._is_checked:
             check_plain(checkpoint)
             self._is_checked = True
-        write_atomic(self._inside(path), sealed(checkpoint), within=self.folder.path)
+        place = self._inside(path)
+        make_folder(place.parent, within=self.folder.path)
+        write_atomic(place, sealed(checkpoint), within=self.folder.path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove `path`, which a stranger's checkpoint may say, if it is in the run folder."""
@@ -153,6 +157,14 @@ class Recorder(pl.callbacks.Checkpoint):
         """Make up for what Lightning has not saved."""
         if self._is_resumed:
             catch_up(trainer, pl_module, self._logged, len(self.history))
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Test the weights that the checkpoint holds, which every later command takes.
+
+        A callback may have put others in their place, as one that averages them does.
+        """
+        if any(overrides(each, ["on_load_checkpoint"]) for each in callbacks_of(trainer)):
+            pl_module.load_state_dict(read_checkpoint(self.folder.best_checkpoint)["state_dict"])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
