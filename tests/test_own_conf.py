@@ -128,6 +128,7 @@ STRANGERS = {
     "Hydra in a sweep": HEAD + "hydra: {sweeper: {params: {+hydra.callbacks.x: '{}'}}}\n",
     "what the environment holds": HEAD + "name: ${oc.env:SECRET}\n",
     "what it holds, in parts": HEAD + "a: $\nname: ${a}{oc.env:SECRET}\n",
+    "a key that is worked out": HEAD + "defaults: [{'model@$x': cnn}]\n",
     "what it holds, hidden": HEAD + "a: env\nname: ${oc.${a}:SECRET}\n",
     "a package in a search": HEAD + "search: {space: {allow_packages: {choices: [x]}}}\n",
 }  # fmt: skip

@@ -31,7 +31,7 @@ def refuse_untrusted(file: Path, config: Any, package: str = "") -> None:
     """
     if is_named():
         return
-    stray = f"@package {package}" if CLOSED.search(package) else next(_stray(config, True), None)
+    stray = f"@package {package}" if _is_closed(package) else next(_stray(config, True), None)
     if stray is not None:
         raise ConfigError(
             f"{file}: {stray}: a file of a folder that merely lies here may be a stranger's, and "
@@ -44,14 +44,18 @@ def _stray(node: Any, is_top: bool = False) -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
             params = _params_of(value) if is_top and key == "hydra" else None
-            if CLOSED.search(str(key)) and params is None:
+            if _is_closed(str(key)) and params is None:
                 yield str(key)
             yield from _stray(value if params is None else params)
     elif isinstance(node, list):
         for value in node:
             yield from _stray(value)
-    elif isinstance(node, str) and (CLOSED.search(node) or "$" in REFERENCE.sub("", node)):
+    elif isinstance(node, str) and _is_closed(node):
         yield node
+
+
+def _is_closed(text: str) -> bool:
+    return bool(CLOSED.search(text)) or "$" in REFERENCE.sub("", text)
 
 
 def _params_of(hydra: Any) -> dict[Any, Any] | None:
