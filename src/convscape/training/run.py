@@ -37,13 +37,14 @@ from convscape.training.build import (
     tell,
     training_arguments,
 )
-from convscape.training.callbacks import AtomicCheckpointIO, Progress, Recorder, StopOnSignal
+from convscape.training.callbacks import AtomicCheckpointIO, Recorder, StopOnSignal
 from convscape.training.checkpoints import is_begun, to_go_on_from
 from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
 from convscape.training.predictions import AnswerKeeper
 from convscape.training.processes import WholeBatchGradients, check_batch_norm, check_shares
+from convscape.training.progress import Progress
 
 if TYPE_CHECKING:
     from convscape.config.schema import Config
