@@ -9,10 +9,7 @@ from convscape.config.metrics import metric
 from convscape.reports.results import RunTable, SweptKey, read_runs, tables
 from convscape.reports.statistics import (
     configurations,
-    effects,
     estimate,
-    holm,
-    interactions,
     level_means,
     pair_means,
     pareto_front,
@@ -48,74 +45,6 @@ def test_an_interval_is_students():
 @pytest.mark.parametrize(("values", "seeds"), [([0.9], None), ([0.9, 0.8], 1), ([0.9, 0.9], None)])
 def test_there_is_no_interval_without_spread_or_seeds(values, seeds):
     assert estimate(values, seeds).half_width is None
-
-
-def test_holm_is_the_textbooks():
-    """Sorted p times what is left, never falling: worked by hand."""
-    assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-
-
-def test_true_effects_lie_in_their_intervals_about_95_times_in_100():
-    rng = np.random.default_rng(1)
-    hits = []
-    for _ in range(200):
-        table = grid(lambda cell, seed: accuracy(cell, rng.normal(0, 0.004)))
-        for effect in effects(table, VAL):
-            value = type(LEVELS[effect.key.name][0])(effect.level)
-            truth = TRUTH[effect.key.name][value]
-            hits.append(abs(effect.estimate.mean - truth) <= effect.estimate.half_width)
-    assert len(hits) == 200 * 4
-    # the two effects of one key share their base, so the hits are not quite independent
-    assert 0.925 <= np.mean(hits) <= 0.975
-
-
-def test_effects_without_truth_are_seldom_called_clear():
-    rng = np.random.default_rng(2)
-    false = [
-        any(e.is_clear for e in effects(grid(lambda c, s: 0.9 + rng.normal(0, 0.01)), VAL))
-        for _ in range(100)
-    ]
-    assert np.mean(false) <= 0.11  # 5 % and three standard errors
-
-
-def test_an_effect_is_the_mean_of_the_paired_differences():
-    values = {}
-    rng = np.random.default_rng(3)
-
-    def accuracies(cell, seed):
-        values[(*cell.values(), seed)] = rng.random()
-        return values[(*cell.values(), seed)]
-
-    found = effects(grid(accuracies), VAL)
-    stride = next(e for e in found if e.key.name == "model.stride")
-    differences = [
-        values[k, 2, p, s] - values[k, 1, p, s]
-        for k, p, s in itertools.product((3, 5, 7), ("valid", "same"), range(3))
-    ]
-    assert stride.estimate.n == 18
-    assert stride.estimate.mean == pytest.approx(np.mean(differences))
-    assert stride.estimate.p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
-
-
-def test_with_one_seed_there_is_an_effect_and_no_interval():
-    for effect in effects(grid(lambda cell, seed: accuracy(cell), num_seeds=1), VAL):
-        assert effect.estimate.half_width is None
-        assert effect.p is None
-        assert effect.num_seeds == 1
-
-
-def test_an_interaction_is_found_and_a_sum_of_effects_is_none():
-    rng = np.random.default_rng(4)
-
-    def with_interaction(cell, seed):
-        extra = -0.05 if cell == {**cell, "model.kernel_size": 7, "model.stride": 2} else 0
-        return accuracy(cell, rng.normal(0, 0.002)) + extra
-
-    (found,) = interactions(grid(with_interaction), VAL)
-    assert (found.level, found.other_level) == ("7", "2")
-    assert found.estimate.mean == pytest.approx(-0.05, abs=0.005)
-    assert not interactions(grid(lambda c, s: accuracy(c, rng.normal(0, 0.002))), VAL)
 
 
 def test_level_means_pool_the_other_keys_per_seed():

@@ -25,6 +25,7 @@ from convscape.reports.cells import (
     size_text,
     text_of,
 )
+from convscape.reports.comparisons import Comparisons, compare
 from convscape.reports.figures import (
     COST_TITLES,
     configuration_label,
@@ -37,8 +38,6 @@ from convscape.reports.sentences import effect_sentence, interaction_sentence
 from convscape.reports.statistics import (
     CONFIDENCE,
     configurations,
-    effects,
-    interactions,
     pair_means,
     trends,
 )
@@ -53,7 +52,8 @@ MAX_INTERACTIONS = 6
 MAX_POINTS_WITH_HOVER = 2000
 _BALANCED = (
     "Means over the settings of the other keys, and seeds, that finished in all that is compared, "
-    "or over all runs where there are none."
+    "or over all runs where there are none; a sentence in words compares two values alone, and may "
+    "rest on more runs."
 )
 CAPTIONS = {
     "main_effects": f"What each key does. {_BALANCED}",
@@ -100,7 +100,8 @@ def write_report(
     """
     reading = read_runs(folders if only is None else only)
     run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
-    sections = [_Section(table, ranking_metric(table, rank)) for table in run_tables]
+    ranked = [(table, ranking_metric(table, rank)) for table in run_tables]
+    sections = [_Section(*each, one) for each, one in zip(ranked, compare(ranked), strict=True)]
     target = folders[0] if out is None else out
     if len(folders) > 1 and out is None:
         target = folders[0].parent / f"report-{'-'.join(folder.name for folder in folders)}"
@@ -128,11 +129,10 @@ def _prefix(data: str, number: int) -> str:
 class _Section:
     """The part of a report about one data set."""
 
-    def __init__(self, table: RunTable, metric: Metric) -> None:
-        self.table, self.metric = table, metric
+    def __init__(self, table: RunTable, metric: Metric, comparisons: Comparisons) -> None:
+        self.table, self.metric, self.comparisons = table, metric, comparisons
         self.configurations = configurations(table, metric)
         self.num_seeds = table.ok["seed"].nunique()
-        self.effects = effects(table, metric)
         self.sentences = [*self._sentences()]
         self.figures: dict[str, Path] = {}
 
@@ -180,9 +180,9 @@ class _Section:
                 f"Best by {self.metric.name}: {configuration_label(self.table.by, best)} with "
                 f"{' '.join(self._estimate(best, self.metric.name)).rstrip()}{self._test_of(best)}."
             )
-        for effect in self.effects:
+        for effect in self.comparisons.effects:
             yield effect_sentence(effect, self.metric)
-        for interaction in interactions(self.table, self.metric)[:MAX_INTERACTIONS]:
+        for interaction in self.comparisons.clear_interactions()[:MAX_INTERACTIONS]:
             yield interaction_sentence(interaction, self.metric)
         for trend in trends(self.table, self.metric):
             yield (

@@ -8,7 +8,8 @@ from convscape.base.values import counted
 
 if TYPE_CHECKING:
     from convscape.config.metrics import Metric
-    from convscape.reports.statistics import Effect, Interaction
+    from convscape.reports.comparisons import Effect, Interaction
+    from convscape.reports.contrasts import Estimate
 
 
 def effect_sentence(effect: Effect, metric: Metric) -> str:
@@ -16,12 +17,7 @@ def effect_sentence(effect: Effect, metric: Metric) -> str:
     estimate = effect.estimate
     what = f"{effect.key.words} {effect.level} instead of {effect.base}"
     amount = _amount(abs(estimate.mean), estimate.half_width, metric)
-    pairs = counted(estimate.n, "pair")
-    if effect.p is not None:
-        pairs += f", {_p_value(effect.p)}"
-    elif effect.num_seeds == 1:
-        pairs += ", one seed: no interval"
-    if effect.is_clear or effect.p is None:
+    if effect.is_clear or estimate.p is None:
         better = (estimate.mean > 0) == metric.higher_is_better
         verb = "gains" if better else "costs"
         sentence = f"{what} {verb} {amount}" if estimate.mean else f"{what} changes nothing"
@@ -29,7 +25,22 @@ def effect_sentence(effect: Effect, metric: Metric) -> str:
         sign = "+" if estimate.mean >= 0 else "-"
         sentence = f"{what}: no clear difference, {sign}{amount}"
     costs = _in_costs(effect.ratios)
-    return f"{sentence}{' and ' + costs if costs else ''} ({pairs})."
+    rests_on = _what_varies(estimate, effect.num_pairs, ("pair", "pairs"), metric)
+    if effect.num_left_out:
+        rests_on += f"; {counted(effect.num_left_out, 'pair')} without all seeds left out"
+    return f"{sentence}{' and ' + costs if costs else ''} ({rests_on})."
+
+
+def _what_varies(estimate: Estimate, num_sets: int, kind: tuple[str, str], metric: Metric) -> str:
+    """As in "over 3 seeds of 4 pairs each, on the same validation images, p = 0.031"."""
+    sets = f"of {counted(num_sets, *kind)}{' each' if estimate.n > 1 else ''}"
+    words = f"over {counted(estimate.n, 'seed')} {sets}"
+    images = {"val": "validation", "test": "test", "train": "training"}.get(metric.split or "")
+    if images:
+        words += f", on the same {images} images"
+    if estimate.p is not None:
+        return f"{words}, {_p_value(estimate.p)}"
+    return f"{words}, {'no spread' if estimate.n > 1 else 'one seed'}: no interval"
 
 
 def _p_value(p: float) -> str:
@@ -49,20 +60,24 @@ def _in_costs(ratios: dict[str, float]) -> str:
         ratio = ratios.get(cost, 1.0)
         if ratio < 0.98:
             saves.append(f"{100 * (1 - ratio):.0f} % of the {name}")
-        elif ratio > 1.02:
+        elif 1.02 < ratio < 1.1:
+            takes.append(f"{100 * (ratio - 1):.0f} % more {name}")
+        elif ratio >= 1.1:
             takes.append(f"{ratio:.2g} times the {name}")
     words = [("saves", saves), ("takes", takes)]
     return " and ".join(f"{verb} {' and '.join(amounts)}" for verb, amounts in words if amounts)
 
 
+_FOURS = ("set of four runs", "sets of four runs")
+
+
 def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
     """What a value does where another key has this and where it has that value."""
     i = interaction
-    assert i.p is not None
     unit = " points" if metric.is_share else ""
     first, second = (f"{metric.scale * each:+.{metric.digits}f}{unit}" for each in i.effects)
     return (
         f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "
         f"where {i.given.words} is {i.other_base} and by {second} where it is {i.other_level} "
-        f"({counted(i.estimate.n, 'set')} of four runs, {_p_value(i.p)})."
+        f"({_what_varies(i.estimate, i.num_fours, _FOURS, metric)})."
     )

@@ -1,4 +1,4 @@
-"""What runs say: pooled numbers, paired differences with intervals, interactions, Pareto fronts.
+"""What runs say: pooled numbers with intervals, trends, balanced means, Pareto fronts.
 
 All intervals are 95 % intervals of Student's t. A number without an interval is one that has none:
 fewer than two values, a single seed, or values without any spread.
@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from convscape.config.metrics import Metric
+from convscape.reports.contrasts import Estimate
 from convscape.reports.results import COSTS, RunTable, SweptKey
 
 CONFIDENCE = 0.95
-SIGNIFICANT = 1 - CONFIDENCE
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean of `n` values; `half_width` of its interval and p-value of "it is 0", or None."""
-
-    mean: float
-    n: int
-    sd: float | None = None
-    half_width: float | None = None
-    p: float | None = None
 
 
 def estimate(values: Sequence[float] | np.ndarray, num_seeds: int | None = None) -> Estimate:
@@ -44,17 +33,6 @@ def estimate(values: Sequence[float] | np.ndarray, num_seeds: int | None = None)
     error = sd / n**0.5
     half_width = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
     return Estimate(mean, n, sd, half_width, float(2 * stdtr(n - 1, -abs(mean) / error)))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values corrected for their number (Holm 1979, https://www.jstor.org/stable/4615733)."""
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
-        corrected[place] = highest
-    return corrected
 
 
 def configurations(table: RunTable, metric: Metric) -> pd.DataFrame:
@@ -110,30 +88,6 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What `level` of a key does instead of `base`, in runs that are equal in all else.
-
-    - `estimate`: of the difference in the metric, over pairs with a common seed.
-    - `ratios`: of the costs, geometric means over the same pairs.
-    - `p`: of the estimate, corrected for the number of comparisons.
-    """
-
-    key: SweptKey
-    level: str
-    base: str
-    estimate: Estimate
-    num_seeds: int
-    differences: np.ndarray = field(repr=False)
-    ratios: dict[str, float]
-    p: float | None = None
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether it can be told from chance."""
-        return self.p is not None and self.p < SIGNIFICANT
-
-
-@dataclass(frozen=True)
 class Trend:
     """Spearman's rank correlation of a continuous key with the metric, over `n` runs."""
 
@@ -141,44 +95,6 @@ class Trend:
     correlation: float
     n: int
     best: str
-
-
-def effects(table: RunTable, metric: Metric) -> list[Effect]:
-    """Every value of every discrete key against the key's first one; none where nothing pairs."""
-    found = []
-    ok = _with_metric(table, metric)
-    for key in (key for key in table.by if not key.is_continuous):
-        base = key.levels[0]
-        for level in key.levels[1:]:
-            effect = _effect(ok, table.keys, key, base, level, metric)
-            if effect is not None:
-                found.append(effect)
-    corrected = holm([effect.estimate.p for effect in found])
-    return [replace(effect, p=p) for effect, p in zip(found, corrected, strict=True)]
-
-
-def _effect(
-    ok: pd.DataFrame, keys: list[SweptKey], key: SweptKey, base: str, level: str, metric: Metric
-) -> Effect | None:
-    columns = [metric.name, *(cost for cost in COSTS if cost in ok and cost != metric.name)]
-    cells = _cells(ok, keys, {key: (base, level)}, columns)
-    if cells is None:
-        return None
-    values = cells[metric.name]
-    paired = (values[level] - values[base]).dropna()
-    if paired.empty:
-        return None
-    num_seeds = paired.index.get_level_values("seed").nunique()
-    ratios = {}
-    for cost in columns[1:]:
-        pair = cells[cost].loc[paired.index]
-        logs = np.log(pair[level].where(lambda x: x > 0) / pair[base].where(lambda x: x > 0))
-        if logs.notna().all():
-            ratios[cost] = float(np.exp(logs.mean()))
-    differences = paired.to_numpy()
-    return Effect(
-        key, level, base, estimate(differences, num_seeds), num_seeds, differences, ratios
-    )
 
 
 def _with_metric(table: RunTable, metric: Metric) -> pd.DataFrame:
@@ -258,60 +174,3 @@ def _balanced(table: RunTable, metric: Metric, compared: list[SweptKey]) -> pd.D
     if values.empty:
         return ok.groupby(["seed", *names], observed=True)[metric.name].mean().unstack(names)
     return values.groupby(level="seed").mean()
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """`level` instead of `base` of `key` does something else where `given` is `other_level`.
-
-    - `effects`: of the key where `given` is `other_base` and where it is `other_level`.
-    - `estimate`: of the difference between the two, over `n` runs in fours with a common seed.
-    """
-
-    key: SweptKey
-    level: str
-    base: str
-    given: SweptKey
-    other_level: str
-    other_base: str
-    effects: tuple[float, float]
-    estimate: Estimate
-    p: float | None = None
-
-
-def interactions(table: RunTable, metric: Metric) -> list[Interaction]:
-    """Those of two discrete keys that can be told from chance, the largest first."""
-    found = []
-    ok = _with_metric(table, metric)
-    discrete = [key for key in table.by if not key.is_continuous]
-    for key, given in itertools.combinations(discrete, 2):
-        cells = _cells(ok, table.keys, {key: key.levels, given: given.levels}, [metric.name])
-        if cells is None:
-            continue
-        values = cells[metric.name]
-        contrasts = itertools.product(key.levels[1:], given.levels[1:])
-        for level, other in contrasts:
-            corners = [(key.levels[0], given.levels[0]), (level, given.levels[0])]
-            corners += [(key.levels[0], other), (level, other)]
-            if not all(corner in values for corner in corners):
-                continue
-            fours = values[corners].dropna()
-            if fours.empty:
-                continue
-            at_base = fours[corners[1]] - fours[corners[0]]
-            at_other = fours[corners[3]] - fours[corners[2]]
-            num_seeds = fours.index.get_level_values("seed").nunique()
-            found.append(
-                Interaction(
-                    key, level, key.levels[0], given, other, given.levels[0],
-                    (float(at_base.mean()), float(at_other.mean())),
-                    estimate(at_other - at_base, num_seeds),
-                )
-            )  # fmt: skip
-    corrected = holm([one.estimate.p for one in found])
-    clear = [
-        replace(one, p=p)
-        for one, p in zip(found, corrected, strict=True)
-        if p is not None and p < SIGNIFICANT
-    ]
-    return sorted(clear, key=lambda one: -abs(one.estimate.mean))
