@@ -317,5 +317,5 @@ def test_wrong_input_is_one_sentence(command, tmp_path):
     )
     assert command("explain", tmp_path, 1).code == 2
     own = TrainedRun(run, None, ImageClassifier(torch.nn.Flatten()))
-    with pytest.raises(ConfigError, match="a model of your own"):
+    with pytest.raises(ConfigError, match="the network answers N images with"):
         explain.explanation(own, torch.zeros(1, 8, 8, dtype=torch.uint8), "", None)

@@ -197,7 +197,7 @@ def test_a_checkpoint_cut_off_or_garbled_anywhere_is_one_sentence(run, command):
 def test_a_config_that_names_a_function_to_call_is_refused_by_every_command(run, commands, target):
     change_config(run, model={"_target_": target, "command": "touch pwned"}, allow_packages=["os"])
     for ask in commands:
-        refused(ask(), rf"model\._target_={target}: allowed: a network of torchvision\.models, or ")
+        refused(ask(), rf"model\._target_={target}: allowed: a network of torchvision")
 
 
 @pytest.mark.parametrize(

@@ -401,6 +401,19 @@ class ImageClassifier(pl.LightningModule):
         sums.reset()
 
 
+def check_forward(module: nn.Module) -> None:
+    """Refuse to ask a LightningModule that says in its steps alone how an image is answered.
+
+    Raises:
+        ConfigError: saying what to add.
+    """
+    if type(module).forward is pl.LightningModule.forward:
+        raise ConfigError(
+            f"{type(module).__name__} has no forward, so nobody can ask it about an image; add "
+            "`def forward(self, images)` that returns logits: the checkpoint stays as it is"
+        )
+
+
 def check_logits(logits: Any, num_classes: int) -> None:
     """Refuse what a network of the user's answers that are no logits (N, num_classes).
 

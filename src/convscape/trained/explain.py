@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from convscape import geometry
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import make_folder, write_atomic
+from convscape.data.pixels import scale_and_shift, standardized
 from convscape.drawing import sheets
 from convscape.geometry.layers import Activation, BatchNorm, Conv, Dense, GlobalPool, Pool
 from convscape.geometry.plan import LayerPlan
 from convscape.geometry.residual import Subsample
 from convscape.geometry.sliding import Sliding
-from convscape.models.classifier import ImageClassifier
+from convscape.models.classifier import ImageClassifier, check_forward, check_logits
 from convscape.models.modules import BlurPool2d, PolyphasePool2d
 from convscape.trained.load import TrainedRun
 from convscape.trained.predict import read_picture
@@ -70,7 +71,7 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
     """Write the page for an image (C, H, W) of class `label`, if that is known.
 
     Raises:
-        ConfigError: if the network is not one of this project's.
+        ConfigError: if a network of the user's answers with something else than logits.
         CannotWrite: if the page cannot be written.
     """
     environment = jinja2.Environment(
@@ -92,23 +93,33 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
 @torch.no_grad()
 def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) -> dict[str, Any]:
     """Everything that the page shows, as plain values; tensors are base64 of float32."""
-    model = run.model
+    check_forward(run.model)
+    model = run.model.cpu().float().eval()
     plan = model.plan if isinstance(model, ImageClassifier) else None
-    if not isinstance(model, ImageClassifier) or plan is None:
-        raise ConfigError(
-            f"{run.path} holds a model of your own; only those of Convscape (cnn, mlp, "
-            "sequential), whose layers are known, can be explained"
+    if isinstance(model, ImageClassifier):
+        inputs = model.normalize(image[None])
+        network, scale, shift = model.network, model.scale, model.shift
+    else:  # another's LightningModule
+        inputs = standardized(image[None], *run.normalization)
+        network, (scale, shift) = model, scale_and_shift(*run.normalization)
+    way = _Way(network, image, inputs, scale, shift)
+    if plan is not None:
+        values, _ = way.through(plan.layers, inputs, 0)
+        what = f"{len(plan.all_layers)} layers, {plan.num_parameters:,} parameters"
+    else:
+        values = way.watched(inputs)
+        check_logits(values, len(run.classes))
+        what = (
+            f"the modules of {type(network).__name__} in the order in which they are called; how "
+            "they are connected only its code says"
         )
-    model = model.cpu().float().eval()
-    way = _Way(model, image)
-    values, _ = way.through(plan.layers, model.normalize(image[None]), 0)
     layers = way.layers
     layers[-1]["classes"] = [run.classes[unit] for unit in layers[-1]["shown"]]
     probabilities = values.softmax(1)[0]
     order = probabilities.argsort(descending=True)[:MAX_CLASSES].tolist()
     return {
         "title": f"{run.path.name}: {name}",
-        "network": f"{len(plan.all_layers)} layers, {plan.num_parameters:,} parameters",
+        "network": what,
         "classes": [run.classes[index] for index in order],
         "order": order,
         "num_classes": len(probabilities),
@@ -152,17 +163,19 @@ class _Maps:
 class _Way:
     """The way of an image through a network, and what the page shows of each layer on it."""
 
-    def __init__(self, model: ImageClassifier, image: Tensor) -> None:
-        self._network, self._image_shape = model.network, image.shape
+    def __init__(
+        self, network: nn.Module, image: Tensor, inputs: Tensor, scale: Tensor, shift: Tensor
+    ) -> None:
+        self._network, self._image_shape = network, image.shape
         self._maps = _Maps(range(image.shape[0]))
         self.layers: list[dict[str, Any]] = [
             {
                 **{"name": "input", "kind": "input", "what": "pixels, normalised per channel"},
                 **{"from": [], "depth": 0},
                 "field": {"size": [1, 1], "stride": [1, 1], "padding": [0, 0]},
-                "scale": model.scale.flatten().tolist(),
-                "shift": model.shift.flatten().tolist(),
-                **self._maps.of(model.normalize(image[None])),
+                "scale": scale.flatten().tolist(),
+                "shift": shift.flatten().tolist(),
+                **self._maps.of(inputs),
             }
         ]
 
@@ -188,6 +201,41 @@ class _Way:
             self.layers.append({**facts, "from": sources or [source], "depth": depth})
             source = len(self.layers) - 1
         return values, source
+
+    def watched(self, inputs: Tensor) -> Tensor:
+        """What a network of the user's answers; what its innermost modules give is put down."""
+
+        def put_down(name: str, module: nn.Module, values: Any) -> None:
+            if not isinstance(values, Tensor) or values.ndim not in (2, 4) or len(values) != 1:
+                return
+            if values.ndim == 4 and values.shape[1] != self.layers[-1]["shape"][0]:
+                self._maps.choose(tuple(values.shape[1:]))
+            place = len(self.layers)
+            self.layers.append(
+                {
+                    **{"name": name, "kind": "watched", "what": type(module).__name__},
+                    **{"from": [place - 1], "depth": 0, "field": None},
+                    "parameters": sum(each.numel() for each in module.parameters()),
+                    **self._maps.of(values.clone()),  # the next one may change it in place
+                }
+            )
+
+        handles = [
+            module.register_forward_hook(
+                lambda module, _, values, name=name: put_down(name, module, values)
+            )
+            for name, module in self._network.named_modules()
+            if name and not any(True for _ in module.children())
+        ]
+        try:
+            answer: Tensor = self._network(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        last = self.layers[-1]
+        if not isinstance(answer, Tensor) or last["shape"] != list(answer.shape[1:]):
+            put_down("output", self._network, answer)
+        return answer
 
 
 def _layer(

@@ -36,6 +36,7 @@ from convscape.base.files import write_atomic
 from convscape.config.networks import OwnModelConfig
 from convscape.data.cache import DataError
 from convscape.data.pixels import scale_and_shift
+from convscape.models.classifier import check_forward
 from convscape.models.modules import PolyphasePool2d
 from convscape.runs.folder import RunFolder
 from convscape.trained.load import TrainedRun
@@ -124,6 +125,7 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
         LogitsDiffer: if it is not equal.
     """
     check_packages(format)
+    check_forward(run.model)
     path = path or run.path / f"model{SUFFIXES[format]}"
     opset = None
     match format:

@@ -23,7 +23,7 @@ from convscape.config.schema import Config
 from convscape.data.pixels import standardized
 from convscape.data.stretch import Stretch
 from convscape.geometry.plan import Plan
-from convscape.models.classifier import check_logits
+from convscape.models.classifier import check_forward, check_logits
 from convscape.runs import data as run_data
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
@@ -196,6 +196,7 @@ class TrainedRun:
         Raises:
             ConfigError: if a network of the user's answers with something else.
         """
+        check_forward(self.model)
         images = images.to(self.device)
         if not isinstance(self.model, models.ImageClassifier):
             images = standardized(images, *self.normalization)

@@ -12,14 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
 from convscape.base.errors import Stopped, stopped_by
-from convscape.base.files import NotInside, make_folder, remove, write_atomic
+from convscape.base.files import write_atomic
 from convscape.base.quick_lightning import (
     callbacks_of,
     catch_up,
@@ -33,7 +32,7 @@ from convscape.config.metrics import Metric, not_logged
 from convscape.models.classifier import ImageClassifier
 from convscape.runs.folder import RunFolder
 from convscape.training import events
-from convscape.training.checkpoints import check_plain, read_checkpoint, sealed
+from convscape.training.checkpoints import read_checkpoint
 
 logger = logging.getLogger("convscape")
 
@@ -68,44 +67,6 @@ class NothingLearned(ValueError):
             "so nothing was learned; return the loss, or take the optimiser's steps yourself with "
             "automatic_optimization = False"
         )
-
-
-class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
-    """A checkpoint is written beside its place and renamed: what is there is always whole."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self._is_checked = False
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write `checkpoint` to `path`; the first one is looked through."""
-        if not self._is_checked:
-            check_plain(checkpoint)
-            self._is_checked = True
-        place = self._inside(path)
-        make_folder(place.parent, within=self.folder.path)
-        write_atomic(place, sealed(checkpoint), within=self.folder.path)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove `path`, which a stranger's checkpoint may say, if it is in the run folder."""
-        remove(self._inside(path), within=self.folder.path)
-
-    def _inside(self, path: str | Path) -> Path:
-        """`path`, which Lightning may have resolved, as a path below the run folder.
-
-        Raises:
-            NotInside: if it is none.
-        """
-        for folder in (self.folder.path, self.folder.path.resolve()):
-            if Path(path).is_relative_to(folder):
-                return self.folder.path / Path(path).relative_to(folder)
-        raise NotInside(Path(path), f"outside of {self.folder.path}")
-
-    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """Plain values and weights, whatever else a stranger has put there."""
-        return read_checkpoint(Path(path))
 
 
 class Recorder(pl.callbacks.Checkpoint):

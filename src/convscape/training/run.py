@@ -37,8 +37,8 @@ from convscape.training.build import (
     tell,
     training_arguments,
 )
-from convscape.training.callbacks import AtomicCheckpointIO, Recorder, StopOnSignal
-from convscape.training.checkpoints import is_begun, to_go_on_from
+from convscape.training.callbacks import Recorder, StopOnSignal
+from convscape.training.checkpoints import AtomicCheckpointIO, is_begun, to_go_on_from
 from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
