@@ -181,12 +181,27 @@ def power(case, num_seeds, analysis, points, num=300, seed=0):
     return np.mean(hits)
 
 
+def false_claims_by_peeking(case, looks, analysis, num=500, seed=0):
+    """Share of sweeps without any effect that are called clear at one of these numbers of seeds."""
+    rng, designs = np.random.default_rng(seed), {n: Design(case, n) for n in looks}
+    hits = []
+    for _ in range(num):
+        values = case.draw(rng, max(looks))
+        answers = (a for n in looks for a in analysis(designs[n], values[:, :n]))
+        hits.append(any(p is not None and p < 0.05 for p, _, _ in answers))
+    return np.mean(hits)
+
+
 def main():
     for name, case in CASES.items():
         for label, analysis in ANALYSES.items():
             rates = [f"{100 * false_claims(case, n, analysis):.1f}" for n in (2, 3, 5, 10)]
             row = [f"{100 * power(case, n, analysis, 1.0):.0f}" for n in (3, 5, 10)]
             print(f"| {name} | {label} | {' | '.join(rates)} | {' | '.join(row)} |", flush=True)  # noqa: T201
+
+    for name in ("one key of two levels", "runs and seeds", "seed x level of one key"):
+        rate = false_claims_by_peeking(CASES[name], range(3, 13), by_seeds_and_others)
+        print(f"{name}, a look after every seed from 3 to 12: {100 * rate:.1f} %")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tests.simulated_sweeps import (
     by_seeds_alone,
     by_seeds_and_others,
     false_claims,
+    false_claims_by_peeking,
     power,
 )
 from tests.test_statistics import VAL, grid
@@ -256,3 +257,9 @@ def test_the_metrics_split_is_named():
     test = metric("test/acc")
     ((effect,),) = ([e for e in each.effects] for each in compare([(table, test)]))
     assert "on the same test images" in effect_sentence(effect, test)
+
+
+def test_a_look_after_every_seed_claims_more_than_one_look():
+    """What docs/facts.md warns of is so: the promise is for one look."""
+    case = CASES["one key of two levels"]
+    assert false_claims_by_peeking(case, range(3, 13), by_seeds_and_others, num=300) > 0.1
