@@ -257,6 +257,16 @@ def test_a_module_that_nobody_can_ask_is_one_sentence(command, tmp_path):
         assert (answer.code, "Silent has no forward" in answer.err) == (2, True), answer.err
 
 
+def test_arguments_of_a_part_are_searched(command, tmp_path):
+    words = ["search=learning", "name=s", "model=mlp", "model.hidden=[8]", "search.trials=2", OWN]
+    space = "search.space={loss.gamma:{low:0.5,high:3.0}}"
+    words += ["loss._target_=tests.own_parts.focal", "~search.space", f"+{space}"]
+    answer = command("search", *words, *SHORT[:3], "trainer.max_epochs=1")
+    assert answer.code == 0, answer.out + answer.err
+    assert "2 trained" in answer.out
+    assert "loss.gamma" in answer.out
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 

@@ -288,9 +288,19 @@ class _Worker:
                 if num_impossible == MAX_IMPOSSIBLE:
                     raise ConfigError(f"{MAX_IMPOSSIBLE} networks in a row were impossible")
 
+    def _plus(self, key: str) -> str:
+        """Of an argument of a part of the user's that no file names: it is added."""
+        section: Any = self.composer.config(self.fixed)
+        *path, leaf = key.split(".")
+        for part in path:
+            section = section.get(part, {}) if isinstance(section, dict) else {}
+        named = isinstance(section, dict) and str(section.get("_target_"))
+        is_own = named and not named.startswith(("None", "convscape.models."))
+        return "+" if is_own and leaf not in section else ""
+
     def _make(self, trial: optuna.Trial) -> bool:
         """Train one trial; False if its network cannot exist."""
-        chosen = [f"{key}={value}" for key, value in self.study.values(trial).items()]
+        chosen = [f"{self._plus(k)}{k}={value}" for k, value in self.study.values(trial).items()]
         overrides = [*self.fixed, *chosen]
         try:
             config = check(self.composer.config(overrides))
