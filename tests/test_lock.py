@@ -1,5 +1,7 @@
 """What a config may not name: nothing of it is called, from wherever it comes."""
 
+import copy
+import functools
 import json
 import sys
 
@@ -132,9 +134,14 @@ DOORS = [
 ]
 
 
+@functools.cache
+def small():
+    return composed(*TINY)
+
+
 def with_part(door, target, **arguments):
     """The config of a small run with that part at that door, as a file or a stored run holds it."""
-    config = composed(*TINY)
+    config = copy.deepcopy(small())
     part = {"_target_": target, **arguments}
     if door in ("metrics", "callbacks"):
         config[door] = {"x": part}

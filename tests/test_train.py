@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_ends_as_diverged(command, tmp_path):
         (["+model.kernal_size=3"], "did you mean 'kernel_size'?"),
         (
             ["model=cn"],
-            "cnn_color, mlp, own, sequential, torchvision; did you mean 'cnn'?",
+            "resnet20, sequential, torchvision; did you mean 'cnn'?",
         ),
         (["model.kernel_size=29"], "block 1: a 29x29 kernel does not fit its 28x28 input"),
         (["model.kernel_size=3,5"], "add -m"),
