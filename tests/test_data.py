@@ -122,10 +122,10 @@ def test_processes_share_every_batch_as_one_process_would_see_it():
 def test_a_batch_that_has_no_image_for_a_process_is_refused_with_one_that_has():
     check_shares(51, 8, 3)
     for num_images, batch_size, devices, fits in ((51, 25, 2, 24), (9, 8, 3, 9), (8, 1, 2, 2)):
-        with pytest.raises(ConfigError, match=rf"data\.batch_size={fits} would do"):
+        with pytest.raises(ConfigError, match=rf"try data\.batch_size={fits}"):
             check_shares(num_images, batch_size, devices)
         check_shares(num_images, fits, devices)
-    with pytest.raises(ConfigError, match=r"has 1; trainer\.devices=1"):
+    with pytest.raises(ConfigError, match=r"has 1; try trainer\.devices=1"):
         check_shares(1, 8, 2)
 
 

@@ -26,7 +26,7 @@ def test_a_run_out_of_memory_says_what_would_fit_and_the_next_one_works(tmp_path
     words = r"batches of 1,024 take ([\d,]+) MiB by estimate, and ([\d,]+) MiB were free"
     needed, free = (int(text.replace(",", "")) for text in re.search(words, advice).groups())
     assert needed > 1000 > 500 >= free
-    fits = int(re.search(r"data.batch_size=(\d+) would fit", advice)[1])
+    fits = int(re.search(r"try data.batch_size=(\d+)", advice)[1])
     assert training_bytes(checked(*WIDE).plan(), fits, in_bf16=False) < ROOM
 
 

@@ -118,7 +118,7 @@ def test_an_empty_door_is_no_door():
         ("holes", "images of float64 (300, 12, 12), with NaN or infinite values; allowed"),
         ("empty", "images of uint8 (0, 12, 12), which is empty; allowed"),
         ("no_test", "images of uint8 (0, 12, 12), which is empty; allowed"),
-        ("channels_last", "uint8 (300, 8, 9, 3); images.transpose(0, 3, 1, 2) would do"),
+        ("channels_last", "uint8 (300, 8, 9, 3); try images.transpose(0, 3, 1, 2)"),
         ("flat", "images of uint8 (300, 144), which has 2 axes"),
         ("uneven", "returned images of list; allowed"),
         ("one_hot", "labels of float64 (300, 2); allowed: one label for each image; labels.argmax"),

@@ -195,8 +195,8 @@ def test_of_many_channels_the_first_are_seen_and_that_is_said():
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((8, 64, 64, 13), "images.transpose(0, 3, 1, 2) would do"),
-        ((8, 100, 90, 4), "images.transpose(0, 3, 1, 2) would do"),
+        ((8, 64, 64, 13), "try images.transpose(0, 3, 1, 2)"),
+        ((8, 100, 90, 4), "try images.transpose(0, 3, 1, 2)"),
         ((8, 65, 4, 4), "which has 65 channels"),
         ((8, 4, 3, 3), None),
         ((8, 64, 9, 9), None),

@@ -28,7 +28,7 @@ def test_a_sweep_has_a_row_per_configuration_with_the_reasons(command):
 def test_what_is_equal_in_meaning_is_counted_once(command):
     answer = command("plan", "model.kernel_size=3,3x3,[3,3],5", "seed=0,1")
     assert "4 runs, 4 possible" in answer.out
-    assert "4 more are equal in meaning" in answer.out
+    assert "4 duplicates are left out" in answer.out
 
 
 def test_mlps_and_cnns_are_planned_together(command):

@@ -193,7 +193,7 @@ def test_tuples_are_as_good_as_lists():
     )
 
 
-# --- data and a loop of one's own -------------------------------------------------------------
+# --- data and your own training loop ---------------------------------------------------------
 
 
 def test_a_data_module_is_that_of_the_config(data):

@@ -337,29 +337,29 @@ def test_a_mistake_is_one_sentence(command, overrides, words):
         (
             [in_residual4("conv1.padding", 0)],
             "layer residual4: its layers make 32x13x13 of 16x28x28, and its shortcut makes "
-            "32x14x14 of that; padding=same in layer residual4.conv1 would",
+            "32x14x14 of that; try padding=same in layer residual4.conv1",
             [in_residual4("conv1.padding", "same")],
         ),
         (
             [in_residual4("conv1.padding", 0), in_residual4("conv2.padding", 0)],
-            "padding=same in layers residual4.conv1 and residual4.conv2 would",
+            "padding=same in layers residual4.conv1 and residual4.conv2",
             [in_residual4("conv1.padding", "same"), in_residual4("conv2.padding", "same")],
         ),
         (
             [in_residual4("conv2.channels", 8)],
-            "its shortcut leaves out no channels; shortcut=projection would",
+            "its shortcut leaves out no channels; try shortcut=projection",
             ["model.layers.residual4.shortcut=projection"],
         ),
         (
             [in_residual4("conv1.kernel_size", 50)],
             "layer residual4.conv1: a 50x50 kernel at stride 2 does not fit its 28x28 input "
-            "(padding 1: floor((28+2-50)/2)+1 = -9); padding=same would",
+            "(padding 1: floor((28+2-50)/2)+1 = -9); try padding=same",
             [in_residual4("conv1.padding", "same")],
         ),
         (
             ["+" + in_residual4("conv2.groups", 3)],
             "layer residual4.conv2: groups=3 must divide its 32 input channels and its 32 output "
-            "channels; groups=32, or groups=1 would",
+            "channels; try groups=32 or groups=1",
             ["+" + in_residual4("conv2.groups", 32)],
         ),
     ],

@@ -115,7 +115,7 @@ def test_a_sweep_a_plan_and_python_refuse_it_too(command, own):
 def test_a_grid_in_which_some_runs_read_a_key_is_made(command):
     answer = command("plan", "model.pool=max,none", "model.pool_size=2,3")
     assert answer.code == 0, answer.err
-    assert "1 more is equal in meaning" in answer.out
+    assert "1 duplicate is left out" in answer.out
 
 
 def test_one_batch_is_one_step_of_ones_own_module(own):

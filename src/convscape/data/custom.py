@@ -270,7 +270,7 @@ def _advice(images: np.ndarray) -> str:
     if images.ndim not in (3, 4):
         return f", which has {images.ndim} axes"
     if images.ndim == 4 and _looks_turned(*images.shape[1:]):
-        return "; images.transpose(0, 3, 1, 2) would do"
+        return "; try images.transpose(0, 3, 1, 2)"
     if images.ndim == 4 and images.shape[1] > MAX_CHANNELS:
         return f", which has {images.shape[1]} channels"
     return ""

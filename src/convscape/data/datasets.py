@@ -160,8 +160,8 @@ def load_images(
         return load_or_build(cache, name, read)
     except MemoryError:
         raise DataError(
-            f"images of {'x'.join(map(str, shape))} do not fit into memory; a smaller "
-            "data.image_size would"
+            f"images of {'x'.join(map(str, shape))} do not fit into memory; try a "
+            "smaller data.image_size"
         ) from None
     except OSError as error:
         raise DataError(

@@ -192,7 +192,7 @@ class ImageDataModule(pl.LightningDataModule):
       `ImageClassifier` takes uint8 images.
     - `config`: the data section of a config that describes all this, if there is one.
 
-    `batches` is for a loop of one's own.
+    `batches` is for your own training loop.
 
     Raises:
         DataError: if the splits ask for more images than there are.
@@ -267,7 +267,7 @@ class ImageDataModule(pl.LightningDataModule):
     def batches(
         self, split: str = "train", epoch: int = 0, device: str | torch.device = "cpu"
     ) -> Iterator[Batch]:
-        """Images (N, C, H, W) uint8 and labels (N,) of a split on `device`, for one's own loop.
+        """Images (N, C, H, W) uint8 and labels (N,) of a split on `device`, for your own loop.
 
         Those of "train" are shuffled and augmented anew in each `epoch`, which is counted from 0;
         every batch seeds torch's random numbers from (seed, step), as in a run.

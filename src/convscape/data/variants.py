@@ -77,7 +77,7 @@ def apply_variant(image_set: ImageSet, change: ChangeConfig) -> ImageSet:
     except MemoryError:
         raise ConfigError(
             f"data.change makes images of {'x'.join(map(str, shape))}, and all of them do not fit "
-            "into memory; a smaller data.change.canvas would"
+            "into memory; try a smaller data.change.canvas"
         ) from None
     mean, std = _mean_std(splits[0][0])
     val = splits[2] if len(splits) == 3 else (None, None)

@@ -202,13 +202,13 @@ def plan_layers(
         rows = _rows(layers, tuple(input_shape), Field(), Field(as_pair(input_shape[1:])))
     except InfeasibleGeometry as error:
         ways = ways_out(layers, input_shape)
-        raise InfeasibleGeometry(f"{error}; {either(ways)} would" if ways else str(error)) from None
+        raise InfeasibleGeometry(f"{error}; try {either(ways)}" if ways else str(error)) from None
     shape = rows[-1].output_shape if rows else tuple(input_shape)
     if num_classes is not None and shape != (num_classes,):
         raise InfeasibleGeometry(
             f"without an output layer the network ends in {by(shape)} numbers (layer "
-            f"{rows[-1].name}), and the data have {num_classes} classes; {num_classes} channels "
-            "before a global pool, or output_layer=dense would fit"
+            f"{rows[-1].name}), and the data have {num_classes} classes; try {num_classes} "
+            "channels before a global pool or output_layer=dense"
         )
     remarks = tuple(remark for name, layer in layers for remark in layer.remarks(name))
     return Plan(tuple(input_shape), rows, remarks)

@@ -52,7 +52,7 @@ def _ways_out(
 
 
 def either(choices: Sequence[str]) -> str:
-    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])}, or {choices[-1]}"
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 def _chain(layers: Layers, input_shape: Shape) -> list[str]:

@@ -68,7 +68,7 @@ class ImageClassifier(pl.LightningModule):
     `allow_packages` are those of the user's that a `_target_` may come from. It is set on the
     object and in no checkpoint.
 
-    A loop of one's own needs `model(images)` with images of 0..255, `model.loss(logits, labels)`
+    Your own loop needs `model(images)` with images of 0..255, `model.loss(logits, labels)`
     and `model.configure_optimizers()`: see examples/plain_loop.py. `plan` says its layers, where
     they are known; `print(model)` shows them as a table.
     """

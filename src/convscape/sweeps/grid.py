@@ -57,7 +57,7 @@ class PlannedRun:
 
 @dataclass
 class SweepPlan:
-    """All runs of a sweep; `duplicates` are equal in meaning to one that is there.
+    """All runs of a sweep; `duplicates` mean the same as another and are left out.
 
     - `keys`: those with several values.
     - `data_configs`, `part_configs`: one for each data set, and for each choice of named parts.

@@ -37,7 +37,7 @@ def duplicates(plan: SweepPlan) -> list[str]:
     if not plan.duplicates:
         return []
     are = "is" if plan.duplicates == 1 else "are"
-    return [f"{plan.duplicates} more {are} equal in meaning to one of these and run once"]
+    return [f"{counted(plan.duplicates, 'duplicate')} {are} left out"]
 
 
 def line(result: Result, done: str, left: str = "") -> str:

@@ -45,7 +45,7 @@ def advice_on_memory(run: ResolvedRun, free_bytes: int) -> str:
     fits = [n for n in sizes if training_bytes(plan, n, in_bf16) < 0.7 * free_bytes]
     if needed < 0.7 * free_bytes:
         return f"{words}; what else takes memory is data.eval_batch_size"
-    return f"{words}; " + (f"data.batch_size={fits[0]} would fit" if fits else "none would fit")
+    return f"{words}; " + (f"try data.batch_size={fits[0]}" if fits else "no batch size fits")
 
 
 def _in_mib(number: int) -> str:

@@ -46,11 +46,11 @@ def check_shares(num_images: int, batch_size: int, devices: int) -> None:
         return
     sizes = sorted(range(devices, num_images + 1), key=lambda size: abs(size - batch_size))
     fits = next((size for size in sizes if smallest(size) >= devices), None)
-    advice = "trainer.devices=1" if fits is None else f"data.batch_size={fits} would do"
+    advice = "trainer.devices=1" if fits is None else f"data.batch_size={fits}"
     raise ConfigError(
         f"trainer.devices={devices} share every batch, and with data.batch_size={batch_size} the "
         f"smallest of the {num_images:,} training images' batches has {smallest(batch_size)}; "
-        f"{advice}"
+        f"try {advice}"
     )
 
 
