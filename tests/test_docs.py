@@ -21,6 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES}
 EVERYTHING = "\n".join(TEXTS.values())
 SCRIPTS = ROOT / "scripts"
+MAX_WORDS_OF_README = 1100  # a first visit, not a manual
 IS_FILE = re.compile(r"# ([\w/]+\.(?:py|yaml))\n")  # what a block that is one begins with
 
 # no test downloads a data set: the digits have MNIST's size
@@ -182,8 +183,15 @@ def test_links_lead_somewhere(page):
             assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
 
 
-def test_files_and_folders_of_the_readme_exist():
-    tree = TEXTS["README.md"].partition("## What is where")[2].split("```")[1]
+def test_the_readme_is_short_and_opens_with_a_picture_and_two_commands():
+    assert len(TEXTS["README.md"].split()) <= MAX_WORDS_OF_README
+    screen = "\n".join(TEXTS["README.md"].splitlines()[:20])
+    assert "](docs/" in screen
+    assert [words[0] for words in commands(screen)] == ["make", ".venv/bin/python"]
+
+
+def test_files_and_folders_of_the_tree_exist():
+    tree = TEXTS["docs/architecture.md"].partition("## What is where")[2].split("```")[1]
     for name in re.findall(r"\b(\w+\.py)\b", tree):
         assert (ROOT / "src" / "convscape" / name).is_file(), name
     for name in re.findall(r"^(\w[\w/]*)/ ", tree, re.MULTILINE):
