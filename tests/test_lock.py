@@ -1,6 +1,7 @@
 """What a config may not name: nothing of it is called, from wherever it comes."""
 
 import copy
+import datetime
 import functools
 import json
 import sys
@@ -12,6 +13,7 @@ from convscape.base import parts
 from convscape.base.errors import ConfigError
 from convscape.config.check import check
 from convscape.runs.resolved import ResolvedRun
+from convscape.runs.resume import resumed
 from convscape.training.build import build_callbacks, build_metrics
 from tests.conftest import TINY
 from tests.test_config import composed
@@ -219,8 +221,6 @@ WRITES = {
     "lightning.pytorch.callbacks.OnExceptionCheckpoint": ("callbacks", "dirpath"),
     "lightning.pytorch.loggers.CSVLogger": ("logger", "save_dir"),
     "lightning.pytorch.loggers.TensorBoardLogger": ("logger", "save_dir"),
-    "lightning.pytorch.loggers.MLFlowLogger": ("logger", "tracking_uri"),
-    "lightning.pytorch.loggers.WandbLogger": ("logger", "settings"),
 }
 
 
@@ -231,10 +231,11 @@ WRITES = {
 )
 def test_a_trusted_part_writes_nowhere_else(target, place):
     door, key = WRITES[target]
-    value = {"base_url": [place]} if key == "settings" else place
-    with pytest.raises(ConfigError, match="writes within the run folder"):
-        check(with_part(door, target, **{key: value}))
-    check(with_part(door, target, **{key: value}) | {"allow_packages": ["lightning"]})
+    for value in (place, f" {place}", [place], {"inner": place}):
+        config = with_part(door, target, **{key: value})
+        with pytest.raises(ConfigError, match="writes within the run folder"):
+            check(config)
+        check(config | {"allow_packages": ["lightning"]})
 
 
 def test_what_it_writes_is_in_the_run_folder(tmp_path):
@@ -245,7 +246,55 @@ def test_what_it_writes_is_in_the_run_folder(tmp_path):
     assert callback.dirpath == str(tmp_path / "callbacks" / "x" / "mine")
 
 
-@pytest.mark.parametrize("key", ["weights", "weights_backbone"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            f"lightning.pytorch.loggers.{name}Logger"
+            for name in ("Wandb", "MLFlow", "Comet", "Lit")
+        ),
+        "lightning.pytorch.callbacks.SpikeDetection",
+        "lightning.pytorch.callbacks.BatchSizeFinder",
+    ],
+)
+def test_what_may_reach_more_is_to_be_allowed(target):
+    door = "logger" if "loggers" in target else "callbacks"
+    with pytest.raises(ConfigError, match="may reach more than the run folder"):
+        check(with_part(door, target))
+    check(with_part(door, target) | {"allow_packages": ["lightning"]})
+
+
+@pytest.mark.parametrize("value", [datetime.date(2020, 1, 1), b"x", {1, 2}, [b"x"]], ids=str)
+def test_values_that_only_yaml_has_are_one_sentence(value):
+    config = with_part("callbacks", "lightning.pytorch.callbacks.Timer", duration=value)
+    with pytest.raises(ConfigError, match="allowed: numbers, words"):
+        check(config)
+
+
+def test_the_networks_of_torchvision_are_the_very_ones():
+    for target in ("quantization.resnet18", "quantization.resnet.resnet18"):
+        with pytest.raises(ConfigError, match="allowed: a network"):
+            look_for(with_part("model", f"torchvision.models.{target}"))
+    with pytest.raises(ConfigError, match="knows its classes"):
+        check(with_part("model", "torchvision.models.resnet18", num_classes=1000))
+
+
+def test_a_stored_run_does_not_say_to_whom_it_is_told(tmp_path, capsys):
+    config = composed(*TINY, "logger=[mlflow,wandb]")
+    config["logger"]["mlflow"]["tracking_uri"] = "http://stranger.example"
+    config["logger"]["wandb"] |= {"mode": "online", "entity": "stranger"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    asked = composed() | {"resume": str(tmp_path)}
+    run, _ = resumed(asked, [])
+    assert run.config.logger.mlflow.tracking_uri is None
+    assert run.config.logger.wandb.mode == "offline"
+    assert "is the run folder's word" in capsys.readouterr().err
+    run, _ = resumed(asked | {"allow_packages": ["mlflow", "wandb"]}, [])
+    assert run.config.logger.mlflow.tracking_uri == "http://stranger.example"
+    assert run.config.logger.wandb.mode == "online"
+
+
+@pytest.mark.parametrize("key", ["weights", "weights_backbone", "pretrained"])
 @pytest.mark.parametrize("target", ["torchvision.models.get_model", "torchvision.models.resnet18"])
 def test_weights_are_not_downloaded(target, key):
     with pytest.raises(ConfigError, match="no weights are downloaded"):

@@ -34,6 +34,7 @@ class Door:
     - `functions`: whether a function will do as well; one of the user's, or of `home` those in
       its own list of models.
     - `objects`: whether one that is made already will do, too.
+    - `names`: what of the home is trusted; None: every class that is a child of `base`.
     - `writes`: whether it may write files. What the trusted ones write is in the run folder.
     """
 
@@ -44,6 +45,12 @@ class Door:
     functions: bool = False
     writes: bool = False
     objects: bool = False
+    names: tuple[str, ...] | None = None
+
+    def trusts(self, target: str) -> bool:
+        """Whether what is written as `target` may be built without being asked for."""
+        is_one = self.names is None or target.rpartition(".")[2] in self.names
+        return is_one and self.is_home_of(target)
 
     @property
     def allowed(self) -> str:
@@ -58,6 +65,15 @@ class Door:
         return any(target.startswith(f"{home}.") for home in homes)
 
 
+# not among them: SpikeDetection, which writes where a checkpoint says, and those that search and
+# set attributes by their names
+_CALLBACKS = (
+    "DeviceStatsMonitor", "EarlyStopping", "EMAWeightAveraging", "GradientAccumulationScheduler",
+    "LearningRateMonitor", "ModelCheckpoint", "ModelPruning", "ModelSummary",
+    "OnExceptionCheckpoint", "RichModelSummary", "RichProgressBar", "StochasticWeightAveraging",
+    "TQDMProgressBar", "ThroughputMonitor", "Timer", "WeightAveraging",
+)  # fmt: skip
+
 DOORS = {
     "model": Door("a network", "torch.nn.Module", "torchvision.models", functions=True),
     "loss": Door(
@@ -71,16 +87,25 @@ DOORS = {
         "a metric", "torchmetrics.Metric", "torchmetrics.classification", written="torchmetrics"
     ),
     "callbacks": Door(
-        "a callback", "lightning.pytorch.Callback", "lightning.pytorch.callbacks", writes=True
+        "a callback",
+        "lightning.pytorch.Callback",
+        "lightning.pytorch.callbacks",
+        writes=True,
+        names=_CALLBACKS,
     ),
     "logger": Door(
-        "a logger", "lightning.pytorch.loggers.Logger", "lightning.pytorch.loggers", writes=True
+        "a logger",
+        "lightning.pytorch.loggers.Logger",
+        "lightning.pytorch.loggers",
+        writes=True,
+        names=("CSVLogger", "TensorBoardLogger"),  # no other stays on this machine
     ),
     "data": Door("a function or data set", None, functions=True, objects=True),
     "augment": Door("a function", None, functions=True),
 }
 
 
+_WEIGHTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
 _MOVED = {"pytorch_lightning": "lightning.pytorch"}
 _LIBRARIES = {str(door.home).partition(".")[0] for door in DOORS.values()}
 
@@ -105,8 +130,10 @@ def check(
     is_own = package in allow_packages
     if package in _MOVED and not is_own:
         raise ConfigError(f"{key}={target}: write {key}={_MOVED[package]}.{rest}")
-    if not is_own and not kind.is_home_of(target):
+    if not is_own and not kind.trusts(target):
         words = f"{key}={target}: allowed: {kind.allowed}"
+        if kind.names is not None and kind.is_home_of(target):
+            raise NotAllowed(f"{key}={target} may reach more than the run folder", package)
         if package in sys.stdlib_module_names:  # nobody's own
             raise ConfigError(words)
         raise NotAllowed(words, package)
@@ -118,9 +145,16 @@ def check(
                 f"{name}: arguments are numbers, words, lists and sections of these, and none of "
                 "them is built; leave it out"
             )
+        if not isinstance(value, str | int | float | list | dict | None):
+            raise ConfigError(
+                f"{name} is a {type(value).__name__}; allowed: numbers, words, lists and sections "
+                "(a date or a time stands in quotes)"
+            )
         if is_own:
             continue
-        if last in ("weights", "weights_backbone") and value is not None:
+        if door == "model" and last == "num_classes":
+            raise ConfigError(f"{name}={value}: the data set knows its classes; leave it out")
+        if last in _WEIGHTS and value not in (None, False):
             raise ConfigError(
                 f"{name}={value}: no weights are downloaded; leave it out, and the network is "
                 "trained from its beginning"
@@ -153,8 +187,10 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _is_place(text: str) -> bool:
     """Whether it may lead out of the folder that it is put into, or to a server."""
+    text = text.strip()
     return (
-        text.startswith(("/", "~", "\\"))
+        not text.isprintable()
+        or text.startswith(("/", "~", "\\"))
         or re.search(r"\.\.|://|\\|\$|^[A-Za-z][\w+.-]*:", text) is not None
     )
 
@@ -204,7 +240,10 @@ def is_of_torchvision(found: Any) -> bool:
         return False
     from torchvision import models
 
-    return found is models.get_model or found.__name__ in models.list_models(module=models)
+    if found is models.get_model:
+        return True
+    name = found.__name__
+    return name in models.list_models(module=models) and models.get_model_builder(name) is found
 
 
 def is_class(found: Any, base: type) -> bool:

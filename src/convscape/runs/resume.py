@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from convscape.base.errors import CannotWrite, ConfigError
+from convscape.base.terminal import say
+from convscape.base.values import shortened
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 
@@ -28,6 +31,23 @@ def held_to_go_on(folder: RunFolder) -> Iterator[Path]:
         if error.path != folder.path:  # as of the data's cache
             raise
         raise CannotWrite(folder.path, error.error, None) from None
+
+
+def _forget_servers(stored: dict[str, Any], allow_packages: list[str]) -> None:
+    """A folder, which may be a stranger's, does not say to whom the run is told, or as whom."""
+    loggers = stored.get("logger")
+    for name, key, instead in (("mlflow", "tracking_uri", None), ("wandb", "mode", "offline")):
+        section = loggers.get(name) if isinstance(loggers, dict) else None
+        if not isinstance(section, dict) or name in allow_packages:
+            continue
+        value = section.get(key, instead)
+        section[key] = instead
+        if value != instead:
+            say(
+                f"logger.{name}.{key}={shortened(str(value), 100)} is the run folder's word, and "
+                f"left out; allow_packages=[{name}] takes it",
+                file=sys.stderr,
+            )
 
 
 def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[ResolvedRun, Path]:
@@ -54,6 +74,7 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[ResolvedRun
     stored_place = Path(str(stored.get("output_dir"))).resolve()
     if not folder.path.resolve().is_relative_to(stored_place):
         stored["output_dir"] = composed["output_dir"]
+    _forget_servers(stored, composed["allow_packages"])
     # which packages may be imported is never taken from a folder, which may be a stranger's
     config = check(stored | {"allow_packages": composed["allow_packages"]})
     result = folder.read_result()

@@ -11,6 +11,7 @@ import torch
 from convscape import models
 from convscape.base import parts
 from convscape.base.errors import ConfigError
+from convscape.base.files import refuse_links_below
 from convscape.base.quick_lightning import pl
 from convscape.base.values import counted, hint, typed_value
 from convscape.config.networks import CNNConfig, OwnModelConfig
@@ -101,6 +102,7 @@ def build_callbacks(run: ResolvedRun, folder: Path) -> list[pl.Callback]:
         ConfigError: if there is no such class, or it does not take the arguments.
     """
     packages = run.config.allow_packages
+    refuse_links_below(folder / "callbacks", within=folder)
     return [
         parts.build(
             *("callbacks", f"callbacks.{name}._target_", part, packages),

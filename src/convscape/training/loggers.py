@@ -116,7 +116,8 @@ def open_named(
     """A logger that the config names; one of Lightning's writes into <run>/loggers/<name>."""
     folder = run.folder.path / "loggers" / name
     make_folder(folder, within=run.folder.path)
-    refuse_links_below(folder, within=run.folder.path)
+    if part.target.partition(".")[0] not in allow_packages:  # others may make links themselves
+        refuse_links_below(folder, within=run.folder.path)
     key = f"logger.{name}._target_"
     tracked: pl.loggers.Logger = parts.build("logger", key, part, allow_packages, folder=folder)
     tracked.log_hyperparams(run.hparams | run.tags)

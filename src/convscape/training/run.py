@@ -288,6 +288,7 @@ def _prepared(
         # not SLURM's environment: a job of a sweep is one process that starts its own helpers
         plugins=[AtomicCheckpointIO(folder), LightningEnvironment()],
         logger=trackers,
+        default_root_dir=folder.path,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in named),
         enable_model_summary=False,
         num_sanity_val_steps=0,
