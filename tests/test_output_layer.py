@@ -49,7 +49,7 @@ def test_a_config_without_the_key_has_an_output_layer():
     [
         (["+model.layers.conv2.stride=1", "model.layers.conv2.channels=9"], "ends in 9 numbers"),
         (["~model.layers.global_pool"], "ends in 10x26x26 numbers (layer conv2)"),
-        (["data=cifar100"], "the data have 100 classes; 100 channels"),
+        (["data=cifar100"], "the data have 100 classes; try 100 channels"),
     ],
 )
 def test_another_number_than_that_of_the_classes_is_refused(command, overrides, words):
