@@ -1,8 +1,8 @@
 # On the CPU:  docker build --tag convscape .
 # On NVIDIA:   docker build --tag convscape --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
 #
-#   docker run --rm --volume "$PWD:/work" convscape train data=digits
-#   docker run --rm --volume "$PWD:/work" --gpus all convscape train data=mnist
+#   docker run --rm --volume "$PWD:/lab" convscape train data=digits
+#   docker run --rm --volume "$PWD:/lab" --gpus all convscape train data=mnist
 #
 # torch for Linux brings CUDA's libraries along, so the base needs only the driver's hooks.
 ARG BASE=python:3.13-slim
@@ -25,7 +25,7 @@ RUN /venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolatio
 
 ENV PATH=/venv/bin:$PATH \
     HOME=/tmp \
-    CONVSCAPE_DATA=/work/data
-WORKDIR /work
+    CONVSCAPE_DATA=/lab/data
+WORKDIR /lab
 ENTRYPOINT ["convscape"]
 CMD ["train"]
