@@ -198,13 +198,19 @@ def _is_place(text: str) -> bool:
 # --- what is named ------------------------------------------------------------------------------
 
 
-def find(door: str, key: str, target: str, allow_packages: Sequence[str]) -> Any:
-    """The class or function that `target` names.
+def find(
+    door: str,
+    key: str,
+    target: str,
+    allow_packages: Sequence[str],
+    arguments: Mapping[str, Any] | None = None,
+) -> Any:
+    """The class or function that `target` names, to be called with `arguments`.
 
     Raises:
         ConfigError: if it is not allowed, not there, or of another kind.
     """
-    check(door, key, target, {}, allow_packages)
+    check(door, key, target, arguments or {}, allow_packages)
     kind = DOORS[door]
     is_own = target.partition(".")[0] in allow_packages
     module, _, name = target.rpartition(".")
@@ -325,8 +331,7 @@ def build(
     Raises:
         ConfigError: if it cannot be found, does not take the arguments, or is not what it must be.
     """
-    check(door, key, part.target, part.arguments, allow_packages)
-    found = find(door, key, part.target, allow_packages)
+    found = find(door, key, part.target, allow_packages, part.arguments)
     takes = parameters(found)
     arguments = {k: v for k, v in (offered or {}).items() if k in takes}
     arguments |= {**(given or {}), **part.arguments}
@@ -372,7 +377,6 @@ def call(
     Raises:
         ConfigError: if it does not take them, or fails.
     """
-    check_names(key, target, found, arguments, len(positional))
     check_arguments(key, target, found, positional, arguments)
     try:
         return found(*positional, **arguments)
@@ -407,11 +411,12 @@ def check_names(
 def check_arguments(
     key: str, target: str, found: Any, positional: Sequence[Any], arguments: Mapping[str, Any]
 ) -> None:
-    """Refuse to call it without what it needs.
+    """Refuse arguments that `found` does not take, and to call it without what it needs.
 
     Raises:
-        ConfigError: naming what is missing.
+        ConfigError: naming what is too much or missing.
     """
+    check_names(key, target, found, arguments, len(positional))
     try:
         inspect.Signature(list(parameters(found).values())).bind(*positional, **arguments)
     except TypeError as error:

@@ -24,6 +24,11 @@ class LossConfig(Part):
     target: str | None = Field(default=None, alias="_target_")  # type: ignore[assignment]
     class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = None
 
+    @property
+    def described(self) -> dict[str, Any] | None:
+        """As `ImageClassifier` takes it: the target and its arguments; None: `model.loss` holds."""
+        return None if self.target is None else {"_target_": self.target, **self.arguments}
+
 
 def in_full(name: str) -> str:
     """The name that is stored for one that was typed."""

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from convscape import geometry
 from convscape.base.errors import ConfigError
 from convscape.base.quick_lightning import callbacks_of, count_steps, overrides, pl
-from convscape.base.values import hint
 from convscape.config.losses import BEFORE, in_full
 from convscape.config.metrics import not_logged
 from convscape.config.optimizers import OPTIMIZERS
 from convscape.data.pixels import scale_and_shift
-from convscape.models.losses import Loss, known_loss, loss_of
+from convscape.models.losses import LOSSES, Loss, known, loss_of
 from convscape.models.named import VAL_LOSS, monitors, named_optimizer, named_schedule
 from convscape.models.schedules import lr_factor
 from convscape.models.sums import MetricSums
@@ -128,13 +127,15 @@ class ImageClassifier(pl.LightningModule):
             ConfigError: if there is no such loss or optimiser.
         """
         self.classes = list(classes)
-        self.described_loss = known_loss(loss) if isinstance(loss, str) else dict(loss)
+        self.described_loss = (
+            known("loss", in_full(loss), LOSSES) if isinstance(loss, str) else dict(loss)
+        )
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else list(class_weights)
         self._losses: dict[tuple[bool, torch.device], Loss] = {}
         self.optimizer_arguments = dict(optimizer or ADAM)
         if "_target_" not in self.optimizer_arguments:
-            _known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
+            known("optimizer", self.optimizer_arguments.get("name"), OPTIMIZERS)
         self._last_rate = float(self.optimizer_arguments["lr"])
         self.schedule = dict(schedule or {})
         self.gradient_clip_norm = gradient_clip_norm
@@ -430,12 +431,6 @@ def check_logits(logits: Any, num_classes: int) -> None:
         f"the network answers N images with {found}; allowed: logits (N, {num_classes}), one for "
         "each class"
     )
-
-
-def _known(key: str, name: Any, allowed: Iterable[str]) -> str:
-    if name not in allowed:
-        raise ConfigError(f"{key}={name}: allowed: {', '.join(allowed)}{hint(name, allowed)}")
-    return str(name)
 
 
 def with_full_name(training: Mapping[str, Any] | None) -> dict[str, Any]:

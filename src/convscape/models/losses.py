@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,6 @@ from convscape.base import parts
 from convscape.base.errors import ConfigError
 from convscape.base.sections import Part
 from convscape.base.values import hint
-from convscape.config.losses import in_full
 
 LOSSES = ("cross_entropy", "logits_mse", "softmax_mse")
 # torch's losses of logits (N, K), and what they compare those with; the others of torch.nn are
@@ -49,16 +48,15 @@ def loss_of(
     return _named(part, class_weights, allow_packages)
 
 
-def known_loss(name: Any) -> str:
-    """The full name of a loss of ours.
+def known(key: str, name: Any, allowed: Iterable[str]) -> str:
+    """The name, if it is one of `allowed`.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: with the closest of them, if it is not.
     """
-    full = in_full(name)
-    if full not in LOSSES:
-        raise ConfigError(f"loss={name}: allowed: {', '.join(LOSSES)}{hint(name, LOSSES)}")
-    return full
+    if name not in allowed:
+        raise ConfigError(f"{key}={name}: allowed: {', '.join(allowed)}{hint(name, allowed)}")
+    return str(name)
 
 
 def gives_probabilities(model: nn.Module) -> bool:
@@ -89,7 +87,7 @@ def _squared_error(logits: Tensor, labels: Tensor, *, of_softmax: bool, smoothin
 
 def _named(part: Part, weights: Tensor | None, allow_packages: Sequence[str]) -> Loss:
     key = "loss._target_"
-    found = parts.find("loss", key, part.target, allow_packages)
+    found = parts.find("loss", key, part.target, allow_packages, part.arguments)
     takes_one_hot = found.__module__ == "torch.nn.modules.loss" and found.__name__ in OF_ONE_HOT
     is_of_torch = found.__module__ == "torch.nn.modules.loss"
     if is_of_torch and found.__name__ not in (*OF_LABELS, *OF_ONE_HOT):
@@ -111,7 +109,6 @@ def _named(part: Part, weights: Tensor | None, allow_packages: Sequence[str]) ->
                 "that has this loss"
             )
     else:
-        parts.check_names(key, part.target, found, arguments, 2)
         parts.check_arguments(key, part.target, found, ("logits", "labels"), arguments)
         built = partial(found, **arguments)
     return _Named(part.target, built, takes_one_hot)

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -288,9 +289,14 @@ class _Worker:
                 if num_impossible == MAX_IMPOSSIBLE:
                     raise ConfigError(f"{MAX_IMPOSSIBLE} networks in a row were impossible")
 
+    @cached_property
+    def _fixed_config(self) -> dict[str, Any]:
+        """What all trials have in common."""
+        return self.composer.config(self.fixed)
+
     def _plus(self, key: str) -> str:
         """Of an argument of a part of the user's that no file names: it is added."""
-        section: Any = self.composer.config(self.fixed)
+        section: Any = self._fixed_config
         *path, leaf = key.split(".")
         for part in path:
             section = section.get(part, {}) if isinstance(section, dict) else {}

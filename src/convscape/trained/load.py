@@ -271,8 +271,8 @@ def _own_model(config: Config, folder: RunFolder) -> nn.Module:
         return build_model(run)
     facts = known.dataset
     training = {key: facts[key] for key in ("mean", "std", "classes")}
-    if config.loss.target is not None:
-        training["loss"] = {"_target_": config.loss.target, **config.loss.arguments}
+    if (loss := config.loss.described) is not None:
+        training["loss"] = loss
     shape, num_classes = facts["image_shape"], len(facts["classes"])
     return build_own(config.model, config.allow_packages, shape, num_classes, training)
 

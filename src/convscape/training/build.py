@@ -154,8 +154,8 @@ def training_arguments(run: ResolvedRun) -> dict[str, Any]:
         }  # fmt: skip
     if not isinstance(config.model, OwnModelConfig):
         training |= {"loss": config.model.loss, "label_smoothing": config.model.label_smoothing}
-    if config.loss.target is not None:
-        training["loss"] = {"_target_": config.loss.target, **config.loss.arguments}
+    if (loss := config.loss.described) is not None:
+        training["loss"] = loss
     if config.loss.class_weights is not None:
         training["class_weights"] = _class_weights(run)
     return training
