@@ -38,7 +38,11 @@ def tensorboard(tmp_path_factory):
         with suppress(urllib.error.HTTPError):  # there is no session yet
             return sum(len(group["sessions"]) for group in groups(match[0])) == 4
 
+    def all_is_offered():  # the projector looks for embeddings in a thread of its own
+        return json.loads(answer(f"{match[0]}data/plugins_listing"))["projector"]["enabled"]
+
     wait_for(all_is_read, process)
+    wait_for(all_is_offered, process)
     yield match[0]
     process.kill()
     process.communicate()
