@@ -1,0 +1,98 @@
+"""From a run to one offline HTML file: the document, the scripts and the style in one page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from convscape.base.errors import CannotWrite
+from convscape.base.files import make_folder, write_atomic
+from convscape.living.document import document, obstacle
+from convscape.trained import explain
+from convscape.trained.explain import choose_image
+from convscape.trained.load import TrainedRun
+from convscape.trained.predict import warning_of_negatives
+
+# in the order in which they run
+SCRIPTS = ("engine", "state", "fit", "inputs", "view", "detail", "answer", "main")
+
+
+def write_page(
+    run: TrainedRun,
+    path: Path,
+    image: str | None = None,
+    split: str = "test",
+    invert: bool = False,
+) -> list[str]:
+    """Write the page of a run, and say what it is.
+
+    A network that no page can compute gets a page about one image, and a sentence says why.
+
+    - `image`, `split`, `invert`: what the page opens with, as `choose_image` takes them.
+
+    Raises:
+        ConfigError: if there is no such image, or its data are missing.
+        CannotWrite: if the page cannot be written.
+    """
+    reason = obstacle(run)
+    if reason is not None and image is None:
+        image = "0"
+    chosen = None if image is None else choose_image(run, image, split, invert)
+    if reason is None:
+        write(html(document(run, chosen)), path)
+        about = "draw in it, drop a picture, click on a map" if chosen is None else chosen.name
+        lines = [f"{path}: {about}; open it in a browser"]
+    else:
+        assert chosen is not None
+        explain.write_page(run, chosen.image, chosen.name, chosen.label, path)
+        lines = [f"{path}: {chosen.name}; open it in a browser", f"this image alone: {reason}"]
+    if chosen is not None and chosen.looks_inverted:
+        lines.append(warning_of_negatives(1, 1))
+    return lines
+
+
+def html(values: dict[str, Any]) -> str:
+    """The page of a document."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("convscape.living", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    static = files("convscape.living") / "static"
+    scripts = [(static / f"{name}.js").read_text("utf-8") for name in SCRIPTS]
+    style = (static / "page.css").read_text("utf-8")
+    # "</script>" would end the script element, "<!--<script>" keep it from ending
+    data = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return environment.get_template("page.html.j2").render(
+        title=values["title"],
+        data=Markup(data),
+        scripts=[Markup(script) for script in scripts],
+        style=Markup(style),
+        script_hashes=" ".join(map(_hash, scripts)),
+        style_hash=_hash(style),
+    )
+
+
+def _hash(text: str) -> str:
+    """As a Content-Security-Policy allows what stands in the page, and nothing else."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def write(page: str, path: Path) -> None:
+    """Write a page whole.
+
+    Raises:
+        CannotWrite: if it cannot be written.
+    """
+    try:
+        make_folder(path.parent, within=path.parent)
+        write_atomic(path, page, within=path.parent)
+    except OSError as error:
+        raise CannotWrite(path.parent, error, "--out <page>.html") from None
