@@ -1,31 +1,45 @@
-"""Which of two runs is better? What differs, the paired test, and the images that flipped."""
+"""Which of two is better? What differs, the paired test, curves, and the images that flipped.
+
+python scripts/compare.py outputs/runs/<run> outputs/runs/<run>     two runs, image by image
+python scripts/compare.py outputs/sweeps/kernels:kernel_size=3 outputs/sweeps/kernels:kernel_size=5
+
+Behind a colon stand the values that choose among the runs of a folder, down to the seed if need be.
+"""
 
 import json
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import new_parser, run_command
+from convscape.cli import new_parser, run_command, words_and_places
 
 
 def main() -> None:
     """Read the command line, write the page, print its lines."""
     parser = new_parser(__doc__)
-    words = "a run folder, or a folder whose runs differ in their seed alone"
-    parser.add_argument("a", type=Path, help=words)
-    parser.add_argument("b", type=Path, help=words)
+    words = "a run folder, or <folder>:<key>=<value>,... for runs that differ in their seed alone"
+    parser.add_argument("a", help=words)
+    parser.add_argument("b", help="the other one")
+    parser.add_argument(
+        "--metric",
+        default="test/acc",
+        help="what to compare by: val/acc, test/loss, num_parameters ... (default: test/acc)",
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/compare"), help="for the page")
     parser.add_argument("--json", action="store_true", help="print JSON, and write no page")
-    arguments = parser.parse_args()
+    words, places = words_and_places(parser, may_be_other=False)
+    arguments = parser.parse_args(words)
 
     def command() -> None:
-        from convscape.reports.comparison import compare, write_page
+        from convscape.reports.comparison import compare
 
-        found = compare(arguments.a, arguments.b)
+        found = compare(arguments.a, arguments.b, arguments.metric)
         if arguments.json:
             say(json.dumps(found.as_dict(), indent=1))
             return
-        notes = write_page(found, arguments.out)
-        say(*found.lines(), *notes, f"page: {arguments.out / 'compare.html'}")
+        from convscape.trained.comparison_page import PAGE, write_page
+
+        notes = write_page(found, arguments.out, arguments.allow_packages, places)
+        say(*found.lines(), *notes, f"page: {arguments.out / PAGE}")
 
     run_command(command)
 

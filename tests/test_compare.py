@@ -1,12 +1,14 @@
 """Two runs beside each other, as a user compares them."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_ind, ttest_ind_from_stats, ttest_rel
 
+from convscape.reports.comparison import unpaired
 from convscape.runs.folder import RunFolder
 from convscape.runs.predictions import Answers, Predictions, read_answers, write_answers
 from convscape.runs.resolved import ResolvedRun
@@ -33,7 +35,8 @@ def test_a_run_and_its_copy_are_equal(command, runs, tmp_path):
     assert answer.code == 0, answer.err
     assert "verdict: equal" in answer.out
     assert "differ in: nothing that matters" in answer.out
-    assert len(answer.out.splitlines()) <= 10
+    assert len(answer.out.partition("page:")[0].splitlines()) <= 10
+    assert max(map(len, answer.out.splitlines()[3:7])) <= 80
 
 
 def test_two_runs_are_compared_image_by_image(command, runs, tmp_path):
@@ -42,16 +45,22 @@ def test_two_runs_are_compared_image_by_image(command, runs, tmp_path):
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
     first, second = (read_answers(path).splits["test"] for path in paths)
-    assert found["differences"] == ["model.kernel_size: 3 -> 5"]
+    assert found["differences"] == [{"key": "model.kernel_size", "a": "3", "b": "5"}]
+    assert (found["metric"], found["split"], found["test"]) == ("test/acc", "test", "images")
     assert found["difference"] == pytest.approx(second.acc - first.acc)
     assert found["mcnemar"]["only_first"] == (first.correct & ~second.correct).sum()
     assert sorted(found["flipped"]) == np.flatnonzero(first.correct != second.correct).tolist()
     low, high = found["interval_over_images"]
     assert low < found["difference"] < high
     answer = command("compare", *paths)
+    assert "not loaded" not in answer.out
     page = (tmp_path / "outputs/compare/compare.html").read_text()
-    assert page.count("<img ") == 2
-    assert "model.kernel_size: 3 -&gt; 5" in page
+    headings = re.findall("<h2>(.*?)</h2>", page)
+    assert headings == [
+        *("What differs", "Learning curves", "Images that flipped", "Filters", "Confidence")
+    ]
+    assert page.count("<img ") == 5
+    assert "<td>model.kernel_size</td><td>3</td><td>5</td>" in page
 
 
 def test_two_folders_of_seeds_are_compared_over_seeds(command, runs):
@@ -62,13 +71,13 @@ def test_two_folders_of_seeds_are_compared_over_seeds(command, runs):
         [read_answers(runs / kernel / f"seed{seed}").splits["test"].acc for seed in (0, 1)]
         for kernel in ("3", "5")
     ]
-    assert found["shared_seeds"] == [0, 1]
+    assert (found["a"]["seeds"], found["test"]) == ([0, 1], "paired seeds")
     assert found["mcnemar"] is None
     assert found["over_seeds"]["p"] == pytest.approx(ttest_rel(*accs).pvalue)
     assert "over 2 shared seeds" in command("compare", runs / "3", runs / "5").out
 
 
-def test_other_images_several_configurations_and_old_runs_are_refused(command, runs, tmp_path):
+def test_other_images_and_old_runs_are_refused(command, runs, tmp_path):
     one, other = runs / "3" / "seed0", tmp_path / "other"
     shutil.copytree(one, other)
     folder = RunFolder(other)
@@ -87,8 +96,85 @@ def test_other_images_several_configurations_and_old_runs_are_refused(command, r
     folder.result_file.write_text(json.dumps(result))
     answer = command("compare", one, other)
     assert (answer.code, "not on the same images" in answer.err) == (2, True), answer.err
-    mixed = tmp_path / "mixed"
-    for kernel in ("3", "5"):
-        shutil.copytree(runs / kernel / "seed0", mixed / kernel)
-    answer = command("compare", mixed, one)
-    assert (answer.code, "differ in model.kernel_size" in answer.err) == (2, True), answer.err
+
+
+@pytest.fixture(scope="module")
+def mixed(runs, tmp_path_factory):
+    """The four runs in one folder, as a sweep leaves them."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for path in runs.glob("*/seed*"):
+        shutil.copytree(path, folder / f"{path.parent.name}-{path.name}")
+    return folder
+
+
+def test_a_configuration_is_chosen_in_a_mixed_folder(command, runs, mixed):
+    expected = json.loads(command("compare", runs / "3", runs / "5", "--json").out)
+    for key in ("kernel_size", "model.kernel_size"):
+        answer = command("compare", f"{mixed}:{key}=3", f"{mixed}:{key}=5", "--json")
+        assert answer.code == 0, answer.err
+        found = json.loads(answer.out)
+        for group in (found["a"], found["b"], expected["a"], expected["b"]):
+            group.pop("name", None)
+        assert found == expected
+    one = command("compare", f"{mixed}:kernel_size=3,seed=1", runs / "3" / "seed1")
+    assert "verdict: equal: every answer" in one.out
+
+
+def test_a_choice_that_is_wrong_or_missing_is_refused_with_one_that_works(command, mixed):
+    answer = command("compare", mixed, mixed)
+    assert (answer.code, "differ in model.kernel_size (3, 5)" in answer.err) == (2, True)
+    (choice,) = re.findall("as in '(.*)'", answer.err)
+    assert command("compare", choice, choice, "--json").code == 0
+    for typed, said in {
+        "kernal_size=3": "did you mean 'kernel_size'?",
+        "kernel_size=4": "allowed: 3, 5",
+        "kernel_size=3,5": "'5' is no <key>=<value>",
+    }.items():
+        answer = command("compare", f"{mixed}:{typed}", mixed)
+        assert (answer.code, said in answer.err) == (2, True), answer.err
+
+
+def test_other_metrics_and_the_validation_images_are_compared(command, runs):
+    found = {
+        name: json.loads(command("compare", runs / "3", runs / "5", "--json", "--metric", name).out)
+        for name in ("val/acc", "test/loss", "macs")
+    }
+    numbers = [
+        [RunFolder(runs / kernel / f"seed{seed}").read_result().metrics for seed in (0, 1)]
+        for kernel in ("3", "5")
+    ]
+    for name in ("val/acc", "test/loss"):
+        values = [[each[name] for each in own] for own in numbers]
+        assert found[name]["p"] == pytest.approx(ttest_rel(*values).pvalue)
+        assert found[name]["b"]["mean"] == pytest.approx(np.mean(values[1]))
+    assert found["val/acc"]["num_images"] == 100
+    assert found["val/acc"]["interval_over_images"] is not None
+    assert found["test/loss"]["interval_over_images"] is None
+    assert (found["macs"]["verdict"], found["macs"]["direction"]) == ("worse", "min")
+    answer = command("compare", runs / "3", runs / "5", "--metric", "test/los")
+    assert (answer.code, "did you mean 'test/loss'?" in answer.err) == (2, True), answer.err
+
+
+def test_a_run_is_compared_with_the_seeds_of_another_and_of_its_own(command, runs):
+    found = json.loads(command("compare", runs / "3", runs / "5" / "seed1", "--json").out)
+    assert (found["test"], found["a"]["seeds"], found["b"]["seeds"]) == (
+        "unpaired seeds",
+        [0, 1],
+        [1],
+    )
+    accs = [read_answers(runs / "3" / f"seed{seed}").splits["test"].acc for seed in (0, 1)]
+    one = read_answers(runs / "5" / "seed1").splits["test"].acc
+    assert found["difference"] == pytest.approx(one - np.mean(accs))
+    expected = ttest_ind_from_stats(np.mean(accs), np.std(accs, ddof=1), 2, one, 0, 1).pvalue
+    assert found["p"] == pytest.approx(expected)
+    own = command("compare", runs / "3", runs / "3" / "seed1")
+    assert "verdict: equal: the runs of one are among those of the other" in own.out
+
+
+def test_seeds_that_are_not_shared_are_compared_by_welchs_test():
+    first, second = [0.91, 0.93, 0.92, 0.95], [0.97, 0.96, 0.99]
+    found = unpaired(first, second)
+    truth = ttest_ind(second, first, equal_var=False)
+    assert found.p == pytest.approx(truth.pvalue)
+    assert found.mean - found.half_width == pytest.approx(truth.confidence_interval().low)
+    assert unpaired([0.9, 0.9], [0.8]).p is None

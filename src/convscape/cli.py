@@ -63,19 +63,26 @@ def _refuse_options(allowed: Iterable[str] = ()) -> None:
         raise ConfigError(no_option(stray, sys.argv[1:]))
 
 
-def words_and_places(parser: ArgumentParser) -> tuple[list[str], dict[str, str]]:
+def words_and_places(
+    parser: ArgumentParser, *, may_be_other: bool = True
+) -> tuple[list[str], dict[str, str]]:
     """The command line of a script that takes a run, without what it says of the run's data.
 
     `data.root=...` and `data.cache_dir=...` may stand anywhere in it; they come as `root` and
     `cache_dir`. The parser gets the options that every such script has: those that are named by
     the sentences that refuse a run.
+
+    - `may_be_other`: whether the data may be others than the run's.
     """
     parser.add_argument(
         "--allow-packages", nargs="+", default=[], help="packages that hold parts of your own"
     )
-    parser.add_argument(
-        "--other-data", action="store_true", help="also if the data are not those it was trained on"
-    )
+    if may_be_other:
+        parser.add_argument(
+            "--other-data",
+            action="store_true",
+            help="also if the data are not those it was trained on",
+        )
     parser.add_argument_group(
         "data.root=<folder>, data.cache_dir=<folder>",
         "where the data of the run are now, if not where they were",

@@ -90,20 +90,33 @@ def filters(before: np.ndarray, after: np.ndarray, limit: int = 32) -> Picture:
     one colour.
     """
     pairs = np.stack([before[:limit], after[:limit]], axis=1)
-    scale = Scale.around_zero(pairs)
-    is_rgb = before.shape[1] == 3
-    if is_rgb:
-        scale = Scale(GREYS, scale.low, scale.high)
-
-    def painted(kernel: np.ndarray) -> np.ndarray:
-        return scale.paint(kernel)[..., 0] if is_rgb else _painted(scale, kernel[0])
-
-    stacks = [_stacked([tile(painted(kernel)) for kernel in pair]) for pair in pairs]
+    scale = _filter_scale(Scale.around_zero(pairs), before.shape[1])
+    stacks = [_stacked([_filter_tile(scale, kernel) for kernel in pair]) for pair in pairs]
     captions = [str(number) for number in range(1, len(stacks) + 1)]
     title = f"{len(pairs)} of {len(after)} filters of the first layer: at first, and below now"
-    if before.shape[1] not in (1, 3):
-        title += f"; channel 1 of {before.shape[1]}"
-    return sheet(title, stacks, captions, 16, scale)
+    return sheet(title + _which_kernels(before.shape[1]), stacks, captions, 16, scale)
+
+
+def learned(title: str, kernels: np.ndarray, scale: Scale) -> Picture:
+    """Kernels (N, C, H, W) of a first layer, as `filters` paints them."""
+    channels = kernels.shape[1]
+    scale = _filter_scale(scale, channels)
+    tiles = [_filter_tile(scale, kernel) for kernel in kernels]
+    captions = [str(number) for number in range(1, len(tiles) + 1)]
+    return sheet(title + _which_kernels(channels), tiles, captions, 16, scale)
+
+
+def _filter_scale(scale: Scale, channels: int) -> Scale:
+    return Scale(GREYS, scale.low, scale.high) if channels == 3 else scale
+
+
+def _filter_tile(scale: Scale, kernel: np.ndarray) -> Picture:
+    is_rgb = len(kernel) == 3
+    return tile(scale.paint(kernel)[..., 0] if is_rgb else _painted(scale, kernel[0]))
+
+
+def _which_kernels(channels: int) -> str:
+    return "" if channels in (1, 3) else f"; channel 1 of {channels}"
 
 
 def feature_maps(

@@ -146,10 +146,11 @@ def reliability_diagram(named: dict[str, Predictions]) -> Figure:
         axis.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
         for (name, predictions), color in zip(named.items(), COLORS, strict=False):
             found = calibration(predictions)
-            label = f"{name} (expected calibration error {100 * found.error:.2f} points)"
             sizes = 10 + 150 * found.counts / found.counts.max()
-            axis.plot(found.confidence, found.acc, color=color, label=label)
-            axis.scatter(found.confidence, found.acc, sizes, color=color, alpha=0.6)
+            axis.plot(found.confidence, found.acc, color=color, linewidth=0.8)
+            axis.scatter(found.confidence, found.acc, sizes, color=color, alpha=0.6, label=name)
         axis.set(xlabel="confidence of the answer", ylabel="share of right answers")
-        axis.legend(loc="upper left", fontsize=8)
+        legend = axis.legend(loc="lower right")
+        for handle in legend.legend_handles:
+            handle.set_sizes([40])  # type: ignore[union-attr]
     return figure

@@ -2,137 +2,131 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
+from scipy.special import stdtr, stdtrit
 
-from convscape.base.errors import CannotWrite, ConfigError
-from convscape.base.files import make_folder, write_atomic
+from convscape.base.errors import ConfigError
+from convscape.base.terminal import format_table
 from convscape.base.values import counted, typed_value
-from convscape.config.metrics import metric
-from convscape.drawing import sheets
+from convscape.config.metrics import Metric, metric
 from convscape.reports import answers as by_image
-from convscape.reports.results import read_runs
-from convscape.reports.statistics import CONFIDENCE, Estimate, estimate
-from convscape.runs.data import load_images
-from convscape.runs.fingerprint import flat_config, with_later_keys
-from convscape.runs.folder import RunFolder
-from convscape.runs.predictions import Predictions, read_answers
-from convscape.runs.result import Result
+from convscape.reports.cells import count_text
+from convscape.reports.contrasts import Estimate
+from convscape.reports.groups import IMAGES, Group, Split, read_group
+from convscape.reports.statistics import CONFIDENCE, estimate
+from convscape.runs.predictions import SPLITS, Predictions
 
-MAX_SHOWN = 24  # images that flipped
 ALPHA = 1 - CONFIDENCE
 VERSIONS = ("git_commit", "torch", "lightning", "python", "device", "precision")
-
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
-padding: 0 1rem; color: #1c2733; overflow-wrap: anywhere; }} img {{ max-width: 100%; }}</style>
-</head><body><h1>{title}</h1>{body}</body></html>
-"""
+ACCURACY = "test/acc"
+FIXED = ("num_parameters", "macs")  # whatever the seed
+Test = Literal["images", "paired seeds", "unpaired seeds"]
+Verdict = Literal["better", "worse", "higher", "lower", "equal", "unclear", "unknown"]
 
 
 @dataclass(frozen=True)
-class Group:
-    """The finished runs of one configuration, by seed, with their answers on the test images."""
+class Difference:
+    """A key of the config, or a version, in which the two differ; values as they are typed."""
 
-    path: Path
-    folders: dict[int, Path]
-    results: dict[int, Result]
-    answers: dict[int, Predictions]
+    key: str
+    a: str
+    b: str
 
-    @property
-    def first(self) -> Result:
-        """Any of them: they differ in the seed alone."""
-        return next(iter(self.results.values()))
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What matters to the result, but for the seed."""
-        return dict(flat_config(with_later_keys(self.first.config)))
-
-
-def read_group(path: Path) -> Group:
-    """The run in a folder, or the seeds of one configuration in a sweep folder.
-
-    Raises:
-        ConfigError: if there are several configurations, or a run has no answers image by image.
-    """
-    runs = [(folder, each) for folder, each in read_runs([path]).runs if each.status == "ok"]
-    if not runs:
-        raise ConfigError(f"{path} has no run that came to its end; allowed: a finished one")
-    configs = [dict(flat_config(with_later_keys(each.config))) for _, each in runs]
-    if any(config != configs[0] for config in configs):
-        keys = {key for config in configs for key in config if config[key] != configs[0].get(key)}
-        raise ConfigError(
-            f"{path} holds runs that differ in {', '.join(sorted(keys))}; allowed: a run folder, "
-            "or a folder whose runs differ in their seed alone"
-        )
-    answers = {}
-    for folder, each in runs:
-        found = read_answers(folder)
-        if found is None or "test" not in found.splits:
-            raise ConfigError(
-                f"{folder} has no answers image by image; scripts/evaluate.py {folder} writes them"
-            )
-        if each.data_checksum not in (None, found.data_checksum):
-            raise ConfigError(f"{folder}: predictions.npz is of other data than result.json")
-        answers[each.seed] = found.splits["test"]
-    folders = {each.seed: folder for folder, each in runs}
-    return Group(path, folders, {each.seed: each for _, each in runs}, answers)
+    def __str__(self) -> str:
+        return f"{self.key}: {self.a} -> {self.b}"
 
 
 @dataclass
 class Comparison:
-    """Two groups on the same test images. Differences are of the second less the first.
+    """Two groups on the same images. Differences are of the second less the first.
 
-    - `seeds`: what both have; all of each where they share none.
+    - `paired`: seeds that both have, where these alone are compared; else all runs of each are.
     - `over_images`: interval of the difference over other images of the same kind.
-    - `over_seeds`: of the differences of the seeds that both have.
+    - `over_seeds`: of the difference; its `n` are pairs, or where none are paired runs.
     - `mcnemar`: where each is a single run.
+    - `test`: what the verdict rests on; None where nothing can be tested.
     """
 
     first: Group
     second: Group
-    seeds: list[int]
+    metric: Metric
+    split: Split
+    paired: list[int]
     difference: float
-    over_images: tuple[float, float]
+    over_images: tuple[float, float] | None
     over_seeds: Estimate | None
     mcnemar: by_image.McNemar | None
+    test: Test | None
     is_equal: bool
 
     @property
-    def verdict(self) -> str:
-        """The answer in a sentence, and what it holds for."""
+    def is_fixed(self) -> bool:
+        """Whether it is no matter of chance."""
+        return self.metric.name in FIXED
+
+    @property
+    def p(self) -> float | None:
+        """Of "there is no difference"."""
+        found = self.mcnemar if self.test == "images" else self.over_seeds
+        return found.p if found is not None and np.isfinite(self.difference) else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is said of the second; "higher" and "lower" of a metric without a direction."""
+        if self.is_equal or (self.is_fixed and not self.difference):
+            return "equal"
+        if not self.is_fixed:
+            if self.p is None:
+                return "unknown"
+            if self.p >= ALPHA or not self.difference:
+                return "unclear"
+        if self.metric.direction is None:
+            return "higher" if self.difference > 0 else "lower"
+        return "better" if (self.difference > 0) == self.metric.higher_is_better else "worse"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict, and what it holds for."""
         if self.is_equal:
-            return "equal: every answer and every probability is the same"
-        p = self.mcnemar.p if self.mcnemar else self.over_seeds.p if self.over_seeds else None
-        scope = (
-            "for these two trained networks; other seeds may differ"
-            if self.mcnemar
-            else "over seeds, on these images"
-        )
-        if p is None:
-            return "no verdict: they share fewer than two seeds"
-        if p >= ALPHA or not self.difference:
-            return f"no clear difference (p = {p:.2g}), {scope}"
-        return f"B is {'better' if self.difference > 0 else 'worse'} (p = {p:.2g}), {scope}"
+            if self.first.seeds == self.second.seeds:
+                return "equal: every answer and every probability is the same"
+            return "equal: the runs of one are among those of the other"
+        if self.is_fixed:
+            return f"B is {self.verdict}: {self.metric.name} is the same for every seed"
+        if self.p is None:
+            if self.over_seeds is not None:
+                return "no verdict: without any spread between seeds there is no test"
+            return f"no verdict: with one run each, {self.metric.name} cannot be tested"
+        scope = {
+            "images": "for these two trained networks; other seeds may differ",
+            "paired seeds": "over the seeds of both, on these images",
+            "unpaired seeds": "over seeds that differ, on these images",
+        }[self.test or "images"]
+        if self.verdict == "unclear":
+            return f"no clear difference (p = {self.p:.2g}), {scope}"
+        return f"B is {self.verdict} (p = {self.p:.2g}), {scope}"
+
+    def seeds(self, group: Group) -> list[int]:
+        """Of a group, those that are compared."""
+        return self.paired or group.seeds
 
     def runs(self, group: Group) -> list[Predictions]:
-        """Of a group, those that are compared."""
-        shared = [seed for seed in self.seeds if seed in group.answers]
-        return [group.answers[seed] for seed in shared]
+        """The answers of the runs of a group that are compared."""
+        return [group.answers[seed] for seed in self.seeds(group)]
+
+    @property
+    def sides(self) -> tuple[tuple[str, Group], tuple[str, Group]]:
+        """Both with their letters."""
+        return ("A", self.first), ("B", self.second)
 
     @property
     def rates(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of the compared runs of each that get an image right (N,)."""
-        first, second = (by_image.right_rate(self.runs(each)) for each in (self.first, self.second))
+        first, second = (by_image.right_rate(self.runs(each)) for _, each in self.sides)
         return first, second
 
     @property
@@ -147,182 +141,203 @@ class Comparison:
         chosen: np.ndarray = found[order]
         return chosen
 
-    def differences(self) -> Iterator[str]:
+    def differences(self) -> Iterator[Difference]:
         """What differs in config, and in code and versions."""
         one, other = self.first.config, self.second.config
         for key in sorted(one.keys() | other.keys()):
             if one.get(key) != other.get(key):
-                yield f"{key}: {typed_value(one.get(key))} -> {typed_value(other.get(key))}"
+                yield Difference(key, typed_value(one.get(key)), typed_value(other.get(key)))
         one, other = self.first.first.environment, self.second.first.environment
         for key in VERSIONS:
             if one.get(key) != other.get(key):
-                yield f"{key}: {one.get(key)} -> {other.get(key)}"
+                yield Difference(key, str(one.get(key)), str(other.get(key)))
+
+    def described(self, group: Group) -> dict[str, Any]:
+        """What there is to say of one of the two, as plain values."""
+        runs, numbers = self.runs(group), group.numbers(self.metric)
+        mine = estimate([numbers[seed] for seed in self.seeds(group)])
+        right = round(float(np.mean([each.correct.sum() for each in runs])))
+        return {
+            "name": group.name,
+            "seeds": self.seeds(group),
+            "mean": mine.mean,
+            "half_width": mine.half_width,
+            "acc_interval_over_images": list(by_image.accuracy_interval(right, len(runs[0]))),
+            "calibration_error": float(np.mean([by_image.calibration(r).error for r in runs])),
+            "ensemble_acc": float((by_image.ensemble(runs) == runs[0].labels).mean()),
+            "always_wrong": by_image.always_wrong(runs).tolist(),
+            "num_parameters": group.first.num_parameters,
+            "macs": group.first.macs,
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; differences are fractions, of B less A."""
-        groups = {}
-        for name, group in (("a", self.first), ("b", self.second)):
-            runs = self.runs(group)
-            groups[name] = {
-                "path": str(group.path),
-                "seeds": sorted(group.answers),
-                "test/acc": float(np.mean([each.acc for each in runs])),
-                "calibration_error": float(np.mean([by_image.calibration(r).error for r in runs])),
-                "ensemble_acc": float((by_image.ensemble(runs) == runs[0].labels).mean()),
-                "always_wrong": by_image.always_wrong(runs).tolist(),
-            }
-        return groups | {
-            "equal": self.is_equal,
+        return {
+            "metric": self.metric.name,
+            "direction": self.metric.direction,
+            "a": self.described(self.first),
+            "b": self.described(self.second),
             "verdict": self.verdict,
-            "differences": [*self.differences()],
-            "num_images": len(self.rates[0]),
-            "shared_seeds": self.seeds if self.over_seeds or self.mcnemar else [],
+            "sentence": self.sentence,
+            "test": self.test,
+            "p": self.p,
             "difference": self.difference,
-            "interval_over_images": list(self.over_images),
+            "interval_over_images": None if self.over_images is None else list(self.over_images),
             "over_seeds": None if self.over_seeds is None else vars(self.over_seeds),
             "mcnemar": None if self.mcnemar is None else vars(self.mcnemar),
+            "differences": [vars(each) for each in self.differences()],
+            "split": self.split,
+            "num_images": len(self.rates[0]),
             "flipped": self.flipped.tolist(),
         }
 
     def lines(self) -> list[str]:
-        """Ten lines for a terminal."""
-        found, test = self.as_dict(), metric("test/acc")
-        lines = [f"{name}: {self._described(group, found[name.lower()], test)}" for name, group in
-                 (("A", self.first), ("B", self.second))]  # fmt: skip
-        low, high = (100 * limit for limit in self.over_images)
-        lines += [
-            f"differ in: {'; '.join(found['differences']) or 'nothing that matters'}",
-            f"B less A: {100 * self.difference:+.2f} points ({low:+.2f} to {high:+.2f} over other "
-            f"images; {found['num_images']:,} here)",
+        """For a terminal, the verdict last."""
+        differ = "; ".join(map(str, self.differences())) or "nothing that matters"
+        return [
+            *(f"{name}: {group.name}" for name, group in self.sides),
+            f"differ in: {differ}",
+            format_table(self.rows(), range(1, len(self.rows()[0]))),
+            f"B less A: {self.amount()}",
+            self.flips(),
+            f"verdict: {self.sentence}",
         ]
-        if self.mcnemar is not None:
-            lines.append(
-                f"McNemar: {self.mcnemar.only_first} images only A gets right, "
-                f"{self.mcnemar.only_second} only B; p = {self.mcnemar.p:.2g}"
-            )
+
+    def rows(self) -> list[list[str]]:
+        """A table with a row for each of the two."""
+        is_by_image = self.over_images is not None
+        rows = [["", "runs", self.metric.title]]
+        rows[0] += ["over images"] * is_by_image + ["ECE", "ensemble", "parameters", "MACs"]
+        has_ensemble = any(len(self.seeds(group)) > 1 for _, group in self.sides)
+        for name, group in self.sides:
+            found = self.described(group)
+            low, high = (100 * limit for limit in found["acc_interval_over_images"])
+            several = len(found["seeds"]) > 1
+            row = [name, str(len(found["seeds"]))]
+            row.append(with_half_width(self.metric, found["mean"], found["half_width"]))
+            row += [f"{low:.2f} to {high:.2f}"] * is_by_image
+            row.append(f"{100 * found['calibration_error']:.2f}")
+            row.append(f"{100 * found['ensemble_acc']:.2f}" if several else "")
+            row += [count_text(found[cost] or float("nan")) for cost in FIXED]
+            rows.append(row)
+        place = rows[0].index("ensemble")
+        return rows if has_ensemble else [row[:place] + row[place + 1 :] for row in rows]
+
+    def amount(self) -> str:
+        """The difference with its intervals, in words."""
+        unit = "points" if self.metric.is_share else self.metric.unit
+        words = f"{_signed(self.metric, self.difference)} {unit}".rstrip()
+        notes = []
         if self.over_seeds is not None and self.over_seeds.half_width is not None:
-            width = f"{100 * self.over_seeds.half_width:.2f}"
-            lines.append(f"over {self.over_seeds.n} shared seeds: +- {width} points")
-        wrong = len(np.intersect1d(found["a"]["always_wrong"], found["b"]["always_wrong"]))
-        lines.append(
-            f"{counted(len(found['flipped']), 'image')} flipped; no run gets {wrong} right"
+            low, high = self._around(self.over_seeds.half_width)
+            sets = f"{len(self.paired)} shared seeds" if self.paired else "seeds"
+            notes.append(f"{low} to {high} over {sets}")
+        if self.over_images is not None:
+            low, high = (_signed(self.metric, limit) for limit in self.over_images)
+            notes.append(f"{low} to {high} over other images; {len(self.rates[0]):,} here")
+        return f"{words} ({'; '.join(notes)})" if notes else words
+
+    def _around(self, half_width: float) -> tuple[str, str]:
+        limits = (self.difference - half_width, self.difference + half_width)
+        low, high = (_signed(self.metric, limit) for limit in limits)
+        return low, high
+
+    def flips(self) -> str:
+        """How many images one alone gets right, or none."""
+        first, second = self.rates
+        neither = int(((first == 0) & (second == 0)).sum())
+        only_first, only_second = (
+            int(((one > 0.5) & (other <= 0.5)).sum())
+            for one, other in ((first, second), (second, first))
         )
-        return [*lines, f"verdict: {self.verdict}"]
-
-    def _described(self, group: Group, found: dict[str, Any], test: Any) -> str:
-        runs = self.runs(group)
-        right = round(sum(int(each.correct.sum()) for each in runs) / len(runs))
-        low, high = (100 * limit for limit in by_image.accuracy_interval(right, len(runs[0])))
-        text = f"{group.path}: test/acc {test.written(found['test/acc'])} ({low:.2f} to {high:.2f} "
-        text += f"over images), calibration error {100 * found['calibration_error']:.2f} points"
-        if len(runs) > 1:
-            text += f"; {len(runs)} seeds, together {test.written(found['ensemble_acc'])}"
-        return text
+        words = (
+            f"{counted(len(self.flipped), f'{IMAGES[self.split]} image')} flipped: A alone gets "
+        )
+        words += f"{only_first} right, B alone {only_second}; no run gets {neither} right"
+        return words
 
 
-def compare(a: Path, b: Path) -> Comparison:
-    """Two runs, or two folders of seeds, on the same test images.
+def _signed(measure: Metric, value: float) -> str:
+    sign = "-" if value < 0 else "+"
+    return sign + measure.number(abs(value))
+
+
+def with_half_width(measure: Metric, mean: float, half_width: float | None) -> str:
+    """98.61 ± 0.12, without a unit."""
+    text = measure.number(mean)
+    return text if half_width is None else f"{text} ± {measure.number(half_width)}"
+
+
+def compare(a: str, b: str, by: str = ACCURACY) -> Comparison:
+    """Two runs, or two folders of seeds, on the same images; see `read_group` for `a` and `b`.
+
+    - `by`: the metric. Accuracies are compared image by image too, others over seeds alone.
 
     Raises:
-        ConfigError: if they were not tested on the same images.
+        ConfigError: if they were not measured on the same images, or a run has no such metric.
     """
-    first, second = read_group(a), read_group(b)
+    measure = metric(by)
+    split: Split = "val" if measure.split == "val" else "test"
+    first, second = read_group(a, split), read_group(b, split)
     sums = [each.first.data_checksum for each in (first, second)]
     if sums[0] != sums[1]:
         raise ConfigError(
             f"{a} and {b} were not tested on the same images: their data have the checksums "
             f"{sums[0]} and {sums[1]}; allowed: runs on one data set"
         )
+    by_image.check_same_images(first.answers[first.seeds[0]], second.answers[second.seeds[0]])
+    known = (m for g in (first, second) if (m := g.first.monitor) is not None and m.name == by)
+    measure = next(known, measure)  # with the direction that it was chosen by
     shared = sorted(first.answers.keys() & second.answers.keys())
-    both = (first, second)
-    seeds = shared or sorted({seed for each in both for seed in each.answers})
-    runs = [[each.answers[seed] for seed in seeds if seed in each.answers] for each in both]
-    by_image.check_same_images(runs[0][0], runs[1][0])
-    rates = [by_image.right_rate(each) for each in runs]
     pairs = [(first.answers[seed], second.answers[seed]) for seed in shared]
-    is_equal = all(_are_equal(one, other) for one, other in pairs)
-    is_equal = is_equal and first.answers.keys() == second.answers.keys()
-    is_single = all(len(each.answers) == 1 for each in both)
-    return Comparison(
-        first,
-        second,
-        seeds,
-        float((rates[1] - rates[0]).mean()),
-        by_image.paired_bootstrap(rates[1] - rates[0]),
-        estimate([other.acc - one.acc for one, other in pairs]) if len(pairs) > 1 else None,
-        by_image.mcnemar(runs[0][0], runs[1][0]) if is_single else None,
-        first.answers.keys() == second.answers.keys()
-        and all(_are_equal(one, other) for one, other in pairs),
+    one_has_all = len(shared) == min(len(first.seeds), len(second.seeds))
+    is_equal = one_has_all and all(_are_equal(one, other) for one, other in pairs)
+    paired = shared if len(shared) > 1 else []
+    numbers = [each.numbers(measure) for each in (first, second)]
+    values = [[own[seed] for seed in paired or sorted(own)] for own in numbers]
+    is_single = len(first.seeds) == len(second.seeds) == 1
+    found = Comparison(
+        *(first, second, measure, split, paired),
+        float(np.mean(values[1]) - np.mean(values[0])),
+        *(None, None, None, None, is_equal),
     )
+    if paired:
+        found.over_seeds = estimate(np.subtract(values[1], values[0]))
+        found.test = "paired seeds"
+    elif not is_single:
+        found.over_seeds = unpaired(values[0], values[1])
+        found.test = "unpaired seeds"
+    if measure.name in [f"{each}/acc" for each in SPLITS]:
+        rates = found.rates
+        found.over_images = by_image.paired_bootstrap(rates[1] - rates[0])
+        if is_single:
+            found.mcnemar = by_image.mcnemar(found.runs(first)[0], found.runs(second)[0])
+            found.test = "images"
+    return found
+
+
+def unpaired(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """Difference of the means of runs whose seeds differ, by Welch's t-test (1947).
+
+    Of a single run against several it is Student's: whether the run may be one of them (Crawford
+    and Howell 1998, doi 10.1076/clin.12.4.482.7241).
+    """
+    from scipy.stats import ttest_ind
+
+    one, other = np.asarray(first, float), np.asarray(second, float)
+    difference, n = float(other.mean() - one.mean()), len(one) + len(other)
+    if max(one.std(), other.std()) <= 1e-12 * max(1.0, float(np.abs(one).max())):
+        return Estimate(difference, n)
+    if min(len(one), len(other)) > 1:
+        found = ttest_ind(other, one, equal_var=False)
+        low, high = found.confidence_interval(CONFIDENCE)
+        return Estimate(difference, n, None, float(high - low) / 2, float(found.pvalue))
+    several = max(one, other, key=len)
+    error = float(several.std(ddof=1)) * (1 + 1 / len(several)) ** 0.5
+    freedom = len(several) - 1
+    width = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+    return Estimate(difference, n, None, width, float(2 * stdtr(freedom, -abs(difference) / error)))
 
 
 def _are_equal(one: Predictions, other: Predictions) -> bool:
     return all(np.array_equal(values, vars(other)[name]) for name, values in vars(one).items())
-
-
-def write_page(found: Comparison, out: Path) -> list[str]:
-    """Write `compare.html` into the folder `out`; returns what could not be shown, in sentences.
-
-    Raises:
-        CannotWrite: if it cannot be written.
-    """
-    lines, notes = found.lines(), []
-    parts = [f"<p>{html.escape(line)}</p>" for line in lines]
-    named = {name: found.runs(group)[0] for name, group in _named(found)}
-    parts.append(_picture(_png(by_image.reliability_diagram(named)), "Confidence beside accuracy"))
-    try:
-        sheet = _flipped_sheet(found)
-    except (ConfigError, OSError) as error:
-        notes.append(f"no sheet of the images that flipped: {error}")
-    else:
-        if sheet is not None:
-            parts.append(_picture(sheet, "Images that flipped, the clearest first"))
-    parts += [f"<p>{html.escape(note)}</p>" for note in notes]
-    page = _PAGE.format(title="A beside B", body="\n".join(parts))
-    try:
-        make_folder(out, within=out)
-        write_atomic(out / "compare.html", page, within=out)
-    except OSError as error:
-        raise CannotWrite(out, error, "--out <folder>") from None
-    return notes
-
-
-def _named(found: Comparison) -> Sequence[tuple[str, Group]]:
-    return ("A", found.first), ("B", found.second)
-
-
-def _flipped_sheet(found: Comparison) -> bytes | None:
-    """The images that flipped, with their class and the answers of a run of each."""
-    from convscape.config.check import check
-
-    chosen = found.flipped[:MAX_SHOWN]
-    if not len(chosen):
-        return None
-    folder = next(iter(found.first.folders.values()))
-    image_set = load_images(check(RunFolder(folder).read_config()))
-    one, other = (found.runs(group)[0] for _, group in _named(found))
-    if image_set.checksum != found.first.first.data_checksum:
-        raise ConfigError("the data are not those that the runs were tested on")
-    names = image_set.classes
-    captions = [
-        f"is {names[one.labels[place]]}\n"
-        f"A {names[one.predicted[place]]}, B {names[other.predicted[place]]}"
-        for place in chosen
-    ]
-    title = f"{len(chosen)} of {len(found.flipped)} images that flipped"
-    content = io.BytesIO()
-    sheets.images_with_captions(title, image_set.test_images[chosen], captions).save(content, "png")
-    return content.getvalue()
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
-
-
-def _picture(content: bytes, caption: str) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return (
-        f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-    )

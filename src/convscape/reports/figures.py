@@ -260,7 +260,7 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
     name, scale = shown_metric.name, shown_metric.scale
     for (number, row), (color, dash) in zip(shown.iterrows(), styles, strict=False):
         folders = table.frame.loc[list(row["rows"]), "folder"]
-        curves = [c for c in (_history(Path(f), name, table.notes) for f in folders) if c]
+        curves = [c for c in (history(Path(f), name, table.notes) for f in folders) if c]
         longest = max(map(len, curves), default=0)
         if not longest:
             continue
@@ -296,7 +296,7 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
     return figure
 
 
-def _history(folder: Path, metric: str, notes: list[str]) -> list[float]:
+def history(folder: Path, metric: str, notes: list[str]) -> list[float]:
     """A run's `metric` over its epochs; empty, and `notes` say why, where the file is damaged."""
     try:
         text = read_bytes(folder / "history.csv", MAX_BYTES).decode()
