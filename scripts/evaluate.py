@@ -1,16 +1,15 @@
 """How good is a trained network? Accuracy per class and the confusion matrix of its checkpoint."""
 
 import json
-from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import new_parser, run_command, words_and_places
+from convscape.cli import new_parser, run_command, run_folder, words_and_places
 
 
 def main() -> None:
     """Read the command line, print the answer."""
     parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     words, places = words_and_places(parser)

@@ -9,13 +9,13 @@ import webbrowser
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import new_parser, run_command, words_and_places
+from convscape.cli import new_parser, run_command, run_folder, words_and_places
 
 
 def main() -> None:
     """Read the command line, write the page."""
     parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("image", nargs="?", help="an index into the split, or a picture file")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--invert", action="store_true", help="swap dark and light first")

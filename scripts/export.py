@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import new_parser, run_command, words_and_places
+from convscape.cli import new_parser, run_command, run_folder, words_and_places
 
 
 def main() -> None:
     """Read the command line, write the file and say how close to the checkpoint it is."""
     parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("--format", required=True, choices=("onnx", "torch_export", "safetensors"))
     parser.add_argument("--out", type=Path, help="the file (default <run>/model.<suffix>)")
     words, places = words_and_places(parser)

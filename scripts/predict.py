@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import new_parser, run_command, words_and_places
+from convscape.cli import new_parser, run_command, run_folder, words_and_places
 
 
 def main() -> None:
     """Read the command line, print the answers; exit code 2 if a picture cannot be read."""
     parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("images", type=Path, nargs="+", help="picture files, or folders of them")
     parser.add_argument("--top", type=int, default=3, help="classes to show for each (default 3)")
     parser.add_argument("--invert", action="store_true", help="swap dark and light first")

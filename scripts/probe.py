@@ -10,13 +10,13 @@ python scripts/probe.py outputs/runs/<run> prune
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import new_parser, run_command, words_and_places
+from convscape.cli import new_parser, run_command, run_folder, words_and_places
 
 
 def main() -> None:
     """Read the command line, print the numbers, write the figure."""
     parser = new_parser(__doc__)
-    parser.add_argument("run", type=Path, help="a run folder, such as outputs/runs/<run>")
+    parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("probe", help="shift, permute, canvas, occlude or prune")
     parser.add_argument("settings", nargs="*", help="of the probe, as max=8 or --max 8")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")

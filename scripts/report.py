@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from convscape.base.terminal import say
-from convscape.cli import new_parser, run_command
+from convscape.cli import new_parser, run_command, sweep_folder
 
 
 def main() -> None:
     """Read the command line, write the report, print its table."""
     parser = new_parser(__doc__)
     parser.add_argument(
-        "folders", type=Path, nargs="+", help="sweep folders, such as outputs/sweeps/geometry"
+        "folders", type=sweep_folder, nargs="+", help="outputs/sweeps/<sweep>, or latest"
     )
     parser.add_argument("--out", type=Path, help="where to (default: the first of these folders)")
     parser.add_argument(

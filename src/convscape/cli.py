@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from convscape.base.distribution import command_name, install
 from convscape.base.errors import ConfigError, code_of_stop
@@ -96,6 +96,27 @@ def words_and_places(
         return take_places(words)
     except ConfigError as error:
         parser.error(str(error))
+
+
+def run_folder(text: str) -> Path:
+    """A run, for argparse; `latest` is the newest."""
+    return _named(text, "runs")
+
+
+def sweep_folder(text: str) -> Path:
+    """A sweep, for argparse; `latest` is the newest."""
+    return _named(text, "sweeps")
+
+
+def _named(text: str, kind: Literal["runs", "sweeps"]) -> Path:
+    from argparse import ArgumentTypeError
+
+    from convscape.runs.latest import named
+
+    try:
+        return named(text, kind)
+    except ConfigError as error:  # of which argparse would say that it is an invalid value
+        raise ArgumentTypeError(error) from None
 
 
 def run_command(command: Callable[[], Any]) -> NoReturn:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convscape import geometry
+from convscape.base.errors import ConfigError
 from convscape.geometry.kinds import Layer
 from convscape.geometry.layers import (
     Activation,
@@ -39,6 +40,7 @@ MAX_MACS = 500_000_000
 MAX_ACTIVATIONS = 4_000_000
 MAX_PARAMETERS = 4_000_000  # 21 MB of text
 MAX_LAYERS = 300
+MAX_CLASSES = 200
 MAX_IMAGE_BYTES = 2**20
 IMAGES_PER_CLASS = 10
 MAX_LOOKED_AT = 2_000  # test images, in search of the mistakes
@@ -70,6 +72,8 @@ def obstacle(run: TrainedRun) -> str | None:
     if plan is None or not is_ours:
         return f"what {type(model).__name__} computes only its code says"
     assert isinstance(model, ImageClassifier)
+    if (channels := plan.input_shape[0]) not in (1, 3):
+        return f"its images have {channels} channels, and a page draws those of one or three"
     for row in plan.all_layers:
         kind = type(row.layer)
         is_known = kind in KINDS and getattr(row.layer, "kind", "max") in POOLS
@@ -80,6 +84,7 @@ def obstacle(run: TrainedRun) -> str | None:
         (plan.macs, MAX_MACS, "MACs for one image"),
         (plan.num_activations, MAX_ACTIVATIONS, "activations"),
         (len(plan.all_layers), MAX_LAYERS, "layers"),
+        (len(run.classes), MAX_CLASSES, "classes"),
     ):
         if count > most:
             return f"the network has {count:,} {what}, and a page computes up to {most:,}"
@@ -93,36 +98,53 @@ def _known_modules() -> set[type[nn.Module]]:
     return {*ours, *others, *pools, *modules.ACTIVATIONS.values()}
 
 
+def missing_data(run: TrainedRun) -> str | None:
+    """Why there are no images that the page could show, in a sentence; None where there are."""
+    try:
+        return None if run.image_set is not None else ""
+    except ConfigError as error:
+        return str(error)
+
+
 @torch.no_grad()
 def document(run: TrainedRun, chosen: Chosen | None = None) -> dict[str, Any]:
     """Everything that the page holds; numbers of tensors are base64 of float32, pixels of bytes.
 
     - `chosen`: the image that the page opens with.
 
-    Raises:
-        ConfigError: if its data are missing, or others than it was trained on.
+    Without its data a run has no images and no measure of what is unlike them.
     """
     model = run.model.cpu().float().eval()
     assert isinstance(model, ImageClassifier)
     plan = model.plan
     assert plan is not None
+    has_data = missing_data(run) is None
     return {
         "title": run.path.name,
         "run": run.path.name,
         "words": f"{len(plan.all_layers)} layers, {plan.num_parameters:,} parameters, "
         f"{plan.macs:,} MACs",
         "classes": run.classes,
-        "data": run.data_name,
-        "input": list(plan.input_shape),
-        "normalize": {
-            "scale": _finite(model.scale.expand(plan.input_shape[0], 1, 1)),
-            "shift": _finite(model.shift.expand(plan.input_shape[0], 1, 1)),
-        },
-        "layers": layers_of(plan.layers, model.network),
-        "images": _images(run, model),
+        "data": run.data_name if has_data else run.config.data.name,
+        **network(model),
+        "images": _images(run, model) if has_data else _packed_images(run, [], [], []),
         "chosen": None if chosen is None else _chosen(chosen),
         "fitting": fitting.facts(run),
-        "unlike": unlike.facts(run),
+        "unlike": unlike.facts(run) if has_data else {},
+    }
+
+
+def network(model: ImageClassifier) -> dict[str, Any]:
+    """What a network computes: its input's shape, how that is normalised, and its layers."""
+    assert model.plan is not None
+    channels = model.plan.input_shape[0]
+    return {
+        "input": list(model.plan.input_shape),
+        "normalize": {
+            "scale": _finite(model.scale.expand(channels, 1, 1)),
+            "shift": _finite(model.shift.expand(channels, 1, 1)),
+        },
+        "layers": layers_of(model.plan.layers, model.network),
     }
 
 
@@ -238,10 +260,18 @@ def _images(run: TrainedRun, model: ImageClassifier) -> dict[str, Any]:
         (those,) = torch.where(labels == label)
         order = (predicted[those] == label).int().argsort(stable=True)
         places += those[order][:per_class].tolist()
+    return _packed_images(run, places, labels[places].tolist(), predicted[places].tolist())
+
+
+def _packed_images(
+    run: TrainedRun, places: list[int], labels: list[int], predicted: list[int]
+) -> dict[str, Any]:
+    """Test images at these places of the split, their classes and what the network says."""
+    pixels = run.data.tensors("test", torch.tensor(places))[0].numpy() if places else np.empty(0)
     return {
-        "pixels": _base64(images[places].numpy()),
-        "labels": labels[places].tolist(),
-        "predicted": predicted[places].tolist(),
+        "pixels": _base64(pixels),
+        "labels": labels,
+        "predicted": predicted,
         "places": places,
         "count": len(places),
     }

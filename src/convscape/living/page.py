@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
-from convscape.living.document import document, obstacle
+from convscape.living.document import document, missing_data, obstacle
 from convscape.trained import explain
 from convscape.trained.explain import choose_image
 from convscape.trained.load import TrainedRun
@@ -49,6 +49,8 @@ def write_page(
         write(html(document(run, chosen)), path)
         about = "draw in it, drop a picture, click on a map" if chosen is None else chosen.name
         lines = [f"{path}: {about}; open it in a browser"]
+        if (missing := missing_data(run)) is not None:
+            lines.append(f"no test images in it: {missing}")
     else:
         assert chosen is not None
         explain.write_page(run, chosen.image, chosen.name, chosen.label, path)

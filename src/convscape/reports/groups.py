@@ -14,6 +14,7 @@ from convscape.base.values import hint, typed_value
 from convscape.config.metrics import Metric
 from convscape.reports.results import Reading, read_runs, tables
 from convscape.runs.fingerprint import flat_config, with_later_keys
+from convscape.runs.latest import named
 from convscape.runs.predictions import Predictions, read_answers
 from convscape.runs.result import Result
 
@@ -112,13 +113,13 @@ def parse_choice(typed: str) -> tuple[Path, dict[str, str]]:
     """
     match = _CHOICE.fullmatch(typed)
     if match is None or Path(typed).exists():
-        return Path(typed), {}
+        return named(typed), {}
     parts = re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^,\[{])+", match["choice"])
     for part in parts:
         if "=" not in part:
             raise ConfigError(f"{typed}: {part!r} is no <key>=<value>; a list is written [32,64]")
     pairs = (part.split("=", 1) for part in parts)
-    return Path(match["folder"] or "."), {key.strip(): value.strip() for key, value in pairs}
+    return named(match["folder"] or "."), {key.strip(): value.strip() for key, value in pairs}
 
 
 def _chosen(reading: Reading, typed: str, key: str, value: str) -> list[tuple[Path, Result]]:

@@ -13,6 +13,7 @@ from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.terminal import say
 from convscape.base.values import shortened
 from convscape.runs.folder import RunFolder
+from convscape.runs.latest import named
 from convscape.runs.resolved import ResolvedRun
 
 
@@ -67,7 +68,7 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[ResolvedRun
         raise ConfigError(
             f"resume goes on with that run's own config; leave out {' '.join(changes)}"
         )
-    folder = RunFolder(Path(composed["resume"]))
+    folder = RunFolder(named(composed["resume"]))
     _, places = take_places([o for o in overrides if o.startswith("data.")])
     stored = with_places(folder.read_config(), places)
     # a tracking library may write there: a stranger's run does not say where that is

@@ -26,6 +26,7 @@ from convscape.geometry.plan import Plan
 from convscape.models.classifier import check_forward, check_logits
 from convscape.runs import data as run_data
 from convscape.runs.folder import RunFolder
+from convscape.runs.latest import named
 from convscape.runs.resolved import ResolvedRun
 from convscape.training.build import build_model, build_own, data_module, model_class
 from convscape.training.checkpoints import BROKEN, read_checkpoint
@@ -220,7 +221,7 @@ def load_run(
     cache_dir: str | None = None,
     other_data: bool = False,
 ) -> TrainedRun:
-    """The run in the folder `path`, ready to use.
+    """The run in the folder `path`, ready to use; "latest" is the newest in outputs/runs.
 
     Nothing in the folder can run code: the checkpoint holds plain values, and a class of one's own
     is built only from a package in `allow_packages`.
@@ -232,7 +233,7 @@ def load_run(
         ConfigError: if it is no run, or has no checkpoint that can be read.
     """
     machine.keep_freed_memory()
-    folder = RunFolder(Path(path))
+    folder = RunFolder(named(path))
     given = {"root": root, "cache_dir": cache_dir}
     places = {key: str(place) for key, place in given.items() if place is not None}
     stored = run_data.with_places(folder.read_config(), places)
@@ -243,7 +244,7 @@ def load_run(
     if not folder.best_checkpoint.is_file():
         result = folder.read_result()
         status = f"; its status is {result.status}" if result is not None else ""
-        raise ConfigError(f"{path} has no checkpoints/best.ckpt{status}")
+        raise ConfigError(f"{folder.path} has no checkpoints/best.ckpt{status}")
     checkpoint = read_checkpoint(folder.best_checkpoint)
     own = _own_model(config, folder) if isinstance(config.model, OwnModelConfig) else None
     try:
