@@ -3,6 +3,7 @@
 python docs/make_reference.py
 """
 
+import json
 import re
 import sys
 import types
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from convscape.base.documents import json_schema
 from convscape.base.values import MAX_INTEGER
 from convscape.config import kinds, schema
 from convscape.config.directory import CONFIG_DIR, composing
@@ -24,6 +26,7 @@ from convscape.geometry.kinds import ACTIVATIONS
 from convscape.geometry.layers import POOLINGS
 
 PAGE = Path(__file__).with_name("reference.md")
+SCHEMA = PAGE.with_name("schema.json")
 HEAD = """\
 # Every key
 
@@ -332,4 +335,5 @@ def _comments(files: list[Path], section: str = "") -> dict[str, str]:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    sys.stdout.write(f"{PAGE}\n")
+    SCHEMA.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n{SCHEMA}\n")

@@ -6,7 +6,6 @@ python scripts/compare.py outputs/sweeps/kernels:kernel_size=3 outputs/sweeps/ke
 Behind a colon stand the values that choose among the runs of a folder, down to the seed if need be.
 """
 
-import json
 from pathlib import Path
 
 from convscape.base.terminal import say
@@ -30,12 +29,16 @@ def main() -> None:
     arguments = parser.parse_args(words)
 
     def command() -> None:
-        from convscape.reports.comparison import compare
+        from convscape.base.documents import print_document
+        from convscape.reports.comparison import Comparison, compare
 
-        found = compare(arguments.a, arguments.b, arguments.metric)
+        def compared() -> Comparison:
+            return compare(arguments.a, arguments.b, arguments.metric)
+
         if arguments.json:
-            say(json.dumps(found.as_dict(), indent=1))
+            print_document("compare", lambda: compared().as_dict())
             return
+        found = compared()
         from convscape.trained.comparison_page import PAGE, write_page
 
         notes = write_page(found, arguments.out, arguments.allow_packages, places)

@@ -1,7 +1,5 @@
 """How good is a trained network? Accuracy per class and the confusion matrix of its checkpoint."""
 
-import json
-
 from convscape.base.terminal import say
 from convscape.cli import new_parser, run_command, run_folder, words_and_places
 
@@ -16,14 +14,17 @@ def main() -> None:
     arguments = parser.parse_args(words)
 
     def command() -> None:
+        from convscape.base.documents import print_document
         from convscape.trained.evaluate import evaluate
         from convscape.trained.load import load_run
 
         run = load_run(
             arguments.run, arguments.allow_packages, other_data=arguments.other_data, **places
         )
-        evaluation = evaluate(run, arguments.split)
-        say(json.dumps(evaluation.as_dict(), indent=1) if arguments.json else str(evaluation))
+        if arguments.json:
+            print_document("evaluate", lambda: evaluate(run, arguments.split).as_dict())
+        else:
+            say(str(evaluate(run, arguments.split)))
 
     run_command(command)
 

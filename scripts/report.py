@@ -24,13 +24,22 @@ def main() -> None:
         help="the keys that make a configuration, as model.kernel_size,model.stride; "
         "the others are averaged over (default: all that were swept)",
     )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
 
     def command() -> None:
-        from convscape.reports.page import write_report
+        from convscape.base.documents import print_document
+        from convscape.reports.document import as_document
+        from convscape.reports.page import Report, write_report
 
-        by = [key for key in arguments.by.split(",") if key]
-        say(*write_report(arguments.folders, arguments.rank, by, out=arguments.out).lines)
+        def written() -> Report:
+            by = [key for key in arguments.by.split(",") if key]
+            return write_report(arguments.folders, arguments.rank, by, out=arguments.out)
+
+        if arguments.json:
+            print_document("report", lambda: as_document(written()))
+        else:
+            say(*written().lines)
 
     run_command(command)
 

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from convscape.claims.answer import ClaimResult
     from convscape.runs.resolved import ResolvedRun
     from convscape.runs.result import Result
 
@@ -298,6 +300,7 @@ def plan_command() -> None:
     from convscape.sweeps.grid import plan_sweep, shared_config
     from convscape.sweeps.words import duplicates
 
+    is_json = _take_flag("--json")
     _refuse_options(("-m", "--multirun"))
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
     with composing() as compose:
@@ -310,13 +313,19 @@ def plan_command() -> None:
             lambda overrides: compose([*hydras, *overrides]),
             is_sweep=len(arguments) < len(sys.argv) - 1,  # -m is among the words
         )
+    if len(plan.runs) == 1 and plan.runs[0].reason is not None:
+        raise ConfigError(plan.runs[0].reason)
+    if is_json:
+        from convscape.base.documents import print_document
+        from convscape.sweeps.document import as_document
+
+        print_document("plan", lambda: as_document(plan))
+        return
     if len(plan.runs) > 1:
         possible = len(plan.feasible)
         say(str(plan), f"{len(plan.runs)} runs, {possible} possible", *duplicates(plan))
         return
     (run,) = plan.runs
-    if run.reason is not None:
-        raise ConfigError(run.reason)
     if run.plan is None:
         from convscape.training.measure import size_of  # torch, and the user's package
 
@@ -325,6 +334,13 @@ def plan_command() -> None:
         say(f"{size.num_parameters:,} parameters{macs}; its layers only its class knows")
         return
     say(str(run.plan), *run.plan.remarks)
+
+
+def _take_flag(flag: str) -> bool:
+    """Whether `flag` is on the command line, which is then without it."""
+    is_there = flag in sys.argv[1:]
+    sys.argv[1:] = [word for word in sys.argv[1:] if word != flag]
+    return is_there
 
 
 def search_command() -> int:
@@ -368,17 +384,20 @@ def claim_command() -> int:
     Raises:
         ConfigError: if the input is wrong.
     """
+    from convscape.base.documents import print_document
     from convscape.claims.book import in_words, overview, write_book
     from convscape.claims.claim import names
+    from convscape.claims.document import answers_document, claims_document
     from convscape.claims.run import run_claim
     from convscape.config.directory import composing
     from convscape.runs.folder import output_folder
     from convscape.sweeps.run import SweepStopped
 
+    is_json = _take_flag("--json")
     _refuse_options()
     name, *words = sys.argv[1:] or ["list"]
     if name == "list":
-        say(overview())
+        say(overview()) if not is_json else print_document("claims", claims_document)
         return 0
     given = dict(word.partition("=")[::2] for word in words)
     mode = given.pop("mode", "quick")
@@ -387,10 +406,11 @@ def claim_command() -> int:
     seeds, jobs = (_count(key, given.pop(key, None)) for key in ("seeds", "jobs"))
     output_dir = output_folder(given.pop("output_dir", "outputs"))
     overrides = [word for word in words if word.partition("=")[0] in given]
-    chosen = names() if name == "all" else [name]
-    answers = []
-    with composing() as compose:
-        for each in chosen:
+    folders: dict[Path, ClaimResult] = {}
+    aside = redirect_stdout(sys.stderr) if is_json else nullcontext()
+    with aside, composing() as compose:
+        for each in names() if name == "all" else [name]:
+            folder = output_dir / "claims" / Path(each).stem
             try:
                 answer = run_claim(
                     each,
@@ -404,15 +424,14 @@ def claim_command() -> int:
             except SweepStopped as stop:
                 say(f"error: {stop}", "the same command finishes the rest", file=sys.stderr)
                 return 1
-            say(
-                *in_words(answer),
-                f"report:  {output_dir / 'claims' / Path(each).stem}/report.html",
-            )
-            answers.append(answer)
-    if name == "all":
-        path = write_book(answers, output_dir / "claims")
-        say(f"the book: {path}")
-    return 1 if any(answer.unfinished for answer in answers) else 0
+            say(*in_words(answer), f"report:  {folder}/report.html")
+            folders[folder] = answer
+        if name == "all":
+            path = write_book(list(folders.values()), output_dir / "claims")
+            say(f"the book: {path}")
+    if is_json:
+        print_document("claim", lambda: answers_document(folders))
+    return 1 if any(answer.unfinished for answer in folders.values()) else 0
 
 
 def _count(key: str, text: str | None) -> int | None:

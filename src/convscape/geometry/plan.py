@@ -102,7 +102,12 @@ class Plan:
     @property
     def all_layers(self) -> list[LayerPlan]:
         """Each layer, and behind it those in it."""
-        return [row for _, _, row in _walk(self.layers)]
+        return [row for _, row in self.tree]
+
+    @property
+    def tree(self) -> list[tuple[int, LayerPlan]]:
+        """The same, each with its depth in the tree."""
+        return [(depth, row) for depth, _, row in _walk(self.layers)]
 
     @property
     def num_parameters(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,7 +14,10 @@ from matplotlib.figure import Figure
 from convscape.base.errors import ConfigError
 from convscape.reports.figures import COLORS, STYLE
 from convscape.reports.statistics import CONFIDENCE
-from convscape.runs.predictions import Predictions
+from convscape.runs.predictions import Predictions, read_answers
+
+if TYPE_CHECKING:
+    from convscape.reports.results import RunTable
 
 NUM_BINS = 15  # of confidence: Guo et al. 2017, https://arxiv.org/abs/1706.04599
 NUM_RESAMPLES = 20_000
@@ -37,6 +42,16 @@ def check_same_images(one: Predictions, other: Predictions) -> None:
             f"the answers are not on the same images: their labels differ ({len(one):,} and "
             f"{len(other):,} images); allowed: runs with one test set"
         )
+
+
+def num_images(table: RunTable, split: str | None) -> int | None:
+    """Of a split, as the runs of a table have kept answers on them; None where none says it."""
+    if any(key.name.startswith("data.val") for key in table.keys):
+        return None  # not the same for all
+    for folder in table.ok["folder"]:
+        if (found := read_answers(Path(folder))) is not None:
+            return len(found.splits[split]) if split and split in found.splits else None
+    return None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
 from convscape.base.terminal import format_table
 from convscape.config import metrics
+from convscape.reports.answers import num_images
 from convscape.reports.cells import (
     cell_text,
     count_text,
@@ -66,10 +67,12 @@ CAPTIONS = {
 
 @dataclass
 class Report:
-    """Where the report is, and what to print of it."""
+    """Where the report is, what to print of it, and what it says of each data set."""
 
     folder: Path
     lines: list[str]
+    sections: list[Section]
+    notes: list[str]
 
 
 def write_report(
@@ -101,7 +104,7 @@ def write_report(
     reading = read_runs(folders if only is None else only)
     run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
     ranked = [(table, ranking_metric(table, rank)) for table in run_tables]
-    sections = [_Section(*each, one) for each, one in zip(ranked, compare(ranked), strict=True)]
+    sections = [Section(*each, one) for each, one in zip(ranked, compare(ranked), strict=True)]
     target = folders[0] if out is None else out
     if len(folders) > 1 and out is None:
         target = folders[0].parent / f"report-{'-'.join(folder.name for folder in folders)}"
@@ -117,8 +120,9 @@ def write_report(
     except OSError as error:
         raise CannotWrite(target, error, "--out <folder>") from None
     lines = [line for section in sections for line in section.lines(len(sections) > 1)]
-    lines += _notes(reading, sections)
-    return Report(target, [*lines, f"report:  {target / 'report.html'}"])
+    notes = _notes(reading, sections)
+    lines += [*notes, f"report:  {target / 'report.html'}"]
+    return Report(target, lines, sections, notes)
 
 
 def _prefix(data: str, number: int) -> str:
@@ -126,13 +130,14 @@ def _prefix(data: str, number: int) -> str:
     return f"{data}-" if re.fullmatch(r"[\w-][\w.-]{0,60}", data) else f"data{number}-"
 
 
-class _Section:
+class Section:
     """The part of a report about one data set."""
 
     def __init__(self, table: RunTable, metric: Metric, comparisons: Comparisons) -> None:
         self.table, self.metric, self.comparisons = table, metric, comparisons
         self.configurations = configurations(table, metric)
         self.num_seeds = table.ok["seed"].nunique()
+        self.num_images = num_images(table, metric.split)
         self.sentences = [*self._sentences()]
         self.figures: dict[str, Path] = {}
 
@@ -181,9 +186,9 @@ class _Section:
                 f"{' '.join(self._estimate(best, self.metric.name)).rstrip()}{self._test_of(best)}."
             )
         for effect in self.comparisons.effects:
-            yield effect_sentence(effect, self.metric)
+            yield effect_sentence(effect, self.metric, self.num_images)
         for interaction in self.comparisons.clear_interactions()[:MAX_INTERACTIONS]:
-            yield interaction_sentence(interaction, self.metric)
+            yield interaction_sentence(interaction, self.metric, self.num_images)
         for trend in trends(self.table, self.metric):
             yield (
                 f"{trend.key.words}: rank correlation {trend.correlation:+.2f} with "
@@ -378,7 +383,7 @@ class _Section:
 
 def _page(
     title: str,
-    sections: list[_Section],
+    sections: list[Section],
     reading: Reading,
     extra: Sequence[tuple[str, Any]],
     heading: Sequence[str],
@@ -421,7 +426,7 @@ def _as_html(figure: Any) -> str:
     return to_html(figure, config, include_plotlyjs=False, full_html=False)
 
 
-def _notes(reading: Reading, sections: Sequence[_Section]) -> list[str]:
+def _notes(reading: Reading, sections: Sequence[Section]) -> list[str]:
     """What was left out, and why."""
     notes = [f"left out: {path}: {reason}" for path, reason in reading.unreadable]
     notes += [note for section in sections for note in section.table.notes]

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from convscape.reports.contrasts import Estimate
 
 
-def effect_sentence(effect: Effect, metric: Metric) -> str:
-    """As in "stride 2 instead of 1 costs 0.80 ± 0.20 points and saves 71 % of the MACs"."""
+def effect_sentence(effect: Effect, metric: Metric, num_images: int | None = None) -> str:
+    """As in "stride 2 instead of 1 costs 0.80 ± 0.20 points and saves 71 % of the MACs".
+
+    - `num_images`: that the metric was measured on, where it is known.
+    """
     estimate = effect.estimate
     what = f"{effect.key.words} {effect.level} instead of {effect.base}"
     amount = _amount(abs(estimate.mean), estimate.half_width, metric)
@@ -25,19 +28,26 @@ def effect_sentence(effect: Effect, metric: Metric) -> str:
         sign = "+" if estimate.mean >= 0 else "-"
         sentence = f"{what}: no clear difference, {sign}{amount}"
     costs = _in_costs(effect.ratios)
-    rests_on = _what_varies(estimate, effect.num_pairs, ("pair", "pairs"), metric)
+    rests_on = _what_varies(estimate, effect.num_pairs, ("pair", "pairs"), metric, num_images)
     if effect.num_left_out:
         rests_on += f"; {counted(effect.num_left_out, 'pair')} without all seeds left out"
     return f"{sentence}{' and ' + costs if costs else ''} ({rests_on})."
 
 
-def _what_varies(estimate: Estimate, num_sets: int, kind: tuple[str, str], metric: Metric) -> str:
-    """As in "over 3 seeds of 4 pairs each, on the same validation images, p = 0.031"."""
+def _what_varies(
+    estimate: Estimate,
+    num_sets: int,
+    kind: tuple[str, str],
+    metric: Metric,
+    num_images: int | None,
+) -> str:
+    """As in "over 3 seeds of 4 pairs each, on the same 200 validation images, p = 0.031"."""
     sets = f"of {counted(num_sets, *kind)}{' each' if estimate.n > 1 else ''}"
     words = f"over {counted(estimate.n, 'seed')} {sets}"
     images = {"val": "validation", "test": "test", "train": "training"}.get(metric.split or "")
     if images:
-        words += f", on the same {images} images"
+        count = f"{num_images:,} " if num_images else ""
+        words += f", on the same {count}{images} images"
     if estimate.p is not None:
         return f"{words}, {_p_value(estimate.p)}"
     return f"{words}, {'no spread' if estimate.n > 1 else 'one seed'}: no interval"
@@ -71,7 +81,9 @@ def _in_costs(ratios: dict[str, float]) -> str:
 _FOURS = ("set of four runs", "sets of four runs")
 
 
-def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
+def interaction_sentence(
+    interaction: Interaction, metric: Metric, num_images: int | None = None
+) -> str:
     """What a value does where another key has this and where it has that value."""
     i = interaction
     unit = " points" if metric.is_share else ""
@@ -79,5 +91,5 @@ def interaction_sentence(interaction: Interaction, metric: Metric) -> str:
     return (
         f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "
         f"where {i.given.words} is {i.other_base} and by {second} where it is {i.other_level} "
-        f"({_what_varies(i.estimate, i.num_fours, _FOURS, metric)})."
+        f"({_what_varies(i.estimate, i.num_fours, _FOURS, metric, num_images)})."
     )

@@ -33,6 +33,7 @@ MAX_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
 class Evaluation:
     """Metrics of a split; `confusion[t, p]` counts images of class t that were taken for p."""
 
+    run: str
     split: str
     data: str
     classes: list[str]
@@ -62,6 +63,7 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
+            "run": self.run,
             "data": self.data,
             "split": self.split,
             "num_images": self.num_images,
@@ -124,6 +126,7 @@ def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
     loss = run.loss(logits, labels)
     sums.add([torch.tensor(loss)], [logits], [labels])
     return Evaluation(
+        str(run.path),
         split,
         run.data_name,
         run.label_names,

@@ -1,0 +1,312 @@
+"""What commands print with --json: one document each, nothing else on stdout.
+
+The kinds of documents stand here, in one place, as types; `docs/json.md` says them in words and
+`docs/schema.json` as JSON Schema. A key is never renamed or removed without a new number behind the
+document's name; keys may be added. No number is NaN or infinite: that is null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from typing import Any, Literal
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from convscape.base.terminal import say
+
+VERSION = 1
+Interval = tuple[float, float]
+
+
+class Estimate(TypedDict):
+    """A mean of n values; half_width of its interval, and p of "it is 0"."""
+
+    mean: float | None
+    n: int
+    sd: float | None
+    half_width: float | None
+    p: float | None
+
+
+# --- compare ----------------------------------------------------------------------------------
+
+
+class Side(TypedDict):
+    """One of two that are compared; `seeds` are those that are."""
+
+    name: str
+    seeds: list[int]
+    mean: float | None
+    half_width: float | None
+    acc_interval_over_images: Interval
+    calibration_error: float
+    ensemble_acc: float
+    always_wrong: list[int]
+    num_parameters: int | None
+    macs: int | None
+
+
+class Difference(TypedDict):
+    """A key of the config, or a version; values as they are typed."""
+
+    key: str
+    a: str
+    b: str
+
+
+class McNemar(TypedDict):
+    """Images that one alone gets right, and the exact test of them."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+class Compare(TypedDict):
+    """`convscape compare`; differences are of b less a."""
+
+    schema: str
+    metric: str
+    direction: Literal["max", "min"] | None
+    a: Side
+    b: Side
+    verdict: Literal["better", "worse", "higher", "lower", "equal", "unclear", "unknown"]
+    sentence: str
+    test: Literal["images", "paired seeds", "unpaired seeds"] | None
+    p: float | None
+    difference: float | None
+    interval_over_images: Interval | None
+    over_seeds: Estimate | None
+    mcnemar: McNemar | None
+    differences: list[Difference]
+    split: Literal["val", "test"]
+    num_images: int
+    flipped: list[int]
+
+
+# --- report -----------------------------------------------------------------------------------
+
+
+class Mean(TypedDict):
+    """Of a metric over the runs of a configuration."""
+
+    mean: float | None
+    sd: float | None
+    half_width: float | None
+
+
+class Configuration(TypedDict):
+    """A row of the report's table, best first."""
+
+    place: int
+    values: dict[str, str | None]
+    num_ok: int
+    num_runs: int
+    seeds: list[int]
+    metrics: dict[str, Mean]
+    num_parameters: float | None
+    macs: float | None
+    fit_seconds: float | None
+    samples_per_second: float | None
+    command: str
+
+
+class Effect(TypedDict):
+    """What a value of a key does instead of the key's first one."""
+
+    key: str
+    level: str
+    base: str
+    verdict: Literal["better", "worse", "unclear", "unknown"]
+    estimate: Estimate
+    num_pairs: int
+    cost_ratios: dict[str, float]
+    sentence: str
+
+
+class Unfinished(TypedDict):
+    """Runs that did not come to their end, with the reason that they share."""
+
+    status: str
+    reason: str | None
+    runs: list[str]
+
+
+class DataSection(TypedDict):
+    """The runs on one data set."""
+
+    data: str
+    metric: str | None
+    direction: Literal["max", "min"] | None
+    num_runs: int
+    num_ok: int
+    num_images: int | None
+    configurations: list[Configuration]
+    effects: list[Effect]
+    sentences: list[str]
+    unfinished: list[Unfinished]
+
+
+class Report(TypedDict):
+    """`convscape report`."""
+
+    schema: str
+    folder: str
+    files: list[str]
+    sections: list[DataSection]
+    notes: list[str]
+
+
+# --- plan -------------------------------------------------------------------------------------
+
+
+class PlannedLayer(TypedDict):
+    """A row of the layer table; `depth` is that of layers in layers."""
+
+    name: str
+    kind: str
+    what: str
+    depth: int
+    input_shape: list[int]
+    output_shape: list[int]
+    num_parameters: int
+    macs: int
+    receptive_field: list[int]
+
+
+class PlannedRun(TypedDict):
+    """A run that would be trained, or why it cannot be; `layers` of a single one alone."""
+
+    name: str
+    fingerprint: str
+    overrides: list[str]
+    possible: bool
+    reason: str | None
+    num_parameters: int | None
+    macs: int | None
+    receptive_field: list[int] | None
+    layers: list[PlannedLayer] | None
+
+
+class Plan(TypedDict):
+    """`convscape plan`."""
+
+    schema: str
+    keys: list[str]
+    runs: list[PlannedRun]
+    num_duplicates: int
+    remarks: list[str]
+
+
+# --- claim and evaluate -----------------------------------------------------------------------
+
+
+class Finding(TypedDict):
+    """A statement of a claim, its effect and its interval over seeds."""
+
+    says: str
+    metric: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    n: int
+    expect: Literal["higher", "lower", "equal"]
+    by: float
+    verdict: Literal["supported", "not supported", "undecided"]
+
+
+class ClaimAnswer(TypedDict):
+    """What `answer.json` of a claim holds; the numbers of arms are means and half intervals."""
+
+    claim: str
+    question: str
+    says: str
+    mode: Literal["quick", "full"]
+    verdict: Literal["supported", "not supported", "undecided"]
+    findings: list[Finding]
+    arms: list[dict[str, Any]]
+    budget: str
+    command: str
+    seconds: float
+    unfinished: list[str]
+    environment: dict[str, Any]
+    folder: str
+
+
+class Claim(TypedDict):
+    """`convscape claim`; one answer, or of `all` one for each."""
+
+    schema: str
+    answers: list[ClaimAnswer]
+
+
+class ListedClaim(TypedDict):
+    """A claim, and how long its quick mode takes on two cores."""
+
+    name: str
+    question: str
+    quick_seconds: float
+
+
+class Claims(TypedDict):
+    """`convscape claim list`."""
+
+    schema: str
+    claims: list[ListedClaim]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Evaluate(TypedDict):
+    """`convscape evaluate`; besides these <split>/loss, <split>/acc and every metric added."""
+
+    schema: str
+    run: str
+    data: str
+    split: Literal["train", "val", "test"]
+    num_images: int
+    classes: list[str]
+    class_acc: list[float | None]
+    confusion: list[list[int]]  # a row per true class, a column per answer
+
+
+KINDS: dict[str, type] = {
+    "compare": Compare,
+    "report": Report,
+    "plan": Plan,
+    "claim": Claim,
+    "claims": Claims,
+    "evaluate": Evaluate,
+}
+
+
+def print_document(kind: str, make: Callable[[], Mapping[str, Any]]) -> None:
+    """Print what `make` returns as the JSON of that kind; what it says goes to stderr.
+
+    - `kind`: a name of `KINDS`.
+    """
+    with redirect_stdout(sys.stderr):
+        document = {"schema": f"convscape.{kind}/{VERSION}", **make()}
+    say(json.dumps(_plain(document), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """With null for what is not finite, and lists for tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of every document, by its name."""
+    from pydantic import TypeAdapter
+
+    return {name: TypeAdapter(kind).json_schema() for name, kind in KINDS.items()}
