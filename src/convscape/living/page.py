@@ -21,7 +21,11 @@ from convscape.trained.load import TrainedRun
 from convscape.trained.predict import warning_of_negatives
 
 # in the order in which they run
-SCRIPTS = ("engine", "state", "fit", "inputs", "view", "detail", "answer", "main")
+SCRIPTS = (
+    *("engine", "state", "fit", "inputs"),
+    *("graph", "steps", "links", "colors", "layout", "keys", "view"),
+    *("cards", "kinds", "detail", "answer", "main"),
+)
 
 
 def write_page(

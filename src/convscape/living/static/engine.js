@@ -355,5 +355,5 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return parts.map((v) => v / sum);
   }
 
-  convscape.engine = { build, unpack, bytes, padded, polyphase, maxima, softmax };
+  convscape.engine = { build, unpack, bytes, padded, polyphase, maxima, softmax, functions: FUNCTIONS };
 })();
