@@ -22,7 +22,7 @@ from convscape.trained.predict import warning_of_negatives
 
 # in the order in which they run
 SCRIPTS = (
-    *("engine", "state", "fit", "inputs"),
+    *("engine", "state", "fit", "change", "curves", "pad", "inputs"),
     *("graph", "steps", "links", "colors", "layout", "keys", "view"),
     *("cards", "kinds", "detail", "answer", "main"),
 )
