@@ -24,6 +24,11 @@ def main() -> None:
         help="the keys that make a configuration, as model.kernel_size,model.stride; "
         "the others are averaged over (default: all that were swept)",
     )
+    parser.add_argument(
+        "--latex",
+        action="store_true",
+        help="also paper/: the tables in LaTeX, Markdown and CSV, figures as PDF, the methods",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
 
@@ -34,7 +39,12 @@ def main() -> None:
 
         def written() -> Report:
             by = [key for key in arguments.by.split(",") if key]
-            return write_report(arguments.folders, arguments.rank, by, out=arguments.out)
+            report = write_report(arguments.folders, arguments.rank, by, out=arguments.out)
+            if arguments.latex:
+                from convscape.reports.paper import write_paper
+
+                report.lines.append(f"paper:   {write_paper(report)[-1]}")
+            return report
 
         if arguments.json:
             print_document("report", lambda: as_document(written()))

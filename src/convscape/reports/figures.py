@@ -40,6 +40,7 @@ MAX_CURVES = 8  # more lines than colours cannot be told apart
 MAX_PAIRS = 6
 MAX_LEVELS = 12  # wider heat maps have unreadable cells
 MAX_DIGITS = 8  # letters of a number that is written out as it was typed
+FORMATS = ("png", "svg")
 LABEL_HEIGHT = 0.06  # of a label beside an axis, as a share of the axis
 
 LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
@@ -57,11 +58,16 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_figures(
-    table: RunTable, configurations: pd.DataFrame, metric: Metric, report: Path, prefix: str = ""
+    table: RunTable,
+    configurations: pd.DataFrame,
+    metric: Metric,
+    report: Path,
+    prefix: str = "",
+    formats: Sequence[str] = FORMATS,
 ) -> dict[str, Path]:
     """Write every figure that the runs allow into `report`/figures.
 
-    Returns the PNG files by name, in reading order.
+    Returns the files of the first format by name, in reading order.
     """
     makers: dict[str, Callable[[], Figure | None]] = {
         "main_effects": lambda: main_effects(table, metric),
@@ -78,23 +84,24 @@ def draw_figures(
             figure = make()
             if figure is None:
                 continue
-            written[name] = folder / f"{prefix}{name}.png"
-            save(figure, written[name], report)
+            written[name] = folder / f"{prefix}{name}.{formats[0]}"
+            save(figure, written[name], report, formats)
     return written
 
 
-def save(figure: Figure, path: Path, within: Path) -> None:
-    """Write a figure as PNG, and beside it as SVG; each is there whole or not at all.
+def save(figure: Figure, path: Path, within: Path, formats: Sequence[str] = FORMATS) -> None:
+    """Write a figure in each of the formats; each file is there whole or not at all.
 
     - `within`: the folder that the user named.
     """
-    png, svg = io.BytesIO(), io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # what the font lacks is drawn as a box
-        figure.savefig(png, format="png", dpi=150)
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    write_atomic(path, png.getbuffer(), within=within)
-    write_atomic(path.with_suffix(".svg"), svg.getbuffer(), within=within)
+    date = {"svg": "Date", "pdf": "CreationDate"}  # the same figure is the same file
+    for kind in formats:
+        content = io.BytesIO()
+        metadata = {date[kind]: None} if kind in date else {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # what the font lacks is drawn as a box
+            figure.savefig(content, format=kind, dpi=150, metadata=metadata)
+        write_atomic(path.with_suffix(f".{kind}"), content.getbuffer(), within=within)
 
 
 def _labels(key: SweptKey) -> list[str]:
