@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from convscape.base.distribution import command_name, install
 from convscape.base.errors import ConfigError, code_of_stop
+from convscape.base.options import take_flag, take_option
 from convscape.base.terminal import say, stops
 from convscape.config.directory import CONFIG_DIR, VARIABLE, choices, groups
 
@@ -300,7 +301,7 @@ def plan_command() -> None:
     from convscape.sweeps.grid import plan_sweep, shared_config
     from convscape.sweeps.words import duplicates
 
-    is_json = _take_flag("--json")
+    is_json, figure = take_flag("--json"), take_option("--figure")
     _refuse_options(("-m", "--multirun"))
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
     with composing() as compose:
@@ -315,6 +316,10 @@ def plan_command() -> None:
         )
     if len(plan.runs) == 1 and plan.runs[0].reason is not None:
         raise ConfigError(plan.runs[0].reason)
+    if figure is not None:
+        from convscape.sweeps.figure import write_figure
+
+        write_figure(plan, Path(figure))
     if is_json:
         from convscape.base.documents import print_document
         from convscape.sweeps.document import as_document
@@ -334,13 +339,6 @@ def plan_command() -> None:
         say(f"{size.num_parameters:,} parameters{macs}; its layers only its class knows")
         return
     say(str(run.plan), *run.plan.remarks)
-
-
-def _take_flag(flag: str) -> bool:
-    """Whether `flag` is on the command line, which is then without it."""
-    is_there = flag in sys.argv[1:]
-    sys.argv[1:] = [word for word in sys.argv[1:] if word != flag]
-    return is_there
 
 
 def search_command() -> int:
@@ -393,7 +391,7 @@ def claim_command() -> int:
     from convscape.runs.folder import output_folder
     from convscape.sweeps.run import SweepStopped
 
-    is_json = _take_flag("--json")
+    is_json = take_flag("--json")
     _refuse_options()
     name, *words = sys.argv[1:] or ["list"]
     if name == "list":

@@ -1,0 +1,35 @@
+"""Options of commands whose other words are overrides, which argparse would not take."""
+
+from __future__ import annotations
+
+import sys
+
+from convscape.base.errors import ConfigError
+
+
+def take_flag(flag: str) -> bool:
+    """Whether `flag` is on the command line, which is then without it."""
+    is_there = flag in sys.argv[1:]
+    sys.argv[1:] = [word for word in sys.argv[1:] if word != flag]
+    return is_there
+
+
+def take_option(option: str) -> str | None:
+    """What follows `option` on the command line, which is then without both.
+
+    Raises:
+        ConfigError: if nothing follows it.
+    """
+    words = sys.argv[1:]
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name != option:
+            continue
+        rest = words[place + 1 :]
+        if not equals:
+            value, *rest = rest or [""]
+        if not value or value.startswith("-"):
+            raise ConfigError(f"{option}: it needs a file behind it")
+        sys.argv[1:] = [*words[:place], *rest]
+        return value
+    return None
