@@ -172,7 +172,7 @@ def test_a_resumed_run_says_where_outputs_are_only_if_it_lies_there(
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(Path("outputs") / "runs" / "theirs")
     folder.create(new_result(ResolvedRun(checked(*TINY, f"output_dir={stored}"))))
-    run, _ = resumed(composed(f"resume={folder.path}", "output_dir=mine"), [])
+    run = resumed(composed(f"resume={folder.path}", "output_dir=mine"), []).run
     assert run.config.output_dir == (stored if kept else "mine")
 
 

@@ -285,11 +285,11 @@ def test_a_stored_run_does_not_say_to_whom_it_is_told(tmp_path, capsys):
     config["logger"]["wandb"] |= {"mode": "online", "entity": "stranger"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     asked = composed() | {"resume": str(tmp_path)}
-    run, _ = resumed(asked, [])
+    run = resumed(asked, []).run
     assert run.config.logger.mlflow.tracking_uri is None
     assert run.config.logger.wandb.mode == "offline"
     assert "is the run folder's word" in capsys.readouterr().err
-    run, _ = resumed(asked | {"allow_packages": ["mlflow", "wandb"]}, [])
+    run = resumed(asked | {"allow_packages": ["mlflow", "wandb"]}, []).run
     assert run.config.logger.mlflow.tracking_uri == "http://stranger.example"
     assert run.config.logger.wandb.mode == "online"
 

@@ -37,7 +37,8 @@ OVERRIDES = [
     "trainer.progress=off",
     "trainer.precision=bf16",
 ]
-TIMES = ("seconds", "samples_per_second", "peak_memory_bytes", "environment", "attempts")
+# and what a run that went on from another one says of it
+TIMES = ("seconds", "samples_per_second", "peak_memory_bytes", "environment", "attempts", "parent")
 
 
 def bits(checkpoint):

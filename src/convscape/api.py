@@ -18,7 +18,7 @@ from convscape.base.errors import ConfigError, RunFailed
 from convscape.base.values import typed_value
 from convscape.config.check import check
 from convscape.config.schema import Config
-from convscape.runs.folder import RunFolder, fresh_run
+from convscape.runs.folder import fresh_run
 from convscape.runs.resolved import ResolvedRun
 
 if TYPE_CHECKING:
@@ -133,17 +133,18 @@ def train(
         KeyboardInterrupt: if it was interrupted; resume=<run folder> goes on.
     """
     from convscape.base.terminal import say
-    from convscape.runs.resume import held_to_go_on, resumed
+    from convscape.training.going_on import going_on
     from convscape.training.unread import refuse_unread
 
     composed, words = _described(list(overrides), model, data)
     result: Result | None = None
+    told: list[str] = []
     if composed["resume"] is not None:
         if model is not None or data is not None:
             raise ConfigError("resume goes on with that run's own model and data; give no others")
-        run, path = resumed(composed, list(overrides))
-        place: Any = held_to_go_on(RunFolder(path))
-        result = RunFolder(path).read_result()
+        again = going_on(composed, list(overrides))
+        run, place, told = again.run, again.place, again.words
+        path, result = again.path, again.result
     else:
         run = ResolvedRun(check(composed), words)
         refuse_unread(run.config, is_alone=True)
@@ -151,8 +152,8 @@ def train(
     if run.config.trainer.devices > 1:
         raise ConfigError(f"trainer.devices must be 1 in Python, not in {command_name('train')}")
     run.plan  # noqa: B018  refuses what cannot be before torch is imported
-    if run.config.choice is not None and run.config.trainer.progress != "off":
-        say(run.config.choice, file=sys.stderr)
+    if run.config.trainer.progress != "off":
+        say(*told, *filter(None, [run.config.choice]), file=sys.stderr)
     from convscape.trained import load
     from convscape.training import run as training
 

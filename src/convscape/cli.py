@@ -210,10 +210,10 @@ def train_task(cfg: DictConfig) -> None:
 
     from convscape.config.check import check
     from convscape.runs.data import describe
-    from convscape.runs.folder import RunFolder, fresh_run, local_rank
+    from convscape.runs.folder import fresh_run, local_rank
     from convscape.runs.resolved import ResolvedRun
-    from convscape.runs.resume import held_to_go_on, resumed
     from convscape.runs.words import exit_code, summary
+    from convscape.training.going_on import going_on
     from convscape.training.unread import refuse_unread
 
     overrides = list(HydraConfig.get().overrides.task)
@@ -231,19 +231,19 @@ def train_task(cfg: DictConfig) -> None:
     refuse_grid(overrides)
     refuse_misread(overrides)
     if composed["resume"] is not None:
-        run, old_path = resumed(composed, overrides)
-        result = RunFolder(old_path).read_result()
-        if result is not None and result.status == "ok":
-            say("this run is finished:", *summary(result, old_path))
+        again = going_on(composed, overrides)
+        run, place, words = again.run, again.place, again.words
+        if again.result is not None and again.result.status == "ok":
+            say("this run is finished:", *summary(again.result, again.path))
+            say("for longer:  the same command with trainer.max_epochs=<more>")
             return
-        place = held_to_go_on(RunFolder(old_path))
     else:
-        run = ResolvedRun(check(composed), overrides)
+        run, words = ResolvedRun(check(composed), overrides), []
         refuse_unread(run.config, is_alone=True)
         place = fresh_run(run)
     plan, choice = run.plan, run.config.choice
     say(*([str(plan), *plan.remarks] if plan is not None else []), *describe(run.config))
-    say(*([choice] if choice is not None else []))
+    say(*([choice] if choice is not None else []), *words)
     with place as path:
         os.environ[_RUN_PATH] = str(path)
         result = _trained(run, path, is_new=composed["resume"] is None)

@@ -240,7 +240,7 @@ def _refusal(composed: dict[str, Any], way: Sequence[str]) -> str | None:
             plain = yaml.safe_load(value)
         except yaml.YAMLError:
             plain = value
-        composed = _with_value(composed, key.split("."), plain)
+        composed = with_value(composed, key.split("."), plain)
     try:
         config = Config.model_validate(composed)
     except ValidationError as error:
@@ -267,13 +267,11 @@ def impossible(config: Config) -> str | None:
     return None
 
 
-def _with_value(node: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+def with_value(node: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
     """A copy with `value` at `path`; a section that is not there is made."""
     first, *others = path
     inner = node.get(first)
-    below = (
-        _with_value(inner if isinstance(inner, dict) else {}, others, value) if others else value
-    )
+    below = with_value(inner if isinstance(inner, dict) else {}, others, value) if others else value
     return {**node, first: below}
 
 

@@ -202,6 +202,18 @@ MetricName = Annotated[str, AfterValidator(_metric_name)]
 PartName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
 
 
+class ParentConfig(Section):
+    """The run that another one goes on from, where no single training gives the same bits.
+
+    - `fingerprint`: what it is; `steps`: optimiser steps that were its own.
+    - `new_schedule`: the learning rates begin anew after these.
+    """
+
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+    steps: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+    new_schedule: bool
+
+
 class Config(Section):
     """One run: everything that `train` needs."""
 
@@ -223,6 +235,7 @@ class Config(Section):
     fail_fast: bool
     extend: bool
     allow_packages: list[str]
+    parent: ParentConfig | None = None  # written by resume=, and by no user
 
     @cached_property
     def monitor(self) -> Metric | None:

@@ -13,6 +13,7 @@ def lr_factor(
     name: str,
     steps_per_epoch: int,
     total_steps: int,
+    first_step: int = 0,
     warmup_epochs: float = 0.0,
     step_epochs: int = 1,
     milestones: Sequence[int] = (),
@@ -26,11 +27,13 @@ def lr_factor(
 
     "step" and "multistep" change between epochs, "cosine" and "one_cycle" at each step, as
     torch.optim.lr_scheduler does. With warm-up the first `warmup_epochs` rise along a straight
-    line, and the cosine begins after them.
+    line, and the cosine begins after them. Of a run that goes on from another one, all of this
+    begins at `first_step`.
 
     Raises:
         ValueError: if `name` is unknown.
     """
+    step, total_steps = max(step - first_step, 0), total_steps - first_step
     warmup = round(warmup_epochs * steps_per_epoch)
     if name != "one_cycle" and step < warmup:
         return (step + 1) / warmup

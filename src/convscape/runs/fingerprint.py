@@ -14,7 +14,9 @@ from convscape.config.schema import Config
 from convscape.geometry.kinds import all_layers
 from convscape.geometry.layers import Conv
 
-SECTIONS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks")
+SECTIONS = (
+    "data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks", "parent",
+)  # fmt: skip
 # Where a run happens and what it shows, but not what comes out of it.
 FINGERPRINT_EXCLUDES = {
     "data": ("root", "cache_dir", "download", "eval_batch_size"),
@@ -50,6 +52,8 @@ def fingerprint(config: Config) -> str:
             matter[section] = {name: part.model_dump() for name, part in named.items()}
     if config.loss != LossConfig():
         matter["loss"] = config.loss.model_dump()
+    if config.parent is not None:
+        matter["parent"] = config.parent.model_dump()
     if (content := config.content_digest()) is not None:
         matter["data"]["content"] = content
     model = config.model
@@ -95,7 +99,9 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
         section, _, leaf = key.partition(".")
         if section not in SECTIONS or leaf in FINGERPRINT_EXCLUDES.get(section, ()):
             continue
-        if isinstance(value, dict):
+        if key == "parent" and isinstance(value, dict):
+            yield key, f"{value.get('fingerprint')} after {value.get('steps')} steps"
+        elif isinstance(value, dict):
             yield from flat_config(value, f"{key}.")
         elif key.endswith("._target_") and key != "data._target_":
             yield key.removesuffix("._target_"), value and str(value).rpartition(".")[2]
@@ -107,6 +113,7 @@ def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config with the keys that it is too old to have, at what it meant."""
     completed = copy.deepcopy(config)
     completed.setdefault("loss", LossConfig().model_dump(by_alias=True))
+    completed.setdefault("parent", None)
     for key in ADDED_LATER:
         *path, leaf = key.split(".")
         section: Any = Config

@@ -87,6 +87,7 @@ class RunFolder:
         if before is not None and before.status in ("running", "interrupted"):
             result.attempts = before.attempts + (before.status == "interrupted")
             result.data_checksum, result.dataset = before.data_checksum, before.dataset
+            result.parent = before.parent
         self.create(result)
         return result
 

@@ -43,6 +43,7 @@ class Result:
       (C, H, W), `mean` and `std` per channel, of values scaled to 0..1; where it was given other
       numbers than bytes their `stretch`, see `data.stretch`.
     - `attempts`: how often it was begun since it last got further.
+    - `parent`: the `run` folder that it went on from, and after how many `epochs` and `steps`.
     """
 
     run: str
@@ -66,6 +67,7 @@ class Result:
     data_checksum: str | None = None
     dataset: dict[str, Any] = field(default_factory=dict)
     attempts: int = 1
+    parent: dict[str, Any] | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -111,7 +113,8 @@ def _wrong_part(document: Any) -> str | None:
         if not isinstance(document.get(key), kind):
             return f"{key} is missing or of the wrong kind"
     for section in (*SECTIONS, "logger"):
-        if not isinstance(document["config"].get(section, {}), dict):
+        value = document["config"].get(section, {})
+        if not (isinstance(value, dict) or (section == "parent" and value is None)):
             return f"config.{section} is of the wrong kind"
     if not (isinstance(document.get("status"), str) and document["status"] in get_args(Status)):
         return "status is missing or unknown"
@@ -137,6 +140,8 @@ def _wrong_part(document: Any) -> str | None:
         return "data_checksum is no text"
     if not _is_dataset(document.get("dataset", {})):
         return "dataset is of the wrong kind"
+    if not _is_parent(document.get("parent")):
+        return "parent is of the wrong kind"
     error = document.get("error")
     is_ok = document["status"] in ("ok", "running")
     if error is None and not is_ok:
@@ -172,6 +177,18 @@ def _is_dataset(value: Any) -> bool:
         and len(stretch) == 2
         and all(_is_number(v) and math.isfinite(v) for v in stretch)
         and stretch[1] > 0
+    )
+
+
+def _is_parent(value: Any) -> bool:
+    """Whether it is `Result.parent`."""
+    if value is None:
+        return True
+    return (
+        isinstance(value, dict)
+        and set(value) == {"run", "epochs", "steps"}
+        and isinstance(value["run"], str)
+        and all(type(value[key]) is int and value[key] >= 0 for key in ("epochs", "steps"))
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.terminal import say
 from convscape.base.values import shortened
+from convscape.config.schema import Config
+from convscape.runs.fingerprint import FINGERPRINT_EXCLUDES
 from convscape.runs.folder import RunFolder
 from convscape.runs.latest import named
 from convscape.runs.resolved import ResolvedRun
@@ -51,34 +53,99 @@ def _forget_servers(stored: dict[str, Any], allow_packages: list[str]) -> None:
             )
 
 
-def resumed(composed: dict[str, Any], overrides: list[str]) -> tuple[ResolvedRun, Path]:
-    """The run to go on with, as it was typed when it began, and its folder.
+# What a run may be told when it goes on: where and how that happens, ...
+_PLACES = (
+    "visual", "logger", *(f"{s}.{key}" for s, keys in FINGERPRINT_EXCLUDES.items() for key in keys)
+)  # fmt: skip
+# ... for how long, and with which learning rates: then it goes on as another run
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.early_stopping")
+_RATES = ("scheduler", "optimizer.lr")
 
-    Where its data are now may be said anew; the run folder then keeps that.
+
+@dataclass(frozen=True)
+class Resumed:
+    """The run to go on with, and the `folder` where it is so far.
+
+    - `before`: what that folder's run was, where this is to be another one, in a folder of its own.
+    - `changes`: the overrides that make it another one.
+    """
+
+    run: ResolvedRun
+    folder: RunFolder
+    before: Config | None = None
+    changes: tuple[str, ...] = ()
+
+
+def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
+    """The run to go on with, as it was typed when it began, and as it is to go on.
+
+    Where its data are now may be said anew, as may all that does not touch its result; the run
+    folder then keeps that.
 
     Raises:
-        ConfigError: if it is no run, is asked to change, or its data are gone.
+        ConfigError: if it is no run, is asked to be another one, or its data are gone.
     """
-    from convscape.config.check import check
-    from convscape.runs.data import check_there, take_places, with_places
+    from convscape.config.check import check, with_value
+    from convscape.runs.data import check_there
 
-    kept = r"(resume|allow_packages|data\.root|data\.cache_dir)="
-    changes = [o for o in overrides if not re.match(kept, o)]
-    if changes:
+    kept = {"resume", "allow_packages", "output_dir"}
+    given = {key: o for o in overrides if (key := _key(o)) not in kept}
+    allowed = (*_PLACES, *LENGTH, *_RATES)
+    if refused := [o for key, o in given.items() if not _is_among(key, allowed)]:
         raise ConfigError(
-            f"resume goes on with that run's own config; leave out {' '.join(changes)}"
+            f"resume goes on with that run's own config; leave out {' '.join(refused)}; allowed: "
+            f"{', '.join((*LENGTH, *_RATES))}, and what does not touch the result, such as visual, "
+            "logger, data.root, trainer.device"
         )
     folder = RunFolder(named(composed["resume"]))
-    _, places = take_places([o for o in overrides if o.startswith("data.")])
-    stored = with_places(folder.read_config(), places)
+    stored = folder.read_config()
     # a tracking library may write there: a stranger's run does not say where that is
     stored_place = Path(str(stored.get("output_dir"))).resolve()
     if not folder.path.resolve().is_relative_to(stored_place):
         stored["output_dir"] = composed["output_dir"]
-    _forget_servers(stored, composed["allow_packages"])
+    if not any(_is_among(key, ("logger",)) for key in given):
+        _forget_servers(stored, composed["allow_packages"])
     # which packages may be imported is never taken from a folder, which may be a stranger's
-    config = check(stored | {"allow_packages": composed["allow_packages"]})
+    stored["allow_packages"] = composed["allow_packages"]
+    before = config = check(stored)
+    for key in given:
+        whole = next((each for each in ("logger", "scheduler") if _is_among(key, (each,))), key)
+        if isinstance(stored.get(section := whole.partition(".")[0]), dict) or section == whole:
+            stored = with_value(stored, whole.split("."), _at(composed, whole))
+    if given:
+        config = check(stored)
     result = folder.read_result()
-    if result is None or result.status != "ok":
-        check_there(config)
-    return ResolvedRun(config, result.overrides if result else []), folder.path
+    words = result.overrides if result else []
+    if not _is_another(before, config):
+        if any(_key(o) == "output_dir" for o in overrides):
+            raise ConfigError(f"resume goes on in {folder.path}; leave out output_dir")
+        if result is None or result.status != "ok":
+            check_there(config)
+        return Resumed(ResolvedRun(config, words), folder)
+    changes = [o for key, o in given.items() if _is_among(key, (*LENGTH, *_RATES))]
+    words = [*(word for word in words if _key(word) not in given), *changes]
+    # no run of the sweep that it may come from
+    config = config.model_copy(update={"output_dir": composed["output_dir"], "name": None})
+    return Resumed(ResolvedRun(config, words), folder, before, tuple(changes))
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _is_among(key: str, keys: tuple[str, ...]) -> bool:
+    """Whether `key` is one of `keys`, or stands below one."""
+    return any(f"{key}.".startswith(f"{each}.") for each in keys)
+
+
+def _at(composed: Mapping[str, Any], key: str) -> Any:
+    found: Any = composed
+    for part in key.split("."):
+        found = found[part]
+    return found
+
+
+def _is_another(before: Config, now: Config) -> bool:
+    """Whether the length or the learning rates are others."""
+    one, other = before.model_dump(), now.model_dump()
+    return any(_at(one, key) != _at(other, key) for key in (*LENGTH, *_RATES))

@@ -141,17 +141,9 @@ def training_arguments(run: ResolvedRun) -> dict[str, Any]:
         "std": std,
         "classes": run.classes,
         "optimizer": config.optimizer.model_dump(by_alias=True),
-        "schedule": {
-            **config.scheduler.model_dump(by_alias=True),
-            "steps_per_epoch": run.steps_per_epoch,
-            "total_steps": run.total_steps,
-        },
+        "schedule": schedule_arguments(run),
         "gradient_clip_norm": config.trainer.gradient_clip_norm,
     }
-    if isinstance(config.scheduler, OwnSchedulerConfig) and run.monitor is not None:
-        training["schedule"] |= {
-            "monitor": run.monitor.name, "monitor_mode": run.monitor.direction
-        }  # fmt: skip
     if not isinstance(config.model, OwnModelConfig):
         training |= {"loss": config.model.loss, "label_smoothing": config.model.label_smoothing}
     if (loss := config.loss.described) is not None:
@@ -159,6 +151,18 @@ def training_arguments(run: ResolvedRun) -> dict[str, Any]:
     if config.loss.class_weights is not None:
         training["class_weights"] = _class_weights(run)
     return training
+
+
+def schedule_arguments(run: ResolvedRun) -> dict[str, Any]:
+    """The learning rates of a run, as `ImageClassifier` takes its schedule."""
+    config = run.config
+    schedule = config.scheduler.model_dump(by_alias=True)
+    schedule |= {"steps_per_epoch": run.steps_per_epoch, "total_steps": run.total_steps}
+    if config.parent is not None and config.parent.new_schedule:
+        schedule["first_step"] = config.parent.steps
+    if isinstance(config.scheduler, OwnSchedulerConfig) and run.monitor is not None:
+        schedule |= {"monitor": run.monitor.name, "monitor_mode": run.monitor.direction}
+    return schedule
 
 
 def _class_weights(run: ResolvedRun) -> list[float]:
@@ -258,11 +262,19 @@ def tell(
 
 def has_own_training(config: Config) -> bool:
     """Whether the model is a LightningModule that brings its own training step and optimiser."""
+    found = _own_class(config)
+    return is_lightning(config) and not parts.is_class(found, models.ImageClassifier)
+
+
+def is_lightning(config: Config) -> bool:
+    """Whether the model is a LightningModule of the user's."""
+    return parts.is_class(_own_class(config), pl.LightningModule)
+
+
+def _own_class(config: Config) -> Any:
     if not isinstance(config.model, OwnModelConfig):
-        return False
-    found = parts.find("model", "model._target_", config.model.target, config.allow_packages)
-    is_ours = parts.is_class(found, models.ImageClassifier)
-    return parts.is_class(found, pl.LightningModule) and not is_ours
+        return None
+    return parts.find("model", "model._target_", config.model.target, config.allow_packages)
 
 
 def made_by_class(config: Config, method: str) -> bool:

@@ -144,6 +144,8 @@ def begin(
         f"on {known['device']} ({known['cpu']}, {threads}) in {known['precision']}, "
         f"torch {known['torch']}, lightning {known['lightning']}, python {known['python']}",
     ]
+    if (parent := result.parent) is not None:
+        entries.insert(1, f"it went on from {parent['run']}, after {parent['epochs']} epochs")
     for entry in entries:
         logger.info("%s", entry)
 

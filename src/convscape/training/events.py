@@ -113,6 +113,27 @@ def truncate_events(paths: list[Path], sizes: Mapping[str, int], folder: Path) -
             files.cut(path, sizes[path.name], within=folder)
 
 
+def copy_points(source: Path, folder: Path, sizes: Mapping[str, int]) -> None:
+    """Copy event files up to their `sizes` into another run's folder, but for what is that run's.
+
+    Its hyper-parameters are others, and TensorBoard shows those that come first.
+    """
+    for path in event_files(source):
+        if path.name not in sizes or path.is_symlink():
+            continue
+        content, place = path.read_bytes()[: sizes[path.name]], 0
+        with files.append(folder / path.name, within=folder, is_new=True) as file:
+            while place < len(content):
+                # a length and its checksum, the event and its checksum
+                length = int.from_bytes(content[place : place + 8], "little")
+                record = content[place : (place := place + length + 16)]
+                values = Event.FromString(record[12:-4]).summary.value
+                if not any(value.tag.startswith(_OF_ONE_RUN) for value in values):
+                    file.write(record)
+
+
+_OF_ONE_RUN = ("_hparams_/", "custom_scalars__config__")
+
 LAYOUT = {
     "training": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],

@@ -38,7 +38,12 @@ from convscape.training.build import (
     training_arguments,
 )
 from convscape.training.callbacks import Recorder, StopOnSignal
-from convscape.training.checkpoints import AtomicCheckpointIO, is_begun, to_go_on_from
+from convscape.training.checkpoints import (
+    AtomicCheckpointIO,
+    is_begun,
+    read_checkpoint,
+    to_go_on_from,
+)
 from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
@@ -207,8 +212,17 @@ class _Session:
         """Train from the first step, or from the last checkpoint."""
         result, loggers_ = self.result, self.trainer.loggers
         last = to_go_on_from(self.folder)
+        if last is None and self.run.config.parent is not None:
+            raise ConfigError(
+                f"the checkpoints of {self.folder.path} are lost, and with them what it went on "
+                "from; give resume=<the run before it> once more"
+            )
+        is_new = last is None or (
+            result.parent is not None
+            and read_checkpoint(last)["global_step"] == result.parent["steps"]
+        )
         if self.trainer.is_global_zero:
-            loggers.begin(loggers_, self.run.config, result.overrides, is_new=last is None)
+            loggers.begin(loggers_, self.run.config, result.overrides, is_new=is_new)
             diary.begin(result, self.data, last, run_data.describe(self.run.config))
         try:
             with _timed(result, "fit"), warnings.catch_warnings():

@@ -108,6 +108,7 @@ def _unread(config: Config) -> dict[str, str]:
 def _ignored(config: Config) -> Iterator[tuple[str, str]]:
     """Keys that a run does not read, whatever they are, and who ignores them."""
     data, model = config.data, config.model
+    yield "parent", "a run that goes on from another one has it from resume=<run folder>"
     if data.name in ("digits", "image_folder", "own"):
         yield "data.download", f"data={data.name} has nothing to download"
     if data.name not in ("image_folder", "own"):
@@ -190,6 +191,8 @@ def _default(key: str, config: Config) -> Any:
         "model": f"model/{'mlp' if isinstance(config.model, MLPConfig) else 'cnn'}",
         "visual": "train",
     }
+    if section not in files:
+        return Config.model_fields[section].default
     defaults = _file(files[section])
     return defaults if section in ("optimizer", "scheduler") else defaults[leaf or section]
 
