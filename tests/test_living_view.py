@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from convscape.living import fitting
 from convscape.living.document import _base64, layers_of
 from convscape.living.page import html
 from convscape.models.networks import CNN, MLP
@@ -28,8 +29,12 @@ def document_of(model, image):
         "layers": layers_of(plan.layers, model.network),
         "images": {"pixels": pixels, "labels": [3], "predicted": [3], "places": [0], "count": 1},
         "chosen": {"pixels": pixels, "name": "noise", "label": 3},
-        "fitting": {"kind": "plain"},
-        "unlike": {},
+        "fitting": {
+            **fitting.PLAIN,
+            **{"base": list(image.shape), "canvas": None, "order": None},
+            **{"brightness": 0.5, "ground": [0] * num_channels, "pictures": True},
+        },
+        "unlike": {"measure": None, "sure": None, "levels": []},
     }
 
 
@@ -189,6 +194,7 @@ def test_the_answer_has_softmax_and_a_bar_opens_its_class(living):
     assert found == pytest.approx(expected, abs=1e-5)
     view.page.locator(".softmax summary").click()
     rows = view.page.locator(".softmax tbody tr")
+    rows.last.wait_for()
     assert rows.count() == len(CLASSES)
     assert float(rows.nth(2).locator("td").last.get_attribute("data-value")) == pytest.approx(
         expected[2], abs=1e-5
