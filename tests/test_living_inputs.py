@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from convscape.data.pictures import read_picture
 from convscape.data.variants import on_canvas, permuted
-from convscape.living import fitting
+from convscape.living import fitting, unlike
 from convscape.living.page import write_page
 from convscape.trained.load import load_run
 from tests.dying import train_apart
@@ -311,3 +311,54 @@ def test_all_is_reached_by_keys(page):
         "e => !(e.textContent || e.ariaLabel || e.title || e.labels?.[0]?.textContent)).length"
     )
     assert unnamed == 0
+
+
+def distances(page, images):
+    """Those that the page measures of images (N, 1, 28, 28), by the threshold."""
+    return np.array(
+        page.evaluate(
+            """all => all.map(one => {
+              const pixels = Uint8Array.from(one);
+              const activations = convscape.network.run(pixels);
+              return convscape.unlike.distance({pixels, activations})
+                / convscape.document.unlike.measure.threshold;
+            })""",
+            images.flatten(1).tolist(),
+        )
+    )
+
+
+def test_noise_is_called_unlike_the_data_and_few_test_images_are(page, run):
+    images, _ = run.data.tensors("test")
+    found = distances(page, images)
+    # 1 in 100 is the stated rate: 9 of 359 or more would come up in 3 of 1,000 draws
+    assert (found > 1).sum() < 9
+    noise = torch.randint(256, (40, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    assert (distances(page, noise) > 1).mean() > 0.9
+    page.locator(".thumbnails button").first.click()
+    page.evaluate(FRAMES)
+    assert "Unlike anything" not in page.locator("#answer").text_content()
+    slide(page, "noise", 128)
+    assert "Unlike anything it was trained on" in page.locator("#answer").text_content()
+
+
+def test_the_page_measures_as_python_does(page, run):
+    model = run.model
+    place, dense = unlike._output(model)
+    train, _, labels = unlike._answers(run, model, (place, dense), "train")
+    val, _, _ = unlike._answers(run, model, (place, dense), "val")
+    expected = unlike.Measure(train, labels, len(run.classes)).distances(val)
+    images, _ = run.data.tensors("val")
+    found = distances(page, images[:20])
+    threshold = page.evaluate("convscape.document.unlike.measure.threshold")
+    np.testing.assert_allclose(found * threshold, expected[:20], rtol=1e-4)
+    assert (expected > threshold).mean() <= unlike.FALSE_ALARMS
+
+
+def test_how_sure_it_is_stands_beside_how_often_it_was_right(run):
+    found = unlike.facts(run)["sure"]
+    images, labels = run.data.tensors("val")
+    probabilities = run.logits(images).softmax(1)
+    assert sum(count for count, _ in found) == len(labels)
+    assert sum(right for _, right in found) == int((probabilities.argmax(1) == labels).sum())
+    assert found[-1][0] == int((probabilities.max(1).values >= unlike.LEVELS[-1]).sum())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convscape.base.errors import ConfigError
 from convscape.data.datasets import DATASET_INFO, target_shape
 from convscape.data.variants import pixel_order
 from convscape.trained.load import TrainedRun
@@ -81,8 +82,14 @@ def facts(run: TrainedRun) -> dict[str, Any]:
 
 
 def _ground(run: TrainedRun) -> list[int]:
-    """What surrounds the things in the training images, 0..255 per channel; black where varied."""
-    some = np.asarray(run.image_set.train_images[:MAX_LOOKED_AT], np.float32)
+    """What surrounds the things in the training images, 0..255 per channel.
+
+    Black where that varies, or the data are not there.
+    """
+    try:
+        some = np.asarray(run.image_set.train_images[:MAX_LOOKED_AT], np.float32)
+    except ConfigError:
+        return [0] * run.image_shape[0]
     edges = np.concatenate(
         [some[:, :, 0], some[:, :, -1], some[:, :, :, 0], some[:, :, :, -1]], axis=2
     )

@@ -24,7 +24,7 @@ from convscape.trained.predict import warning_of_negatives
 SCRIPTS = (
     *("engine", "state", "fit", "change", "curves", "pad", "inputs"),
     *("graph", "steps", "links", "colors", "layout", "keys", "view"),
-    *("cards", "kinds", "detail", "answer", "main"),
+    *("cards", "kinds", "detail", "unlike", "answer", "main"),
 )
 
 

@@ -12,12 +12,13 @@
     page = document_;
     parts = {
       words: element("p", { class: "verdict" }), truth: element("p", { class: "truth" }),
+      unlike: element("p", { class: "unlike" }), sure: element("p", { class: "sure" }),
       bars: element("ol", { class: "classes" }), formula: element("div"),
     };
     const softmax = element("details", { class: "softmax" }, element("summary", {}, "softmax"), parts.formula);
     softmax.addEventListener("toggle", () => show(convscape.state.get()));
     parts.softmax = softmax;
-    room.append(element("h2", {}, "The answer"), parts.words, parts.truth, parts.bars, softmax);
+    room.append(element("h2", {}, "The answer"), parts.words, parts.truth, parts.unlike, parts.sure, parts.bars, softmax);
     rows = Array.from({ length: Math.min(MOST, page.classes.length) }, bar);
     parts.bars.append(...rows.map(row => row.element));
     convscape.state.listen((state, changed) => {
@@ -38,7 +39,7 @@
   function show(state) {
     const p = state.probabilities;
     parts.bars.hidden = parts.softmax.hidden = !p;
-    parts.truth.textContent = "";
+    parts.truth.textContent = parts.unlike.textContent = parts.sure.textContent = "";
     if (!p) {
       parts.words.textContent = "No input, no answer.";
       return;
@@ -48,6 +49,8 @@
     if (state.label !== null)
       parts.truth.textContent = state.label === best ? "right" : `wrong: it is ${page.classes[state.label]}`;
     parts.truth.classList.toggle("wrong", state.label !== null && state.label !== best);
+    const said = convscape.unlike.words(state);
+    [parts.unlike.textContent, parts.sure.textContent] = [said.unlike, said.sure];
     const shown = p.length <= MOST ? [...p.keys()]
       : [...p.keys()].sort((a, b) => p[b] - p[a]).slice(0, MOST);
     shown.forEach((index, i) => {
