@@ -11,7 +11,8 @@ import numpy as np
 from scipy import stats
 
 from convscape.reports.comparisons import effect_contrasts, interaction_contrasts
-from convscape.reports.contrasts import Cells, judge, one_family
+from convscape.reports.contrasts import ALONE, AT_ANY_TIME, Cells, judge, one_family
+from convscape.reports.looks import nth_look
 from convscape.reports.results import SweptKey
 
 
@@ -93,10 +94,16 @@ class Design:
         self.interactions = [c for _, c in interaction_contrasts(cells, keys)]
 
 
-def by_seeds_and_others(design, values):
+def by_seeds_and_others(design, values, look=ALONE):
     """What a report does."""
-    first, second = one_family(judge(values, design.effects), judge(values, design.interactions))
+    judged = judge(values, design.effects), judge(values, design.interactions)
+    first, second = one_family(*judged, look)
     return [(e.p, e.mean, e.half_width) for e in (*first, *second)]
+
+
+def at_any_time(design, values):
+    """What a report of until=verdict does."""
+    return by_seeds_and_others(design, values, AT_ANY_TIME)
 
 
 def by_seeds_alone(design, values):
@@ -181,15 +188,39 @@ def power(case, num_seeds, analysis, points, num=300, seed=0):
     return np.mean(hits)
 
 
-def false_claims_by_peeking(case, looks, analysis, num=500, seed=0):
-    """Share of sweeps without any effect that are called clear at one of these numbers of seeds."""
+def first_looks(num):
+    """The looks of a report that is asked `num` times, each time with one more seed."""
+    return [nth_look([True] * num, place) for place in range(num)]
+
+
+def false_claims_by_peeking(case, looks, analysis, num=500, seed=0, shares=None):
+    """Share of sweeps without any effect that are called clear at one of these numbers of seeds.
+
+    - `shares`: what each of the looks may err; all of it unless given.
+    """
     rng, designs = np.random.default_rng(seed), {n: Design(case, n) for n in looks}
+    extra = [()] * len(looks) if shares is None else [(each,) for each in shares]
     hits = []
     for _ in range(num):
         values = case.draw(rng, max(looks))
-        answers = (a for n in looks for a in analysis(designs[n], values[:, :n]))
+        asked = zip(looks, extra, strict=True)
+        answers = (a for n, more in asked for a in analysis(designs[n], values[:, :n], *more))
         hits.append(any(p is not None and p < 0.05 for p, _, _ in answers))
     return np.mean(hits)
+
+
+def always_covered(case, num_seeds, num=500, seed=0):
+    """Share of sweeps in which all intervals of until=verdict hold at every number of seeds."""
+    rng, designs = np.random.default_rng(seed), [Design(case, n) for n in range(2, num_seeds + 1)]
+    held = []
+    for _ in range(num):
+        values = case.draw(rng, num_seeds)
+        found = (each for d in designs for each in at_any_time(d, values[:, : d.num_seeds]))
+        held.append(all(width is None or abs(mean) <= width for _, mean, width in found))
+    return np.mean(held)
+
+
+PEEKED = ("one key of two levels", "runs and seeds", "seed x level of one key")
 
 
 def main():
@@ -199,9 +230,20 @@ def main():
             row = [f"{100 * power(case, n, analysis, 1.0):.0f}" for n in (3, 5, 10)]
             print(f"| {name} | {label} | {' | '.join(rates)} | {' | '.join(row)} |", flush=True)  # noqa: T201
 
-    for name in ("one key of two levels", "runs and seeds", "seed x level of one key"):
-        rate = false_claims_by_peeking(CASES[name], range(3, 13), by_seeds_and_others)
-        print(f"{name}, a look after every seed from 3 to 12: {100 * rate:.1f} %")  # noqa: T201
+    for name in PEEKED:
+        rates = [
+            false_claims_by_peeking(CASES[name], range(3, 13), by_seeds_and_others),
+            *peeking_up_to(CASES[name], 50),
+        ]
+        print(f"| {name} | {' | '.join(f'{100 * rate:.1f}' for rate in rates)} |")  # noqa: T201
+
+
+def peeking_up_to(case, num_seeds, num=500):
+    """False claims with a look after every seed, by the looks of a report and of until=verdict."""
+    looks = range(2, num_seeds + 1)
+    shares = first_looks(len(looks))
+    yield false_claims_by_peeking(case, looks, by_seeds_and_others, num, shares=shares)
+    yield false_claims_by_peeking(case, looks, at_any_time, num)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ def _check_together(config: Config) -> None:
             "'_', '-' and '.', beginning with a letter, digit or '_'"
         )
     _check_secrets(config.logger)
+    for key in ("margin", "seeds"):
+        value = getattr(config, key)
+        if config.until is None and value != Config.model_fields[key].default:
+            raise ConfigError(
+                f"{key}={value}: only until=verdict reads it; add until=verdict, or leave it out"
+            )
 
 
 def _check_parts(config: Config) -> None:

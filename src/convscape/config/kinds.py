@@ -10,6 +10,24 @@ from pydantic import AfterValidator
 from convscape import geometry
 from convscape.base.values import boolean, device, integer, probability
 
+LEAST_SEEDS = 3
+
+
+def seed_range(value: Any) -> tuple[int, int]:
+    """At least and at most so many seeds: 3..30, or 30, which is the most.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    least, dots, most = str(value).partition("..")
+    allowed = "allowed: at least 2 and at most 1,000 seeds, as 3..30, or the most, as 30"
+    if not (least.isdecimal() and (most.isdecimal() or not dots)) or isinstance(value, bool):
+        raise ValueError(allowed)
+    first, last = (int(least), int(most)) if dots else (min(LEAST_SEEDS, int(least)), int(least))
+    if not 2 <= first <= last <= 1000:
+        raise ValueError(allowed)
+    return first, last
+
 
 def _each(check: Callable[[Any], Any]) -> AfterValidator:
     """Apply `check` to a value, or to each entry of a list with one per block; keep the value."""
@@ -32,4 +50,5 @@ Flags = Annotated[Any, _each(boolean)]
 Probabilities = Annotated[Any, _each(probability)]
 Activations = Annotated[Any, _each(geometry.activation)]
 Device = Annotated[str, AfterValidator(device)]
+SeedRange = Annotated[Any, AfterValidator(lambda value: (seed_range(value), value)[1])]
 PoolKinds = Annotated[Any, _each(geometry.pooling_kind)]

@@ -24,7 +24,7 @@ from pydantic_core import PydanticKnownError
 from convscape import geometry
 from convscape.base.sections import Fraction, Part, Positive, Section, Seed
 from convscape.base.values import MAX_INTEGER
-from convscape.config.kinds import Device
+from convscape.config.kinds import Device, SeedRange
 from convscape.config.losses import LossConfig
 from convscape.config.metrics import METRICS, MONITOR, Metric, added_metrics, monitor_named
 from convscape.config.networks import ModelConfig, OwnModelConfig
@@ -234,6 +234,9 @@ class Config(Section):
     retry: bool
     fail_fast: bool
     extend: bool
+    until: Literal["verdict"] | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
+    seeds: SeedRange = "3..30"
     allow_packages: list[str]
     parent: ParentConfig | None = None  # written by resume=, and by no user
 

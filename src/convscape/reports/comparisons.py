@@ -10,11 +10,12 @@ import numpy as np
 
 from convscape.config.metrics import Metric
 from convscape.reports.contrasts import (
-    SIGNIFICANT,
+    ALONE,
     Cells,
     Contrast,
     Estimate,
     Judged,
+    Look,
     contrast,
     judge,
     one_family,
@@ -43,7 +44,7 @@ class Effect:
     @property
     def is_clear(self) -> bool:
         """Whether it can be told from chance."""
-        return self.estimate.p is not None and self.estimate.p < SIGNIFICANT
+        return self.estimate.is_clear
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Interaction:
     @property
     def is_clear(self) -> bool:
         """Whether it can be told from chance."""
-        return self.estimate.p is not None and self.estimate.p < SIGNIFICANT
+        return self.estimate.is_clear
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,12 @@ class Comparisons:
         return sorted(clear, key=lambda each: -abs(each.estimate.mean))
 
 
-def compare(asked: Sequence[tuple[RunTable, Metric]]) -> list[Comparisons]:
+def compare(asked: Sequence[tuple[RunTable, Metric]], look: Look = ALONE) -> list[Comparisons]:
     """The comparisons of each table by its metric; all tables of a report are one family."""
     parts = [_of_table(table, metric) for table, metric in asked]
     effects = [each for part in parts for each in part[0]]
     interactions = [each for part in parts for each in part[1]]
-    first, second = one_family([j for _, j in effects], [j for _, j in interactions])
+    first, second = one_family([j for _, j in effects], [j for _, j in interactions], look)
     done = iter([replace(e, estimate=x) for (e, _), x in zip(effects, first, strict=True)])
     more = iter([replace(i, estimate=x) for (i, _), x in zip(interactions, second, strict=True)])
     return [

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from convscape.config.metrics import Metric
+from convscape.reports import anytime
 from convscape.reports.results import RunTable
 
 SIGNIFICANT = 0.05  # of a whole report: the share of reports without any effect that claim one
@@ -27,14 +28,57 @@ _NO_SPREAD = 1e-12  # of the values: a difference that is rounding
 
 
 @dataclass(frozen=True)
+class Look:
+    """What the comparisons of a report may claim.
+
+    - `number`: of this look at the runs, from 1; None: its intervals hold for any number of looks.
+    - `share`: of `SIGNIFICANT` that it may err.
+    """
+
+    number: int | None
+    share: float
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        if self.number is None:
+            return "valid at any look"
+        return "first look" if self.number == 1 else f"look {self.number}"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a report says of it besides."""
+        if self.number is None or self.number == 1:
+            return []
+        return [
+            f"This is look {self.number} at these runs. Its intervals are wider than those of a "
+            "first look, so that all looks together claim an effect that is not there in at most "
+            "5 of 100 sweeps."
+        ]
+
+
+ALONE = Look(1, 1.0)  # nobody has looked before, and nobody will again
+AT_ANY_TIME = Look(None, 1.0)
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """A mean of `n` values; `half_width` of its interval and p-value of "it is 0", or None."""
+    """A mean of `n` values; `half_width` of its interval and p-value of "it is 0", or None.
+
+    - `look`: that they are valid for.
+    """
 
     mean: float
     n: int
     sd: float | None = None
     half_width: float | None = None
     p: float | None = None
+    look: Look = ALONE
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it can be told from chance."""
+        return self.p is not None and self.p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
@@ -146,6 +190,7 @@ class Judged:
     """The mean of a contrast over its seeds, with its squared error; None where there is none.
 
     - `freedom`: degrees of freedom of the error.
+    - `has_spread`: whether its own seeds differ by more than rounding.
     """
 
     mean: float
@@ -153,18 +198,27 @@ class Judged:
     sd: float | None = None
     variance: float | None = None
     freedom: float = 0.0
+    has_spread: bool = False
 
-    def estimate(self, share: float) -> Estimate:
-        """With interval and p-value at this share of what a report may err.
+    def estimate(self, share: float, look: Look = ALONE) -> Estimate:
+        """With interval and p-value at this share of what a `look` may err.
 
         Both say the same: p is below `SIGNIFICANT` where the interval does not contain 0.
         """
+        share *= look.share
+        if look.number is None:
+            sd = self.sd if self.has_spread else None
+            if sd is None:
+                return Estimate(self.mean, self.n, self.sd, look=look)
+            width = anytime.half_width(self.n, sd, SIGNIFICANT * share)
+            p = min(1.0, anytime.p_value(self.n, self.mean, sd) / share)
+            return Estimate(self.mean, self.n, sd, width, p, look)
         if self.variance is None:
-            return Estimate(self.mean, self.n, self.sd)
+            return Estimate(self.mean, self.n, self.sd, look=look)
         error = self.variance**0.5
         half_width = error * float(stdtrit(self.freedom, 1 - SIGNIFICANT * share / 2))
         p = float(2 * stdtr(self.freedom, -abs(self.mean) / error)) / share
-        return Estimate(self.mean, self.n, self.sd, half_width, min(1.0, p))
+        return Estimate(self.mean, self.n, self.sd, half_width, min(1.0, p), look)
 
 
 def judge(values: np.ndarray, contrasts: Sequence[Contrast]) -> list[Judged]:
@@ -194,12 +248,14 @@ def judge(values: np.ndarray, contrasts: Sequence[Contrast]) -> list[Judged]:
         pooled, pooled_freedom = 0.0, (rank - 1) * freedom
         if pooled_freedom:
             pooled = max(0.0, total * size - squares) / pooled_freedom * POOLED_SEEDS / freedom
-        if spread + pooled <= (_NO_SPREAD * max(1.0, scale)) ** 2:
+        rounding = (_NO_SPREAD * max(1.0, scale)) ** 2
+        if spread + pooled <= rounding:
             found.append(Judged(mean, n, spread**0.5))
             continue
         inverse = (spread**2 + (pooled**2 / (rank - 1) if pooled else 0.0)) / freedom
         known = min((spread + pooled) ** 2 / inverse, MAX_FREEDOM * freedom)
-        found.append(Judged(mean, n, spread**0.5, (spread + pooled) / n, known))
+        error = (spread + pooled) / n
+        found.append(Judged(mean, n, spread**0.5, error, known, spread > rounding))
     return found
 
 
@@ -219,17 +275,18 @@ def _spread(
 
 
 def one_family(
-    effects: Sequence[Judged], interactions: Sequence[Judged]
+    effects: Sequence[Judged], interactions: Sequence[Judged], look: Look = ALONE
 ) -> tuple[list[Estimate], list[Estimate]]:
     """Both with intervals that all hold at once in 95 of 100 reports (Bonferroni, weighted).
 
-    `EFFECTS_SHARE` is for the effects, or everything where there are no interactions.
+    `EFFECTS_SHARE` is for the effects, or everything where there are no interactions. With several
+    looks they all hold in 95 of 100 sweeps, however many looks there are.
     """
     num = [sum(j.variance is not None for j in judged) for judged in (effects, interactions)]
     share = EFFECTS_SHARE if all(num) else 1.0
     shares = (share / max(1, num[0]), (1 - share if all(num) else 1.0) / max(1, num[1]))
     first, second = (
-        [each.estimate(mine) for each in judged]
+        [each.estimate(mine, look) for each in judged]
         for judged, mine in zip((effects, interactions), shares, strict=True)
     )
     return first, second

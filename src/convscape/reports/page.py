@@ -34,6 +34,7 @@ from convscape.reports.figures import (
     pairs_of_keys,
     short_names,
 )
+from convscape.reports.looks import look_at
 from convscape.reports.results import command, ranking_metric, read_runs, tables, typed_order
 from convscape.reports.sentences import effect_sentence, interaction_sentence
 from convscape.reports.statistics import (
@@ -104,7 +105,8 @@ def write_report(
     reading = read_runs(folders if only is None else only)
     run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
     ranked = [(table, ranking_metric(table, rank)) for table in run_tables]
-    sections = [Section(*each, one) for each, one in zip(ranked, compare(ranked), strict=True)]
+    compared = compare(ranked, look := look_at(folders, ranked))
+    sections = [Section(*each, one) for each, one in zip(ranked, compared, strict=True)]
     target = folders[0] if out is None else out
     if len(folders) > 1 and out is None:
         target = folders[0].parent / f"report-{'-'.join(folder.name for folder in folders)}"
@@ -115,12 +117,12 @@ def write_report(
         write_atomic(target / "results.csv", table, within=target)
         for number, section in enumerate(sections, 1):
             section.draw(target, "" if len(sections) == 1 else _prefix(section.table.data, number))
-        page = _page(target.name, sections, reading, extra, heading, pictures)
+        page = _page(target.name, sections, reading, extra, [*heading, *look.remarks], pictures)
         write_atomic(target / "report.html", page, within=target)
     except OSError as error:
         raise CannotWrite(target, error, "--out <folder>") from None
     lines = [line for section in sections for line in section.lines(len(sections) > 1)]
-    notes = _notes(reading, sections)
+    notes = [*look.remarks, *_notes(reading, sections)]
     lines += [*notes, f"report:  {target / 'report.html'}"]
     return Report(target, lines, sections, notes)
 

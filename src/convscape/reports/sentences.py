@@ -49,7 +49,7 @@ def _what_varies(
         count = f"{num_images:,} " if num_images else ""
         words += f", on the same {count}{images} images"
     if estimate.p is not None:
-        return f"{words}, {_p_value(estimate.p)}"
+        return f"{words}, {estimate.look.words}, {_p_value(estimate.p)}"
     return f"{words}, {'no spread' if estimate.n > 1 else 'one seed'}: no interval"
 
 

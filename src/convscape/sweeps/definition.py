@@ -28,12 +28,34 @@ def reserve_name(
     try:
         lock = files.lock(folder / ".lock", within=folder)
         with lock:  # another may be started at the same moment
-            if file.is_file() and not extend:
-                check_same("sweep", name, _read_definition(file), definition)
+            if file.is_file():
+                before = _read_definition(file)
+                _check_until(name, before.get("until"), definition.get("until"))
+                if not extend:
+                    check_same("sweep", name, before, definition)
             text = yaml.safe_dump(definition, sort_keys=False)
             files.write_atomic(file, text, within=folder)
     except OSError as error:
         raise CannotWrite(folder, error) from None
+
+
+def _check_until(name: str, before: Any, now: str | None) -> None:
+    """Refuse to mix seeds that were decided on with seeds that are added until something is clear.
+
+    Raises:
+        ConfigError: saying how to go on.
+    """
+    if before == now:
+        return
+    if before is not None:
+        raise ConfigError(
+            f"name={name} is a sweep of until={before}, whose intervals are made for that; go on "
+            f"with until={before} and more seeds, as seeds=3..60, or choose another name"
+        )
+    raise ConfigError(
+        f"name={name} is a sweep of seeds that were decided on; choose another name for "
+        f"until={now}, or leave it out"
+    )
 
 
 def definition_of(arguments: Iterable[str], params: Mapping[str, Any]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from convscape.base.terminal import format_table
 from convscape.config.check import check
 from convscape.config.compose import Composer
 from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides, with_own
+from convscape.config.kinds import seed_range
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
 from convscape.config.typed import refuse_misread, refused_in_grid
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 EXECUTION_KEYS = (
     "retry", "fail_fast", "extend", "output_dir", "allow_packages", "trainer.progress",
     "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
-    "logger",
+    "logger", "margin", "seeds",
 )  # fmt: skip
+UNTIL_KEYS = ("until", "margin", "seeds")  # how until=verdict goes on
 MAX_RUNS = 100_000  # of a grid, which is planned before the first run
 
 
@@ -161,6 +163,7 @@ def plan_sweep(
         ConfigError: if a value is one that no run can use, or nothing is left to run.
     """
     refuse_misread(arguments)
+    arguments = _with_seeds(arguments)
     typed = {key_of(argument) for argument in arguments}
     preset = [f"{key}={value}" for key, value in params.items() if key not in typed]
     choices = _choices(with_own([*preset, *arguments]))
@@ -196,8 +199,30 @@ def plan_sweep(
     return plan
 
 
+def _with_seeds(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep; those of until=verdict span all the seeds that it may need.
+
+    Raises:
+        ConfigError: if they name seeds themselves, or `seeds` is no range.
+    """
+    typed = {key_of(a): a.partition("=")[2] for a in arguments}
+    if typed.get("until", "null") == "null":
+        return list(arguments)
+    if "seed" in typed:
+        raise ConfigError(
+            f"seed={typed['seed']}: until=verdict counts the seeds itself, from 0; leave it out, "
+            "and say seeds=3..30 for at least 3 and at most 30"
+        )
+    text = typed.get("seeds", Config.model_fields["seeds"].default)
+    try:
+        _, most = seed_range(text)
+    except ValueError as error:
+        raise ConfigError(f"seeds={text}: {error}") from None
+    return [*arguments, f"seed=range({most})"]
+
+
 def _planned(run: ResolvedRun) -> PlannedRun:
-    overrides = tuple(run.overrides)
+    overrides = tuple(o for o in run.overrides if key_of(o) not in UNTIL_KEYS)
     try:
         model = run.config.model
         if isinstance(model, OwnModelConfig) and model.is_of_torchvision:
@@ -222,7 +247,8 @@ def is_execution_key(key: str) -> bool:
 
 def _check_execution_keys(override: Override) -> None:
     """Refuse several values of a key that says nothing of what is trained."""
-    if override.is_sweep_override() and is_execution_key(override.key_or_group):
+    key = override.key_or_group
+    if override.is_sweep_override() and (is_execution_key(key) or key in UNTIL_KEYS):
         raise ConfigError(
             f"{override.input_line}: it says where or how all runs of a sweep happen, so it "
             "takes one value; for several, type a command for each"

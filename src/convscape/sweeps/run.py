@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,13 @@ from convscape.base.errors import CannotWrite, ConfigError, code_of_stop, stoppe
 from convscape.base.machine import available_cores, check_device
 from convscape.base.terminal import hand_on, say
 from convscape.geometry.window import InfeasibleGeometry
+from convscape.reports.verdicts import seed_by_seed
 from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES, RunFolder, RunIsBusy, new_result, output_folder
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.definition import digest_of, reserve_name
 from convscape.sweeps.grid import EXECUTION_KEYS, key_of, plan_sweep
+from convscape.sweeps.verdicts import Comparing
 from convscape.sweeps.words import PROGRESS, first_line, line, overview, progress, summary
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from convscape.config.schema import Config
     from convscape.runs.result import Result, Status
     from convscape.sweeps.grid import PlannedRun, SweepPlan
+    from convscape.sweeps.verdicts import Cell
 
 
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
@@ -64,45 +67,108 @@ def run_sweep(
     name = folder.name
     reserve_name(folder, name, params, arguments, cfg.extend)
     files.remove(folder / _STOP, within=folder)
-    states = _settled(folder)
-    missing = [run for run in plan.runs if _is_missing(states.get(run.fingerprint), cfg.retry)]
-    blocked = obstacles.in_sweep(folder, (run.fingerprint for run in missing))
-    missing = [run for run in missing if run.fingerprint not in blocked]
-    states |= _record_infeasible(plan, folder, missing)
-    todo = [run for run in missing if run.reason is None]
-    todo.sort(key=lambda run: run.fingerprint in states)  # what ended badly before comes last
-    say(*overview(plan, folder, num_todo=len(todo)))
-    code_of_end: int | None = None
-    if todo:
-        prepare(plan.data_configs.values(), plan.part_configs.values())
-        if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
-            check_device(cfg.trainer.device)
-        os.environ[PROGRESS] = f"{len(todo)} {time.monotonic()}"
-        extra = [f"name={name}", *_for_all_runs(cfg)]
+    state = _Sweep(cfg, folder, plan, launch)
+    config = next(iter(plan.data_configs.values()))
+    if config.until is None:
+        say(*overview(plan, folder, num_todo=len(state.to_do(plan.runs))))
+        state.train(plan.runs)
+        wanted, comparing = plan.runs, None
+    else:
+        comparing = Comparing(plan, folder, config, _num_at_once(cfg))
+        wanted = state.seed_by_seed(comparing)
+    results = state.results(wanted)
+    if state.code is None and any(result.status == "ok" for result in results):
+        _say_report(folder)
+        say(*(comparing.words(results) if comparing is not None else []))
+    say(*summary(wanted, results, folder, list(state.blocked.values())))
+    return sweep_exit_code(wanted, results) if state.code is None else state.code
+
+
+class _Sweep:
+    """The runs of a sweep in its folder, trained wave after wave.
+
+    - `code`: the exit code, once the sweep cannot go on.
+    - `blocked`: by fingerprint, what is in the way of a run.
+    """
+
+    def __init__(self, cfg: DictConfig, folder: Path, plan: SweepPlan, launch: Launch) -> None:
+        self.cfg, self.folder, self.plan, self._launch = cfg, folder, plan, launch
+        self.code: int | None = None
+        self.blocked: dict[str, str] = {}
+        self._states = _settled(folder)
+        self._num_begun = 0
+
+    def results(self, runs: Iterable[PlannedRun]) -> list[Result]:
+        """Of those that have one."""
+        return [self._states[run.fingerprint] for run in runs if run.fingerprint in self._states]
+
+    def to_do(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+        """Those to be trained; impossible ones get their result, what ended badly comes last."""
+        missing = [r for r in runs if _is_missing(self._states.get(r.fingerprint), self.cfg.retry)]
+        self.blocked |= obstacles.in_sweep(self.folder, (run.fingerprint for run in missing))
+        missing = [run for run in missing if run.fingerprint not in self.blocked]
+        self._states |= _record_infeasible(self.plan, self.folder, missing)
+        todo = [run for run in missing if run.reason is None]
+        return sorted(todo, key=lambda run: run.fingerprint in self._states)
+
+    def seed_by_seed(self, comparing: Comparing) -> list[PlannedRun]:
+        """Train until every comparison is settled; the runs that were asked for."""
+        wanted: list[PlannedRun] = []
+        say(comparing.overview(self.folder))
+
+        def train(cells: Collection[Cell], seeds: Sequence[int]) -> bool:
+            runs = list(comparing.runs(cells, seeds))
+            wanted.extend(runs)
+            self.train(runs)
+            return self.code is None and not (self.folder / _STOP).exists()
+
+        seed_by_seed(comparing.cells, comparing.budget, train, comparing.unsettled)
+        return wanted
+
+    def train(self, runs: Sequence[PlannedRun]) -> None:
+        """Train those that are missing."""
+        todo, cfg, folder = self.to_do(runs), self.cfg, self.folder
+        if not todo:
+            return
+        if not self._num_begun:
+            prepare(self.plan.data_configs.values(), self.plan.part_configs.values())
+            if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
+                check_device(cfg.trainer.device)
+        os.environ.pop(PROGRESS, None)
+        if cfg.until is None:  # else nobody knows how many there will be
+            os.environ[PROGRESS] = f"{len(todo)} {time.monotonic()}"
+        extra = [f"name={folder.name}", *_for_all_runs(cfg)]
         with _stopping_workers(folder) as received:
-            for first, batch in _batches(todo, states):
+            for first, batch in _batches(todo, self._states):
+                jobs = [[*run.overrides, *extra] for run in batch]
                 try:
-                    launch([[*run.overrides, *extra] for run in batch], first)
+                    self._launch(jobs, self._num_begun + first)
                 except SweepStopped as stop:
                     say(f"error: {stop}", file=sys.stderr)
-                    code_of_end = 1
+                    self.code = 1
                 except (KeyboardInterrupt, SystemExit) as stop:
-                    code_of_end = code_of_stop(stop)
+                    self.code = code_of_stop(stop)
                 except Exception as error:  # noqa: BLE001  a worker was killed, no scheduler
                     problem = f"{_launcher(cfg)}: {type(error).__name__}: {first_line(error)}"
-                    if not received and find_results(folder) == states:
+                    if not received and find_results(folder) == self._states:
                         raise ConfigError(f"{problem}; no run was begun") from None
                     say(*([] if received else [problem]), file=sys.stderr)
-                if received or code_of_end is not None:
+                if received or self.code is not None:
                     break
         if received:
-            code_of_end = code_of_stop(stopped_by(received[0]))
-        states = _settled(folder)
-    results = [states[run.fingerprint] for run in plan.runs if run.fingerprint in states]
-    if code_of_end is None and any(result.status == "ok" for result in results):
-        _say_report(folder)
-    say(*summary(plan, results, folder, list(blocked.values())))
-    return sweep_exit_code(plan, results) if code_of_end is None else code_of_end
+            self.code = code_of_stop(stopped_by(received[0]))
+        self._num_begun += len(todo)
+        self._states = _settled(folder)
+
+
+def _num_at_once(cfg: DictConfig) -> int:
+    """How many runs the launcher trains side by side, as far as that is known."""
+    if cfg.hydra.runtime.choices["hydra/launcher"] == "basic":
+        return 1
+    num_jobs = cfg.hydra.launcher.get("n_jobs")
+    if num_jobs is None:
+        return 2  # of a cluster, whose size is not known
+    return int(num_jobs) if num_jobs > 0 else max(1, available_cores() + 1 + num_jobs)
 
 
 def _say_report(folder: Path) -> None:
@@ -357,7 +423,7 @@ def _launcher(cfg: DictConfig) -> str:
     return f"hydra/launcher={cfg.hydra.runtime.choices['hydra/launcher']}"
 
 
-def sweep_exit_code(plan: SweepPlan, results: list[Result]) -> int:
+def sweep_exit_code(runs: Sequence[PlannedRun], results: list[Result]) -> int:
     """0 if every run is ok, impossible, or another process is still working on it; else 1."""
     is_well = {"ok", "infeasible", "running"} >= {result.status for result in results}
-    return 0 if is_well and len(results) == len(plan.runs) else 1
+    return 0 if is_well and len(results) == len(runs) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from convscape.runs.folder import FAILURES
 
 if TYPE_CHECKING:
     from convscape.runs.result import Result
-    from convscape.sweeps.grid import SweepPlan
+    from convscape.sweeps.grid import PlannedRun, SweepPlan
 
 
 PROGRESS = "CONVSCAPE_SWEEP_PROGRESS"  # runs to do and when they began, for the lines of the runs
@@ -65,6 +66,13 @@ def first_line(message: Any) -> str:
     return line if len(line) <= 120 else f"{line[:117]}..."
 
 
+def duration(seconds: float) -> str:
+    """As in "40 s", "5 min", "3.2 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def progress(number: int) -> tuple[str, str]:
     """As in "[3/36]" and "about 5 min left", as far as this process can know."""
     if PROGRESS not in os.environ:
@@ -75,14 +83,16 @@ def progress(number: int) -> tuple[str, str]:
         return f"[{number}/{total}]", ""
     return (
         f"[{number}/{total}]",
-        f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left",
+        f"about {duration(left)} left",
     )
 
 
-def summary(plan: SweepPlan, results: list[Result], folder: Path, blocked: list[str]) -> list[str]:
+def summary(
+    runs: Sequence[PlannedRun], results: list[Result], folder: Path, blocked: list[str]
+) -> list[str]:
     """Counts per status, what failed, what is in the way of runs, and how to finish the rest."""
     counts = Counter(result.status for result in results)
-    unfinished = len(plan.runs) - len(results)
+    unfinished = len(runs) - len(results)
     words = [f"{count} {status}" for status, count in counts.items()]
     words += [f"{unfinished} not begun"] if unfinished else []
     lines = [f"sweep {folder}: {', '.join(words)}"]

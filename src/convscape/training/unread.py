@@ -18,7 +18,7 @@ from convscape.config.networks import CNNConfig, MLPConfig, OwnModelConfig
 from convscape.config.schema import Config
 
 _POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
-_OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False}
+_OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False, "until": None}
 _TRAINING = ("optimizer", "scheduler", "loss", "trainer.steps_per_execution")
 
 
