@@ -7,12 +7,7 @@
   const colors = convscape.colors;
   const [WITH_DIGITS, SIDE] = [7, 98]; // cells along a table that has digits; pixels of a map
 
-  const variable = (name, of) => {
-    of.style.color = `var(${name})`;
-    const found = getComputedStyle(of).color;
-    of.style.color = "";
-    return found;
-  };
+  const { variable } = colors;
 
   // three digits in a narrow cell
   const digits = value => {
@@ -46,7 +41,7 @@
       const context = canvas.getContext("2d");
       context.setTransform(scale, 0, 0, scale, 0, 0);
       context.imageSmoothingEnabled = false;
-      context.fillStyle = variable("--line", canvas);
+      context.fillStyle = variable("--line");
       context.globalAlpha = 0.45; // padding
       context.fillRect(0, 0, columns * unit, rows * unit);
       context.globalAlpha = 1;
@@ -55,7 +50,7 @@
         : colors.paint(target, width, 0, values, from, height, width, limit));
       context.drawImage(picture, left * unit, top * unit, width * unit, height * unit);
       if (until !== undefined) veil(context, until, height, width, unit, left, top);
-      context.strokeStyle = context.fillStyle = variable("--accent", canvas);
+      context.strokeStyle = context.fillStyle = variable("--accent");
       for (const window of windows) frame(context, window, unit, top, left);
       for (const [y, x] of dots)
         context.fillRect((x + left + 0.5) * unit - Math.max(1, unit / 5), (y + top + 0.5) * unit - Math.max(1, unit / 5),
@@ -64,7 +59,7 @@
     }
     function veil(context, until, height, width, unit, left, top) {
       const row = Math.floor(until / width), column = until % width;
-      context.fillStyle = variable("--paper", canvas);
+      context.fillStyle = variable("--paper");
       context.globalAlpha = 0.82;
       context.fillRect((left + column) * unit, (top + row) * unit, (width - column) * unit, unit);
       context.fillRect(left * unit, (top + row + 1) * unit, width * unit, (height - row - 1) * unit);
@@ -140,15 +135,15 @@
       const context = canvas.getContext("2d");
       context.setTransform(scale, 0, 0, scale, 0, 0);
       const limit = colors.limitOf(values), step = width / count;
-      const tones = [variable("--negative", canvas), variable("--positive", canvas)];
-      context.fillStyle = variable("--line", canvas);
+      const tones = [variable("--negative"), variable("--positive")];
+      context.fillStyle = variable("--line");
       context.fillRect(0, height / 2, width, 1);
       values.forEach((value, i) => {
         const tall = (value / limit) * (height / 2 - 3);
         context.fillStyle = tones[value > 0 ? 1 : 0];
         context.fillRect(i * step, height / 2, Math.max(0.6, step - (step > 3 ? 1 : 0)), -tall || 0);
       });
-      context.strokeStyle = variable("--ink", canvas);
+      context.strokeStyle = variable("--ink");
       context.lineWidth = 1.5;
       context.strokeRect(at * step - 0.5, 1, Math.max(2, step), height - 2);
     }
@@ -182,13 +177,13 @@
         points.forEach(([a, b], i) => (i ? context.lineTo(a, b) : context.moveTo(a, b)));
         context.stroke();
       };
-      context.strokeStyle = variable("--line", canvas);
+      context.strokeStyle = variable("--line");
       line([0, up(0)], [width, up(0)]);
       line([across(0), 0], [across(0), height]);
       context.lineWidth = 2;
-      context.strokeStyle = variable("--ink", canvas);
+      context.strokeStyle = variable("--ink");
       line(...samples.map(v => [across(v), up(f(v))]));
-      context.strokeStyle = context.fillStyle = variable("--accent", canvas);
+      context.strokeStyle = context.fillStyle = variable("--accent");
       context.lineWidth = 1;
       context.setLineDash([3, 3]);
       line([across(x), up(0)], [across(x), up(f(x))], [across(0), up(f(x))]);

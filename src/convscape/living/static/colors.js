@@ -17,10 +17,18 @@
     return found;
   }
 
+  // as CSS; kept, since to ask makes the browser compute styles
+  const known = new Map();
+  function variable(name) {
+    if (!known.has(name)) known.set(name, `rgb(${resolved(name)})`);
+    return known.get(name);
+  }
+
   const mix = (a, b, part) => a.map((value, i) => Math.round(value * (1 - part) + b[i] * part));
   const packed = ([red, green, blue]) => (255 << 24) | (blue << 16) | (green << 8) | red;
 
   function read() {
+    known.clear();
     const [paper, ink] = [resolved("--paper"), resolved("--ink")];
     const ramp = (hue, part) =>
       part < 0.7 ? mix(paper, hue, part / 0.7) : mix(hue, ink, ((part - 0.7) / 0.3) * 0.5);
@@ -84,5 +92,5 @@
     return canvas;
   }
 
-  convscape.colors = { read, color, onColor, limitOf, paint, paintPixels, pictured };
+  convscape.colors = { read, variable, color, onColor, limitOf, paint, paintPixels, pictured };
 })();

@@ -6,6 +6,7 @@
   const convscape = (window.convscape ??= {});
   const { element, written, short, by, square } = convscape.words;
   const colors = convscape.colors;
+  const css = colors.variable;
 
   let graph, layout, values, state;
   let opening = false; // until there are first numbers
@@ -213,12 +214,6 @@
   }
 
   const fill = (context, { x, y, width, height }) => context.fillRect(x, y, width, height);
-  const css = name => getComputedStyle(document.documentElement).getPropertyValue(name) && styleOf(name);
-  function styleOf(name) {
-    parts.probe ??= parts.stage.appendChild(element("i", { hidden: "" }));
-    parts.probe.style.color = `var(${name})`;
-    return getComputedStyle(parts.probe).color;
-  }
 
   // --- the graph --------------------------------------------------------------------------------
 
