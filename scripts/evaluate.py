@@ -9,22 +9,31 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument(
+        "--temperature",
+        action="store_true",
+        help="also fit the temperature that makes its confidence true, on the validation images",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     words, places = words_and_places(parser)
     arguments = parser.parse_args(words)
 
     def command() -> None:
         from convscape.base.documents import print_document
-        from convscape.trained.evaluate import evaluate
+        from convscape.trained.evaluate import Evaluation, evaluate
         from convscape.trained.load import load_run
 
         run = load_run(
             arguments.run, arguments.allow_packages, other_data=arguments.other_data, **places
         )
+
+        def evaluated() -> Evaluation:
+            return evaluate(run, arguments.split, with_temperature=arguments.temperature)
+
         if arguments.json:
-            print_document("evaluate", lambda: evaluate(run, arguments.split).as_dict())
+            print_document("evaluate", lambda: evaluated().as_dict())
         else:
-            say(str(evaluate(run, arguments.split)))
+            say(str(evaluated()))
 
     run_command(command)
 

@@ -260,6 +260,15 @@ class Claims(TypedDict):
     claims: list[ListedClaim]
 
 
+class Temperature(TypedDict):
+    """Fitted on `num_images` of the validation split; pairs are before and after it."""
+
+    value: float
+    num_images: int
+    calibration_error: Interval
+    log_loss: Interval
+
+
 @with_config(ConfigDict(extra="allow"))
 class Evaluate(TypedDict):
     """`convscape evaluate`; besides these <split>/loss, <split>/acc and every metric added."""
@@ -272,6 +281,7 @@ class Evaluate(TypedDict):
     classes: list[str]
     class_acc: list[float | None]
     confusion: list[list[int]]  # a row per true class, a column per answer
+    temperature: Temperature | None
 
 
 KINDS: dict[str, type] = {

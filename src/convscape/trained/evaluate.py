@@ -18,8 +18,9 @@ from convscape.models.classifier import ImageClassifier
 from convscape.models.sums import MetricSums
 from convscape.runs.folder import RunFolder
 from convscape.runs.predictions import SPLITS, Answers, read_answers, write_answers
+from convscape.trained.temperature import Temperature, apply_temperature
 from convscape.training.build import build_metrics
-from convscape.training.predictions import as_predictions
+from convscape.training.predictions import are_probabilities, as_predictions
 
 if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun
@@ -40,6 +41,7 @@ class Evaluation:
     loss: float
     confusion: np.ndarray
     metrics: dict[str, float] = field(default_factory=dict)  # what the config adds: f1
+    temperature: Temperature | None = None
 
     @property
     def num_images(self) -> int:
@@ -74,6 +76,7 @@ class Evaluation:
             "classes": self.classes,
             "class_acc": self.class_acc,
             "confusion": self.confusion.tolist(),
+            "temperature": None if self.temperature is None else vars(self.temperature),
         }
 
     def __str__(self) -> str:
@@ -82,6 +85,7 @@ class Evaluation:
             f"{self.split} split of {self.data}: {counted(self.num_images, 'image')}",
             f"accuracy {100 * self.acc:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
             + ", ".join(f"{k} {v:.4f}" for k, v in {"loss": self.loss, **self.metrics}.items()),
+            *([] if self.temperature is None else [str(self.temperature)]),
             "",
             format_table([("class", "images", "right", "taken for"), *self._class_rows()], (1, 2)),
         ]
@@ -104,14 +108,20 @@ class Evaluation:
             yield name, f"{row.sum():,}", right, taken_for
 
 
-def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
+def evaluate(run: TrainedRun, split: str = "test", *, with_temperature: bool = False) -> Evaluation:
     """Metrics of `run` on "train", "val" or "test".
 
     A finished run that has not kept its answers image by image, in `predictions.npz`, gets them.
 
+    - `with_temperature`: also fit the temperature of its confidence on the validation images.
+
     Raises:
-        ConfigError: if the split has no images.
+        ConfigError: if the split has no images, or the temperature none to be fitted on.
     """
+    if with_temperature and split == "val":
+        raise ConfigError(
+            "--temperature: it is fitted on the validation images; allowed: --split test, train"
+        )
     labels = run.data.labels(split)
     if not len(labels):
         raise ConfigError(f"--split {split}: the run has no such images (data.val_size=0)")
@@ -133,7 +143,18 @@ def evaluate(run: TrainedRun, split: str = "test") -> Evaluation:
         loss,
         confusion.numpy(),
         {name: float(value) for name, value in sums.measured().items()},
+        _temperature(run, logits, labels) if with_temperature else None,
     )
+
+
+def _temperature(run: TrainedRun, logits: Tensor, labels: Tensor) -> Temperature:
+    """Fitted on the validation images, and what it does for these logits (N, K)."""
+    if not len(run.data.indices["val"]):
+        raise ConfigError("--temperature: it is fitted on validation images, and there are none")
+    pairs = [(_logits(run, "val"), run.data.labels("val")), (logits, labels)]
+    if not isinstance(run.model, ImageClassifier) and are_probabilities(logits):
+        pairs = [(rows.clamp_min(1e-12).log(), own) for rows, own in pairs]
+    return apply_temperature(*pairs)
 
 
 def _logits(run: TrainedRun, split: str) -> Tensor:

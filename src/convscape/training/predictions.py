@@ -175,7 +175,7 @@ class PredictionSums:
         """
         predicted = logits.argmax(1)  # of what the metrics see: in bfloat16 two may be equal
         logits, chosen = logits.float(), labels.view(-1, 1)
-        is_done = may_be_probabilities and _are_probabilities(logits)
+        is_done = may_be_probabilities and are_probabilities(logits)
         probabilities = logits if is_done else logits.softmax(1)
         true = probabilities.gather(1, chosen)
         others = probabilities.scatter(1, chosen, -1.0).amax(1).clamp(min=0)  # 0: a single class
@@ -199,6 +199,7 @@ def as_predictions(logits: Tensor, labels: Tensor, is_ours: bool) -> Predictions
     return found
 
 
-def _are_probabilities(rows: Tensor) -> bool:
+def are_probabilities(rows: Tensor) -> bool:
+    """Whether rows (N, K) are probabilities already, as some networks of users give them."""
     ones = torch.ones(len(rows), device=rows.device)
     return bool((rows >= 0).all()) and torch.allclose(rows.sum(1), ones, atol=1e-3)
