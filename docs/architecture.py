@@ -15,7 +15,9 @@ PICTURE = Path(__file__).with_name("architecture.svg")
 
 # from the top floor down; rooms on one floor do not import each other
 FLOORS = (
-    ("__main__", "api", "cli", "sklearn"),
+    ("__main__",),
+    ("completion",),
+    ("api", "cli", "sklearn"),
     ("claims", "living"),
     ("trained", "sweeps"),
     ("training", "reports"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from pathlib import Path
 
 from convscape import __version__
 from convscape.base import distribution
@@ -24,6 +25,8 @@ def main() -> None:
         say(f"convscape {__version__}")
     elif name in ("--help", "-h"):
         say(*_help({name: path.read_text("utf-8") for name, path in commands.items()}))
+    elif name in ("--complete", "--complete-line", "--install-completion"):
+        _complete(name, words, {**commands, **{k: commands[v[0]] for k, v in SHORT.items()}})
     elif name in commands or name in SHORT:
         script, *first = SHORT.get(name, (name,))
         distribution.call_commands("convscape {}")
@@ -41,6 +44,19 @@ def main() -> None:
         sys.exit(2)
 
 
+def _complete(option: str, words: list[str], commands: dict[str, Path]) -> None:
+    from convscape import completion
+    from convscape.cli import run_command
+
+    sys.argv = ["convscape"]
+    if option == "--install-completion":
+        run_command(lambda: say(completion.install(words[0] if words else None)))
+    elif option == "--complete":
+        say(*completion.complete(words, commands))
+    else:
+        say(*completion.complete_line(" ".join(words), commands))
+
+
 def _help(sources: dict[str, str]) -> list[str]:
     """Each command with the first sentence of its file."""
     heads = {name: (ast.get_docstring(ast.parse(text)) or "") for name, text in sources.items()}
@@ -53,6 +69,7 @@ def _help(sources: dict[str, str]) -> list[str]:
         *(f"  {name:<9} {line.rstrip('.')}" for name, line in sorted(lines.items())),
         "",
         "convscape <command> --help says more, convscape train is a first network.",
+        "convscape --install-completion lets TAB complete all that, in bash, zsh and fish.",
     ]
 
 
