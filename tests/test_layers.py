@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscape import geometry
 from convscape.geometry.networks import cnn_layers
@@ -335,3 +336,17 @@ def test_batch_norm_is_torchs_and_takes_a_single_image(shape):
     if image.numel() == 5:  # where torch gives up
         theirs.eval()
     torch.testing.assert_close(ours(image), theirs(image))
+
+
+def test_polyphase_pooling_sums_in_32_bits_where_a_device_has_no_others():
+    """Such as Apple's; torch's device without values stands for it."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            answer = function(*arguments, **(options or {}))
+            assert getattr(answer, "dtype", None) != torch.float64, function
+            return answer
+
+    pool = modules.PolyphasePool2d(geometry.Pool("aps", (2, 2), (2, 2)))
+    with Watch():
+        assert pool(torch.zeros(1, 2, 8, 8, device="meta")).shape == (1, 2, 3, 3)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
+from convscape.base import machine
 from convscape.base.errors import ConfigError
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
@@ -164,3 +166,48 @@ def test_a_checkpoint_that_is_damaged_or_missing_is_one_sentence(run_path, tmp_p
     RunFolder(tmp_path).best_checkpoint.write_bytes(b"garbage")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_run(tmp_path)
+
+
+@pytest.fixture
+def taken(run_path, tmp_path):
+    """Its copy, as if it had been trained on another device."""
+
+    def write(device):
+        shutil.copytree(run_path, tmp_path / "elsewhere", dirs_exist_ok=True)
+        folder = RunFolder(tmp_path / "elsewhere")
+        result = folder.read_result()
+        result.environment["device"] = device
+        folder.write(result)
+        return load_run(folder.path)
+
+    return write
+
+
+def test_a_run_is_used_on_the_device_that_it_took_where_that_is_here(taken, monkeypatch):
+    assert taken("cuda:1").device.type == "cpu"  # what trainer.device=auto is here
+    # torch has one device more on every machine
+    monkeypatch.setattr(machine, "devices", lambda: ["cpu", "meta"])
+    assert taken("meta").device.type == "meta"
+    assert taken("meta")._resolved.device == machine.Device("meta")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("cuda:1", "auto"), "cuda:1"),
+        (("cuda:2", "cuda:1"), "cuda:1"),
+        (("cuda:2", "cpu"), "cpu"),
+        (("cuda:2", "auto"), "cuda"),
+        (("mps:0", "auto"), "cuda"),
+        (("$(reboot)", "auto"), "cuda"),
+    ],
+)
+def test_one_gpu_is_not_the_other(names, expected, monkeypatch):
+    monkeypatch.setattr(machine, "devices", lambda: ["cpu", "cuda", "cuda:0", "cuda:1"])
+    assert str(machine.first_here(*names)) == expected
+
+
+def test_apples_gpu_is_the_one_that_there_is(monkeypatch):
+    monkeypatch.setattr(machine, "devices", lambda: ["cpu", "mps"])
+    assert str(machine.first_here("mps:0", "cpu")) == "mps"
+    assert str(machine.first_here("cuda:0", "auto")) == "mps"

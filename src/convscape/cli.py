@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from convscape.base.distribution import command_name, install
 from convscape.base.errors import ConfigError, code_of_stop
 from convscape.base.options import take_flag, take_option
-from convscape.base.terminal import say, stops
+from convscape.base.stopping import stops
+from convscape.base.terminal import say
 from convscape.config.directory import CONFIG_DIR, VARIABLE, choices, groups
 
 if TYPE_CHECKING:

@@ -12,8 +12,10 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,11 +146,67 @@ def write_atomic(path: Path, content: str | bytes | memoryview, *, within: Path)
                 file.flush()
                 os.fsync(file.fileno())
             old, new, place = folder.name(temporary), folder.name(path.name), folder.descriptor
-            os.replace(old, new, src_dir_fd=place, dst_dir_fd=place)
+            _patiently(path, lambda: os.replace(old, new, src_dir_fd=place, dst_dir_fd=place))
         except BaseException:
             with suppress(OSError):
                 os.unlink(folder.name(temporary), dir_fd=folder.descriptor)
             raise
+
+
+# ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION of winerror.h
+_IN_USE = (5, 32, 33)
+_PAUSES_S = (0.01, 0.03, 0.1, 0.3, 0.6)  # together a second
+
+
+def _patiently(path: Path, step: Callable[[], Any]) -> None:
+    """Take `step` with `path`, which on Windows fails while another program has it open.
+
+    A virus scanner or an indexer lets go of a file within a second; other systems never hold one.
+
+    Raises:
+        OSError: if it is still open, or whatever else is wrong.
+    """
+    for pause in (*_PAUSES_S, None):
+        try:
+            return step()
+        except OSError as error:
+            if getattr(error, "winerror", None) not in _IN_USE:
+                raise
+            if pause is None:
+                open_file = error.filename or path
+                why = f"{open_file} is open in another program, or not yours; close it"
+                raise PermissionError(errno.EACCES, why) from None
+            time.sleep(pause)
+
+
+def replace(old: Path, new: Path, *, within: Path) -> None:
+    """Give a file or folder the name `new`; a file of that name is replaced, a folder is not.
+
+    Both are in one folder.
+
+    Raises:
+        NotInside: if a folder on the way is a link.
+        OSError: if it cannot be renamed.
+    """
+    assert old.parent == new.parent
+    with _folder(new.parent, within) as folder:
+        place = folder.descriptor
+        names = folder.name(old.name), folder.name(new.name)
+        _patiently(new, lambda: os.replace(*names, src_dir_fd=place, dst_dir_fd=place))
+
+
+def remove_folder(path: Path, *, within: Path) -> None:
+    """Remove a folder with all that is in it; nothing where there is none.
+
+    Raises:
+        NotInside: if it, or a folder on the way, is a link.
+        OSError: if it cannot be removed.
+    """
+    with suppress(FileNotFoundError), _folder(path.parent, within) as folder:
+        if _is_link(path):
+            raise NotInside(path, "a link")
+        name, place = folder.name(path.name), folder.descriptor
+        _patiently(path, lambda: shutil.rmtree(name, dir_fd=place))
 
 
 def append(path: Path, *, within: Path, is_new: bool = False) -> BinaryIO:
@@ -196,7 +254,8 @@ def refuse_links_below(folder: Path, *, within: Path) -> None:
 def remove(path: Path, *, within: Path) -> None:
     """Remove a file, or a link and not what it leads to; nothing where there is none."""
     with _folder(path.parent, within) as folder, suppress(FileNotFoundError):
-        os.unlink(folder.name(path.name), dir_fd=folder.descriptor)
+        name, place = folder.name(path.name), folder.descriptor
+        _patiently(path, lambda: os.unlink(name, dir_fd=place))
 
 
 def lock(path: Path, *, within: Path) -> FileLock:

@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convscape.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 try:
     import resource
@@ -33,13 +37,13 @@ def available_cores() -> int:
     return min([cores, *(int(limit) for limit in limits if limit.isdigit() and int(limit))])
 
 
-def has_native_bf16(kind: str) -> bool:
-    """Whether a kind of device computes in bfloat16 itself, not converting back and forth."""
-    if kind == "cuda":
+def has_native_bf16(device: Device) -> bool:
+    """Whether a device computes in bfloat16 itself, not converting back and forth."""
+    if device.kind == "cuda":
         import torch
 
-        return torch.cuda.get_device_capability()[0] >= 8
-    if kind == "cpu" and sys.platform == "linux":
+        return torch.cuda.get_device_capability(device.index)[0] >= 8
+    if device.kind == "cpu" and sys.platform == "linux":
         flags = _proc("cpuinfo")
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
@@ -73,6 +77,22 @@ def named_device(name: str) -> Device:
         here = devices()
         kind = next(kind for kind in ("mps", "cuda", "cpu") if kind in here)  # as Lightning chooses
     return Device(kind, int(index) if index else None)
+
+
+def first_here(*names: str) -> Device:
+    """The first of these devices that this machine has, or else the fastest one."""
+    known = devices()
+    # Lightning counts from mps:0, and there is no other
+    asked = ("mps" if name == "mps:0" else name for name in names)
+    return named_device(next((name for name in asked if name in known), "auto"))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`, not waiting for it where that is safe.
+
+    On MPS the copy may read memory that was freed meanwhile, https://github.com/pytorch/pytorch/issues/189690.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def check_device(name: str, count: int = 1) -> None:
@@ -152,25 +172,25 @@ def collecting_garbage() -> Iterator[None]:
         gc.unfreeze()
 
 
-def reset_peak_memory() -> None:
+def reset_peak_memory(device: str) -> None:
     """Begin to measure `peak_memory` anew."""
     import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see man 5 proc
+        Path("/proc/self/clear_refs").write_text("5", "ascii")  # resets VmHWM, see man 5 proc
 
 
-def peak_memory() -> int | None:
-    """Bytes at the highest point: of the GPU where one was used, else of the process.
+def peak_memory(device: str) -> int | None:
+    """Bytes at the highest point: of a GPU with memory of its own, else of the process.
 
     None where the system does not tell.
     """
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
     measured = _kibibytes("self/status", "VmHWM")
     if measured or resource is None:
         return measured or None
@@ -184,6 +204,8 @@ def free_memory(device: str) -> int:
 
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
+    if device.startswith("mps"):
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     free = [_kibibytes("meminfo", "MemAvailable")] if _proc("meminfo") else []
     if resource is not None:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
@@ -224,10 +246,10 @@ def git_state() -> dict[str, Any]:
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        answer = subprocess.run(command, capture_output=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout.decode("utf-8", "replace").strip()
 
 
 def _proc(name: str) -> str:

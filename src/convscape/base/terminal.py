@@ -1,17 +1,11 @@
-"""What the terminal needs: safe printing, tables, and signals handed on to workers."""
+"""What the terminal needs: safe printing and tables."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Sequence
 from typing import TextIO
-
-from convscape.base.errors import stopped_by
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
@@ -49,42 +43,6 @@ _SECRET = re.compile(
 def without_secrets(text: str) -> str:
     """`text` with three stars for the passwords and tokens of addresses."""
     return _SECRET.sub(r"\1\3***\2\4", text)
-
-
-@contextmanager
-def stops() -> Iterator[None]:
-    received: list[int] = []
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + signum)
-        received.append(signum)
-        hand_on(signum)
-        raise KeyboardInterrupt(stopped_by(signum))
-
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def hand_on(signum: int) -> bool:
-    """Stop the worker processes of this one too; whether there are any.
-
-    They get the other one of the two signals: a terminal has sent them the same one already, and a
-    second one of a kind ends a run at once.
-    """
-    import multiprocessing
-
-    other = signal.SIGTERM if signum == signal.SIGINT else signal.SIGINT
-    workers = [process.pid for process in multiprocessing.active_children()]
-    for pid in workers:
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, other)
-    return bool(workers)
 
 
 def format_table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = ()) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convscape.base.distribution import command_name
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.machine import available_cores, check_device
+from convscape.base.stopping import is_told_to_stop, stop_file
 from convscape.base.terminal import say
 from convscape.claims.answer import ClaimResult, Finding, Run
 from convscape.claims.book import budget_in_words, table_of, title_of, write_answer
@@ -179,7 +180,7 @@ def _run_all(
         for run in unique
     ]
     found = {}
-    for number, (place, (answers, result)) in enumerate(_each(tasks, jobs), 1):
+    for number, (place, (answers, result)) in enumerate(_each(tasks, folder, jobs), 1):
         found[unique[place].fingerprint] = answers
         if result is not None:
             title = f"{title_of(unique[place].labels)}, seed {result.seed}"
@@ -187,30 +188,20 @@ def _run_all(
     return found
 
 
-def _each(tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[tuple[int, Any]]:
+def _each(tasks: Sequence[tuple[Any, ...]], folder: Path, jobs: int) -> Iterator[tuple[int, Any]]:
     """What `_work` gives for each task, with the task's place, as they are done."""
     if jobs == 1:
         yield from ((place, _work(*task)) for place, task in enumerate(tasks))
         return
-    context = get_context("spawn")
-    is_over = context.Event()  # a worker has its next task already when the user interrupts
-    with ProcessPoolExecutor(jobs, context, _remember, (is_over,)) as pool:
+    with stop_file(folder) as tell_workers, ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         places = {pool.submit(_work, *task): place for place, task in enumerate(tasks)}
         try:
             for future in as_completed(places):
                 yield places[future], future.result()
         except BaseException:
-            is_over.set()
+            tell_workers()  # one has its next task already
             pool.shutdown(cancel_futures=True)
             raise
-
-
-_is_over: Any = None  # of a worker process: the event that the others share
-
-
-def _remember(is_over: Any) -> None:
-    global _is_over
-    _is_over = is_over
 
 
 def _work(
@@ -225,7 +216,7 @@ def _work(
     Raises:
         KeyboardInterrupt: if the run was interrupted; `SweepStopped` if nothing can be written.
     """
-    if _is_over is not None and _is_over.is_set():
+    if is_told_to_stop():
         raise KeyboardInterrupt
     from convscape.trained.probes import ask_and_keep
 

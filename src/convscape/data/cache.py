@@ -8,17 +8,17 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from convscape.base import files
 from convscape.base.errors import ConfigError
 from convscape.base.values import counted
 from convscape.data.moments import Moments
@@ -235,7 +235,7 @@ def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
 
 def _build(folder: Path, name: str, contents: Contents) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    files.remove_folder(unfinished, within=folder.parent)  # of a process that was killed
     unfinished.mkdir()
     try:
         with progress_when_slow(f"preparing {name}", contents.num_images) as advance:
@@ -261,10 +261,11 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
         }
         sealed = {"crc32": _crc32_of(meta), "meta": meta}
         (unfinished / "meta.json").write_text(json.dumps(sealed, indent=1), encoding="ascii")
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
+        files.remove_folder(folder, within=folder.parent)
+        files.replace(unfinished, folder, within=folder.parent)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(OSError):  # of more weight is what went wrong before
+            files.remove_folder(unfinished, within=folder.parent)
 
 
 @dataclass

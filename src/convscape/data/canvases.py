@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convscape.base import machine
 from convscape.data.augment import shifted
 from convscape.data.cache import Scene
 from convscape.data.variants import CLUTTER_SHARE, pixel_order
@@ -39,7 +40,7 @@ class Canvases:
             canvases = torch.maximum(canvases, self._laid(strewn, *place, chosen))
         if self._order is not None:
             canvases = canvases.flatten(2).index_select(2, self._order).view(canvases.shape)
-        return canvases.to(device, non_blocking=True)
+        return machine.moved(canvases, device)
 
     @property
     def _piece(self) -> int:

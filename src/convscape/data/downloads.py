@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from convscape.base import files
 from convscape.data.cache import DataError, progress_when_slow
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def _fetch_from_any(file_name: str, mirrors: Sequence[str], path: Path, digest: 
             else:
                 unfinished = path.with_name(f".{file_name}.unfinished")
                 unfinished.write_bytes(content)
-                unfinished.rename(path)
+                files.replace(unfinished, path, within=path.parent)
                 return
     reasons = "; ".join(f"{urlsplit(mirror).netloc}: {why}" for mirror, why in problems.items())
     raise DataError(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscape.base import machine
 from convscape.base.quick_lightning import pl
 from convscape.data.augment import Augment
 from convscape.data.cache import ImageSet, Scene
@@ -128,10 +129,10 @@ class TrainLoader:
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         # index_select takes a quarter of the time of images[chosen]
         if self.canvases is None:
-            images = self.images.index_select(0, chosen).to(self.device, non_blocking=True)
+            images = machine.moved(self.images.index_select(0, chosen), self.device)
         else:
             images = self.canvases.draw(_mix(self.seed, self.epoch, 0), chosen, self.device)
-        labels = self.labels.index_select(0, chosen).to(self.device, non_blocking=True)
+        labels = machine.moved(self.labels.index_select(0, chosen), self.device)
         return self.augment(images), labels
 
     def first_batch(self) -> Batch:
@@ -313,7 +314,8 @@ class ImageDataModule(pl.LightningDataModule):
         source = self._source(split)
         if source not in self._on_device:
             images, labels = self._whole(split)
-            if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            is_apart = device.type in ("cuda", "mps")
+            if is_apart and images.nbytes < machine.free_memory(str(device)) / 2:
                 images, labels = images.to(device), labels.to(device)
             self._on_device[source] = images, labels
         return self._on_device[source]

@@ -155,9 +155,10 @@ class PolyphasePool2d(nn.Module):
         down, along = self.pool.stride
         maxima = _maxima(images, self.pool, self.windows)
         height, width = maxima.shape[2] // down * down, maxima.shape[3] // along * along
-        # in 64 bits: the sum must not depend on where a value stands
+        # in 64 bits: the sum must not depend on where a value stands; Apple's GPUs have 32
+        exact = torch.float64 if images.device.type in ("cpu", "cuda") else torch.float32
         norms = [
-            maxima[:, :, top:height:down, left:width:along].double().square().sum((1, 2, 3))
+            maxima[:, :, top:height:down, left:width:along].to(exact).square().sum((1, 2, 3))
             for top in range(down)
             for left in range(along)
         ]

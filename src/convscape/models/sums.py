@@ -59,7 +59,7 @@ class MetricSums:
 
     def measured(self) -> dict[str, Tensor]:
         """What `metrics` say of the batches so far."""
-        return {name: metric.compute().double() for name, metric in self.metrics.items()}
+        return {name: metric.compute().cpu().double() for name, metric in self.metrics.items()}
 
     def first_not_finite(self) -> int | None:
         """Which batch, counted from 0, was the first with a loss that is NaN or infinite.

@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -212,12 +211,13 @@ def output_folder(text: str) -> Path:
 def fresh_run(run: ResolvedRun) -> Iterator[Path]:
     """A new run folder, held, and removed if the input turns out to be wrong."""
     path = new_run_path(output_folder(run.config.output_dir), run.name)
-    with RunFolder(path).held():
-        try:
+    try:
+        with RunFolder(path).held():
             yield path
-        except ConfigError:
-            shutil.rmtree(path, ignore_errors=True)  # nothing has happened in it
-            raise
+    except ConfigError:
+        with suppress(OSError):
+            files.remove_folder(path, within=path.parent)  # nothing has happened in it
+        raise
 
 
 def new_run_path(output_dir: Path, name: str) -> Path:

@@ -65,7 +65,7 @@ class ResolvedRun:
         if asked != "auto":
             return asked == "bf16"
         is_large = self.plan is None or gains_from_bf16(self.plan.macs, self.device.kind)
-        return is_large and machine.has_native_bf16(self.device.kind)
+        return is_large and machine.has_native_bf16(self.device)
 
     @cached_property
     def steps_per_execution(self) -> int:

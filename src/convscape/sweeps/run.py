@@ -7,9 +7,7 @@ processes or machines on one folder share the work: each run is taken under a lo
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -23,7 +21,8 @@ from omegaconf import DictConfig
 from convscape.base import files
 from convscape.base.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 from convscape.base.machine import available_cores, check_device
-from convscape.base.terminal import hand_on, say
+from convscape.base.stopping import hand_on, is_told_to_stop, stop_file
+from convscape.base.terminal import say
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.verdicts import seed_by_seed
 from convscape.runs import obstacles
@@ -226,36 +225,32 @@ def stop_of(result: Result) -> KeyboardInterrupt:
 def _stopping_workers(folder: Path) -> Iterator[list[int]]:
     """Hand a signal on to the workers of this process, and let their runs be saved."""
     received: list[int] = []
-    # not the one of fail_fast: another process that shares the sweep goes on
-    file = (folder / f".stopped-{socket.gethostname()}-{os.getpid()}").absolute()
-    os.environ[_STOP_OF_PARENT] = str(file)
 
     def stop(signum: int, frame: Any) -> None:
         if signum in received:
             os._exit(128 + signum)
         received.append(signum)
-        with suppress(OSError):
-            files.append(file, within=file.parent).close()
+        tell_workers()
         if not hand_on(signum):
             raise KeyboardInterrupt(stopped_by(signum))
 
     is_main = threading.current_thread() is threading.main_thread()  # only that one may
     signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-    before = {signum: signal.signal(signum, stop) for signum in signals}
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-        with suppress(OSError):
-            files.remove(file, within=file.parent)
+    # not the file of fail_fast: another process that shares the sweep goes on
+    with stop_file(folder) as tell_workers:
+        before = {signum: signal.signal(signum, stop) for signum in signals}
+        try:
+            yield received
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
     """Run `number`, counted from 0, of a sweep, in whatever process a launcher has put it."""
     assert config.name is not None
     folder = Path(config.output_dir) / "sweeps" / config.name
-    if (folder / _STOP).exists() or _is_stopped():
+    if (folder / _STOP).exists() or is_told_to_stop():
         return
     try:
         result = train_if_missing(ResolvedRun(config, _chosen(overrides)), folder)
@@ -273,7 +268,7 @@ def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
     if result.status == "interrupted":
         stop = stop_of(result)
         # of a signal the sweep knows, and waits for its workers
-        if isinstance(stop, SweepStopped) or not _is_stopped():
+        if isinstance(stop, SweepStopped) or not is_told_to_stop():
             raise stop
 
 
@@ -287,9 +282,10 @@ def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
             if not _is_missing(before, run.config.retry):
                 return None
             if before is not None and before.status in FAILURES:
-                shutil.rmtree(run_folder.best_checkpoint.parent, ignore_errors=True)  # begin anew
-                for file in (run_folder.history_file, run_folder.predictions_file):
-                    files.remove(file, within=path)
+                with files.explained(path):  # begin anew
+                    files.remove_folder(run_folder.best_checkpoint.parent, within=path)
+                    for file in (run_folder.history_file, run_folder.predictions_file):
+                        files.remove(file, within=path)
             from convscape.training.run import train
 
             try:
@@ -308,12 +304,6 @@ def path_of_run(run: ResolvedRun, folder: Path) -> Path:
 
 
 _STOP = ".stopped-by-fail-fast"
-_STOP_OF_PARENT = "CONVSCAPE_SWEEP_STOP"  # the file by which workers learn that they are to stop
-
-
-def _is_stopped() -> bool:
-    """Whether the process that launched this one was told to stop, or this one itself was."""
-    return Path(os.environ.get(_STOP_OF_PARENT, "")).is_file()
 
 
 def _is_missing(result: Result | None, retry: bool) -> bool:

@@ -6,7 +6,6 @@ takes a trial, trains it and tells what came out, until all together have made `
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, ValidationError
 
 from convscape.base.errors import CannotWrite, ConfigError, Stopped, code_of_stop
-from convscape.base.files import make_folder
+from convscape.base.files import explained, make_folder, remove_folder
 from convscape.base.sections import Section
 from convscape.base.terminal import format_table, say
 from convscape.base.values import hint, typed_value
@@ -350,7 +349,8 @@ class _Worker:
         if before is not None and before.status == "ok":
             return before
         if before is not None and before.status in FAILURES:
-            shutil.rmtree(path / "checkpoints", ignore_errors=True)
+            with explained(path):
+                remove_folder(RunFolder(path).last_checkpoint.parent, within=path)
         from convscape.training.run import train
 
         reported = set(self.study.trials()[trial.number].intermediate_values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -94,7 +95,8 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
 def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) -> dict[str, Any]:
     """Everything that the page shows, as plain values; tensors are base64 of float32."""
     check_forward(run.model)
-    model = run.model.cpu().float().eval()
+    on_cpu = run.device.type == "cpu"
+    model = (run.model if on_cpu else copy.deepcopy(run.model).cpu()).float().eval()
     plan = model.plan if isinstance(model, ImageClassifier) else None
     if isinstance(model, ImageClassifier):
         inputs = model.normalize(image[None])

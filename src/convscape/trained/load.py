@@ -47,8 +47,9 @@ OTHER_DATA = "; --other-data (in Python other_data=True) goes on with them all t
 class TrainedRun:
     """A run's `config`, and its network `model` with the weights of the chosen checkpoint.
 
-    The model is in eval mode. `data`, `image_set`, `result`, `metrics` and `history` are read when
-    they are asked for. `other_data`: whether the data may be others than it was trained on.
+    The model is in eval mode, on the device that the run took; where that is not here, on the
+    one that its config asks for. `data`, `image_set`, `result`, `metrics` and `history` are read
+    when they are asked for. `other_data`: whether the data may be others than it was trained on.
     """
 
     path: Path
@@ -91,6 +92,7 @@ class TrainedRun:
     @cached_property
     def _resolved(self) -> ResolvedRun:
         run = ResolvedRun(self.config)
+        run.device = machine.Device(self.device.type, self.device.index)
         plan = getattr(self.model, "plan", None)
         if isinstance(plan, Plan) and not isinstance(self.config.model, OwnModelConfig):
             run.plan = plan  # which needs no data
@@ -257,9 +259,15 @@ def load_run(
         raise ConfigError(
             f"{folder.best_checkpoint} does not hold the network of config.yaml: {why}"
         ) from None
-    if torch.cuda.is_available() and config.trainer.device != "cpu":
-        model.to("cuda")
+    model.to(str(_device(config, folder)))
     return TrainedRun(folder.path, config, model.eval(), other_data)
+
+
+def _device(config: Config, folder: RunFolder) -> machine.Device:
+    """The one that the run took, where it is here, or what its config asks for."""
+    result = folder.read_result()
+    taken = str(result.environment.get("device")) if result is not None else ""
+    return machine.first_here(taken, config.trainer.device)
 
 
 def _own_model(config: Config, folder: RunFolder) -> nn.Module:

@@ -28,6 +28,7 @@ from convscape.base.quick_lightning import (
     validate_again,
     validate_from_its_beginning,
 )
+from convscape.base.stopping import HAS_SIGNALS, is_told_to_stop
 from convscape.config.metrics import Metric, not_logged
 from convscape.models.classifier import ImageClassifier
 from convscape.runs.folder import RunFolder
@@ -284,8 +285,13 @@ class StopOnSignal(pl.callbacks.Callback):
         if self._raises:
             raise Interrupted(self.received[0])
 
+    def _is_to_stop(self) -> bool:
+        if not (self.received or HAS_SIGNALS) and is_told_to_stop():
+            self.received.append(signal.SIGINT)
+        return bool(self.received)
+
     def _raise_if_received(self) -> None:
-        if self.received:
+        if self._is_to_stop():
             raise Interrupted(self.received[0])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -298,7 +304,7 @@ class StopOnSignal(pl.callbacks.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         """Save within the epoch, unless it is complete but for its validation."""
-        if self.received and not trainer.is_last_batch:
+        if self._is_to_stop() and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -309,7 +315,7 @@ class StopOnSignal(pl.callbacks.Callback):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save with the epoch trained and its validation still to be done."""
-        if self.received and trainer.state.fn == "fit":
+        if self._is_to_stop() and trainer.state.fn == "fit":
             validate_again(trainer)
             self._save(trainer)
 

@@ -71,7 +71,7 @@ def kept(folder: RunFolder) -> Iterator[None]:
 class _File(logging.FileHandler):
     def __init__(self, path: Path, within: Path) -> None:
         self._path, self._within = path, within
-        super().__init__(path)
+        super().__init__(path, encoding="utf-8")
 
     def _open(self) -> io.TextIOWrapper:
         content: Any = files.append(self._path, within=self._within)

@@ -124,7 +124,7 @@ def train(
                 result.error["message"] += f"; {advice_on_memory(run, free_bytes)}"
         finally:
             _end(trackers, result, path)
-        result.peak_memory_bytes = machine.peak_memory()
+        result.peak_memory_bytes = machine.peak_memory(str(run.device))
         if is_ours:
             _write(folder, result)
             diary.end(result, path)
@@ -250,7 +250,7 @@ class _Session:
     def test(self) -> None:
         """Read the test split once, on the chosen checkpoint."""
         best = self.folder.best_checkpoint
-        self.result.checkpoint = str(best.relative_to(self.folder.path))
+        self.result.checkpoint = best.relative_to(self.folder.path).as_posix()
         with _timed(self.result, "test"):
             self.trainer.test(
                 self.model, self.data, ckpt_path=best, verbose=False, weights_only=True
@@ -278,7 +278,7 @@ def _prepared(
     config, trainer = run.config, run.config.trainer
     if isinstance(config.model, OwnModelConfig) and config.model.is_of_torchvision:
         size_of(config)  # its sentence says which images the network takes
-    _set_process_state(config)
+    _set_process_state(run)
     named = build_callbacks(run, folder.path)
     looks_at_batches = any(overrides(each, BATCH_HOOKS) for each in named)
     if looks_at_batches and trainer.steps_per_execution == "auto":
@@ -408,8 +408,9 @@ def _timed(result: Result, phase: str) -> Iterator[None]:
     result.seconds[phase] = round(time.perf_counter() - start, 3)
 
 
-def _set_process_state(config: Config) -> None:
+def _set_process_state(run: ResolvedRun) -> None:
     """Everything that a run before in this process could have left behind."""
+    config = run.config
     torch.set_num_threads(config.trainer.threads or machine.available_cores())
     torch.use_deterministic_algorithms(config.trainer.deterministic)
     torch.manual_seed(config.seed)
@@ -417,7 +418,7 @@ def _set_process_state(config: Config) -> None:
     random.seed(config.seed)
     machine.keep_freed_memory()
     machine.give_freed_memory_back()
-    machine.reset_peak_memory()
+    machine.reset_peak_memory(str(run.device))
 
 
 def environment(config: Config) -> dict[str, Any]:
