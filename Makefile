@@ -4,10 +4,25 @@
 # make test    lint, types and all tests that need neither long time nor other machines
 # make soak    break trainings and sweeps at random for 10 minutes, and count what was lost;
 #              make soak ARGS="--seconds 600 --seed 1"
-# Each does its own set-up, once: a .venv in this folder with the locked versions.
+# Each does its own set-up, once: a .venv in this folder with the locked versions. On Linux those are
+# built for NVIDIA's GPUs, and large. For the CPU alone name an index that has such builds of torch:
+# make train TORCH=cpu TORCH_INDEX=<address>
 
 PYTHON ?= python3
-PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
+PIP := .venv/bin/python -m pip --disable-pip-version-check install $(if $(CI),--quiet)
+# the sizes of the locked wheels for Linux on x86-64 and Python 3.11; other systems need less
+ifeq ($(TORCH),cpu)
+DOWNLOAD := 150 MB and torch
+# a lock without torch and its libraries for GPUs, of which that index has others
+locked = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==/ } !skip' \
+    $(1) > .venv/$(1) && $(PIP) --require-hashes --requirement .venv/$(1)
+torch = $(PIP) --no-deps --index-url '$(TORCH_INDEX)' \
+    $$(awk '/^torch(vision)?==/ { print $$1 }' requirements.lock)
+else
+DOWNLOAD := up to 3,150 MB
+locked = $(PIP) --require-hashes --requirement $(1)
+torch = @:
+endif
 .PHONY: train sweep test lint pytest bench soak lock
 .DELETE_ON_ERROR:
 
@@ -42,13 +57,15 @@ soak: .venv/.test
 	$(PYTHON) -m venv .venv
 
 .venv/.train: requirements.lock pyproject.toml | .venv/bin/python
-	@echo "Installing the locked versions into .venv (once, about 2 minutes) ..."
-	$(PIP) --require-hashes --requirement requirements.lock
+	$(if $(TORCH_INDEX),,$(if $(TORCH),$(error TORCH=$(TORCH) needs TORCH_INDEX=<address>)))
+	@echo "Installing the locked versions into .venv, once: $(DOWNLOAD) to download, some 2 minutes ..."
+	$(call locked,requirements.lock)
+	$(torch)
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.test: requirements-dev.lock .venv/.train
-	$(PIP) --require-hashes --requirement requirements-dev.lock
+	$(call locked,requirements-dev.lock)
 	@touch $@
 
 .venv/.bench: pyproject.toml .venv/.train

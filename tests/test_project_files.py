@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 
 import pytest
@@ -44,6 +46,35 @@ def test_the_hooks_are_what_make_lint_runs():
     entries = [hook["entry"] for hook in config["repos"][0]["hooks"]]
     rule = (ROOT / "Makefile").read_text("utf-8").partition("\nlint:")[2].partition("\n\n")[0]
     assert entries == re.findall(r"\.venv/bin/(.*)", rule)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_cpu_installs_torch_from_the_named_index_and_no_library_for_gpus(tmp_path):
+    for name in ("Makefile", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+
+    def make(*words):
+        return subprocess.run(
+            ["make", "--dry-run", ".venv/.test", *words],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+
+    assert "TORCH=cpu needs TORCH_INDEX=<address>" in make("TORCH=cpu").stderr
+    assert "index" not in make().stdout
+    said = make("TORCH=cpu", "TORCH_INDEX=there").stdout.replace("\\\n", "")
+    assert re.search(r"--no-deps --index-url 'there'.*print \$1 }' requirements.lock", said)
+    filters = re.findall(r"awk .*? > \S+", said)
+    assert len(filters) == 2
+    for line in filters:
+        subprocess.run(line, shell=True, cwd=tmp_path, check=True)
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        kept = re.findall(r"^([\w-]+)==", (tmp_path / ".venv" / name).read_text(), re.MULTILINE)
+        every = re.findall(r"^([\w-]+)==", (ROOT / name).read_text("utf-8"), re.MULTILINE)
+        gone = set(every) - set(kept)
+        assert {"torch", "torchvision", "triton"} <= gone
+        assert all(n.startswith(("nvidia-", "cuda-")) or n.startswith("t") for n in gone)
+        assert "torchmetrics" in kept
 
 
 def test_the_citation_is_of_this_version_and_licence():

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base import notebook
 from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError, RunFailed
 from convscape.base.values import typed_value
@@ -192,7 +193,8 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
     """
     from convscape.reports.results import load_sweep
     from convscape.sweeps.grid import shared_config
-    from convscape.sweeps.run import folder_of_sweep, run_in_sweep, run_sweep
+    from convscape.sweeps.run import folder_of_sweep, run_in_sweep, run_sweep, say_line
+    from convscape.sweeps.words import LiveTable
 
     arguments = [*overrides, f"name={name}"]
     for argument in overrides:
@@ -201,11 +203,12 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
                 f"{argument}: in Python a sweep has its name=... as an argument of its own, and "
                 f"goes on in this process; {command_name('train')} -m takes Hydra's launchers"
             )
+    tell = LiveTable().add if notebook.is_here() else say_line
     with _hydra(arguments) as composer:
 
         def launch(jobs: Sequence[Sequence[str]], first: int) -> None:
             for number, job in enumerate(jobs, first):
-                run_in_sweep(check(_resolved(composer(list(job)))), list(job), number)
+                run_in_sweep(check(_resolved(composer(list(job)))), list(job), number, tell)
 
         cfg, preset = shared_config(arguments)
         code = run_sweep(cfg, preset, arguments, composer, launch)

@@ -14,6 +14,7 @@ from html import escape
 from math import prod
 from typing import TYPE_CHECKING
 
+from convscape.base import notebook
 from convscape.base.terminal import format_table
 from convscape.geometry.kinds import Layer
 from convscape.geometry.layers import Flatten
@@ -167,12 +168,8 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """The layer table in a notebook."""
-        header, *rows = self.rows()
-        head = _cells("th", header)
-        body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
         remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self.remarks)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"<div>{table}{remarks}</div>"
+        return f"<div>{notebook.table(self.rows(), right_aligned=(3, 4))}{remarks}</div>"
 
 
 def _walk(
@@ -183,14 +180,6 @@ def _walk(
         yield depth, row.name.removeprefix(within), row
         for branch in row.branches:
             yield from _walk(branch, depth + 1, f"{row.name}.")
-
-
-def _cells(tag: str, row: Sequence[str]) -> str:
-    """Words to the left, as they are indented; notebooks set everything to the right."""
-    sides = ("left", "left", "left", "right", "right", "left")
-    style = "white-space:pre;text-align:"
-    pairs = zip(row, sides, strict=True)
-    return "".join(f'<{tag} style="{style}{side}">{escape(cell)}</{tag}>' for cell, side in pairs)
 
 
 def plan_layers(

@@ -246,8 +246,20 @@ def _stopping_workers(folder: Path) -> Iterator[list[int]]:
                 signal.signal(signum, handler)
 
 
-def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
-    """Run `number`, counted from 0, of a sweep, in whatever process a launcher has put it."""
+def say_line(result: Result, done: str, left: str) -> None:
+    say(line(result, done, left))
+
+
+def run_in_sweep(
+    config: Config,
+    overrides: list[str],
+    number: int,
+    tell: Callable[[Result, str, str], None] = say_line,
+) -> None:
+    """Run `number`, counted from 0, of a sweep, in whatever process a launcher has put it.
+
+    - `tell`: gets its result, how many of how many that was, and the time left.
+    """
     assert config.name is not None
     folder = Path(config.output_dir) / "sweeps" / config.name
     if (folder / _STOP).exists() or is_told_to_stop():
@@ -262,7 +274,7 @@ def run_in_sweep(config: Config, overrides: list[str], number: int) -> None:
     if result is None:
         return
     done, left = progress(number + 1)
-    say(line(result, done, left))
+    tell(result, done, left)
     if result.status in FAILURES and config.fail_fast:
         files.append(folder / _STOP, within=folder).close()
     if result.status == "interrupted":

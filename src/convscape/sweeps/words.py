@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base import notebook
 from convscape.base.values import counted
 from convscape.runs.folder import FAILURES
 
@@ -43,15 +44,32 @@ def duplicates(plan: SweepPlan) -> list[str]:
 
 def line(result: Result, done: str, left: str = "") -> str:
     """A finished run of a sweep in one line: `done` of all before it, the time left behind it."""
-    words = [done, f"{result.run:<40}", f"{result.status:<8}"]
+    words = [done, f"{result.run:<40}", f"{result.status:<8}", *_outcome(result)]
+    return "  ".join([*words, left]).rstrip()
+
+
+def _outcome(result: Result) -> Iterator[str]:
+    """What a run came to and how long it took, or what ended it."""
     if result.status == "ok":
         chosen_by = result.monitor
         if chosen_by is not None and chosen_by.name in result.metrics:
-            words.append(f"{chosen_by.name} {chosen_by.written(result.metrics[chosen_by.name])}")
-        words.append(f"{sum(result.seconds.values()):.1f} s")
+            yield f"{chosen_by.name} {chosen_by.written(result.metrics[chosen_by.name])}"
+        yield f"{sum(result.seconds.values()):.1f} s"
     elif result.error is not None:
-        words.append(short_error(result))
-    return "  ".join([*words, left]).rstrip()
+        yield short_error(result)
+
+
+class LiveTable:
+    """The finished runs of a sweep, as a table that grows below the cell of a notebook."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, ...]] = [("", "run", "status", "")]
+        self._shown = notebook.Shown()
+
+    def add(self, result: Result, done: str, left: str) -> None:
+        """Show one more; of the same arguments as `line`."""
+        self._rows.append((done, result.run, result.status, "  ".join(_outcome(result))))
+        self._shown.replace(f"{notebook.table(self._rows)}<p>{left}</p>")
 
 
 def short_error(result: Result) -> str:

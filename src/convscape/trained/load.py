@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convscape import models
-from convscape.base import machine
+from convscape.base import machine, notebook
 from convscape.base.errors import ConfigError, NotAllowed
 from convscape.base.values import shortened
 from convscape.config.check import check
+from convscape.config.metrics import metric
 from convscape.config.networks import OwnModelConfig
 from convscape.config.schema import Config
 from convscape.data.pixels import standardized
@@ -132,6 +133,18 @@ class TrainedRun:
         return ", ".join([str(self.path), *(f"{k} {value:.4f}" for k, value in metrics.items())])
 
     __repr__ = __str__  # what a Python prompt shows
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: where it is, what it has reached, and its layers."""
+        result = RunFolder(self.path).read_result()
+        rows = [("run", str(self.path)), ("data", self.config.data.name)]
+        if result is not None:
+            rows += [(name, metric(name).written(v)) for name, v in result.metrics.items()]
+            rows.append(("best epoch", f"{result.best_epoch or '-'} of {result.epochs}"))
+            rows.append(("seconds", f"{sum(result.seconds.values()):.1f}"))
+        plan = getattr(self.model, "plan", None)
+        layers = plan._repr_html_() if isinstance(plan, Plan) else ""
+        return f"<div>{notebook.table([('', 'trained run'), *rows])}{layers}</div>"
 
     @property
     def classes(self) -> list[str]:

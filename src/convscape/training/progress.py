@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from convscape.base import notebook
 from convscape.base.quick_lightning import num_batches_done, pl
 from convscape.base.terminal import say
 from convscape.config.metrics import EPOCH_METRICS, Metric, metric
@@ -15,30 +16,12 @@ from convscape.config.metrics import EPOCH_METRICS, Metric, metric
 logger = logging.getLogger("convscape")
 
 
-class Progress(pl.callbacks.Callback):
-    """A bar with loss, accuracy and time left on a terminal; a line per epoch elsewhere.
-
-    It redraws at most five times a second, from within the training loop, and reads no metric
-    from the device for it.
-    """
-
-    def __init__(self, style: str, max_epochs: int, monitor: Metric | None) -> None:
-        if style == "auto":
-            style = "bar" if sys.stderr.isatty() else "lines"
-        self.style = style
-        self.max_epochs = max_epochs
-        self.monitor = [] if monitor is None else [monitor.name]
-        self._bar: Any = None
-        self._next_draw = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the bar."""
-        if self.style != "bar" or not trainer.is_global_zero:
-            return
+class _TerminalBar:
+    def __init__(self, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._bar = Progress(
+        self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -48,10 +31,70 @@ class Progress(pl.callbacks.Callback):
             auto_refresh=False,
             transient=True,
         )
+        self._task = self._progress.add_task("", total=total, epoch="", metrics="")
+        self._progress.start()
+
+    def show(self, done: int, epoch: str, metrics: str) -> None:
+        self._progress.update(
+            self._task, completed=done, epoch=epoch, metrics=metrics, refresh=True
+        )
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+class _NotebookBar:
+    def __init__(self, total: int) -> None:
+        self._total, self._start = total, time.monotonic()
+        self._first: int | None = None  # a run that goes on does not begin at 0
+        self._shown = notebook.Shown()
+
+    def show(self, done: int, epoch: str, metrics: str) -> None:
+        words = f"epoch {epoch}  {metrics}"
+        if self._first is None:
+            self._first = done
+        elif done > self._first:
+            pace = (time.monotonic() - self._start) / (done - self._first)
+            words += f"  {pace * (self._total - done):.0f} s left"
+        self._shown.replace(notebook.bar(done / self._total, words))
+
+    def stop(self) -> None:
+        self._shown.replace("")
+
+
+class Progress(pl.callbacks.Callback):
+    """A bar with loss, accuracy and time left on a terminal or in a notebook; else lines.
+
+    It redraws at most five times a second, from within the training loop, and reads no metric
+    from the device for it.
+    """
+
+    def __init__(self, style: str, max_epochs: int, monitor: Metric | None) -> None:
+        if style == "auto":
+            style = "bar" if notebook.is_here() or sys.stderr.isatty() else "lines"
+        self.style = style
+        self.max_epochs = max_epochs
+        self.monitor = [] if monitor is None else [monitor.name]
+        self._bar: _TerminalBar | _NotebookBar | None = None
+        self._done, self._epoch, self._metrics = 0, "", ""
+        self._next_draw = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the bar."""
+        if self.style != "bar" or not trainer.is_global_zero:
+            return
         total = self.max_epochs * int(trainer.num_training_batches)
-        epoch = f"{trainer.current_epoch + 1}/{self.max_epochs}"
-        self._task = self._bar.add_task("", total=total, epoch=epoch, metrics="")
-        self._bar.start()
+        self._bar = (_NotebookBar if notebook.is_here() else _TerminalBar)(total)
+        self._note(trainer)
+        self._draw()
+
+    def _note(self, trainer: pl.Trainer) -> None:
+        self._done = num_batches_done(trainer)
+        self._epoch = f"{trainer.current_epoch + 1}/{self.max_epochs}"
+
+    def _draw(self) -> None:
+        if self._bar is not None:
+            self._bar.show(self._done, self._epoch, self._metrics)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -59,17 +102,16 @@ class Progress(pl.callbacks.Callback):
         """Move the bar, now and then."""
         if self._bar is not None and time.monotonic() > self._next_draw:
             self._next_draw = time.monotonic() + 0.2
-            done = num_batches_done(trainer)
-            epoch = f"{trainer.current_epoch + 1}/{self.max_epochs}"
-            self._bar.update(self._task, completed=done, epoch=epoch, refresh=True)
+            self._note(trainer)
+            self._draw()
 
     def report(self, row: dict[str, float]) -> None:
         """Show an epoch's metrics, and note them in the run's diary."""
         line = epoch_line(row, self.max_epochs, self.monitor)
         logger.info("%s", line)
+        self._metrics = "  ".join(in_words(row, ["train/loss", *self.monitor]))
         if self._bar is not None:
-            words = in_words(row, ["train/loss", *self.monitor])
-            self._bar.update(self._task, metrics="  ".join(words), refresh=True)
+            self._draw()
         elif self.style == "lines":
             say(line, file=sys.stderr)
 
