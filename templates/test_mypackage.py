@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import torch
-from mypackage import Residual, WorstClass, bars, speckle
+from mypackage import Residual, WorstClass, bars, focal, speckle
+from torch.nn.functional import cross_entropy
 
 import convscape
 
@@ -25,6 +26,14 @@ def test_speckles_are_white_and_few():
     speckled = speckle(torch.zeros(4, 1, 100, 100, dtype=torch.uint8))
     assert set(speckled.unique().tolist()) == {0, 255}
     assert 0.01 < (speckled == 255).float().mean() < 0.03
+
+
+def test_the_focal_loss_is_cross_entropy_that_counts_less_what_is_right():
+    logits, labels = torch.tensor([[4.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+    torch.testing.assert_close(focal(logits, labels, gamma=0), cross_entropy(logits, labels))
+    right, wrong = (focal(logits[i : i + 1], labels[:1]) for i in (0, 1))
+    assert right < 0.001 * cross_entropy(logits[:1], labels[:1])
+    assert wrong > 0.5 * cross_entropy(logits[1:], labels[:1])
 
 
 def test_the_worst_class_counts():

@@ -185,6 +185,7 @@ OUTSIDE = {  # what writes elsewhere than into a run or sweep folder
     "files.py", "cache.py", "downloads.py", "numbers.py",
     "machine.py",  # /proc/self/clear_refs
     "folder.py",  # makes new run folders
+    "completion.py",  # into the home folder, whose startup files may well be links
     "project.py",  # lays a project into an empty folder that the user names
 }  # fmt: skip
 

@@ -50,7 +50,18 @@ def test_its_own_tests_pass(mylab):
         cwd=mylab, capture_output=True, text=True,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "5 passed" in answer.stdout
+    assert "6 passed" in answer.stdout
+
+
+def test_the_loss_of_its_readme_trains(command, mylab):
+    lines = (mylab / "README.md").read_text("utf-8").splitlines()
+    words = next(line for line in lines if "mypackage.focal" in line).split()
+    assert words[:2] == ["convscape", "train"]
+    answer = command(*words[1:], *TINY)
+    assert answer.code == 0, answer.err
+    (result,) = results(mylab / "outputs" / "runs")
+    loss = result["config"]["loss"]
+    assert (loss["_target_"], loss["gamma"]) == ("mypackage.focal", 1)
 
 
 def test_its_parts_are_used_only_where_the_command_line_says_so(command, mylab):

@@ -166,11 +166,8 @@ def train(
     if result.status == "interrupted":
         raise KeyboardInterrupt(f'to go on: convscape.train("resume={path}")')
     if result.error is not None:
-        raise RunFailed(
-            f"{result.status}: {result.error['type']}: {result.error['message']}; more in "
-            f"{path / 'run.log'}",
-            path,
-        )
+        what = f"{result.status}: {result.error['type']}: {result.error['message']}"
+        raise RunFailed(f"{what}; more in {path / 'run.log'}", path)
     if model is None:
         return load.load_run(path, run.config.allow_packages)
     return load.TrainedRun(path, run.config, model.eval())
