@@ -183,7 +183,7 @@ class Comparison:
             "p": self.p,
             "difference": self.difference,
             "interval_over_images": None if self.over_images is None else list(self.over_images),
-            "over_seeds": None if self.over_seeds is None else vars(self.over_seeds),
+            "over_seeds": None if self.over_seeds is None else as_plain(self.over_seeds),
             "mcnemar": None if self.mcnemar is None else vars(self.mcnemar),
             "differences": [vars(each) for each in self.differences()],
             "split": self.split,
@@ -255,6 +255,11 @@ class Comparison:
         )
         words += f"{only_first} right, B alone {only_second}; no run gets {neither} right"
         return words
+
+
+def as_plain(found: Estimate) -> dict[str, Any]:
+    """As `base.documents.Estimate`."""
+    return {name: getattr(found, name) for name in ("mean", "n", "sd", "half_width", "p")}
 
 
 def _signed(measure: Metric, value: float) -> str:
