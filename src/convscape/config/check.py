@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from convscape.base import parts
 from convscape.base.errors import ConfigError
+from convscape.base.layer_names import chosen
 from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from convscape.base.sections import Section
     from convscape.config.networks import CNNConfig, MLPConfig, SequentialConfig
     from convscape.config.schema import LoggerConfig
+    from convscape.geometry.kinds import NamedLayer
 
 
 def check(composed: dict[str, Any]) -> Config:
@@ -54,6 +56,12 @@ def _check_together(config: Config) -> None:
     if not isinstance(config.model, OwnModelConfig):
         _check_blocks(config.model)
         metrics.check_logged(config.monitor, config.added_metrics)
+        _check_layer_names(config, config.model)
+    if config.trainer.freeze_epochs is not None and config.trainer.devices > 1:
+        raise ConfigError(
+            f"trainer.freeze_epochs={config.trainer.freeze_epochs}: several processes agree before "
+            "the first epoch on what they exchange; allowed: trainer.devices=1, or null"
+        )
     _check_parts(config)
     if config.name is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", config.name, re.ASCII):
         raise ConfigError(
@@ -151,6 +159,20 @@ def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:
         model.named_layers(num_classes=1)
     except ValueError as error:
         raise ConfigError(f"model.{error}{_of_a_preset(str(error), model)}") from None
+
+
+def _check_layer_names(config: Config, model: CNNConfig | MLPConfig | SequentialConfig) -> None:
+    """Refuse layers to freeze or to load that the network does not have."""
+    freeze = config.trainer.freeze if isinstance(config.trainer.freeze, list) else []
+    names = list(_names(model.named_layers(num_classes=1)))
+    chosen(freeze, names, "trainer.freeze")
+    chosen(config.init_from.layers or [], names, "init_from.layers")
+
+
+def _names(layers: Iterable[NamedLayer], within: str = "") -> Iterator[str]:
+    for name, layer in layers:
+        yield f"{within}{name}"
+        yield from _names(layer.parts, f"{within}{name}.")
 
 
 def _of_a_preset(sentence: str, model: CNNConfig | MLPConfig | SequentialConfig) -> str:

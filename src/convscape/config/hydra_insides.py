@@ -36,7 +36,10 @@ def with_own(words: Sequence[str]) -> list[str]:
     """Overrides of a command line; a part that is named brings its section without being chosen.
 
     optimizer._target_=torch.optim.NAdam is that one with optimizer=own, which has no other's keys.
+    And init_from=<run> beside init_from.layers=[...] is the key `run` of the same section.
     """
+    if any(re.match(r"\+*init_from\.", word) for word in words):
+        words = [re.sub(r"^(\+*)init_from=", r"\1init_from.run=", word) for word in words]
     named = [m[1] for word in words if (m := re.match(rf"\+*({'|'.join(_OWN)})\._target_=", word))]
     chosen = {word.lstrip("+").partition("=")[0] for word in words}
     return [*(f"{group}=own" for group in dict.fromkeys(named) if group not in chosen), *words]

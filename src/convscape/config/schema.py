@@ -106,6 +106,8 @@ class TrainerConfig(Section):
     monitor_mode: Literal["auto", "max", "min"] = "auto"
     early_stopping: Positive | None
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None
+    freeze: list[str] | Literal["loaded"] | None = None
+    freeze_epochs: Positive | None = None
     device: Device
     devices: Positive
     precision: Literal["auto", "fp32", "bf16"]
@@ -202,6 +204,23 @@ MetricName = Annotated[str, AfterValidator(_metric_name)]
 PartName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
 
 
+class InitFromConfig(Section):
+    """The weights that a network begins with in place of those of `model.init`.
+
+    - `run`: a run folder, or a file of weights; `layers`: which of them, by default all that fit.
+    - `checksum`: of the weights, once they were looked at: what they are, wherever they lie.
+    """
+
+    run: str | None = None
+    layers: Annotated[list[str], Field(min_length=1)] | None = None
+    checksum: Annotated[str, Field(pattern="^[0-9a-f]{12}$")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_word_is_the_run(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | InitFromConfig) else {"run": value}
+
+
 class ParentConfig(Section):
     """The run that another one goes on from, where no single training gives the same bits.
 
@@ -223,6 +242,7 @@ class Config(Section):
     optimizer: AnyOptimizer
     scheduler: SchedulerConfig
     trainer: TrainerConfig
+    init_from: InitFromConfig = InitFromConfig()
     metrics: dict[MetricName, Part] = Field(default={})
     callbacks: dict[PartName, Part] = Field(default={})
     logger: LoggerConfig = LoggerConfig()

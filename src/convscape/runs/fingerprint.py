@@ -10,12 +10,13 @@ from typing import Any
 
 from convscape.config.losses import BEFORE, LossConfig
 from convscape.config.networks import OwnModelConfig
-from convscape.config.schema import Config
+from convscape.config.schema import Config, InitFromConfig
 from convscape.geometry.kinds import all_layers
 from convscape.geometry.layers import Conv
 
 SECTIONS = (
-    "data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks", "parent",
+    "data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks",
+    "init_from", "parent",
 )  # fmt: skip
 # Where a run happens and what it shows, but not what comes out of it.
 FINGERPRINT_EXCLUDES = {
@@ -26,7 +27,7 @@ FINGERPRINT_EXCLUDES = {
 # meant, it is as if there were no such key.
 ADDED_LATER = (
     *("data.target", "data.arguments", "data.augment.own", "data.change.placement"),
-    *("trainer.monitor", "trainer.monitor_mode"),
+    *("trainer.monitor", "trainer.monitor_mode", "trainer.freeze", "trainer.freeze_epochs"),
 )
 
 
@@ -52,6 +53,8 @@ def fingerprint(config: Config) -> str:
             matter[section] = {name: part.model_dump() for name, part in named.items()}
     if config.loss != LossConfig():
         matter["loss"] = config.loss.model_dump()
+    if config.init_from.run is not None:
+        matter["init_from"] = config.init_from.model_dump(exclude={"run"})
     if config.parent is not None:
         matter["parent"] = config.parent.model_dump()
     if (content := config.content_digest()) is not None:
@@ -81,11 +84,12 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-# Keys that say which file of conf/ a section came from; the command line calls them by the section.
+# Keys that say what a section is: the command line calls them by the section.
 _HEADS = {
     "optimizer.name": "optimizer",
     "scheduler.name": "scheduler",
     "data.name": "data",
+    "init_from.run": "init_from",
 }
 
 
@@ -113,6 +117,7 @@ def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config with the keys that it is too old to have, at what it meant."""
     completed = copy.deepcopy(config)
     completed.setdefault("loss", LossConfig().model_dump(by_alias=True))
+    completed.setdefault("init_from", InitFromConfig().model_dump())
     completed.setdefault("parent", None)
     for key in ADDED_LATER:
         *path, leaf = key.split(".")

@@ -26,7 +26,7 @@ from convscape.base.errors import ConfigError
 from convscape.base.files import explained
 from convscape.config.earlier import read_config_as_before
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.runs.result import Result
+from convscape.runs.result import BEST_CHECKPOINT, RESULT_FILE, Result
 
 if TYPE_CHECKING:
     from convscape.runs.resolved import ResolvedRun
@@ -42,11 +42,11 @@ class RunFolder:
         self.path = path
         self.within = path if within is None else within
         self.config_file = path / "config.yaml"
-        self.result_file = path / "result.json"
+        self.result_file = path / RESULT_FILE
         self.history_file = path / "history.csv"
         self.log_file = path / "run.log"
         self.predictions_file = path / "predictions.npz"
-        self.best_checkpoint = path / "checkpoints" / "best.ckpt"
+        self.best_checkpoint = path / BEST_CHECKPOINT
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
 
     @contextmanager
@@ -86,7 +86,7 @@ class RunFolder:
         if before is not None and before.status in ("running", "interrupted"):
             result.attempts = before.attempts + (before.status == "interrupted")
             result.data_checksum, result.dataset = before.data_checksum, before.dataset
-            result.parent = before.parent
+            result.parent, result.loaded = before.parent, before.loaded
         self.create(result)
         return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convscape.runs.fingerprint import FINGERPRINT_EXCLUDES, SECTIONS
@@ -42,6 +43,14 @@ def file_name(words: Sequence[str], longest: int = 80) -> str:
     return name.rstrip("-._")
 
 
+def _short_source(run: str) -> str:
+    """The fingerprint that ends a run folder's name; of a file its name."""
+    path = Path(run)
+    name = path.parent.parent.name if path.parent.name == "checkpoints" else path.name
+    match = re.search(r"-([0-9a-f]{8})$", name)
+    return match[1] if match else Path(name).stem
+
+
 _SHORT = {"learning_rate": "lr", "batch_size": "bs", "weight_decay": "wd", "max_epochs": "ep"}
 _IN_TITLE = {
     "model",
@@ -65,6 +74,9 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
         section, _, leaf = key.partition(".")
         matters = section in (*SECTIONS, "seed")
         if not matters or key in _IN_TITLE or leaf in FINGERPRINT_EXCLUDES.get(section, ()):
+            continue
+        if key in ("init_from", "init_from.run"):
+            words += [f"from-{_short_source(value)}"] * (value != "null")
             continue
         if key.endswith("_target_") or value == "own":
             words += [value.rpartition(".")[2]] * (value != "own")

@@ -16,6 +16,7 @@ from convscape.data.cache import ImageSet
 from convscape.data.splits import split, split_sizes, steps_per_epoch, taken_for_validation
 from convscape.geometry.plan import Plan
 from convscape.runs.fingerprint import fingerprint
+from convscape.runs.init_from import with_checksum
 from convscape.runs.names import run_name
 
 
@@ -24,11 +25,11 @@ class ResolvedRun:
 
     A fact is computed when it is first asked for, and stays. From the config alone follow name,
     fingerprint, plan, device and precision; `image_set` loads the images, and the numbers of
-    steps need them.
+    steps need them. Of weights to begin with the checksum is known, or `ConfigError` says why not.
     """
 
     def __init__(self, config: Config, overrides: Sequence[str] = ()) -> None:
-        self.config, self.overrides = config, list(overrides)
+        self.config, self.overrides = with_checksum(config), list(overrides)
 
     @cached_property
     def fingerprint(self) -> str:

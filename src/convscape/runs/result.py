@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Status = Literal[
     "running", "ok", "infeasible", "diverged", "out_of_memory", "failed", "interrupted"
 ]
+RESULT_FILE, BEST_CHECKPOINT = "result.json", "checkpoints/best.ckpt"  # in a run folder
 EXIT_CODES: dict[Status, int] = {
     "ok": 0,
     "infeasible": 2,
@@ -43,6 +44,7 @@ class Result:
       (C, H, W), `mean` and `std` per channel, of values scaled to 0..1; where it was given other
       numbers than bytes their `stretch`, see `data.stretch`.
     - `attempts`: how often it was begun since it last got further.
+    - `loaded`: layers that `init_from` had weights for.
     - `parent`: the `run` folder that it went on from, and after how many `epochs` and `steps`.
     """
 
@@ -68,6 +70,7 @@ class Result:
     dataset: dict[str, Any] = field(default_factory=dict)
     attempts: int = 1
     parent: dict[str, Any] | None = None
+    loaded: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -140,6 +143,9 @@ def _wrong_part(document: Any) -> str | None:
         return "data_checksum is no text"
     if not _is_dataset(document.get("dataset", {})):
         return "dataset is of the wrong kind"
+    loaded = document.get("loaded", [])
+    if not (isinstance(loaded, list) and all(isinstance(name, str) for name in loaded)):
+        return "loaded is no list of names"
     if not _is_parent(document.get("parent")):
         return "parent is of the wrong kind"
     error = document.get("error")

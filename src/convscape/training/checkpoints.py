@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import pickle
-import re
-import warnings
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -19,16 +16,11 @@ import torch
 from convscape.base.errors import ConfigError
 from convscape.base.files import NotInside, make_folder, remove, write_atomic
 from convscape.base.quick_lightning import pl
+from convscape.base.weights import BROKEN, read_plain
 from convscape.config.losses import read_as_before
 from convscape.runs.folder import RunFolder
 
 logger = logging.getLogger("convscape")
-
-# what torch.load raises on bytes that are no checkpoint: the pickle in it is instructions
-BROKEN = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError,
-    RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
-)  # fmt: skip
 
 _SEAL = b"convscape sha256 "
 _DIGITS = 64  # of a SHA-256 in hexadecimal
@@ -162,29 +154,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if it is damaged, is no checkpoint of a run, or asks for code to be run.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it was not made for
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except BROKEN as error:
-        raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
+    checkpoint = read_plain(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ConfigError(f"{path} cannot be read: it is not the checkpoint of a run")
     arguments = checkpoint.get("hyper_parameters")
     if isinstance(arguments, dict):
         read_as_before(arguments.get("training"))
     return checkpoint
-
-
-def _reason(error: BaseException) -> str:
-    # torch's own words recommend to load it all the same
-    if match := re.search(r"GLOBAL (\S+)|(?:function|class) (\S+) (?:was|is) not", str(error)):
-        return f"it wants to call {match[1] or match[2]}, which no checkpoint needs"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, MemoryError):
-        return "it does not fit into memory"
-    return "it is damaged or no checkpoint"
 
 
 class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):

@@ -226,6 +226,7 @@ def _hand_on(run: ResolvedRun, parent: RunFolder, folder: RunFolder, done: _Done
     result, before = new_result(run), parent.read_result()
     if before is not None:
         result.data_checksum, result.dataset = before.data_checksum, before.dataset
+        result.loaded = before.loaded
     run_name = parent.path.resolve().name
     result.parent = {"run": run_name, "epochs": done.epochs, "steps": done.steps}
     folder.create(result)

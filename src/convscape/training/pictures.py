@@ -140,11 +140,12 @@ class TensorBoardPictures(pl.callbacks.Callback):
 
     def _timed(self, work: Any, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         start = time.perf_counter()
-        was_training = module.training
+        before = [(each, each.training) for each in module.modules()]
         module.eval()
         with torch.no_grad():
             work(trainer, module)
-        module.train(was_training)
+        for each, was_training in before:  # each for itself: what is frozen stays in eval mode
+            each.training = was_training
         self._last_cost = time.perf_counter() - start
         self._spent += self._last_cost
 

@@ -50,6 +50,7 @@ from convscape.training.pictures import TensorBoardPictures
 from convscape.training.predictions import AnswerKeeper
 from convscape.training.processes import WholeBatchGradients, check_batch_norm, check_shares
 from convscape.training.progress import Progress
+from convscape.training.transfer import begin_with
 
 if TYPE_CHECKING:
     from convscape.config.schema import Config
@@ -196,7 +197,7 @@ def _write(folder: RunFolder, result: Result) -> None:
 
 @dataclass
 class _Session:
-    """A run that is ready to train."""
+    """A run that is ready to train: from the first step, or from its `last` checkpoint."""
 
     run: ResolvedRun
     folder: RunFolder
@@ -207,11 +208,11 @@ class _Session:
     recorder: Recorder
     keeper: AnswerKeeper
     progress: Progress
+    last: Path | None
 
     def fit(self) -> None:
-        """Train from the first step, or from the last checkpoint."""
-        result, loggers_ = self.result, self.trainer.loggers
-        last = to_go_on_from(self.folder)
+        """Train to the end."""
+        result, loggers_, last = self.result, self.trainer.loggers, self.last
         if last is None and self.run.config.parent is not None:
             raise ConfigError(
                 f"the checkpoints of {self.folder.path} are lost, and with them what it went on "
@@ -284,13 +285,14 @@ def _prepared(
     if looks_at_batches and trainer.steps_per_execution == "auto":
         run.steps_per_execution = 1
     data = data_module(run, steps_per_execution=run.steps_per_execution, single=looks_at_batches)
-    model = _checked_model(run, data, result, given)
+    model, last = _checked_model(run, data, result, given), to_go_on_from(folder)
+    freezing = begin_with(run, folder, model, result, is_new=last is None)
     _check_monitor(run, folder, model)
     progress = Progress(trainer.progress, run.max_epochs, run.monitor)
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
     keeper = AnswerKeeper(len(run.classes), is_compiled=trainer.compile)
     recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports, keeper.choose)
-    callbacks = [keeper, recorder, *callbacks, progress, WholeBatchGradients(), *named]
+    callbacks = [keeper, recorder, *callbacks, progress, WholeBatchGradients(), *freezing, *named]
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
     lightning = pl.Trainer(
@@ -316,7 +318,7 @@ def _prepared(
     result.environment["device"] = str(lightning.strategy.root_device)
     if trainer.compile:
         model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
-    return _Session(run, folder, result, model, data, lightning, recorder, keeper, progress)
+    return _Session(run, folder, result, model, data, lightning, recorder, keeper, progress, last)
 
 
 def _checked_model(
@@ -335,6 +337,11 @@ def _checked_model(
     if given is None:
         model = build_model(run)
     else:
+        if run.config.init_from.run is not None:
+            raise ConfigError(
+                f"init_from={run.config.init_from.run}: the model that is given has weights of its "
+                "own; leave init_from out, or the model"
+            )
         model = given
         tell(given, training_arguments(run), run.config.allow_packages)
     if isinstance(model, models.PlannedClassifier) and result.macs is None:  # a child of one

@@ -6,6 +6,7 @@ whether it has an optimiser of its own, and only if there is one to be ignored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -123,6 +124,14 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
         if config.monitor.name != MONITOR:
             yield "trainer.monitor", where
         yield "trainer.early_stopping", f"{where}; trainer.monitor=train/loss needs none"
+    if config.init_from.run is None:
+        yield "init_from.layers", "init_from=null loads nothing"
+        if config.trainer.freeze == "loaded":
+            yield "trainer.freeze", "init_from=null loads nothing"
+    if config.trainer.freeze is None:
+        yield "trainer.freeze_epochs", "trainer.freeze=null freezes nothing"
+    elif (config.trainer.freeze_epochs or 0) >= (config.trainer.max_epochs or math.inf):
+        yield "trainer.freeze_epochs", f"trainer.max_epochs={config.trainer.max_epochs} are no more"
     if config.monitor is None:
         yield "trainer.early_stopping", "trainer.monitor=null says nothing that could get better"
     if config.logger.tensorboard is None and config.visual == "full":
@@ -192,7 +201,8 @@ def _default(key: str, config: Config) -> Any:
         "visual": "train",
     }
     if section not in files:
-        return Config.model_fields[section].default
+        default = Config.model_fields[section].default
+        return getattr(default, leaf) if leaf else default
     defaults = _file(files[section])
     return defaults if section in ("optimizer", "scheduler") else defaults[leaf or section]
 

@@ -1,0 +1,66 @@
+"""The weights that a run begins with: where they lie, and what they are. No torch but to read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convscape.base import files
+from convscape.base.errors import ConfigError
+from convscape.config.schema import Config, InitFromConfig
+from convscape.runs.latest import named
+from convscape.runs.result import BEST_CHECKPOINT, RESULT_FILE, Result
+
+if TYPE_CHECKING:
+    from convscape.base.weights import Weights
+
+
+def with_checksum(config: Config) -> Config:
+    """The config with the checksum of the weights that its run begins with, if it has some.
+
+    Raises:
+        ConfigError: if they are not there or cannot be read.
+    """
+    init_from = config.init_from
+    if init_from.run is None or init_from.checksum is not None:
+        return config
+    # a name such as `latest` is another run's tomorrow
+    known = init_from.model_copy(update={"run": str(named(init_from.run))})
+    known = known.model_copy(update={"checksum": weights_of(known).checksum})
+    return config.model_copy(update={"init_from": known})
+
+
+def weights_of(init_from: InitFromConfig) -> Weights:
+    """The weights that are named, with the classes that their run knew.
+
+    Raises:
+        ConfigError: if they are not there, cannot be read, or are others than they were.
+    """
+    from convscape.base.weights import read_weights
+
+    assert init_from.run is not None
+    place = Path(init_from.run).expanduser()
+    path = place / BEST_CHECKPOINT if place.is_dir() else place
+    if not path.is_file():
+        missing = f"it has no {BEST_CHECKPOINT}" if place.is_dir() else "there is no such file"
+        raise ConfigError(
+            f"init_from={init_from.run}: {missing}; allowed: the folder of a run that has trained "
+            "for an epoch, or a file of weights"
+        )
+    weights = read_weights(path)
+    if place.is_dir() and not weights.classes:
+        weights = replace(weights, classes=_classes(place / RESULT_FILE))
+    if init_from.checksum not in (None, weights.checksum):
+        raise ConfigError(
+            f"init_from={init_from.run}: the weights are not those that the run was begun with: "
+            f"then checksum {init_from.checksum}, now {weights.checksum}"
+        )
+    return weights
+
+
+def _classes(file: Path) -> list[str]:
+    try:
+        return list(Result.from_json(files.read_bytes(file)).dataset.get("classes", ()))
+    except (OSError, ValueError):
+        return []

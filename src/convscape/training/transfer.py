@@ -1,0 +1,200 @@
+"""Weights of another run in a new network, layer by layer; and layers that do not learn."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # of any dimension
+
+from convscape.base.errors import ConfigError
+from convscape.base.layer_names import bare_name, chosen, layer_of, layers_of
+from convscape.base.quick_lightning import pl
+from convscape.base.terminal import format_table, say
+from convscape.base.values import counted
+from convscape.base.weights import Weights
+from convscape.runs.folder import RunFolder, local_rank
+from convscape.runs.init_from import weights_of
+
+if TYPE_CHECKING:
+    from convscape.runs.resolved import ResolvedRun
+    from convscape.runs.result import Result
+
+logger = logging.getLogger("convscape")
+
+LOADED, NEW, LEFT = "loaded", "new", "left"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What became of a layer: it is loaded, begins new, or is left where it was, and why."""
+
+    layer: str
+    what: str
+    why: str = ""
+
+
+def carry_over(
+    module: nn.Module, weights: Weights, layers: Sequence[str] | None, classes: Sequence[str]
+) -> list[Carried]:
+    """Put `weights` into the layers of `module`, and say what became of each layer.
+
+    - `layers`: those to load, all of which must fit. None: from the first one on, as far as they
+      fit; a layer after one that is new has an input that its weights do not know. The last layer
+      begins new where its `classes` are others.
+
+    Raises:
+        ConfigError: if a layer that is asked for is not there or does not fit, or none does.
+    """
+    state = module.state_dict()
+    ours, theirs = layers_of(state), layers_of(weights.tensors)
+    fixed = {bare_name(n) for n, p in module.named_parameters() if not p.requires_grad}
+    asked = None if layers is None else chosen(layers, ours, "init_from.layers")
+    head = list(ours)[-1]
+    rows: list[Carried] = []
+    broken = ""
+    for layer, names in ours.items():
+        why = _misfit(names, theirs.get(layer), state, weights)
+        if layer == head and not why and weights.classes and weights.classes != list(classes):
+            why = "its classes are others"
+        if fixed.intersection(map(bare_name, names)):
+            rows.append(Carried(layer, NEW, "model.first_layer says what it is"))
+            continue
+        if asked is not None:
+            if layer in asked and why:
+                raise ConfigError(f"init_from.layers: {layer} cannot be loaded: {why}")
+            why = "" if layer in asked else "not asked for"
+        elif broken:
+            why = why or f"it comes after {broken}, which is new"
+        elif why:
+            broken = layer
+        rows.append(Carried(layer, NEW if why else LOADED, why))
+    loaded = [row.layer for row in rows if row.what == LOADED]
+    if not loaded:
+        raise ConfigError(f"init_from: nothing can be loaded: {rows[0].layer}: {rows[0].why}")
+    rows += [Carried(layer, LEFT) for layer in theirs if layer not in loaded and layer not in ours]
+    with torch.no_grad():
+        for layer in loaded:
+            for name in ours[layer]:
+                state[name].copy_(weights.tensors[bare_name(name)])
+    return rows
+
+
+def _misfit(
+    names: list[str], theirs: list[str] | None, state: dict[str, Tensor], weights: Weights
+) -> str:
+    """Why a layer cannot take its weights; nothing if it can."""
+    if theirs is None:
+        return "it is not there"
+    if {bare_name(name) for name in names} != set(theirs):
+        leaves = [
+            ", ".join(sorted(bare_name(name).rpartition(".")[2] for name in side))
+            for side in (theirs, names)
+        ]
+        return f"{leaves[0]} there, {leaves[1]} here"
+    for name in names:
+        there, here = weights.tensors[bare_name(name)].shape, state[name].shape
+        if there != here:
+            sizes = ["x".join(map(str, shape)) or "a number" for shape in (there, here)]
+            return f"{sizes[0]} there, {sizes[1]} here"
+    return ""
+
+
+def described(rows: Sequence[Carried], source: str) -> str:
+    """What became of the layers as a table; whole blocks of which all is the same are one row."""
+    table = [("layer", f"from {source}")]
+    for (stage, what, why), group in groupby(
+        rows, key=lambda row: (row.layer.partition(".")[0], row.what, row.why)
+    ):
+        members = list(group)
+        every = {r.layer for r in rows if r.layer.partition(".")[0] == stage}
+        is_whole = len(members) > 1 and len(every) == len(members)
+        names = [stage] if is_whole else [row.layer for row in members]
+        table += [(name, f"{what}: {why}" if why else what) for name in names]
+    counts = [f"{sum(row.what == what for row in rows)} {what}" for what in (LOADED, NEW, LEFT)]
+    layers = counted(len(rows), "layer")
+    return "\n".join([format_table(table), f"{layers} with weights: {', '.join(counts)}"])
+
+
+def begin_with(
+    run: ResolvedRun, folder: RunFolder, module: nn.Module, result: Result, *, is_new: bool
+) -> list[pl.Callback]:
+    """Give a model the weights that its run begins with; what keeps layers of it from learning.
+
+    - `is_new`: it does not go on from a checkpoint, which has them.
+
+    Raises:
+        ConfigError: if what is asked for is not there, or nothing would be left to learn.
+    """
+    config = run.config
+    words = []
+    if is_new and config.init_from.run is not None:
+        weights = weights_of(config.init_from)
+        rows = carry_over(module, weights, config.init_from.layers, run.classes)
+        result.loaded = [row.layer for row in rows if row.what == LOADED]
+        if local_rank() == 0:
+            folder.write(result)  # its weights are not needed again, and which they were is
+        words.append(described(rows, config.init_from.run))
+    asked, num_epochs = config.trainer.freeze, config.trainer.freeze_epochs
+    layers = result.loaded if asked == "loaded" else _frozen(module, asked or [])
+    callbacks: list[pl.Callback] = []
+    if layers:
+        callbacks.append(Freezing(module, layers, num_epochs))
+        how_long = "do" if num_epochs is None else f"in the first {counted(num_epochs, 'epoch')} do"
+        what = "the layers that were loaded" if asked == "loaded" else ", ".join(layers)
+        words.append(
+            f"{what}: {how_long} not learn; the running statistics of their batch norm stay too"
+        )
+    for text in words:
+        logger.info("%s", text)
+    if config.trainer.progress != "off" and local_rank() == 0:
+        say(*words)
+    return callbacks
+
+
+def _frozen(module: nn.Module, asked: Sequence[str]) -> list[str]:
+    layers = layers_of(name for name, _ in module.named_parameters())
+    return sorted(chosen(asked, layers, "trainer.freeze"), key=list(layers).index)
+
+
+class Freezing(pl.Callback):
+    """Keeps layers as they are for the first `num_epochs` epochs, or all the time.
+
+    The running statistics of their batch norm stay too: what they are normalised by is what their
+    weights, and those behind them, have learned with.
+    """
+
+    def __init__(self, module: nn.Module, layers: Sequence[str], num_epochs: int | None) -> None:
+        learned = [name for name, p in module.named_parameters() if p.requires_grad]
+        if set(layers_of(learned)) <= set(layers):
+            raise ConfigError("trainer.freeze: nothing is left to learn; leave a layer out")
+        self.num_epochs = num_epochs
+        self._layers = set(layers)
+        self._parameters = [
+            p
+            for name, p in module.named_parameters()
+            if p.requires_grad and layer_of(name) in self._layers
+        ]
+        if num_epochs is None:  # before several processes agree on what they exchange
+            self._learn(False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Also of a run that goes on within an epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Freeze, or let them learn."""
+        is_over = self.num_epochs is not None and trainer.current_epoch >= self.num_epochs
+        self._learn(is_over)
+        for name, each in pl_module.named_modules():
+            if isinstance(each, BatchNorm) and bare_name(name) in self._layers:
+                each.train(is_over)
+
+    def _learn(self, learns: bool) -> None:
+        for parameter in self._parameters:
+            parameter.requires_grad_(learns)
