@@ -122,7 +122,8 @@ class _Sweep:
             return self.code is None and not (self.folder / _STOP).exists()
 
         seed_by_seed(comparing.cells, comparing.budget, train, comparing.unsettled)
-        return wanted
+        names = {run.fingerprint for run in wanted} | self._states.keys()
+        return [run for run in self.plan.runs if run.fingerprint in names]
 
     def train(self, runs: Sequence[PlannedRun]) -> None:
         """Train those that are missing."""
