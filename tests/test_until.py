@@ -123,6 +123,13 @@ def test_a_mistake_is_one_sentence(command, words, sentence):
     assert len(answer.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("script", "name"), [("search", "search=learning"), ("claim", "depth")])
+def test_what_does_not_read_it_refuses_it(command, script, name):
+    answer = command(script, name, "until=verdict", "data=digits")
+    assert answer.code == 2
+    assert "until=verdict: only a sweep reads it" in answer.err
+
+
 # --- replayed -----------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.statistics import Estimate, estimate
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
-from convscape.sweeps.grid import refuse_grid
+from convscape.sweeps.grid import UNTIL_KEYS, refuse_grid
 from convscape.sweeps.run import SweepStopped, find_results, path_of_run, stop_of, train_if_missing
 from convscape.sweeps.words import line
 from convscape.training.unread import UnreadInGrid
@@ -113,6 +113,11 @@ def plan_claim(
         ConfigError: if an override is wrong, or an arm cannot exist.
     """
     refuse_grid([word for word in overrides if word.startswith("sweep=")])
+    for word in overrides:
+        if word.lstrip("+~").partition("=")[0] in UNTIL_KEYS:
+            raise ConfigError(
+                f"{word}: only a sweep reads it; a claim has the seeds of its file, or seeds=<n>"
+            )
     budget = claim.budget(mode)
     composer = Composer(compose)
     unread = UnreadInGrid()

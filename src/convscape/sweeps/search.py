@@ -199,6 +199,8 @@ def _refuse_without_effect(search: SearchConfig, config: Config, arguments: list
     """
     refuse_unread(config)
     refuse_unread_space(config, search.space)
+    if config.until is not None:
+        raise ConfigError(f"until={config.until}: only a sweep reads it; leave it out")
     for argument in arguments:
         if (key := argument.lstrip("+~").partition("=")[0]) in search.space:
             raise ConfigError(
