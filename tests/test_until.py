@@ -123,11 +123,31 @@ def test_a_mistake_is_one_sentence(command, words, sentence):
     assert len(answer.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("script", "name"), [("search", "search=learning"), ("claim", "depth")])
-def test_what_does_not_read_it_refuses_it(command, script, name):
-    answer = command(script, name, "until=verdict", "data=digits")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["search", "search=learning", "until=verdict"], "until=verdict: only a sweep reads it"),
+        (["claim", "depth", "margin=1"], "margin=1: a claim does not read it"),
+        (["claim", "depth", "until=verdit"], "did you mean 'verdict'?"),
+        (["claim", "depth", "until=verdict", "seeds=4..2"], "seeds=4..2: allowed: at least 2"),
+    ],
+)
+def test_what_a_search_or_a_claim_does_not_read_is_refused(command, words, sentence):
+    answer = command(*words)
     assert answer.code == 2
-    assert "until=verdict: only a sweep reads it" in answer.err
+    assert sentence in answer.err
+
+
+def test_a_claim_is_asked_until_it_is_decided(command, tmp_path):
+    """Two networks that hardly learn: nothing is decided with 2 or 3 seeds, and all are trained."""
+    claim = ["claim", "depth", "data=digits", *TINY[1:], "until=verdict", "jobs=1"]
+    answer = command(*claim, "seeds=2..3")
+    assert answer.code == 0, answer.err
+    assert "DEPTH: UNDECIDED" in answer.out.upper()
+    kept = json.loads((tmp_path / "outputs" / "claims" / "depth" / "answer.json").read_text())
+    assert {finding["n"] for finding in kept["findings"]} == {3}
+    assert kept["findings"][0]["low"] is None  # no interval at any time ends at three seeds
+    assert kept["budget"].startswith("until=verdict, ")
 
 
 # --- replayed -----------------------------------------------------------------------------------

@@ -385,7 +385,7 @@ def claim_command() -> int:
     """
     from convscape.base.documents import print_document
     from convscape.claims.book import in_words, overview, write_book
-    from convscape.claims.claim import names
+    from convscape.claims.claim import names, take_until
     from convscape.claims.document import answers_document, claims_document
     from convscape.claims.run import run_claim
     from convscape.config.directory import composing
@@ -402,6 +402,7 @@ def claim_command() -> int:
     mode = given.pop("mode", "quick")
     if mode not in ("quick", "full"):
         raise ConfigError(f"mode={mode}: allowed: quick, full")
+    until = take_until(given)
     seeds, jobs = (_count(key, given.pop(key, None)) for key in ("seeds", "jobs"))
     output_dir = output_folder(given.pop("output_dir", "outputs"))
     overrides = [word for word in words if word.partition("=")[0] in given]
@@ -418,6 +419,7 @@ def claim_command() -> int:
                     compose,
                     output_dir=output_dir,
                     seeds=seeds,
+                    until=until,
                     jobs=jobs,
                 )
             except SweepStopped as stop:

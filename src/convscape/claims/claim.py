@@ -15,6 +15,7 @@ from convscape.base.sections import Section
 from convscape.base.values import hint
 from convscape.config.allowed import error_message
 from convscape.config.directory import CONFIG_DIR, choices
+from convscape.config.kinds import seed_range
 from convscape.config.own_files import refuse_untrusted
 
 Mode = Literal["quick", "full"]
@@ -101,3 +102,23 @@ def load(name: str) -> Claim:
         raise ConfigError("\n".join(f"{path}: {each}" for each in mistakes)) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
+
+
+def take_until(given: dict[str, str]) -> tuple[int, int] | None:
+    """At least and at most so many seeds, where the words of a claim say until=verdict.
+
+    - `given`: words by key, out of which these are taken.
+
+    Raises:
+        ConfigError: if a value is wrong.
+    """
+    until = given.pop("until", "null")
+    if until == "null":
+        return None
+    if until != "verdict":
+        raise ConfigError(f"until={until}: allowed: verdict{hint(until, ['verdict'])}")
+    seeds = given.pop("seeds", "3..30")
+    try:
+        return seed_range(seeds)
+    except ValueError as error:
+        raise ConfigError(f"seeds={seeds}: {error}") from None

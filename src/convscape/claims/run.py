@@ -7,7 +7,7 @@ compared with the interval of a paired difference over the seeds, and that gives
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
@@ -26,7 +26,9 @@ from convscape.config.check import check
 from convscape.config.compose import Composer
 from convscape.config.metrics import not_logged
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.reports.statistics import Estimate, estimate
+from convscape.reports.contrasts import AT_ANY_TIME, Estimate
+from convscape.reports.statistics import estimate, estimate_at_any_time
+from convscape.reports.verdicts import Budget, seed_by_seed
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.grid import UNTIL_KEYS, refuse_grid
@@ -49,11 +51,14 @@ def run_claim(
     *,
     output_dir: Path = Path("outputs"),
     seeds: int | None = None,
+    until: tuple[int, int] | None = None,
     jobs: int | None = None,
 ) -> ClaimResult:
     """Train what is missing, ask the probes, and write answer.json, figures and report.html.
 
     - `overrides`: for all arms alike, on top of the claim's own.
+    - `until`: at least and at most so many seeds, one after the other until every statement is
+      settled, by intervals that hold however often one looks; in place of `seeds`.
     - `jobs`: runs at a time; a core each unless given.
 
     Raises:
@@ -65,23 +70,25 @@ def run_claim(
     command = " ".join([command_name("claim"), name, f"mode={mode}", *overrides])
     name = Path(name).stem
     folder = output_dir / "claims" / name
-    runs = plan_claim(claim, overrides, mode, compose, seeds)
+    runs = plan_claim(claim, overrides, mode, compose, seeds if until is None else until[1])
     _check(name, claim, runs[0].config)
     budget = budget_in_words(claim, mode, runs)
     say(f"claim {name}: {claim.question}", f"  {budget}")
-    probes = _run_all(runs, claim.probes, folder, jobs or available_cores())
+    jobs = jobs or available_cores()
+    if until is None:
+        probes = _run_all(runs, claim.probes, folder, jobs)
+    else:
+        runs, probes = _until_settled(claim, runs, folder, jobs, until)
+        budget = f"until=verdict, {len(runs)} runs of: {budget}"
     results = find_results(folder)
-    done = [
-        (run, results[run.fingerprint], probes[run.fingerprint])
-        for run in runs
-        if run.fingerprint in results and results[run.fingerprint].status == "ok"
-    ]
-    rows = [(run, _numbers(result, answers)) for run, result, answers in done]
+    done = _done(runs, results, probes)
+    rows = _rows(done)
     logged = {name for _, numbers in rows for name in numbers}
     for statement in claim.statements if rows else ():
         if statement.metric not in logged:
             raise ConfigError(f"metric {not_logged(statement.metric, logged)}")
-    findings = [_finding(statement, rows) for statement in claim.statements]
+    share = None if until is None else 1 / len(claim.statements)
+    findings = [_finding(statement, rows, share) for statement in claim.statements]
     answer = ClaimResult(
         *(name, claim.question, claim.claim, mode, overall(findings), findings),
         arms=table_of(claim, rows),
@@ -100,6 +107,64 @@ def run_claim(
     return answer
 
 
+def _done(
+    runs: Sequence[Run],
+    results: Mapping[str, Result],
+    probes: Mapping[str, list[dict[str, Any]]],
+) -> list[tuple[Run, Result, list[dict[str, Any]]]]:
+    """The runs that came to their end, each with its result and the probes' answers."""
+    return [
+        (run, results[run.fingerprint], probes[run.fingerprint])
+        for run in runs
+        if run.fingerprint in results and results[run.fingerprint].status == "ok"
+    ]
+
+
+_Rows = Sequence[tuple[Run, dict[str, float]]]
+
+
+def _rows(done: Sequence[tuple[Run, Result, list[dict[str, Any]]]]) -> _Rows:
+    return [(run, _numbers(result, answers)) for run, result, answers in done]
+
+
+def _until_settled(
+    claim: Claim, runs: Sequence[Run], folder: Path, jobs: int, until: tuple[int, int]
+) -> tuple[list[Run], dict[str, list[dict[str, Any]]]]:
+    """The runs that it took until no statement is undecided, and their probes' answers."""
+    asked: list[Run] = []
+    probes: dict[str, list[dict[str, Any]]] = {}
+    arms = {title_of(run.labels): run.labels for run in runs}
+
+    def train(cells: Collection[str], seeds: Sequence[int]) -> bool:
+        wanted = [run for run in runs if title_of(run.labels) in cells and run.config.seed in seeds]
+        asked.extend(wanted)
+        probes.update(_run_all(wanted, claim.probes, folder, jobs))
+        return True
+
+    def unsettled() -> list[str]:
+        rows, share = _rows(_done(asked, find_results(folder), probes)), 1 / len(claim.statements)
+        sides = [
+            _labels(side)
+            for each in claim.statements
+            if _finding(each, rows, share).verdict == "undecided"
+            for side in (each.arm, each.than)
+            if side is not None
+        ]
+        return [
+            title
+            for title, labels in arms.items()
+            if any(side.items() <= labels.items() for side in sides)
+        ]
+
+    seed_by_seed(list(arms), Budget(*until, max(1, jobs // len(arms))), train, unsettled)
+    return asked, probes
+
+
+def _labels(side: str | dict[str, Any]) -> dict[str, str]:
+    """Of one side of a statement."""
+    return {"arm": side} if isinstance(side, str) else {k: str(v) for k, v in side.items()}
+
+
 def plan_claim(
     claim: Claim,
     overrides: Sequence[str],
@@ -116,7 +181,8 @@ def plan_claim(
     for word in overrides:
         if word.lstrip("+~").partition("=")[0] in UNTIL_KEYS:
             raise ConfigError(
-                f"{word}: only a sweep reads it; a claim has the seeds of its file, or seeds=<n>"
+                f"{word}: a claim does not read it; its statements say by how much, and "
+                "until=verdict seeds=3..30 says how long"
             )
     budget = claim.budget(mode)
     composer = Composer(compose)
@@ -257,11 +323,14 @@ def _numbers(result: Result, answers: list[dict[str, Any]]) -> dict[str, float]:
     return numbers
 
 
-def _finding(statement: Statement, rows: Sequence[tuple[Run, dict[str, float]]]) -> Finding:
-    """The paired difference of the statement's two sides, averaged over the other keys per seed."""
+def _finding(statement: Statement, rows: _Rows, share: float | None = None) -> Finding:
+    """The paired difference of the statement's two sides, averaged over the other keys per seed.
+
+    - `share`: of the 5 %, for an interval that holds however often one looks.
+    """
 
     def values(side: str | dict[str, Any]) -> dict[Any, float]:
-        wanted = {"arm": side} if isinstance(side, str) else {k: str(v) for k, v in side.items()}
+        wanted = _labels(side)
         found = {}
         for run, numbers in rows:
             if wanted.items() <= run.labels.items() and statement.metric in numbers:
@@ -275,7 +344,10 @@ def _finding(statement: Statement, rows: Sequence[tuple[Run, dict[str, float]]])
     for key in sorted(ours.keys() & others.keys()):
         by_seed.setdefault(key[0], []).append(ours[key] - others[key])
     means = [sum(differences) / len(differences) for differences in by_seed.values()]
-    effect = estimate(means) if means else Estimate(float("nan"), 0)
+    effect = Estimate(float("nan"), 0)
+    if means:  # what a network costs is the same with every seed
+        is_exact = share is None or statement.metric in ("num_parameters", "macs")
+        effect = estimate(means) if is_exact else estimate_at_any_time(means, share or 1.0)
     low, high = interval(effect)
     return Finding(
         *(statement.says, statement.metric, effect.mean, low, high, effect.n),
@@ -285,7 +357,8 @@ def _finding(statement: Statement, rows: Sequence[tuple[Run, dict[str, float]]])
 
 def interval(effect: Estimate) -> tuple[float | None, float | None]:
     """Of the mean of two values or more; of values that are all equal it has no width."""
-    if effect.n < 2:
+    has_no_end = effect.look == AT_ANY_TIME and effect.half_width is None
+    if effect.n < 2 or has_no_end:
         return None, None
     width = effect.half_width or 0.0
     return effect.mean - width, effect.mean + width

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from convscape.config.metrics import Metric
-from convscape.reports.contrasts import Estimate
+from convscape.reports.contrasts import AT_ANY_TIME, Estimate, Judged
 from convscape.reports.results import COSTS, RunTable, SweptKey
 
 CONFIDENCE = 0.95
@@ -33,6 +33,17 @@ def estimate(values: Sequence[float] | np.ndarray, num_seeds: int | None = None)
     error = sd / n**0.5
     half_width = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
     return Estimate(mean, n, sd, half_width, float(2 * stdtr(n - 1, -abs(mean) / error)))
+
+
+def estimate_at_any_time(values: Sequence[float], share: float = 1.0) -> Estimate:
+    """Mean of independent `values` with an interval that holds however often one looks.
+
+    - `share`: of the 5 % that it may err, as one of several.
+    """
+    plain = estimate(values)
+    has_spread = plain.half_width is not None
+    judged = Judged(plain.mean, plain.n, plain.sd, has_spread=has_spread)
+    return judged.estimate(share, AT_ANY_TIME)
 
 
 def configurations(table: RunTable, metric: Metric) -> pd.DataFrame:
