@@ -1,7 +1,8 @@
-"""How does a window slide over a matrix? A film with every number, as GIF or MP4.
+"""How does a window slide over a matrix? A film with every number, as GIF, MP4, or a page to try.
 
-python scripts/window.py                       the textbook's first example: 16
-python scripts/window.py 7x7 --stride 2 --padding same
+python scripts/window.py                       a 3x3 kernel over a 7x7 matrix
+python scripts/window.py --html --stride 2 --padding same     play it, change it, in the browser
+python scripts/window.py "9 4 1; 1 1 1; 1 2 1"                the textbook's first example: 16
 python scripts/window.py "9 4 1; 1 1 1; 1 2 1" --pool max --size 2 --stride 1
 python scripts/window.py flower --patch 8x8+200+300 --kernel edge_detection
 """
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument(
         "input",
         nargs="?",
-        default="9 4 1; 1 1 1; 1 2 1",
+        default="7x7",
         help="a matrix, a size such as 7x7 (filled with small numbers), or a picture",
     )
     parser.add_argument(
@@ -35,8 +36,9 @@ def main() -> None:
     )
     parser.add_argument("--fps", type=float, default=1, help="positions per second")
     parser.add_argument("--frames", type=Path, help="also write each position as PNG here")
+    parser.add_argument("--html", action="store_true", help="a page: the same as --out of .html")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/window.gif"), help="a .gif, or an .mp4 (ffmpeg)"
+        "--out", type=Path, help="a .gif, an .mp4 (ffmpeg) or .html (default outputs/window.gif)"
     )
     arguments = parser.parse_args()
 
@@ -44,10 +46,13 @@ def main() -> None:
         from convscape.base.errors import ConfigError
         from convscape.drawing.numbers import film, read_matrix, save_film, save_frames
 
-        if arguments.fps <= 0 or arguments.out.suffix.lower() not in (".gif", ".mp4"):
-            raise ConfigError(
-                f"--fps={arguments.fps:g} --out={arguments.out}; allowed: more than 0, .gif or .mp4"
-            )
+        out = arguments.out or Path(
+            "outputs/window.html" if arguments.html else "outputs/window.gif"
+        )
+        suffixes = (".html",) if arguments.html else (".gif", ".mp4", ".html")
+        if arguments.fps <= 0 or out.suffix.lower() not in suffixes:
+            allowed = f"more than 0, {' or '.join(suffixes)}"
+            raise ConfigError(f"--fps={arguments.fps:g} --out={out}; allowed: {allowed}")
         moving = film(
             read_matrix(arguments.input, arguments.patch),
             kernel=arguments.kernel,
@@ -58,12 +63,17 @@ def main() -> None:
             dilation=arguments.dilation,
             flipped=arguments.convolution,
         )
-        frames = list(moving.frames())
-        save_film(frames, arguments.out, arguments.fps)
+        frames = list(moving.frames()) if arguments.frames or out.suffix != ".html" else []
+        if out.suffix.lower() == ".html":
+            from convscape.living.film import write_film
+
+            write_film(moving.window, out, arguments.fps)
+        else:
+            save_film(frames, out, arguments.fps)
         if arguments.frames:
             save_frames(frames, arguments.frames)
         say(moving.title, f"first position: {moving.window.step(0, 0).in_words()}")
-        say(f"{arguments.out}: {len(frames)} positions")
+        say(f"{out}: {moving.window.output.size} positions")
 
     run_command(command)
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from convscape.base.errors import ConfigError
-from convscape.geometry.window import InfeasibleGeometry, Window, output_size
 from convscape.models.classifier import ImageClassifier
 from convscape.models.networks import CNN, MLP, Sequential
 from convscape.trained import explain
@@ -270,38 +269,6 @@ def test_an_mlp_is_explained_with_its_weights_as_images(browser, tmp_path):
     assert page.locator("#detail canvas").count() == 3
     assert "128 of 140 numbers" in page.locator("#layers").text_content()
     assert page.locator("#title").text_content() == "a run: </script><b>"
-    assert not complaints
-
-
-def test_the_sliders_compute_what_geometry_computes(browser, tmp_path):
-    model = random_model(CNN, (1, 12, 12), channels=[2])
-    run = TrainedRun(Path("a run"), None, model)
-    image = torch.zeros(1, 12, 12, dtype=torch.uint8)
-    explain.write_page(run, image, "black", None, tmp_path / "page.html")
-    page, complaints, _ = open_page(browser, tmp_path / "page.html")
-    settings = [
-        (size, kernel, stride, padding, dilation)
-        for size in (3, 7, 12)
-        for kernel in (1, 2, 3, 5, 9)
-        for stride in (1, 2, 5)
-        for padding in ("valid", "same", 2)
-        for dilation in (1, 2, 4)
-    ]
-    answers = page.evaluate(
-        "all => all.map(([n, k, s, p, d]) => outputSize(n, k, s, String(p), d))", settings
-    )
-    for (size, kernel, stride, padding, dilation), answer in zip(settings, answers, strict=True):
-        try:
-            expected = output_size(size, Window(kernel, stride, padding, dilation))
-        except InfeasibleGeometry:
-            assert answer < 1
-        else:
-            assert answer == expected
-    page.locator("#t-kernel").fill("9")
-    words = page.locator("#t-words").text_content()
-    assert words.startswith("Impossible: a 9x9 kernel does not fit the 7x7 input")
-    page.locator("#t-padding").select_option("same")
-    assert page.locator("#t-words").text_content().startswith("7x7 gives 7x7")
     assert not complaints
 
 

@@ -136,7 +136,10 @@ def test_the_film_has_a_frame_for_each_position(command, tmp_path):
     with Image.open(tmp_path / "outputs" / "window.gif") as film_file:
         assert film_file.n_frames == 9
     assert len(list((tmp_path / "frames").iterdir())) == 9
-    assert command("window").out.splitlines()[1].endswith("= 16")
+    assert command("window").out.endswith("window.gif: 25 positions\n")
+    with Image.open(tmp_path / "outputs" / "window.gif") as film_file:
+        assert film_file.n_frames == 25  # a film, as the README promises
+    assert command("window", PATCH).out.splitlines()[1].endswith("= 16")
     assert "9, 4, 1, 1: 9" in command("window", PATCH, "--pool", "max", "--stride", "1").out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,27 @@ def write_page(
 
 def html(values: dict[str, Any]) -> str:
     """The page of a document."""
+    return rendered("page", values, SCRIPTS, ("page",))
+
+
+def rendered(
+    template: str, values: dict[str, Any], script_names: Sequence[str], style_names: Sequence[str]
+) -> str:
+    """A page with its scripts and styles in it, which alone its policy allows; `title` is a value.
+
+    - `values`: plain ones, which the page reads as JSON.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("convscape.living", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
     static = files("convscape.living") / "static"
-    scripts = [(static / f"{name}.js").read_text("utf-8") for name in SCRIPTS]
-    style = (static / "page.css").read_text("utf-8")
+    scripts = [(static / f"{name}.js").read_text("utf-8") for name in script_names]
+    style = "".join((static / f"{name}.css").read_text("utf-8") for name in style_names)
     # "</script>" would end the script element, "<!--<script>" keep it from ending
     data = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(f"{template}.html.j2").render(
         title=values["title"],
         data=Markup(data),
         scripts=[Markup(script) for script in scripts],

@@ -355,5 +355,8 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return parts.map((v) => v / sum);
   }
 
-  convscape.engine = { build, unpack, bytes, padded, polyphase, maxima, softmax, functions: FUNCTIONS };
+  /** What one layer, whose tensors are numbers already, makes of values. */
+  const compute = (layer, values) => KINDS[layer.kind](layer, values, [values]);
+
+  convscape.engine = { build, compute, unpack, bytes, padded, polyphase, maxima, softmax, functions: FUNCTIONS };
 })();
