@@ -5,7 +5,6 @@ python scripts/explain.py outputs/runs/<run> 17          begin with image 17 of 
 python scripts/explain.py outputs/runs/<run> my.png      with a picture of your own
 """
 
-import webbrowser
 from pathlib import Path
 
 from convscape.base.terminal import say
@@ -36,6 +35,8 @@ def main() -> None:
         lines = write_page(run, path, *given)
         say(*lines)
         if arguments.open:
+            import webbrowser
+
             webbrowser.open(path.resolve().as_uri())
 
     run_command(command)

@@ -1,3 +1,4 @@
+import builtins
 import os
 import runpy
 import shutil
@@ -190,11 +191,23 @@ def as_nobody(tmp_path):
             return
         (tmp_path / "cache").mkdir(exist_ok=True)
         (tmp_path / "cache").chmod(0o777)
-        os.seteuid(65534)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(builtins, "__import__", import_as_root)
+            os.seteuid(65534)
+            try:
+                yield
+            finally:
+                os.seteuid(0)
+
+    real_import = builtins.__import__
+
+    def import_as_root(*arguments, **keywords):  # whose interpreter nobody may not read
+        before = os.geteuid()
+        os.seteuid(0)
         try:
-            yield
+            return real_import(*arguments, **keywords)
         finally:
-            os.seteuid(0)
+            os.seteuid(before)
 
     yield nobody
     for folder in closed:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from convscape.data.module import ImageDataModule
     from convscape.geometry.plan import Plan
     from convscape.models.classifier import ImageClassifier
-    from convscape.runs.result import Result
     from convscape.trained.load import TrainedRun
 
 
@@ -138,8 +137,7 @@ def train(
     from convscape.training.unread import refuse_unread
 
     composed, words = _described(list(overrides), model, data)
-    result: Result | None = None
-    told: list[str] = []
+    result, told = None, []
     if composed["resume"] is not None:
         if model is not None or data is not None:
             raise ConfigError("resume goes on with that run's own model and data; give no others")
