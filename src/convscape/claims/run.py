@@ -95,16 +95,20 @@ def run_claim(
         budget=budget,
         command=command,
         seconds=round(time.perf_counter() - start, 1),
-        unfinished=[
-            f"{title_of(run.labels)}, seed {run.config.seed}: "
-            + (results[run.fingerprint].status if run.fingerprint in results else "not begun")
-            for run in runs
-            if run not in [one for one, _, _ in done]
-        ],
+        unfinished=list(_unfinished(runs, results)),
         environment=done[0][1].environment if done else {},
     )
     write_answer(answer, claim, done, folder)
     return answer
+
+
+def _unfinished(runs: Sequence[Run], results: Mapping[str, Result]) -> Iterator[str]:
+    """In words, the runs that did not come to their end."""
+    for run in runs:
+        result = results.get(run.fingerprint)
+        if result is None or result.status != "ok":
+            status = "not begun" if result is None else result.status
+            yield f"{title_of(run.labels)}, seed {run.config.seed}: {status}"
 
 
 def _done(
