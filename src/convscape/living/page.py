@@ -23,9 +23,9 @@ from convscape.trained.predict import warning_of_negatives
 
 # in the order in which they run
 SCRIPTS = (
-    *("engine", "state", "fit", "change", "curves", "pad", "inputs"),
+    *("engine", "state", "fit", "change", "weights", "curves", "pad", "inputs", "score"),
     *("graph", "steps", "links", "colors", "layout", "keys", "view"),
-    *("cards", "kinds", "detail", "unlike", "answer", "main"),
+    *("cards", "kinds", "detail", "unlike", "answer", "changes", "main"),
 )
 
 

@@ -59,15 +59,20 @@
     });
   }
 
-  /** Numbers of a normal distribution, the same each time (mulberry32; Box and Muller 1958). */
-  function normals() {
-    let state = SEED;
-    const uniform = () => {
+  /** Numbers from 0 to 1, the same of each seed (mulberry32). */
+  function uniforms(seed) {
+    let state = (SEED + Math.imul(seed, 0x9e3779b1)) | 0;
+    return () => {
       state = (state + 0x6d2b79f5) | 0;
       let t = Math.imul(state ^ (state >>> 15), 1 | state);
       t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
       return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
     };
+  }
+
+  /** Numbers of a normal distribution, the same of each seed (Box and Muller 1958). */
+  function normals(seed = 0) {
+    const uniform = uniforms(seed);
     return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
   }
 
@@ -105,5 +110,5 @@
     }
   }
 
-  convscape.change = { sliders, apply };
+  convscape.change = { sliders, apply, uniforms, normals };
 })();

@@ -51,7 +51,8 @@
     }
     const [, height, width] = unit.node.shape;
     const value = values[unit.node.id][(unit.map * height + unit.row) * width + unit.column];
-    head.title.textContent = `${unit.node.name}, ${convscape.graph.unitName(graph, unit)} = ${written(value)}`;
+    head.title.textContent = `${unit.node.name}, ${convscape.graph.unitName(graph, unit)} = ${written(value)}`
+      + (convscape.weights.isOff(unit.node.id - 1, unit.map) ? " (switched off)" : "");
     head.title.dataset.value = value;
     head.play.hidden = unit.node.isVector || unit.node.id === 0;
     for (const each of parts.cards) each.draw(unit, values);

@@ -294,6 +294,13 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return found;
   }
 
+  /** Zeros in place of the maps that are off. */
+  function silenced({ off, shape: [, height, width] }, values) {
+    const found = Float32Array.from(values), size = height * width;
+    for (const map of off) found.fill(0, map * size, (map + 1) * size);
+    return found;
+  }
+
   const same = (layer, values) => values;
   const KINDS = {
     conv, dense, pool, activation, residual, subsample,
@@ -341,7 +348,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
       for (const index of order) {
         const layer = layers[index], sources = layer.from.map(valuesOf);
         const values = KINDS[layer.kind](layer, sources[0], sources);
-        found[index] = { layer, values, shape: layer.shape };
+        found[index] = { layer, values: layer.off?.size ? silenced(layer, values) : values, shape: layer.shape };
       }
       return found;
     }

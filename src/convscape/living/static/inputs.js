@@ -163,7 +163,17 @@
     const grid = make("div", { className: "thumbnails" });
     grid.setAttribute("role", "group");
     grid.setAttribute("aria-label", "test images, mistakes first; move with the arrow keys");
-    const rows = new Map();
+    const rows = new Map(), buttons = [];
+    function say(button, { label, place }, predicted) {
+      const isWrong = label !== predicted;
+      const taken = isWrong ? `, taken for ${convscape.classes[predicted]}` : "";
+      button.title = `test image ${place}: ${convscape.classes[label]}${taken}`;
+      button.setAttribute("aria-label", button.title);
+      button.classList.toggle("wrong", isWrong);
+    }
+    convscape.state.listen(({ score }, changed) => {
+      if (changed.has("score") && score) buttons.forEach((button, i) => say(button, images[i], score.predicted[i]));
+    });
     for (const image of images) {
       const name = convscape.classes[image.label];
       if (!rows.has(image.label)) {
@@ -172,10 +182,9 @@
       }
       const canvas = make("canvas");
       show(canvas, fit.unpermuted(image.pixels, facts), shape);
-      const isWrong = image.label !== image.predicted;
-      const words = `test image ${image.place}: ${name}${isWrong ? `, taken for ${convscape.classes[image.predicted]}` : ""}`;
-      const button = make("button", { type: "button", title: words, tabIndex: -1, className: isWrong ? "wrong" : "" }, canvas);
-      button.setAttribute("aria-label", words);
+      const button = make("button", { type: "button", tabIndex: -1 }, canvas);
+      buttons.push(button);
+      say(button, image, image.predicted);
       button.addEventListener("click", () => {
         focus(button, false);
         choose(image);

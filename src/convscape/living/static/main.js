@@ -17,7 +17,9 @@
     convscape.network = convscape.engine.build(found);
     element("title").textContent = found.title;
     element("words").textContent = `${found.words}; ${found.data}`;
-    for (const part of ["inputs", "view", "detail", "answer"])
+    convscape.weights.start();
+    convscape.score.start(found);
+    for (const part of ["inputs", "view", "detail", "answer", "changes"])
       convscape[part].start(element(part === "view" ? "network" : part), found);
     const image = chosenImage(found);
     if (image) convscape.state.set(image);
