@@ -66,14 +66,17 @@ def groups(tensorboard):
         allowedStatuses=["STATUS_SUCCESS"],
         startIndex=0,
         sliceSize=10,
-        colParams=[{"metric": {"tag": "test/acc"}}],
+        colParams=[{"metric": {"tag": "result/test/acc"}}],
         aggregationType="AGGREGATION_AVG",
     )["sessionGroups"]
 
 
 def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboard):
     experiment = ask(f"{tensorboard}data/plugin/hparams/experiment", hparamsLimit=0)
-    names = {info["name"] for info in experiment["hparamInfos"]}
+    names = [info["name"] for info in experiment["hparamInfos"]]
+    assert names[0] == "model"  # what differs; the seed is no key
+    metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
+    assert metrics == [f"result/{n}" for n in ("val/acc", "test/acc", "num_parameters", "macs")]
     assert {
         "model",
         "model.kernel_size",
@@ -81,7 +84,7 @@ def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboa
         "optimizer.lr",
         "data",
         "data.train_size",
-    } <= names
+    } <= set(names)
     found = groups(tensorboard)
     assert sorted(group["hparams"]["model"] for group in found) == ["CNN", "MLP"]
     for group in found:
@@ -89,11 +92,12 @@ def test_hparams_has_the_union_of_the_keys_and_a_row_per_configuration(tensorboa
             metric["value"]
             for session in group["sessions"]
             for metric in session["metricValues"]
-            if metric["name"]["tag"] == "test/acc"
+            if metric["name"]["tag"] == "result/test/acc"
         ]
-        mean = next(m for m in group["metricValues"] if m["name"]["tag"] == "test/acc")["value"]
+        means = {metric["name"]["tag"]: metric["value"] for metric in group["metricValues"]}
         assert len(values) == 2
-        assert mean == pytest.approx(sum(values) / 2)
+        assert means["result/test/acc"] == pytest.approx(sum(values) / 2)
+        assert means.keys() == set(metrics)
 
 
 def test_curves_have_readable_names_and_a_layout(tensorboard):
@@ -102,7 +106,7 @@ def test_curves_have_readable_names_and_a_layout(tensorboard):
     assert all(re.fullmatch(r"(cnn_k3_s1_valid|mlp_512-512)_[\w.-]+", run) for run in runs)
     layout = json.loads(answer(f"{tensorboard}data/plugin/custom_scalars/layout"))
     assert [chart["title"] for chart in layout["category"][0]["chart"]] == [
-        *("loss", "accuracy", "learning rate")
+        *("accuracy", "loss", "learning rate")
     ]
 
 
@@ -117,7 +121,7 @@ def test_the_hparams_tab_shows_in_a_browser(tensorboard, browser):
 def test_pictures_graph_and_embedding_show_in_a_browser(tensorboard, browser):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(f"{tensorboard}#images")
-    page.get_by_text("confusion").first.wait_for()
+    page.get_by_text("view/confusion").first.wait_for()
     page.goto(f"{tensorboard}#graphs")
     page.reload()
     page.locator("tf-graph-scene, graph-app, tf-graph-app").first.wait_for(state="attached")

@@ -26,9 +26,11 @@ from convscape.base import quick_lightning
 from convscape.base.quick_lightning import LightningEnvironment, pl
 from convscape.config import hydra_insides
 from convscape.config.directory import CONFIG_DIR
+from convscape.runs.folder import new_result
+from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.study import SharedStudy
-from convscape.training import torch_insides
-from convscape.training.events import EventLogger, begin_session, end_session
+from convscape.training import hparams, torch_insides
+from convscape.training.events import EventLogger, add_layout
 
 from .conftest import ROOT
 from .test_config import checked
@@ -42,34 +44,40 @@ EXTRA = {
     for each in extra
 }
 
-# what is not public and is used all the same, and the one file that may
+# what is not public and is used all the same, and the files that may
 INSIDES = {
-    "lightning": ("base/quick_lightning.py", r"fit_loop|epoch_loop|(from|import) lightning\."),
-    "lightning-utilities": ("base/quick_lightning.py", r"lightning_utilities"),
+    "lightning": (("base/quick_lightning.py",), r"fit_loop|epoch_loop|(from|import) lightning\."),
+    "lightning-utilities": (("base/quick_lightning.py",), r"lightning_utilities"),
     "torch": (
-        "training/torch_insides.py",
+        ("training/torch_insides.py",),
         r"torch\.jit|torch\.utils\.tensorboard|torch\.[\w.]*\b_[a-z]",
     ),
-    "tensorboard": ("training/events.py", r"tensorboard\.(plugins|summary|backend)"),
+    "tensorboard": (
+        ("training/events.py", "training/hparams.py"),
+        r"tensorboard\.(plugins|summary|backend)",
+    ),
     "hydra-core": (
-        "config/hydra_insides.py",
+        ("config/hydra_insides.py",),
         r"GlobalHydra|hydra\.initialize\b|override_parser|_gh_",
     ),
-    "optuna": ("sweeps/study.py", r"\._(storage|trial_id|study|suggest)|check_distribution_comp"),
+    "optuna": (
+        ("sweeps/study.py",),
+        r"\._(storage|trial_id|study|suggest)|check_distribution_comp",
+    ),
 }
 
 
 @contextmanager
 def of(distribution):
     """Whatever goes wrong, it says where to look."""
-    file, _ = INSIDES[distribution]
+    places, _ = INSIDES[distribution]
     try:
         yield
     except Exception as error:  # noqa: BLE001  an import, an attribute, an assertion
         pytest.fail(
             f"{distribution} {importlib.metadata.version(distribution)} has changed what "
-            f"src/convscape/{file} uses of its insides: {type(error).__name__}: {error}. Mend it "
-            f"there, or keep the upper bound of {distribution} in pyproject.toml"
+            f"src/convscape/{' and '.join(places)} uses of its insides: {type(error).__name__}: "
+            f"{error}. Mend it there, or keep the upper bound of {distribution} in pyproject.toml"
         )
 
 
@@ -82,10 +90,10 @@ def code_of(tree):
 
 
 @pytest.mark.parametrize("distribution", INSIDES)
-def test_insides_are_used_in_one_file_and_bounded(distribution):
-    file, words = INSIDES[distribution]
+def test_insides_are_used_where_that_is_known_and_bounded(distribution):
+    places, words = INSIDES[distribution]
     users = {path for path, tree in SOURCES.items() if re.search(words, code_of(tree))}
-    assert users == {ROOT / "src" / "convscape" / file}
+    assert users == {ROOT / "src" / "convscape" / place for place in places}
     declared = (REQUIRED | EXTRA)[distribution]
     assert any(each.operator == "<" for each in declared.specifier), declared
     assert importlib.metadata.version(distribution) in declared.specifier
@@ -204,13 +212,17 @@ def test_torch_traces_a_network_and_writes_to_a_file_of_ours(tmp_path):
 def test_tensorboard_reads_what_is_written_for_its_hparams(tmp_path):
     with of("tensorboard"):
         logger = EventLogger(tmp_path)
-        begin_session(logger.experiment, checked("model=mlp"), [])
-        end_session(logger.experiment)
+        config = checked("model=mlp")
+        add_layout(logger.experiment, [])
+        hparams.begin_session(logger.experiment, config, [])
+        hparams.end_session(logger.experiment, new_result(ResolvedRun(config)))
         logger.close()
         events = EventAccumulator(str(tmp_path))
         events.Reload()
         tags = events.PluginTagToContent("hparams")
-        assert set(tags) == {"_hparams_/session_start_info", "_hparams_/session_end_info"}
+        assert set(tags) == {
+            f"_hparams_/{name}" for name in ("experiment", "session_start_info", "session_end_info")
+        }
         assert b"model.hidden" in tags["_hparams_/session_start_info"]
         assert events.PluginTagToContent("custom_scalars")
 

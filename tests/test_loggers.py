@@ -20,6 +20,7 @@ from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.training import loggers
 from convscape.training import run as training
+from convscape.training.events import tag
 from tests.conftest import PATIENCE_S, TINY
 from tests.test_config import checked
 
@@ -121,9 +122,10 @@ def test_all_get_the_same_and_change_neither_result_nor_fingerprint(
     assert {row["step"] for row in rows} == {"3", "6"}  # optimiser steps at the epochs' ends
     events = EventAccumulator(str(tracked.path))
     events.Reload()
-    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-    assert {tag: values[-1].value for tag, values in scalars.items()} == pytest.approx(last)
-    assert [value.step for value in scalars["val/acc"]] == [3, 6]
+    scalars = {each: events.Scalars(each) for each in events.Tags()["scalars"]}
+    curves = {name: scalars[tag(name)] for name in last}
+    assert {name: values[-1].value for name, values in curves.items()} == pytest.approx(last)
+    assert [value.step for value in curves["val/acc"]] == [3, 6]
     _, (run,) = mlflow_runs(tmp_path / "outputs" / "mlflow.db")
     assert run.data.metrics == last
     assert run.info.status == "FINISHED"

@@ -273,4 +273,8 @@ def test_a_trained_network_is_evaluated_probed_explained_and_pictured(command, t
     assert "black.png" in command("predict", run, tmp_path / "black.png").out
     assert "finished" in command("train", f"resume={run}").out
     pictures = EventAccumulator(str(run), size_guidance={"images": 0}).Reload().Tags()["images"]
-    assert {"feature_maps/conv1", "feature_maps/conv2", "filters/first_layer"} <= set(pictures)
+    assert {
+        "view/feature_maps/conv1",
+        "view/feature_maps/conv2",
+        "view/filters/first_layer",
+    } <= set(pictures)

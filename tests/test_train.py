@@ -72,9 +72,9 @@ def test_tensorboard_gets_losses_accuracies_learning_rate_and_speed(command, tmp
     command("train", *TINY)
     events = EventAccumulator(str(only_run(tmp_path)))
     events.Reload()
-    expected = {"train/loss", "train/acc", "val/loss", "val/acc", "lr", "samples_per_second"}
+    expected = {"loss/train", "acc/train", "loss/val", "acc/val", "lr", "samples_per_second"}
     tags = set(events.Tags()["scalars"])
-    assert expected | {"test/loss", "test/acc"} <= tags
+    assert expected | {"result/test/loss", "result/test/acc"} <= tags
     assert all(len(events.Scalars(tag)) == 2 for tag in expected)
 
 

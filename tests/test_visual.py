@@ -17,8 +17,8 @@ from convscape.training.torch_insides import trace
 from .conftest import TINY
 
 PICTURES = {
-    *("training_images", "filters/first_layer", "feature_maps/block1"),
-    *("confusion/val", "mistakes/val", "confusion/test", "mistakes/test"),
+    *("view/training_images", "view/filters/first_layer", "view/feature_maps/block1"),
+    *("view/confusion/val", "view/mistakes/val", "view/confusion/test", "view/mistakes/test"),
 }
 
 
@@ -34,7 +34,7 @@ def test_light_shows_pictures_text_and_graph(model, command, tmp_path):
     network = TINY if model == "cnn" else ("model=mlp", "model.hidden=[8]", *TINY[1:])
     assert command("train", *network).code == 0
     _, events = events_of(tmp_path / "outputs")
-    expected = PICTURES if model == "cnn" else PICTURES - {"feature_maps/block1"}
+    expected = PICTURES if model == "cnn" else PICTURES - {"view/feature_maps/block1"}
     tags = events.Tags()
     assert set(tags["images"]) == expected
     assert tags["graph"]
@@ -73,10 +73,12 @@ def test_full_shows_histograms_curves_and_an_embedding_too(command, tmp_path):
     run, events = events_of(tmp_path / "outputs")
     tags = events.Tags()
     assert "weights/network.block1.conv.weight" in tags["histograms"]
-    assert "gradients/network.block1.conv.weight" in tags["histograms"]
+    assert "weights_gradient/network.block1.conv.weight" in tags["histograms"]
     assert any(tag.startswith("precision_recall_val/") for tag in tags["tensors"])
     assert "last_hidden_layer" in (run / "projector_config.pbtxt").read_text()
-    assert len(events.Images("confusion/val")) == 2  # after epochs 1 and 2, and that is the end
+    assert (
+        len(events.Images("view/confusion/val")) == 2
+    )  # after epochs 1 and 2, and that is the end
 
 
 def test_off_shows_nothing_and_trains_the_same(command, tmp_path):

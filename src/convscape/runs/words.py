@@ -13,6 +13,8 @@ from convscape.base.errors import CannotWrite, code_of_stop
 if TYPE_CHECKING:
     from convscape.runs.result import Result
 
+KEYS_OF_SWEEP = "CONVSCAPE_SWEEP_KEYS"  # those with several values, for the runs of a sweep
+
 
 def exit_code(result: Result) -> int:
     """The exit code of a run on its own: an interrupted one's says what interrupted it."""

@@ -28,6 +28,7 @@ from convscape.reports.verdicts import seed_by_seed
 from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES, RunFolder, RunIsBusy, new_result, output_folder
 from convscape.runs.resolved import ResolvedRun
+from convscape.runs.words import KEYS_OF_SWEEP
 from convscape.sweeps.definition import digest_of, reserve_name
 from convscape.sweeps.grid import EXECUTION_KEYS, key_of, plan_sweep
 from convscape.sweeps.verdicts import Comparing
@@ -137,6 +138,7 @@ class _Sweep:
         os.environ.pop(PROGRESS, None)
         if cfg.until is None:  # else nobody knows how many there will be
             os.environ[PROGRESS] = f"{len(todo)} {time.monotonic()}"
+            os.environ[KEYS_OF_SWEEP] = " ".join(self.plan.keys)
         extra = [f"name={folder.name}", *_for_all_runs(cfg)]
         with _stopping_workers(folder) as received:
             for first, batch in _batches(todo, self._states):

@@ -1,24 +1,20 @@
-"""The event files that TensorBoard reads, and what it shows besides curves: HParams, a layout."""
+"""The event files that TensorBoard reads: how they are written, and the names in them."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from convscape.base import files
 from convscape.base.quick_lightning import pl, rank_zero_experiment
-from convscape.base.values import typed_value
-from convscape.config.schema import Config
-from convscape.runs.fingerprint import fingerprint, flat_config
+from convscape.config.metrics import Metric
 from convscape.training.torch_insides import SummaryWriter
 
 PREFIX = "events.out.tfevents."
@@ -69,6 +65,10 @@ class EventLogger(pl.loggers.TensorBoardLogger):
     def log_dir(self) -> str:
         """The run folder as it is: Lightning would put values of the environment for $NAME."""
         return str(self._folder)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write `metrics` of the optimiser step `step`, each under its `tag`."""
+        super().log_metrics({tag(name): value for name, value in metrics.items()}, step)
 
     @property
     @rank_zero_experiment
@@ -132,49 +132,30 @@ def copy_points(source: Path, folder: Path, sizes: Mapping[str, int]) -> None:
                     file.write(record)
 
 
-_OF_ONE_RUN = ("_hparams_/", "custom_scalars__config__")
-
-LAYOUT = {
-    "training": {
-        "loss": ["Multiline", ["train/loss", "val/loss"]],
-        "accuracy": ["Multiline", ["train/acc", "val/acc"]],
-        "learning rate": ["Multiline", ["lr"]],
-    }
-}
+_OF_ONE_RUN = ("_hparams_/", "custom_scalars__config__", "result/")
 
 
-def hyperparameters(config: Config, overrides: list[str]) -> dict[str, bool | int | float | str]:
-    """What was chosen: the network, how it learns, and what was typed; the seed is not among it."""
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
-    return {
-        key: value if isinstance(value, bool | int | float | str) else typed_value(value)
-        for key, value in flat_config(config.model_dump(by_alias=True))
-        if key == "data" or key.startswith(("model", "optimizer", "scheduler")) or key in typed
-    }
+def tag(name: str) -> str:
+    """Under which a metric stands: acc/val of val/acc, so that both curves are beside each other.
 
-
-def trial_id(config: Config) -> str:
-    """The same for runs that differ only in the seed."""
-    return fingerprint(config.model_copy(update={"seed": 0}))
-
-
-def begin_session(writer: Any, config: Config, overrides: list[str]) -> None:
-    """Tell the HParams tab the hyper-parameters.
-
-    Runs that differ only in the seed have one trial id, so that TensorBoard shows their mean in one
-    row. Columns are the union over all runs: nothing is declared beforehand, as a CNN and an MLP
-    have different keys.
+    TensorBoard sorts tags by name: acc and loss come before lr, the result, the speed and the
+    pictures, which begin with "view".
     """
-    chosen = hyperparameters(config, overrides)
-    writer.add_summary(summary_v2.hparams_pb(chosen, trial_id=trial_id(config)))
-    writer.add_custom_scalars(LAYOUT)
+    split = Metric(name).split
+    if split is None:
+        return name
+    return f"result/{name}" if split == "test" else f"{name.removeprefix(f'{split}/')}/{split}"
 
 
-def end_session(writer: Any) -> None:
-    """Tell the HParams tab that the run came to its end."""
-    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
-    data = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
-    value = Summary.Value(
-        tag=metadata.SESSION_END_INFO_TAG, metadata=data, tensor=metadata.NULL_TENSOR
-    )
-    writer.add_summary(Summary(value=[value]))
+def add_layout(writer: Any, added_metrics: Iterable[str]) -> None:
+    """The Custom Scalars tab: training and validation in one chart.
+
+    - `added_metrics`: names of what is logged besides accuracy and loss.
+    """
+    leaves = dict.fromkeys(name.partition("/")[2] for name in added_metrics)
+    titles = {"acc": "accuracy"} | dict.fromkeys(leaves, "") | {"loss": "loss"}
+    charts = {
+        title or leaf: ["Multiline", [tag(f"train/{leaf}"), tag(f"val/{leaf}")]]
+        for leaf, title in titles.items()
+    }
+    writer.add_custom_scalars({"training": charts | {"learning rate": ["Multiline", ["lr"]]}})

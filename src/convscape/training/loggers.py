@@ -36,13 +36,8 @@ from convscape.base.terminal import say, without_secrets
 from convscape.config.schema import Config, LoggerConfig, MlflowConfig, WandbConfig
 from convscape.runs.folder import RunFolder, local_rank
 from convscape.runs.result import Result, Status
-from convscape.training.events import (
-    EventLogger,
-    begin_session,
-    end_session,
-    hyperparameters,
-    trial_id,
-)
+from convscape.training import hparams
+from convscape.training.events import EventLogger, add_layout
 
 logger = logging.getLogger("convscape")
 
@@ -90,8 +85,8 @@ def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.
     facts = RunInfo(
         folder=folder,
         name=result.run,
-        group=trial_id(config),
-        hparams=hyperparameters(config, result.overrides),
+        group=hparams.trial_id(config),
+        hparams=hparams.hyperparameters(config, result.overrides),
         tags={"seed": config.seed, "fingerprint": result.fingerprint},
         output_dir=Path(config.output_dir).absolute(),
     )
@@ -132,10 +127,11 @@ def begin(
         if isinstance(each, FailSafeLogger):
             each.start()
         elif is_new and isinstance(each, EventLogger):
-            begin_session(each.experiment, config, overrides)
+            add_layout(each.experiment, config.added_metrics)
+            hparams.begin_session(each.experiment, config, overrides)
 
 
-def end(loggers: list[pl.loggers.Logger], status: Status) -> None:
+def end(loggers: list[pl.loggers.Logger], result: Result) -> None:
     """Close each record.
 
     Raises:
@@ -143,10 +139,10 @@ def end(loggers: list[pl.loggers.Logger], status: Status) -> None:
     """
     for each in loggers:
         if isinstance(each, FailSafeLogger):
-            each.end(status)
+            each.end(result.status)
         elif isinstance(each, EventLogger):
-            if status == "ok" and local_rank() == 0:
-                end_session(each.experiment)
+            if result.status == "ok" and local_rank() == 0:
+                hparams.end_session(each.experiment, result)
             each.close()
 
 

@@ -183,7 +183,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         if self.is_full and isinstance(module, ImageClassifier):
             for name, gradient in _gradients(module, images, labels).items():
                 writer.add_histogram(f"weights/{name}", module.get_parameter(name), step)
-                writer.add_histogram(f"gradients/{name}", gradient, step)
+                writer.add_histogram(f"weights_gradient/{name}", gradient, step)
 
     def _draw_feature_maps(
         self, writer: Any, module: ImageClassifier, data: ImageDataModule, step: int
@@ -319,7 +319,7 @@ def _writer(trainer: pl.Trainer) -> Any:
 
 
 def _add_picture(writer: Any, tag: str, picture: sheets.Picture, step: int) -> None:
-    writer.add_image(tag, np.asarray(picture), step, dataformats="HWC")
+    writer.add_image(f"view/{tag}", np.asarray(picture), step, dataformats="HWC")
 
 
 def _as_code(text: str) -> str:

@@ -134,7 +134,7 @@ def train(
 
 def _end(trackers: list[pl.loggers.Logger], result: Result, path: Path) -> None:
     try:
-        loggers.end(trackers, result.status)
+        loggers.end(trackers, result)
     except OSError as error:
         _record_error(result, error, path)
 
