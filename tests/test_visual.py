@@ -112,7 +112,7 @@ def test_a_confusion_matrix_of_any_size_shows_who_was_taken_for_whom(num_classes
     names = [f"a class with a long name, number {i}" for i in range(num_classes)]
     picture = sheets.confusion_matrix("test", counts, names)
     assert max(picture.size) < 1400
-    above_the_scale = np.asarray(picture)[:-46]
+    above_the_scale = np.asarray(picture)[:-60]
     full = (above_the_scale == (0, 40, 80)).all(-1)  # the colour of 100 %
     rows, columns = (np.flatnonzero(full.any(axis)) for axis in (1, 0))
     cells = full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -133,3 +133,19 @@ def test_a_tile_repeats_the_pixels_of_an_image_or_averages_them(shape):
     else:
         mean = np.broadcast_to(image.mean((1, 2)), 3)
         np.testing.assert_allclose(pixels.mean((1, 2)), mean, atol=2)
+
+
+@pytest.mark.parametrize("names", [list("0123456789"), [f"a long name {i}" for i in range(10)]])
+def test_letters_have_eleven_pixels_in_a_card_of_tensorboards(names):
+    images = np.zeros((16, 1, 28, 28), np.uint8)
+    kernels = np.ones((32, 1, 5, 5))
+    pictures = [
+        sheets.confusion_matrix("test", np.eye(10, dtype=int), names),
+        sheets.images_with_captions("images", images, (names * 2)[:16], 4),
+        sheets.mistakes("val", images[:10], names, names, [0.5] * 10),
+        sheets.filters(kernels, kernels),
+        sheets.feature_maps("block1", images[:4], np.ones((4, 32, 13, 13)), names[:4]),
+    ]
+    for picture in pictures:
+        assert 22 * 310 / picture.width >= 10.9
+        assert picture.height < 2 * picture.width

@@ -22,7 +22,12 @@ from PIL.Image import Resampling
 TILE = 76  # about the side of a tile, in pixels
 GAP = 8
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-MAX_CLASSES_WITH_NAMES = 40  # of a confusion matrix; more cannot be read
+BETWEEN = (200, 200, 200)  # pictures of which white may be a part
+# TensorBoard shows a picture about half as wide as this: letters of TEXT have 11 pixels there
+CARD, TEXT = 620, 22
+SMALL = 11  # letters of what is looked at as it is
+MAX_CLASSES_WITH_NAMES = 20  # of a confusion matrix; more cannot be read
+NUM_PAIRS = 5  # of classes that are named where not all can be
 
 # Okabe and Ito's blue and vermilion, https://jfly.uni-koeln.de/color/, with white for zero
 DIVERGING = np.array([[0, 114, 178], [255, 255, 255], [213, 94, 0]], float)
@@ -77,13 +82,27 @@ def _round_up(value: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
 
 
-def images_with_captions(title: str, images: np.ndarray, captions: Sequence[str]) -> Picture:
-    """A sheet of images (N, C, H, W), each with its caption below, one line per row."""
-    seen = which_channels(images.shape[1])
-    return sheet(f"{title}{seen}", [tile(image) for image in images], captions, 8)
+def images_with_captions(
+    title: str, images: np.ndarray, captions: Sequence[str], columns: int | None = None
+) -> Picture:
+    """A sheet of images (N, C, H, W), each with its caption below, one line per row.
+
+    - `columns`: as many in a row of a card; None: eight, and small letters.
+    """
+    title += which_channels(images.shape[1])
+    if columns is None:
+        return sheet(title, [tile(image) for image in images], captions, 8)
+    tiles = [tile(image, _side(columns, images)) for image in images]
+    return sheet(title, tiles, captions, columns, text=TEXT)
 
 
-def filters(before: np.ndarray, after: np.ndarray, limit: int = 32) -> Picture:
+def _side(columns: int, images: np.ndarray) -> int:
+    """Of a tile of `images` (N, C, H, W), where a card has as many columns: a whole multiple."""
+    side, longest = (CARD - GAP) // columns - GAP, max(images.shape[2:])
+    return side // longest * longest or side
+
+
+def filters(before: np.ndarray, after: np.ndarray, limit: int = 16) -> Picture:
     """Kernels (N, C, H, W) of a first layer: as they began, and below each as they are now.
 
     One channel is painted around white, the first of several; three are the red, green and blue of
@@ -91,10 +110,11 @@ def filters(before: np.ndarray, after: np.ndarray, limit: int = 32) -> Picture:
     """
     pairs = np.stack([before[:limit], after[:limit]], axis=1)
     scale = _filter_scale(Scale.around_zero(pairs), before.shape[1])
-    stacks = [_stacked([_filter_tile(scale, kernel) for kernel in pair]) for pair in pairs]
+    side = _side(8, before)
+    stacks = [_stacked([_filter_tile(scale, kernel, side) for kernel in pair]) for pair in pairs]
     captions = [str(number) for number in range(1, len(stacks) + 1)]
-    title = f"{len(pairs)} of {len(after)} filters of the first layer: at first, and below now"
-    return sheet(title + _which_kernels(before.shape[1]), stacks, captions, 16, scale)
+    title = f"first layer, filters 1 to {len(pairs)} of {len(after)}: at first, and below now"
+    return sheet(title + _which_kernels(before.shape[1]), stacks, captions, 8, scale, TEXT)
 
 
 def learned(title: str, kernels: np.ndarray, scale: Scale) -> Picture:
@@ -110,9 +130,9 @@ def _filter_scale(scale: Scale, channels: int) -> Scale:
     return Scale(GREYS, scale.low, scale.high) if channels == 3 else scale
 
 
-def _filter_tile(scale: Scale, kernel: np.ndarray) -> Picture:
+def _filter_tile(scale: Scale, kernel: np.ndarray, size: int = TILE) -> Picture:
     is_rgb = len(kernel) == 3
-    return tile(scale.paint(kernel)[..., 0] if is_rgb else _painted(scale, kernel[0]))
+    return tile(scale.paint(kernel)[..., 0] if is_rgb else _painted(scale, kernel[0]), size)
 
 
 def _which_kernels(channels: int) -> str:
@@ -120,20 +140,24 @@ def _which_kernels(channels: int) -> str:
 
 
 def feature_maps(
-    name: str, images: np.ndarray, maps: np.ndarray, captions: Sequence[str], limit: int = 15
+    name: str, images: np.ndarray, maps: np.ndarray, captions: Sequence[str], limit: int = 6
 ) -> Picture:
     """A row for each of the images (N, C, H, W): the image, then its maps (N, M, H, W)."""
     num_maps = maps.shape[1]
-    chosen = np.linspace(0, num_maps - 1, min(limit, num_maps)).round().astype(int)
-    scale = Scale.of(maps[:, chosen])
+    num = min(limit, num_maps)
+    scale = Scale.of(maps[:, :num])
+    sides = [_side(limit + 1, each) for each in (images, maps)]
     tiles, texts = [], []
     for image, own_maps, caption in zip(images, maps, captions, strict=True):
-        tiles += [tile(image), *(tile(_painted(scale, own_maps[i])) for i in chosen)]
-        texts += [caption, *(f"map {i + 1}" for i in chosen)]
+        tiles += [
+            tile(image, sides[0]),
+            *(tile(_painted(scale, each), sides[1]) for each in own_maps[:num]),
+        ]
+        texts += [caption, *(str(number) for number in range(1, num + 1))]
     height, width = maps.shape[2:]
-    title = f"{name}: {len(chosen)} of {num_maps} feature maps, {height}x{width}"
+    title = f"{name}: maps 1 to {num} of {num_maps}, {height}x{width}"
     title += which_channels(images.shape[1])
-    return sheet(title, tiles, texts, len(chosen) + 1, scale)
+    return sheet(title, tiles, texts, num + 1, scale, TEXT)
 
 
 def mistakes(
@@ -144,53 +168,77 @@ def mistakes(
     probabilities: Sequence[float],
 ) -> Picture:
     """The images (N, C, H, W) that were taken for something else, the worst first."""
-    title = f"worst mistakes on the {split} split: true class, answer and its probability"
+    title = f"worst mistakes on the {split} split"
     captions = [
-        f"is {label}\nsaid {answer}, {100 * probability:.0f} %"
+        f"is {label}\nsaid {answer}\n{100 * probability:.0f} % sure"
         for label, answer, probability in zip(labels, predicted, probabilities, strict=True)
     ]
-    return images_with_captions(title, images, captions)
+    return images_with_captions(title, images, captions, columns=4)
 
 
 def confusion_matrix(split: str, counts: np.ndarray, classes: Sequence[str]) -> Picture:
     """A row per true class, a column per answer; colours are shares of the row, 0 to 100 %."""
     num = len(classes)
-    named = num <= MAX_CLASSES_WITH_NAMES
-    side = 34 if num <= 12 else 26 if named else max(1, 900 // num)
-    totals = counts.sum(1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    correct = f"{100 * np.trace(counts) / max(counts.sum(), 1):.2f} % of {counts.sum():,} right"
+    titles = [f"{split} split: {correct}", "row: true class, column: answer"]
+    is_named = num <= MAX_CLASSES_WITH_NAMES
+    labels = [clipped(name, 170, TEXT) for name in classes] if is_named else []
+    titles += [] if is_named else _most_confused(counts, classes)
+    titles = [clipped(line, CARD - 2 * GAP, TEXT) for line in titles]
+    left = GAP + max([text_width(label, TEXT) + GAP for label in labels], default=0)
+    side = max(1, (CARD - left - GAP) // num)
+    is_upright = all(text_width(label, TEXT) <= side for label in labels)
+    top = GAP + len(titles) * _line(TEXT) + GAP
+    top += (_line(TEXT) if is_upright else left) if labels else 0
     scale = Scale(BLUES, 0, 100)
     cells = np.kron(scale.paint(100 * shares), np.ones((side, side, 1), np.uint8))
-    labels = [clipped(name, 120, 12) for name in classes] if named else []
-    margin = max([text_width(label, 12) for label in labels], default=0) + GAP
-    correct = f"{100 * np.trace(counts) / max(counts.sum(), 1):.2f} % of {counts.sum():,} right"
-    title = f"{split} split, {correct}: a row per true class, a column per answer"
-    width = max(margin + cells.shape[1], text_width(title, 13)) + 2 * GAP
-    top = 30 + margin
-    canvas = Image.new("RGB", (width, top + cells.shape[0] + 46), PAPER)
+    canvas = Image.new("RGB", (max(CARD, left + len(cells) + GAP), top + len(cells) + 60), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, GAP), title, INK, font(13))
-    left = GAP + margin
+    for number, line in enumerate(titles):
+        draw.text((GAP, GAP + number * _line(TEXT)), line, INK, font(TEXT))
     canvas.paste(Image.fromarray(cells), (left, top))
     for index, label in enumerate(labels):
         middle = index * side + side // 2
-        draw.text((left - 5, top + middle), label, INK, font(12), anchor="rm")
-        upright = Image.new("L", (margin, 16), 0)
-        ImageDraw.Draw(upright).text((2, 8), label, 255, font(12), anchor="lm")
-        upright = upright.rotate(90, expand=True)
-        canvas.paste(INK, (left + middle - 8, top - margin), upright)
-        for column, count in enumerate(counts[index]):
-            if count:
-                ink = PAPER if shares[index, column] > 0.45 else INK
-                place = (left + column * side + side // 2, top + middle)
-                draw.text(place, _short(int(count)), ink, font(10), anchor="mm")
-    draw.rectangle((left - 1, top - 1, left + cells.shape[1], top + cells.shape[0]), outline=FAINT)
-    _draw_scale(draw, scale, (left, top + cells.shape[0] + 14), unit=" % of the row")
+        draw.text((left - GAP, top + middle), label, INK, font(TEXT), anchor="rm")
+        if is_upright:
+            draw.text((left + middle, top - 4), label, INK, font(TEXT), anchor="mb")
+        else:
+            turned = Image.new("L", (left, _line(TEXT)), 0)
+            ImageDraw.Draw(turned).text((4, _line(TEXT) // 2), label, 255, font(TEXT), anchor="lm")
+            place = (left + middle - _line(TEXT) // 2, top - left)
+            canvas.paste(INK, place, turned.rotate(90, expand=True))
+        for column in map(int, np.flatnonzero(counts[index])):
+            ink = PAPER if shares[index, column] > 0.45 else INK
+            place = (left + column * side + side // 2, top + middle)
+            draw.text(place, _short(int(counts[index, column]), side), ink, font(TEXT), anchor="mm")
+    draw.rectangle((left - 1, top - 1, left + len(cells), top + len(cells)), outline=FAINT)
+    _draw_scale(draw, scale, (left, top + len(cells) + 18), " % of the row", TEXT)
     return canvas
 
 
-def _short(count: int) -> str:
-    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+def _most_confused(counts: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The classes that are taken for each other most often, a line for each pair."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_PAIRS]
+    pairs = [divmod(int(place), len(classes)) for place in order]
+    return [
+        f"{wrong[true, answer]}x {classes[true]} taken for {classes[answer]}"
+        for true, answer in pairs
+        if wrong[true, answer]
+    ]
+
+
+def _short(count: int, width: int) -> str:
+    """A count as it fits: 1135, 1.1k, 1k, or nothing."""
+    words = (str(count), f"{count / 1000:.1f}k", f"{count / 1000:.0f}k")
+    return next((word for word in words if text_width(word, TEXT) <= width), "")
+
+
+def _line(size: int) -> int:
+    """From one line of text to the next."""
+    return size + size // 4 + 1
 
 
 def viewable(images: np.ndarray) -> np.ndarray:
@@ -229,12 +277,12 @@ def _painted(scale: Scale, values: np.ndarray) -> np.ndarray:
 
 
 def _stacked(tiles: Sequence[Picture]) -> Picture:
-    height = sum(each.height for each in tiles) + 3 * (len(tiles) - 1)
-    canvas = Image.new("RGB", (tiles[0].width, height), PAPER)
+    height = sum(each.height for each in tiles) + GAP * (len(tiles) - 1)
+    canvas = Image.new("RGB", (tiles[0].width, height), BETWEEN)
     y = 0
     for each in tiles:
         canvas.paste(each, (0, y))
-        y += each.height + 3
+        y += each.height + GAP
     return canvas
 
 
@@ -244,53 +292,77 @@ def sheet(
     captions: Sequence[str],
     columns: int,
     scale: Scale | None = None,
+    text: int = SMALL,
 ) -> Picture:
     """Tiles in rows under a title, each with its caption below, and the scale of the colours.
 
     A caption may run on below tiles that have none.
+
+    - `text`: the size of the letters; of large ones the title takes as many lines as it needs.
     """
     columns = max(1, min(columns, len(tiles)))
     width = max((each.width for each in tiles), default=TILE)
     height = max((each.height for each in tiles), default=TILE)
-    line = 14
-    caption_height = line * max((text.count("\n") + 1 for text in captions), default=1) + 4
+    line = _line(text)
+    caption_height = line * max((words.count("\n") + 1 for words in captions), default=1) + 4
     rows = -(-len(tiles) // columns)
-    top = 32
-    size = (
-        max(columns * (width + GAP), text_width(title, 13)) + GAP * 2,
-        top + rows * (height + caption_height + GAP) + (34 if scale else 0),
-    )
+    is_large = text > SMALL
+    across = columns * (width + GAP) + GAP
+    across = max(across, CARD) if is_large else max(across, text_width(title, text + 2) + 2 * GAP)
+    titles = _broken(title, across - 2 * GAP, text) if is_large else [title]
+    size_of_title = text if is_large else text + 2
+    top = 2 * GAP + len(titles) * _line(size_of_title)
+    bottom = 2 * line + 4 if scale else 0
+    size = (across, top + rows * (height + caption_height + GAP) + bottom)
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, GAP), title, INK, font(13))
+    for number, words in enumerate(titles):
+        draw.text((GAP, GAP + number * line), words, INK, font(size_of_title))
     for index, (each, caption) in enumerate(zip(tiles, captions, strict=True)):
         x = GAP + index % columns * (width + GAP)
         y = top + index // columns * (height + caption_height + GAP)
         canvas.paste(each, (x, y))
-        draw.rectangle((x - 1, y - 1, x + each.width, y + each.height), outline=(200, 200, 200))
+        draw.rectangle((x - 1, y - 1, x + each.width, y + each.height), outline=BETWEEN)
         others = captions[index + 1 : (index // columns + 1) * columns]
         free = next((place for place, other in enumerate(others) if other), len(others))
         room = (free + 1) * (width + GAP) - 2
         for number, words in enumerate(caption.split("\n")):
             place = (x, y + height + 3 + number * line)
-            draw.text(place, clipped(words, room, 11), INK, font(11))
+            draw.text(place, clipped(words, room, text), INK, font(text))
     if scale:
-        _draw_scale(draw, scale, (GAP, size[1] - 34))
+        _draw_scale(draw, scale, (GAP, size[1] - bottom), text=text)
     return canvas
 
 
+def _broken(title: str, width: int, size: int) -> list[str]:
+    """A title in lines."""
+    lines = [""]
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width(longer, size) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [clipped(line, width, size) for line in lines]
+
+
 def _draw_scale(
-    draw: ImageDraw.ImageDraw, scale: Scale, place: tuple[int, int], unit: str = ""
+    draw: ImageDraw.ImageDraw,
+    scale: Scale,
+    place: tuple[int, int],
+    unit: str = "",
+    text: int = SMALL,
 ) -> None:
     """A bar of the colours between their lowest and highest value."""
     x, y = place
+    height, middle = text + 3, y + (text + 3) // 2
     low, high = f"{scale.low:g}", f"{scale.high:g}{unit}"
-    draw.text((x, y + 7), low, INK, font(11), anchor="lm")
-    x += text_width(low, 11) + 6
+    draw.text((x, middle), low, INK, font(text), anchor="lm")
+    x += text_width(low, text) + 6
     for step, color in enumerate(scale.paint(np.linspace(scale.low, scale.high, 120))):
-        draw.line((x + step, y, x + step, y + 14), tuple(color.tolist()))
-    draw.rectangle((x - 1, y - 1, x + 120, y + 14), outline=FAINT)
-    draw.text((x + 126, y + 7), high, INK, font(11), anchor="lm")
+        draw.line((x + step, y, x + step, y + height), tuple(color.tolist()))
+    draw.rectangle((x - 1, y - 1, x + 120, y + height), outline=FAINT)
+    draw.text((x + 126, middle), high, INK, font(text), anchor="lm")
 
 
 @cache

@@ -161,7 +161,7 @@ class Plan:
         return [header, *rows, total]
 
     def __str__(self) -> str:
-        return format_table(self.rows(), right_aligned=(3, 4))
+        return format_table(self.rows(), right_aligned=(3, 4), droppable=(5, 4))
 
     def __repr__(self) -> str:  # what a Python prompt shows
         return str(self)

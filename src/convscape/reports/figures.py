@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,7 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
         if max(map(len, labels)) * len(labels) > 24:
             axis.tick_params(axis="x", rotation=45)
     axes[0][0].set_ylabel(metric.title)
+    _keep_to_shares(axes[0], metric)
     figure.suptitle(f"{BALANCED}\nbars: 95 % interval over seeds", fontsize=9)
     return figure
 
@@ -247,8 +248,16 @@ def costs(configurations: pd.DataFrame, metric: Metric) -> Figure | None:
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_xlabel(COST_TITLES[cost])
     axes[0][0].set_ylabel(metric.title)
+    _keep_to_shares(axes[0], metric)
     axes[0][0].legend(loc="lower right")
     return figure
+
+
+def _keep_to_shares(axes: Iterable[Any], metric: Metric) -> None:
+    """No axis of a share goes below 0 or above 100 %, however wide an interval is."""
+    for axis in axes if metric.is_share else ():
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, -0.5), min(high, 100.5))  # half a percent for the points
 
 
 def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metric) -> Figure | None:
@@ -293,7 +302,8 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
             [line.get_ydata()[len(line.get_ydata()) // 4 :] for line in axis.lines]
         )
         if not np.isnan(last).all():
-            axis.set_ylim(np.nanmin(last) - 1, min(100.5, np.nanmax(last) + 1))
+            axis.set_ylim(np.nanmin(last) - 1, np.nanmax(last) + 1)
+            _keep_to_shares([axis], shown_metric)
     axis.legend(
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
-from convscape.base.terminal import format_table
+from convscape.base.terminal import format_table, wrapped
 from convscape.config import metrics
 from convscape.reports.answers import num_images
 from convscape.reports.cells import (
@@ -258,12 +258,14 @@ class Section:
         if not self.configurations.empty:
             rows = [[text for text, _ in row] for row in self.rows()]
             right = range(len(self.table.by) + 1, len(self.header()))
-            lines.append(format_table([self.header(), *rows[:MAX_LINES]], tuple(right)))
+            costs = range(len(self.header()) - 1, len(self.header()) - 6, -1)  # from the speed on
+            table = [self.header(), *rows[:MAX_LINES]]
+            lines.append(format_table(table, tuple(right), tuple(costs)))
             if len(rows) > MAX_LINES:
                 lines.append(f"... and {len(rows) - MAX_LINES} more, in results.csv")
             if self.metric.split != "val" or len(self.table.monitors) > 1:
                 lines.append(self.ranking)
-        return [*lines, *self.sentences]
+        return [*lines, *(line for each in self.sentences for line in wrapped(each))]
 
     def unfinished(self) -> list[dict[str, Any]]:
         """Runs that did not come to their end, by status and reason."""

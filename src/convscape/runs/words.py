@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convscape.base.distribution import command_name
-from convscape.base.errors import CannotWrite, code_of_stop
+from convscape.base.errors import CannotWrite, ConfigError, code_of_stop
+from convscape.runs.latest import LATEST, named
 
 if TYPE_CHECKING:
     from convscape.runs.result import Result
@@ -38,6 +40,22 @@ def no_choice(result: Result) -> str | None:
     )
 
 
+def _next(result: Result, path: Path) -> list[str]:
+    """The commands that one wants after a run; the newest one need not be called by its name."""
+    home, is_latest = path.parent, False
+    with suppress(ConfigError):  # a run in a folder of the user's own
+        is_latest = named(home / LATEST) == path
+    run = LATEST if is_latest and home == Path("outputs", "runs") else str(path)
+    if is_latest and run != LATEST:
+        run = str(home / LATEST)
+    commands = [f"{command_name(verb)} {shlex.quote(run)}" for verb in ("evaluate", "explain")]
+    if result.config.get("logger", {}).get("tensorboard") is not None:
+        logdir = shlex.quote(str(home))
+        commands.insert(0, f"tensorboard --host 127.0.0.1 --logdir {logdir}")
+    first, *others = commands
+    return [f"next:        {first}", *(f"             {each}" for each in others)]
+
+
 def summary(result: Result, path: Path) -> list[str]:
     """What a person reads after a run."""
     from convscape.config.metrics import metric
@@ -62,10 +80,7 @@ def summary(result: Result, path: Path) -> list[str]:
             lines = [", ".join(words), f"run folder:  {path}"]
             if (nothing := no_choice(result)) is not None:
                 lines.insert(1, nothing)
-            if result.config.get("logger", {}).get("tensorboard") is not None:
-                logdir = shlex.quote(str(path))
-                lines.append(f"look at it:  tensorboard --host 127.0.0.1 --logdir {logdir}")
-            return lines
+            return [*lines, *_next(result, path)]
         case "interrupted":
             assert result.error is not None
             command = f"{command_name('train')} resume={shlex.quote(str(path))}"

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError
-from convscape.base.terminal import format_table
+from convscape.base.terminal import format_table, wrapped
 from convscape.config.check import check
 from convscape.config.compose import Composer
 from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides, with_own
@@ -90,7 +90,10 @@ class SweepPlan:
         table = [header, *((*values, *_row(runs, reasons)) for values, runs in rows.items())]
         numbers = [len(keys), len(keys) + 2, len(keys) + 3]
         notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)]
-        return "\n".join([format_table(table, right_aligned=numbers), *notes])
+        first = len(keys) + 1  # outputs, and behind them parameters, MACs, the receptive field
+        droppable = [first, first + 3, first + 2, first + 1]
+        notes = [line for note in notes for line in wrapped(note)]
+        return "\n".join([format_table(table, numbers, droppable), *notes])
 
 
 def _leaves(keys: list[str]) -> list[str]:

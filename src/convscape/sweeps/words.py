@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convscape.base import notebook
+from convscape.base.terminal import columns, shortened
 from convscape.base.values import counted
 from convscape.runs.folder import FAILURES
 
@@ -44,8 +45,13 @@ def duplicates(plan: SweepPlan) -> list[str]:
 
 def line(result: Result, done: str, left: str = "") -> str:
     """A finished run of a sweep in one line: `done` of all before it, the time left behind it."""
-    words = [done, f"{result.run:<40}", f"{result.status:<8}", *_outcome(result)]
-    return "  ".join([*words, left]).rstrip()
+    words = [done, "", f"{result.status:<8}", *_outcome(result), *([left] if left else [])]
+    width = columns()
+    room = 40 if width is None else max(20, width - len("  ".join(words)))
+    name = result.run if width is None else shortened(result.run, room)
+    words[1] = name.ljust(min(40, room))
+    text = "  ".join(words).rstrip()
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _outcome(result: Result) -> Iterator[str]:

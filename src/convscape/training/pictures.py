@@ -29,8 +29,8 @@ from convscape.training.events import PREFIX, EventFile
 from convscape.training.torch_insides import SummaryWriter, trace
 
 LIGHT_BUDGET = 0.05  # of the training time
-NUM_TRAINING_IMAGES = 32
-NUM_MISTAKES = 24
+NUM_TRAINING_IMAGES = 16
+NUM_MISTAKES = 12
 NUM_EXAMPLES = 4  # images whose feature maps are shown
 MAX_EMBEDDED = 1000  # images in the projector
 MAX_CURVES = 20  # classes with a precision-recall curve
@@ -171,7 +171,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         count = NUM_TRAINING_IMAGES
         captions = [classes[label] for label in labels[:count].tolist()]
         title = "training images as the network sees them"
-        picture = sheets.images_with_captions(title, images[:count].cpu().numpy(), captions)
+        picture = sheets.images_with_captions(title, images[:count].cpu().numpy(), captions, 4)
         _add_picture(writer, "training_images", picture, step)
         now = inside.first_filters(module)
         if now is not None and self._first_filters is not None:

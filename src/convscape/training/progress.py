@@ -10,7 +10,7 @@ from typing import Any
 
 from convscape.base import notebook
 from convscape.base.quick_lightning import num_batches_done, pl
-from convscape.base.terminal import say
+from convscape.base.terminal import columns, say
 from convscape.config.metrics import EPOCH_METRICS, Metric, metric
 
 logger = logging.getLogger("convscape")
@@ -125,8 +125,13 @@ class Progress(pl.callbacks.Callback):
 def epoch_line(row: dict[str, float], max_epochs: int, monitor: Sequence[str] = ()) -> str:
     """An epoch in one line."""
     epoch = f"epoch {int(row['epoch']):>{len(str(max_epochs))}}/{max_epochs}"
-    metrics = in_words(row, dict.fromkeys([*EPOCH_METRICS, *monitor]))
-    return "  ".join([epoch, *metrics, f"{row['train_seconds']:.1f} s"])
+    names, width = list(dict.fromkeys([*EPOCH_METRICS, *monitor])), columns()
+    for left_out in ("", "train/acc", "val/loss", "train/loss"):
+        names = [name for name in names if name != left_out or name in monitor]
+        line = "  ".join([epoch, *in_words(row, names), f"{row['train_seconds']:.1f} s"])
+        if width is None or len(line) <= width:
+            break
+    return line
 
 
 def in_words(row: dict[str, float], names: Iterable[str]) -> list[str]:
