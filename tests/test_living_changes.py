@@ -25,12 +25,19 @@ def opened(run, _browser, tmp_path_factory):
     """One page for all tests of this file."""
     path = tmp_path_factory.mktemp("page") / "page.html"
     write_page(run, path)
-    page = _browser.new_page(offline=True, reduced_motion="reduce")
+    for page in opened_page(path, _browser):
+        page.locator("#changes summary").click()
+        yield page
+
+
+def opened_page(path, browser):
+    """The page of a run; no complaint may be left at the end."""
+    page = browser.new_page(offline=True, reduced_motion="reduce")
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(path.as_uri())
-    page.locator("#changes summary").click()
+    page.evaluate(FRAMES)
     yield page
     assert complaints == []
 

@@ -108,6 +108,7 @@ class TrainerConfig(Section):
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None
     freeze: list[str] | Literal["loaded"] | None = None
     freeze_epochs: Positive | None = None
+    keep_epochs: bool = False
     device: Device
     devices: Positive
     precision: Literal["auto", "fp32", "bf16"]

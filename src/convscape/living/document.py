@@ -177,7 +177,7 @@ def _row(
                 "macs": row.macs,
                 "field": asdict(row.field),
                 **_facts(row),
-                "tensors": _tensors(network.get_submodule(row.name)),
+                "tensors": layer_tensors(network.get_submodule(row.name)),
                 "branches": branches,
             }
         )
@@ -219,14 +219,14 @@ def _facts(row: LayerPlan) -> dict[str, Any]:
     return facts
 
 
-def _tensors(module: nn.Module) -> dict[str, Any]:
+def layer_tensors(module: nn.Module, dtype: str = "float32") -> dict[str, Any]:
     """The numbers of a layer itself, by their names in the page."""
     found = {name: parameter for name, parameter in module.named_parameters(recurse=False)}
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         assert module.running_mean is not None
         assert module.running_var is not None
         found |= {"mean": module.running_mean, "variance": module.running_var}  # type: ignore[dict-item]
-    return {name: packed(values) for name, values in found.items()}
+    return {name: packed(values, dtype) for name, values in found.items()}
 
 
 def packed(values: Tensor, dtype: str = "float32") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
+from convscape.living import timeline
 from convscape.living.document import document, missing_data, obstacle
 from convscape.trained import explain
 from convscape.trained.explain import choose_image
@@ -25,7 +26,7 @@ from convscape.trained.predict import warning_of_negatives
 SCRIPTS = (
     *("engine", "state", "fit", "change", "weights", "curves", "pad", "inputs", "score"),
     *("graph", "steps", "links", "colors", "layout", "keys", "view"),
-    *("cards", "kinds", "detail", "unlike", "answer", "changes", "main"),
+    *("cards", "kinds", "detail", "unlike", "answer", "timeline", "changes", "main"),
 )
 
 
@@ -51,7 +52,7 @@ def write_page(
         image = "0"
     chosen = None if image is None else choose_image(run, image, split, invert)
     if reason is None:
-        write(html(document(run, chosen)), path)
+        write(html(document(run, chosen) | {"timeline": timeline.facts(run)}), path)
         about = "draw in it, drop a picture, click on a map" if chosen is None else chosen.name
         lines = [f"{path}: {about}; open it in a browser"]
         if (missing := missing_data(run)) is not None:

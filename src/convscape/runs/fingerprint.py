@@ -21,7 +21,10 @@ SECTIONS = (
 # Where a run happens and what it shows, but not what comes out of it.
 FINGERPRINT_EXCLUDES = {
     "data": ("root", "cache_dir", "download", "eval_batch_size"),
-    "trainer": ("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
+    "trainer": (
+        *("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
+        "keep_epochs",
+    ),
 }
 # Keys that earlier runs did not have. At the default of their class, which is what those runs
 # meant, it is as if there were no such key.

@@ -1,7 +1,7 @@
 """The run folder: its name, its fingerprint, its status and its `result.json`. No torch.
 
 <run>/config.yaml  result.json  history.csv  predictions.npz  run.log  events.out.tfevents.*
-      checkpoints/best.ckpt  checkpoints/last.ckpt
+      checkpoints/best.ckpt  checkpoints/last.ckpt  checkpoints/epochs/0001.ckpt
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class RunFolder:
         self.predictions_file = path / "predictions.npz"
         self.best_checkpoint = path / BEST_CHECKPOINT
         self.last_checkpoint = path / "checkpoints" / "last.ckpt"
+        self.epochs_folder = path / "checkpoints" / "epochs"
+
+    def epoch_file(self, epoch: int) -> Path:
+        """Where trainer.keep_epochs puts the weights after so many epochs, counted from 1."""
+        return self.epochs_folder / f"{epoch:04d}.ckpt"
 
     @contextmanager
     def held(self, wait: bool = False) -> Iterator[Path]:
@@ -106,7 +111,7 @@ class RunFolder:
 
     def _clear_up(self) -> None:
         """Remove the halves of files that a killed process has left."""
-        for folder in (self.path, self.last_checkpoint.parent):
+        for folder in (self.path, self.last_checkpoint.parent, self.epochs_folder):
             for path in folder.glob(f".*{files.HALF}"):
                 files.remove(path, within=self.path)
 

@@ -10,7 +10,7 @@ from convscape.runs.folder import RunFolder
 
 def in_place_of_files(run: RunFolder) -> str | None:
     """A folder where a file of the run belongs, or the other way round, and the way out."""
-    folders = [run.path, run.best_checkpoint.parent]
+    folders = [run.path, run.best_checkpoint.parent, run.epochs_folder]
     files = [run.config_file, run.result_file, run.history_file, run.log_file]
     files += [run.predictions_file, run.best_checkpoint, run.last_checkpoint]
     for path in folders:

@@ -56,6 +56,15 @@ def _next(result: Result, path: Path) -> list[str]:
     return [f"next:        {first}", *(f"             {each}" for each in others)]
 
 
+def _kept_epochs(path: Path) -> list[str]:
+    """What trainer.keep_epochs has left in a run folder, and what it takes."""
+    from convscape.runs.folder import RunFolder
+
+    sizes = [file.stat().st_size for file in RunFolder(path).epochs_folder.glob("*.ckpt")]
+    words = f"weights of each epoch, {sum(sizes) / 1e6:.2g} MB in checkpoints/epochs"
+    return [f"kept:        {words}"] if sizes else []
+
+
 def summary(result: Result, path: Path) -> list[str]:
     """What a person reads after a run."""
     from convscape.config.metrics import metric
@@ -80,7 +89,7 @@ def summary(result: Result, path: Path) -> list[str]:
             lines = [", ".join(words), f"run folder:  {path}"]
             if (nothing := no_choice(result)) is not None:
                 lines.insert(1, nothing)
-            return [*lines, *_next(result, path)]
+            return [*lines, *_kept_epochs(path), *_next(result, path)]
         case "interrupted":
             assert result.error is not None
             command = f"{command_name('train')} resume={shlex.quote(str(path))}"

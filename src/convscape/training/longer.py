@@ -216,6 +216,13 @@ def _hand_on(run: ResolvedRun, parent: RunFolder, folder: RunFolder, done: _Done
     files.make_folder(folder.last_checkpoint.parent, within=path)
     pairs = [(parent.last_checkpoint, folder.last_checkpoint)]
     pairs += [(parent.best_checkpoint, folder.best_checkpoint)] * parent.best_checkpoint.is_file()
+    pairs += [
+        (file, folder.epoch_file(n))
+        for n in range(done.epochs + 1)
+        if (file := parent.epoch_file(n)).is_file()
+    ]
+    if parent.epochs_folder.is_dir():
+        files.make_folder(folder.epochs_folder, within=path)
     for source, target in pairs:
         files.write_atomic(target, source.read_bytes(), within=path)
     events.copy_points(parent.path, path, done.event_sizes)

@@ -44,6 +44,7 @@ from convscape.training.checkpoints import (
     read_checkpoint,
     to_go_on_from,
 )
+from convscape.training.epochs import EpochKeeper
 from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
@@ -293,6 +294,7 @@ def _prepared(
     keeper = AnswerKeeper(len(run.classes), is_compiled=trainer.compile)
     recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports, keeper.choose)
     callbacks = [keeper, recorder, *callbacks, progress, WholeBatchGradients(), *freezing, *named]
+    callbacks += [EpochKeeper(folder)] * trainer.keep_epochs
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
     lightning = pl.Trainer(

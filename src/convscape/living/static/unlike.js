@@ -52,8 +52,9 @@
   /** Two sentences: {isUnlike, unlike, sure}; each is empty where nothing can be said. */
   function words(state) {
     const { measure: facts, sure, levels } = convscape.document.unlike;
-    if (convscape.network.isChanged)
-      return { isUnlike: false, unlike: "", sure: "The network was changed: how often such an answer is right was not measured." };
+    const other = convscape.weights.unmeasured();
+    if (other !== null)
+      return { isUnlike: false, unlike: "", sure: `${other}: how often such an answer is right was not measured.` };
     const found = distance(state);
     const isUnlike = found !== null && found > facts.threshold;
     let unlike = "";

@@ -9,6 +9,7 @@
   const changes = new Map(); // of a layer's index: {shuffle, noise, edits, off}
   let given = []; // tensors of each layer without any change
   let shuffles = 0; // so far; each is another
+  let others = null; // whose weights these are, in words, where not the run's own
 
   const isWeighted = (layer) => layer.kind === "conv" || layer.kind === "dense";
 
@@ -67,7 +68,6 @@
 
   function follow(indices) {
     for (const index of indices) rebuild(index);
-    convscape.network.isChanged = changes.size > 0;
     state.set({ weights: (state.get().weights ?? 0) + 1 });
     state.recompute();
   }
@@ -97,14 +97,19 @@
     follow(indices);
   }
 
-  /** Other weights for every layer, as [{name: Float32Array}]; changes are made to these now. */
-  function give(tensors) {
-    given = tensors;
+  /** Other weights for every layer, as [{name: Float32Array}]; changes are made to these now.
+
+  `words` say whose they are; null for the run's own. */
+  function give(tensors, words) {
+    [given, others] = [tensors, words];
     follow(given.keys());
   }
 
+  /** Why what the run measured does not hold for this network; null where it does. */
+  const unmeasured = () => (changes.size ? "The network was changed" : others);
+
   convscape.weights = {
-    start, give, edit, shuffle, disturb, switchMap, reset, isWeighted,
+    start, give, unmeasured, edit, shuffle, disturb, switchMap, reset, isWeighted,
     noise: (index) => changes.get(index)?.noise ?? 0,
     isOff: (index, map) => changes.get(index)?.off.has(map) ?? false,
     changed: () => [...changes.keys()].sort((a, b) => a - b),
