@@ -11,6 +11,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -86,6 +87,16 @@ def workplace(tmp_path_factory):
         for number in range(300):
             picture = Image.new("L", (32, 32), grey + number % 20)
             picture.save(folder / "photos" / kind / f"{number}.png")
+    names = [f"{kind}/{number},{kind}" for kind in ("cats", "dogs") for number in range(300)]
+    (folder / "photos" / "labels.csv").write_text("\n".join(["id,label", *names]))
+    (folder / "tables").mkdir()
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    for name in ("train", "test"):
+        lines = [",".join([str(i % 2), *["9"] * 784]) for i in range(400)]
+        (folder / "tables" / f"{name}.csv").write_text("\n".join([header, *lines]))
+    images, labels = np.zeros((400, 28, 28, 3), np.uint8), np.arange(400)[:, None] % 2
+    np.savez(folder / "tables" / "bloodmnist.npz", train_images=images, train_labels=labels,
+             test_images=images, test_labels=labels)  # fmt: skip
     return folder
 
 

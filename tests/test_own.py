@@ -9,7 +9,7 @@ import pandas
 import pytest
 import torch
 
-from convscape.data.custom import plain_labels
+from convscape.data.arrays import plain_labels
 from convscape.runs.fingerprint import fingerprint
 from tests.conftest import TINY
 from tests.test_config import checked

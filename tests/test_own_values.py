@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convscape.data import custom, pictures
+from convscape.data import arrays, pictures
 from convscape.data.augment import Augment
 from convscape.data.cache import DataError
 from convscape.data.custom import load_own
@@ -203,5 +203,5 @@ def test_of_many_channels_the_first_are_seen_and_that_is_said():
     ],
 )
 def test_channels_that_stand_last_are_told_from_many(shape, words):
-    advice = custom._advice(np.zeros(shape))
+    advice = arrays._advice(np.zeros(shape))
     assert advice == "" if words is None else words in advice

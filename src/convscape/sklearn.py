@@ -28,8 +28,8 @@ from convscape.base.throughput import steps_per_execution
 from convscape.config.allowed import allowed_values
 from convscape.config.networks import CNNConfig, MLPConfig
 from convscape.config.optimizers import OPTIMIZERS, known_optimizer
+from convscape.data.arrays import plain_labels
 from convscape.data.cache import ImageSet
-from convscape.data.custom import plain_labels
 from convscape.data.module import ImageDataModule
 from convscape.data.splits import steps_per_epoch
 

@@ -107,7 +107,7 @@ def _with_val_size(config: Config) -> Config:
     data = config.data
     if data.val_size is not None or (data.name == "image_folder" and has_val_folder(data.root)):
         return config
-    if data.name == "own":
+    if data.is_brought:
         return config  # whether it has them is known, and said, once it is read
     if data.name != "image_folder":
         raise ConfigError(
@@ -286,7 +286,7 @@ def _refusal(composed: dict[str, Any], way: Sequence[str]) -> str | None:
 
 def impossible(config: Config) -> str | None:
     """Why the network cannot exist, as far as that is known without reading data of the user's."""
-    if config.data.name in ("own", "image_folder"):
+    if config.data.is_brought or config.data.name == "image_folder":
         return None
     try:
         config.plan()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -34,6 +35,7 @@ from convscape.data.variants import ChangeConfig
 
 if TYPE_CHECKING:
     from convscape.data.cache import ImageSet
+    from convscape.data.given import Wanted
     from convscape.geometry.kinds import NamedLayer
     from convscape.geometry.plan import Plan
 
@@ -67,10 +69,16 @@ def _count_or_fraction(value: Any) -> Any:
 def _known_data_set(name: Any) -> Any:
     from convscape.data.datasets import DATASETS
 
-    known = (*DATASETS, "own")
+    known = (*DATASETS, *FILES, "own")
     if name not in known:
         raise PydanticKnownError("literal_error", {"expected": ", ".join(known)})
     return name
+
+
+FILES = (
+    "csv",
+    "npz",
+)  # what people bring; as of "own", what is in them is known once they are read
 
 
 class DataConfig(Section):
@@ -95,6 +103,36 @@ class DataConfig(Section):
     change: ChangeConfig
     on_unreadable: Literal["error", "skip"] = "error"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    labels: str | None = None
+    test_labels: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+
+    @property
+    def is_brought(self) -> bool:
+        """Whether shape and classes are known only once the data are read."""
+        return self.name in (*FILES, "own")
+
+    def wanted(self) -> Wanted:
+        """Which files of one's own are read, and as what."""
+        from convscape.data.given import Wanted
+        from convscape.data.tables import Columns
+
+        columns = Columns(
+            *(self.labels or "labels.csv", self.test_labels),
+            *(self.image_column, self.label_column, self.split_column),
+        )
+        return Wanted(
+            name=self.name,
+            root=Path(self.root).expanduser(),
+            image_size=self.image_size,
+            channels=self.channels,
+            test_fraction=self.test_fraction,
+            on_unreadable=self.on_unreadable,
+            use_val=self.val_size is None,
+            columns=columns if self.name == "csv" else None,
+        )
 
 
 class TrainerConfig(Section):
@@ -305,7 +343,7 @@ class Config(Section):
         from convscape.data.variants import variant_shape
 
         data = self.data
-        if data.name == "own":
+        if data.is_brought:
             image_set = self._own_images()
             _, *size = image_set.train_images.shape
             shape, num_classes = (size[0], size[1], size[2]), len(image_set.classes)
@@ -316,10 +354,13 @@ class Config(Section):
         return variant_shape(shape, data.change), num_classes
 
     def _own_images(self) -> ImageSet:
-        """What the user's function returns, or data set holds."""
+        """What the user's function returns, or data set or files hold."""
         from convscape.data.custom import load_own
+        from convscape.data.given import load_given
 
         data = self.data
+        if data.name != "own":
+            return load_given(data.wanted(), data.cache_dir)
         assert data.target is not None
         return load_own(
             data.target,
@@ -337,12 +378,9 @@ class Config(Section):
         """A hash of the images, for data sets whose name does not say what is in them."""
         from convscape.data.datasets import folder_digest
 
-        match self.data.name:
-            case "image_folder":
-                return folder_digest(self.data.root, use_val=self.data.val_size is None)
-            case "own":
-                return self._own_images().checksum
-        return None
+        if self.data.name == "image_folder":
+            return folder_digest(self.data.root, use_val=self.data.val_size is None)
+        return self._own_images().checksum if self.data.is_brought else None
 
     def load_images(self) -> ImageSet:
         """The data set, from its cache or its source.
@@ -354,7 +392,7 @@ class Config(Section):
         from convscape.data.variants import apply_variant
 
         data = self.data
-        if data.name == "own":
+        if data.is_brought:
             return apply_variant(self._own_images(), data.change)
         image_set = load_images(
             data.name,

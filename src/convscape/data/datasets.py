@@ -255,7 +255,7 @@ def _image_folder(
         named = skipped if on_unreadable == "skip" else None
         train, test = tree.train, tree.test
         if test is None:
-            train, test = _split(tree, root, test_fraction)
+            train, test = pictures.split_of_tree(train, tree.classes, root, test_fraction)
         return Contents(
             classes=tree.classes,
             train=pictures.decoded(train, shape, named),
@@ -269,21 +269,6 @@ def _image_folder(
     identity: list[Any] = [os.path.abspath(root), on_unreadable, split, tree.classes]
     identity += [[*tree.train, *(tree.test or ())], *([] if tree.val is None else [tree.val])]
     return _Source(identity, read)
-
-
-def _split(
-    tree: folders.Tree, root: Path, fraction: float
-) -> tuple[list[pictures.Picture], list[pictures.Picture]]:
-    labels = [picture.label for picture in tree.train]
-    for label, count in enumerate(np.bincount(labels)):
-        if count < 2:
-            raise DataError(
-                f"class {tree.classes[label]!r} in {str(root)!r} has one picture only, too few to "
-                "split into train and test; add some, or give train/ and test/ folders"
-            )
-    names = [Path(os.path.relpath(picture.path, root)).as_posix() for picture in tree.train]
-    train, test = pictures.split_by_name(names, labels, fraction)
-    return [tree.train[i] for i in train], [tree.train[i] for i in test]
 
 
 def _check_arrays(name: str, arrays: originals.Arrays, root: Path) -> None:

@@ -31,7 +31,7 @@ class Tree(NamedTuple):
 
     - `test`: None where one tree is to be split.
     - `val`: None where validation comes out of train.
-    - `unused`: name of a folder for validation that is not used.
+    - `unused`: what there is for validation and is not used, in words.
     - `left_out`: how many files of each kind, in words, are no part of it.
     """
 
@@ -55,9 +55,7 @@ class Tree(NamedTuple):
         total = ", ".join(counts) if self.test is not None else f"{len(self.train):,}"
         lines = [f"pictures: {total}; {describe_classes(self.classes, numbers)}"]
         if self.unused:
-            lines.append(
-                f"left out: the folder {self.unused!r}; data.val_size=null would validate on it"
-            )
+            lines.append(f"left out: {self.unused}; data.val_size=null would validate on it")
         if self.left_out:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.items())
             read = ", ".join(SUFFIXES)
@@ -145,7 +143,7 @@ def find_pictures(root: Path, use_val: bool = False) -> Tree:
             here = _known_classes(root / found[split], root / found["train"], labels)
             others[split] = _pictures(root / found[split], here, left_out)
     val = others.get("val")
-    unused = found.get("val") if val is None else None
+    unused = f"the folder {found['val']!r}" if "val" in found and val is None else None
     return Tree(classes, train, others["test"], val, unused, _counted(left_out))
 
 

@@ -76,6 +76,26 @@ def split_by_name(
     return [i for i in range(len(names)) if i not in second], sorted(second)
 
 
+def split_of_tree(
+    pictures: Sequence[Picture], classes: Sequence[str], root: Path, fraction: float
+) -> tuple[list[Picture], list[Picture]]:
+    """Pictures below `root` for training and for testing, by their names as `split_by_name`.
+
+    Raises:
+        DataError: if a class has one picture only.
+    """
+    labels = [picture.label for picture in pictures]
+    for label, count in enumerate(np.bincount(labels)):
+        if count < 2:
+            raise DataError(
+                f"class {classes[label]!r} in {str(root)!r} has one picture only, too few to "
+                "split into train and test; add some, or say which are for testing"
+            )
+    names = [Path(os.path.relpath(picture.path, root)).as_posix() for picture in pictures]
+    train, test = split_by_name(names, labels, fraction)
+    return [pictures[i] for i in train], [pictures[i] for i in test]
+
+
 def decoded(
     pictures: Sequence[Picture], shape: Shape, skipped: list[str] | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from convscape.base.errors import ConfigError
 from convscape.base.values import hint, on_one_line
-from convscape.config.schema import Config
+from convscape.config.schema import FILES, Config
+from convscape.data import given
 from convscape.data.cache import DataError, ImageSet
 from convscape.data.datasets import DATASET_INFO, target_shape
 from convscape.data.folders import describe_classes, find_pictures
@@ -63,14 +64,15 @@ def check_there(config: Config) -> None:
     Raises:
         DataError: with the key that says where it is now.
     """
-    if config.data.name == "image_folder" and not Path(config.data.root).expanduser().is_dir():
+    is_file = config.data.name in ("image_folder", *FILES)
+    if is_file and not Path(config.data.root).expanduser().exists():
         raise _gone(config)
 
 
 def image_shape(config: Config) -> tuple[int, int, int] | None:
     """(C, H, W) of an image as far as the config alone says it: not of one's own arrays."""
     data = config.data
-    if data.name == "own":
+    if data.is_brought:
         return None
     shape = target_shape(data.name, data.image_size, data.channels)
     return variant_shape(shape, data.change)
@@ -86,7 +88,9 @@ def describe(config: Config) -> list[str]:
     if data.name == "image_folder":
         tree = find_pictures(Path(data.root).expanduser(), use_val=data.val_size is None)
         return tree.describe()
-    if data.name == "own":
+    if data.name == "csv" and (named := given.find_pictures(data.wanted())) is not None:
+        return named.describe()
+    if data.is_brought:
         image_set = config.load_images()
         labels, num_classes = image_set.train_labels, len(image_set.classes)
         counts = np.bincount(labels, minlength=num_classes).tolist()

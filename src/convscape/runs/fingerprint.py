@@ -26,11 +26,14 @@ FINGERPRINT_EXCLUDES = {
         "keep_epochs",
     ),
 }
+# What a table is called, and how it is read: the fingerprint has its content instead.
+TABLE_KEYS = ("labels", "test_labels", "image_column", "label_column", "split_column")
 # Keys that earlier runs did not have. At the default of their class, which is what those runs
 # meant, it is as if there were no such key.
 ADDED_LATER = (
     *("data.target", "data.arguments", "data.augment.own", "data.change.placement"),
     *("trainer.monitor", "trainer.monitor_mode", "trainer.freeze", "trainer.freeze_epochs"),
+    *(f"data.{key}" for key in TABLE_KEYS),
 )
 
 
@@ -62,6 +65,8 @@ def fingerprint(config: Config) -> str:
         matter["parent"] = config.parent.model_dump()
     if (content := config.content_digest()) is not None:
         matter["data"]["content"] = content
+        for key in TABLE_KEYS:
+            matter["data"].pop(key, None)
     model = config.model
     if isinstance(model, OwnModelConfig):
         matter["model"] = _canonical(model.model_dump())

@@ -110,12 +110,15 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
     """Keys that a run does not read, whatever they are, and who ignores them."""
     data, model = config.data, config.model
     yield "parent", "a run that goes on from another one has it from resume=<run folder>"
-    if data.name in ("digits", "image_folder", "own"):
+    if data.is_brought or data.name in ("digits", "image_folder"):
         yield "data.download", f"data={data.name} has nothing to download"
-    if data.name not in ("image_folder", "own"):
+    if not data.is_brought and data.name != "image_folder":
         yield "data.test_fraction", f"data={data.name} has its own test images"
-    if data.name != "image_folder":
+    if data.name not in ("image_folder", "csv"):
         yield "data.on_unreadable", f"data={data.name} reads no files of pictures"
+    if data.name != "csv":
+        for key in ("labels", "test_labels", "image_column", "label_column", "split_column"):
+            yield f"data.{key}", f"data={data.name} reads no table; data=csv does"
     if data.name != "own":
         yield "data._target_", f"data={data.name} calls no function; data=own does"
         yield "data.arguments", f"data={data.name} calls no function; data=own does"

@@ -1,0 +1,221 @@
+"""A CSV that says the label of each picture, or holds label and pixels of each. No torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convscape.base.values import counted, on_one_line
+from convscape.data.cache import DataError
+from convscape.data.folders import Tree
+from convscape.data.items import Given
+from convscape.data.pictures import SUFFIXES, Picture
+from convscape.data.tables import Columns, Row, Table, find, is_number, is_picture, open_table, rows
+
+MAX_NAMED = 3  # examples in a sentence
+
+
+def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes among `labels`, sorted: as numbers where all are whole numbers.
+
+    Raises:
+        DataError: if there are fewer than two, or they are measurements.
+    """
+    found = set(labels)
+    if all(map(is_number, found)):
+        values = {label: float(label) for label in found}
+        broken = next((label for label, value in values.items() if value % 1), None)
+        if broken is not None:
+            raise DataError(
+                f"{str(path)!r} has labels such as {broken}, which are measurements and no "
+                "classes; allowed: whole numbers or words"
+            )
+        classes = tuple(str(number) for number in sorted({int(v) for v in values.values()}))
+    else:
+        classes = tuple(sorted(found))
+    if len(classes) < 2:
+        held = f"one class, {classes[0]!r}" if classes else "no image"
+        raise DataError(f"{str(path)!r} holds {held}; two classes or more are needed")
+    return classes
+
+
+def as_class(label: str, classes: Sequence[str]) -> str:
+    """1.0 and 01 as 1, where the classes are numbers."""
+    if label not in classes and is_number(label):
+        return str(int(float(label)))
+    return label
+
+
+def all_rows(root: Path, columns: Columns) -> list[tuple[Table, Row]]:
+    """Those of `labels`, then those of `test_labels`, whose split is test.
+
+    Raises:
+        DataError: if one of them is no such table, or the two are of different kinds.
+    """
+    first = open_table(find(root, columns.labels), columns)
+    found = [(first, row) for row in rows(first)]
+    if columns.test_labels is not None:
+        second = open_table(find(root, columns.test_labels), columns)
+        if (second.image is None) != (first.image is None):
+            raise DataError(
+                "data.labels and data.test_labels do not fit together: one names pictures, the "
+                "other holds pixels"
+            )
+        if any(row.split == "test" for _, row in found):
+            raise DataError(
+                f"data.test_labels={columns.test_labels}: {str(first.path)!r} has test images in "
+                "a column of its own; allowed: one of the two"
+            )
+        found = [(table, row._replace(split=row.split or "train")) for table, row in found]
+        found += [(second, row._replace(split="test")) for row in rows(second)]
+    return found
+
+
+def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
+    """The pictures that a table names, below `root`; None where it holds pixels.
+
+    Raises:
+        DataError: if it makes no sense, or a picture is not there.
+    """
+    first = open_table(find(root, columns.labels), columns)
+    if first.image is None:
+        return None
+    found = _without_repeats(all_rows(root, columns))
+    in_train = [row.label for _, row in found if row.split in (None, "train")]
+    classes = class_order(first.path, in_train)
+    pictures = _Places(root, first.path.parent)
+    splits: dict[str, list[Picture]] = {"train": [], "test": [], "val": []}
+    for table, row in found:
+        name = as_class(row.label, classes)
+        if name not in classes:
+            raise DataError(
+                f"line {row.line} of {str(table.path)!r}: no train picture has the label {name!r}"
+            )
+        if (picture := pictures.find(row.image, classes.index(name))) is not None:
+            splits[row.split or "train"].append(picture)
+    pictures.refuse_missing(first.path)
+    for part in splits.values():
+        part.sort(key=lambda picture: (picture.label, picture.path))
+    val = splits["val"] or None
+    unused = None if use_val or val is None else f"the split val of {counted(len(val), 'picture')}"
+    return Tree(
+        classes, splits["train"], splits["test"] or None, val if use_val else None, unused, {}
+    )
+
+
+def _without_repeats(found: Sequence[tuple[Table, Row]]) -> list[tuple[Table, Row]]:
+    """A picture that is named again with the same label counts once.
+
+    Raises:
+        DataError: if it has two labels, or is in two splits.
+    """
+    seen: dict[str, tuple[Table, Row]] = {}
+    for table, row in found:
+        before = seen.setdefault(row.image, (table, row))[1]
+        for what, one, other in (
+            ("labels", before.label, row.label),
+            ("splits", before.split, row.split),
+        ):
+            if one != other:
+                raise DataError(
+                    f"line {row.line} of {str(table.path)!r}: {row.image!r} has two {what}, "
+                    f"{one!r} (line {before.line}) and {other!r}; keep one of the lines"
+                )
+    return list(seen.values())
+
+
+class _Places:
+    """Where the named files are: in the folder of the pictures or beside the table."""
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
+        self.suffixes = ["", *SUFFIXES]  # Kaggle's names often have none
+        self.missing: list[str] = []
+
+    def find(self, name: str, label: int) -> Picture | None:
+        """The file, or None where it is missing, which is counted."""
+        name = name.replace("\\", "/") if os.sep == "/" else name
+        for suffix in [""] if is_picture(name) else self.suffixes:
+            for folder in self.folders:
+                path = os.path.join(folder, name + suffix)
+                try:
+                    status = os.stat(path)
+                except (OSError, ValueError):
+                    continue
+                if not os.path.isfile(path):
+                    continue
+                if suffix:  # the others will have it too
+                    self.suffixes.remove(suffix)
+                    self.suffixes.insert(0, suffix)
+                return Picture(path, label, status.st_size, status.st_mtime_ns)
+        self.missing.append(name)
+        return None
+
+    def refuse_missing(self, table: Path) -> None:
+        """Raises DataError if any was."""
+        if not self.missing:
+            return
+        shown = ", ".join(map(on_one_line, self.missing[:MAX_NAMED]))
+        more = ", ..." * (len(self.missing) > MAX_NAMED)
+        raise DataError(
+            f"{str(table)!r} names {counted(len(self.missing), 'picture')} that "
+            f"{'is' if len(self.missing) == 1 else 'are'} not in {str(self.folders[0])!r} "
+            f"({shown}{more}); set data.root to the folder they are in"
+        )
+
+
+def read_pixels(
+    root: Path, columns: Columns, size: tuple[int, int] | None = None
+) -> dict[str, Given]:
+    """Images (N, C, H, W) and labels of a table of pixels, by split; no "test" where none is said.
+
+    Channels come last in a line of the table.
+
+    - `size`: (H, W) of the images, where that fits the number of pixels; else they are squares.
+
+    Raises:
+        DataError: if it makes no sense.
+    """
+    found = all_rows(root, columns)
+    path = found[0][0].path if found else find(root, columns.labels)
+    classes = class_order(path, [row.label for _, row in found if row.split in (None, "train")])
+    given = {}
+    for split in ("train", "test", "val"):
+        chosen = [row for _, row in found if (row.split or "train") == split]
+        if not chosen:
+            continue
+        pixels = [row.pixels for row in chosen if row.pixels is not None]
+        if len({len(each) for each in pixels}) > 1 or len(pixels[0]) != len(found[0][0].pixels):
+            raise DataError("data.labels and data.test_labels differ in their number of pixels")
+        channels, height, width = _shape(path, len(pixels[0]), size)
+        images = np.stack(pixels).reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+        labels = np.array([as_class(row.label, classes) for row in chosen])
+        given[split] = Given(images, labels)
+    as_bytes = all(
+        (each.images == each.images.round()).all()
+        and each.images.min() >= 0
+        and each.images.max() <= 255
+        for each in given.values()
+    )
+    if as_bytes:
+        given = {s: Given(g.images.astype(np.uint8), g.labels) for s, g in given.items()}
+    if all(map(is_number, classes)):
+        given = {s: Given(g.images, g.labels.astype(np.int64)) for s, g in given.items()}
+    return given
+
+
+def _shape(path: Path, count: int, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    for channels in (1, 3):
+        if size is not None and math.prod(size) * channels == count:
+            return channels, *size
+        side = math.isqrt(count // channels)
+        if side * side * channels == count:
+            return channels, side, side
+    raise DataError(
+        f"{str(path)!r} has {counted(count, 'pixel')} in a line, which are no square; "
+        "say what they are by data.image_size=<H>x<W>"
+    )

@@ -1,0 +1,277 @@
+"""The lines of a CSV, and which of its columns is the image, the label and the split. No torch.
+
+Separator, encoding and columns are recognised where nothing else is said.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from convscape.base.values import counted, hint, on_one_line
+from convscape.data.cache import DataError
+from convscape.data.folders import SPLIT_NAMES
+from convscape.data.pictures import SUFFIXES
+
+IMAGE_COLUMNS = (
+    *("image", "filename", "file_name", "filepath", "file_path", "image_path", "imagepath"),
+    *("image_name", "image_id", "imageid", "img", "file", "path", "name", "id", "id_code"),
+)
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "target", "category", "class_name", "class_id", "label_name"),
+    *("y", "breed", "species", "diagnosis", "level", "emotion"),
+)
+SPLIT_COLUMNS = ("split", "subset", "set", "usage", "partition", "data set")
+PIXEL = re.compile(r"(pixel|px|p|x)?[ _-]?\d+([x_]\d+)?", re.IGNORECASE)  # pixel0, px_12, 1x28
+MIN_PIXELS = 16  # columns, of a table of pixels
+SEPARATORS = ",;\t|"
+
+
+class Columns(NamedTuple):
+    """Which file, and which of its columns; None for one that is recognised by its name."""
+
+    labels: str
+    test_labels: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+
+
+class Row(NamedTuple):
+    """One image of a table: a file, or pixels; `split` is None where that is to be chosen."""
+
+    line: int
+    image: str
+    label: str
+    split: str | None
+    pixels: np.ndarray | None
+
+
+class Table(NamedTuple):
+    """A file, how it is read, and which of its columns is what."""
+
+    path: Path
+    encoding: str
+    separator: str
+    header: list[str]
+    has_header: bool
+    image: int | None  # None: `pixels` are the image
+    label: int
+    split: int | None
+    pixels: list[int]
+
+
+def find(root: Path, name: str) -> Path:
+    """The file `name` in the folder of the pictures, or where the command was typed.
+
+    Raises:
+        DataError: if it is in neither.
+    """
+    path = Path(name).expanduser()
+    for place in (root / path, path):
+        if place.is_file():
+            return place
+    places = [str(root / path)] + ([] if path.is_absolute() else [str(path.absolute())])
+    raise DataError(
+        f"there is no file {' or '.join(map(repr, places))}; set data.labels to a CSV with a line "
+        "for each image"
+    )
+
+
+def open_table(path: Path, columns: Columns) -> Table:
+    """A CSV with its columns recognised by its first line.
+
+    Raises:
+        DataError: if it is no such table.
+    """
+    encoding = _encoding(path)
+    try:
+        with open(path, encoding=encoding, newline="") as file:
+            first_line = next((line for line in file if line.strip()), "")
+    except UnicodeDecodeError:
+        raise _not_utf8(path, 1) from None
+    if not first_line:
+        raise DataError(f"{str(path)!r} is empty; a line for each image is expected")
+    if "\0" in first_line:
+        raise DataError(f"{str(path)!r} holds zero bytes and is no CSV")
+    separator = max(SEPARATORS, key=lambda mark: len(_cells(first_line, mark)))
+    cells = [cell.strip() for cell in _cells(first_line, separator)]
+    if len(cells) < 2:
+        raise DataError(
+            f"{str(path)!r} begins with {on_one_line(first_line.strip()[:60])!r}, which is one "
+            "column; two or more are expected, separated by comma, semicolon, tab or |"
+        )
+    if not _is_header(cells):
+        for key in ("image_column", "label_column", "split_column"):
+            if getattr(columns, key) is not None:
+                raise DataError(
+                    f"{str(path)!r} has no header, and data.{key} names a column of it; "
+                    "add a first line with the names of the columns"
+                )
+        return _without_header(Table(path, encoding, separator, cells, False, None, 0, None, []))
+    return _with_header(Table(path, encoding, separator, cells, True, None, 0, None, []), columns)
+
+
+def _encoding(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+        raise DataError(f"{str(path)!r} is a workbook or an archive; save the table as CSV")
+    # Excel's "Unicode text" has that mark
+    return "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _not_utf8(path: Path, line: int) -> DataError:
+    return DataError(f"{str(path)!r} is not UTF-8, from line {line} on; save it as CSV in UTF-8")
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+
+
+def is_picture(cell: str) -> bool:
+    """Whether it is the name of a file of pictures."""
+    return os.path.splitext(cell)[1].lower() in SUFFIXES
+
+
+def is_number(cell: str) -> bool:
+    """Whether it is a finite number."""
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    return not any(map(is_picture, cells)) and not all(map(is_number, cells))
+
+
+def _without_header(table: Table) -> Table:
+    cells = table.header
+    names = [str(number) for number in range(1, len(cells) + 1)]
+    files = [index for index, cell in enumerate(cells) if is_picture(cell)]
+    if len(files) == 1 and len(cells) == 2:
+        return table._replace(header=names, image=files[0], label=1 - files[0])
+    if not files and len(cells) > MIN_PIXELS:  # label first, as MNIST is often passed on
+        return table._replace(header=names, label=0, pixels=[*range(1, len(cells))])
+    raise DataError(
+        f"{str(table.path)!r} has no header and {counted(len(cells), 'column')}; without one, two "
+        "are expected, file and label, or a label and its pixels"
+    )
+
+
+def _with_header(table: Table, columns: Columns) -> Table:
+    path, header = table.path, table.header
+    for name, count in Counter(header).items():
+        if count > 1 and name:
+            raise DataError(f"{str(path)!r} has {count} columns {name!r}; rename or remove one")
+    split = _column(path, header, SPLIT_COLUMNS, "split", columns.split_column)
+    asked = (columns.label_column, columns.split_column)
+    pixels = [i for i, name in enumerate(header) if PIXEL.fullmatch(name) and name not in asked]
+    image = None
+    if columns.image_column is not None or len(pixels) < MIN_PIXELS:
+        pixels = []
+        image = _column(path, header, IMAGE_COLUMNS, "image", columns.image_column)
+        if image is None:
+            raise _unclear(path, header, "image")
+    others = [i for i in range(len(header)) if i not in (image, split, *pixels) and header[i]]
+    if columns.label_column is None and len(others) == 1:
+        label: int | None = others[0]
+    else:
+        label = _column(path, header, LABEL_COLUMNS, "label", columns.label_column)
+    if label is None or label == image:
+        raise _unclear(path, header, "label")
+    return table._replace(image=image, label=label, split=split, pixels=pixels)
+
+
+def _column(
+    path: Path, header: Sequence[str], known: Sequence[str], kind: str, asked: str | None
+) -> int | None:
+    """Index of the column called `asked`, or of the one whose name is known, if there is one."""
+    if asked is not None:
+        if asked in header:
+            return header.index(asked)
+        raise DataError(
+            f"data.{kind}_column={asked}: {str(path)!r} has no such column; "
+            f"allowed: {_shown(header)}{hint(asked, header)}"
+        )
+    found = [i for i, name in enumerate(header) if name.casefold() in known]
+    if len(found) > 1:
+        raise _unclear(path, [header[i] for i in found], kind)
+    return found[0] if found else None
+
+
+def _unclear(path: Path, candidates: Sequence[str], kind: str) -> DataError:
+    meaning = {"image": "names the picture", "label": "is the label", "split": "is the split"}
+    return DataError(
+        f"which column of {str(path)!r} {meaning[kind]}: {_shown(candidates)}? "
+        f"Add data.{kind}_column=<name>"
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(map(on_one_line, names[:10])) + ", ..." * (len(names) > 10)
+
+
+def rows(table: Table) -> Iterator[Row]:
+    """The images of a table, one by one.
+
+    Raises:
+        DataError: naming the line that is none.
+    """
+    where = f"of {str(table.path)!r}"
+    with open(table.path, encoding=table.encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=table.separator, skipinitialspace=True)
+        to_skip = table.has_header
+        try:
+            for cells in reader:
+                if not any(map(str.strip, cells)):
+                    continue
+                if to_skip:
+                    to_skip = False
+                    continue
+                if len(cells) != len(table.header):
+                    raise DataError(
+                        f"line {reader.line_num} {where} has {counted(len(cells), 'column')}, and "
+                        f"the first one {len(table.header)}; quote what holds a "
+                        f"{table.separator!r}"
+                    )
+                yield _row(table, cells, reader.line_num, where)
+        except csv.Error as error:
+            raise DataError(f"line {reader.line_num} {where} cannot be read: {error}") from None
+        except UnicodeDecodeError:
+            raise _not_utf8(table.path, reader.line_num + 1) from None
+
+
+def _row(table: Table, cells: list[str], line: int, where: str) -> Row:
+    label = cells[table.label].strip()
+    image = "" if table.image is None else cells[table.image].strip()
+    if not label:
+        raise DataError(f"line {line} {where} has no label; fill it in or remove the line")
+    if table.image is not None and not image:
+        raise DataError(f"line {line} {where} names no picture; fill it in or remove the line")
+    split = None
+    if table.split is not None:
+        said = cells[table.split].strip()
+        split = SPLIT_NAMES.get(said.casefold())
+        if split is None:
+            name = table.header[table.split]
+            raise DataError(
+                f"line {line} {where}: {name} is {said!r}; allowed: train, val, test, or leave the "
+                "column out"
+            )
+    pixels = None
+    if table.image is None:
+        try:
+            pixels = np.array([float(cells[i]) for i in table.pixels], np.float32)
+        except ValueError as error:
+            raise DataError(f"line {line} {where}: a pixel is no number ({error})") from None
+    return Row(line, image, label, split, pixels)

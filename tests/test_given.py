@@ -1,0 +1,290 @@
+"""Data as people have them: a CSV of labels or pixels, and .npz files."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convscape.base.errors import ConfigError
+from convscape.data.cache import DataError
+from convscape.data.given import Wanted, load_given
+from convscape.data.tables import Columns
+from convscape.runs.data import describe
+from convscape.runs.fingerprint import fingerprint
+from convscape.training.unread import refuse_unread
+from tests.test_config import checked
+
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+NAMES = [f"{colour}{index}" for index in range(5) for colour in COLOURS]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures of each of three colours, without a table."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for name in NAMES:
+        Image.new("RGB", (9, 8), COLOURS[name[:-1]]).save(root / f"{name}.png")
+    return root
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(root, name="csv", labels="labels.csv", size=8, use_val=True, **columns):
+        wanted = Wanted(
+            *(name, root, size, None, 0.2, "error", use_val),
+            columns=Columns(labels, **columns) if name == "csv" else None,
+        )
+        return load_given(wanted, tmp_path / "cache")
+
+    return load
+
+
+def write(path, header, lines, encoding="utf-8", **dialect):
+    with open(path, "w", encoding=encoding, newline="") as file:
+        csv.writer(file, **dialect).writerows([header, *lines] if header else lines)
+    return path
+
+
+def colours_are_right(images, labels, classes):
+    return all(
+        tuple(image[:, 4, 4]) == COLOURS[classes[label]]
+        for image, label in zip(images, labels, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "suffix", "dialect"),
+    [
+        (["image", "label"], ".png", {}),
+        (["id_code", "diagnosis"], "", {}),  # Kaggle: without the suffix
+        (["filename", "what it is"], ".png", {"delimiter": ";"}),  # a German Excel
+        (["filename", "label"], ".png", {"encoding": "utf-8-sig"}),
+        (["filename", "label"], ".png", {"encoding": "utf-16", "delimiter": "\t"}),
+        (["File", " Class"], ".png", {"quoting": csv.QUOTE_ALL, "lineterminator": "\n\n"}),
+        (None, ".png", {}),
+    ],
+)
+def test_labels_beside_a_folder_are_found_whatever_the_dialect(
+    folder, load, header, suffix, dialect
+):
+    write(folder / "labels.csv", header, [[n + suffix, n[:-1]] for n in NAMES], **dialect)
+    data = load(folder)
+    assert data.classes == ("blue", "green", "red")
+    assert np.bincount(data.train_labels).tolist() == [4, 4, 4]
+    assert np.bincount(data.test_labels).tolist() == [1, 1, 1]
+    assert colours_are_right(data.train_images, data.train_labels, data.classes)
+    assert colours_are_right(data.test_images, data.test_labels, data.classes)
+
+
+def test_a_split_column_says_what_validates_and_what_tests(folder, load):
+    split = dict(zip("01234", ["train", "Training", "train", "valid", "test"], strict=True))
+    lines = [[n + ".png", n[:-1], split[n[-1]]] for n in NAMES]
+    write(folder / "labels.csv", ["path", "label", "split"], lines)
+    data = load(folder)
+    assert [len(x) for x in (data.train_labels, data.val_labels, data.test_labels)] == [9, 3, 3]
+    assert colours_are_right(data.val_images, data.val_labels, data.classes)
+    assert load(folder, use_val=False).val_labels is None
+
+
+def test_columns_and_a_second_table_may_be_said(folder, load, tmp_path):
+    def lines(names):
+        return [["x", n, n[:-1], len(n)] for n in names]
+
+    header = ["id", "image", "colour", "label"]
+    write(tmp_path / "a.csv", header, lines(NAMES[:9]))
+    write(tmp_path / "b.csv", header, lines(NAMES[9:]))
+    said = {"image_column": "image", "label_column": "colour"}
+    data = load(folder, labels="../a.csv", test_labels="../b.csv", **said)
+    assert len(data.train_labels) == 9
+    assert len(data.test_labels) == 6
+    assert colours_are_right(data.test_images, data.test_labels, data.classes)
+
+
+def test_numbers_are_sorted_as_numbers_and_floats_are_the_same_classes(folder, load):
+    numbers = {"blue": "10.0", "green": "9", "red": "2"}
+    write(folder / "labels.csv", ["id", "y"], [[n, numbers[n[:-1]]] for n in NAMES])
+    data = load(folder)
+    assert data.classes == ("2", "9", "10")
+    assert tuple(data.train_images[data.train_labels == 2][0][:, 4, 4]) == COLOURS["blue"]
+
+
+def test_a_repeated_row_counts_once(folder, load):
+    lines = [[n, n[:-1]] for n in [*NAMES, *NAMES[:4]]]
+    write(folder / "labels.csv", ["id", "label"], lines)
+    data = load(folder)
+    assert len(data.train_labels) + len(data.test_labels) == len(NAMES)
+
+
+GOOD = [[n, n[:-1]] for n in NAMES]
+HEADER = ["id", "label"]
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "message"),
+    [
+        (HEADER, [*GOOD, ["nobody", "red"]], r"1 picture that is not in .*nobody.*data\.root"),
+        (HEADER, [*GOOD, ["red0", "blue"]], r"line 17 .*'red0' has two labels, 'red' \(line 4\)"),
+        (HEADER, [*GOOD, ["red0"]], "line 17 .* has 1 column, and the first one 2"),
+        (HEADER, [*GOOD, ["red0", "a", "b"]], "line 17 .* has 3 columns.*quote"),
+        (HEADER, [*GOOD, ["red0", " "]], "line 17 .*has no label"),
+        (HEADER, [*GOOD, ["", "red"]], "line 17 .*names no picture"),
+        (HEADER, [[n, "red"] for n in NAMES], "holds one class, 'red'"),
+        (HEADER, [], "holds no image"),
+        (HEADER, [[n, 0.25] for n in NAMES], "labels such as 0.25, which are measurements"),
+        (["id", "label", "label"], [], "has 2 columns 'label'"),
+        (["a", "b", "c"], [], r"which column .*names the picture: a, b, c\? Add data\.image_col"),
+        (["id", "b", "c"], [], r"which column .*is the label: id, b, c\? Add data\.label_column"),
+        (["id", "label", "class"], [], r"is the label: label, class\? Add data\.label_column"),
+        (["id", "label", "split"], [["red0", "red", "7"]], "line 2 .*split is '7'; allowed: train"),
+        (["id", "label", "split"], [["red0", "red", "test"]], "holds no image"),
+        (["only"], [], "begins with 'only', which is one column"),
+        (None, [], "is empty"),
+        (None, [["a.png", "b.png"]], "no header and 2 columns"),
+        (["label", *map(str, range(16))], [[1, *"123456789012345x"]], "line 2 .*no number"),
+        (["label", *map(str, range(17))], [[y, *[0] * 17] for y in (0, 0, 1, 1)], "no square"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused_in_one_sentence(
+    folder, load, header, lines, message
+):
+    write(folder / "labels.csv", header, lines)
+    with pytest.raises(DataError, match=message) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,label\nred0,\xe9t\xe9\n", "is not UTF-8, from line"),
+        (b"PK\x03\x04anything", "is a workbook or an archive; save the table as CSV"),
+        (b"a,b\0\n", "zero bytes"),
+        (b'id,label\nred0,"' + b"a" * 200_000, "cannot be read: field larger"),
+    ],
+)
+def test_bytes_that_are_no_table_are_refused(folder, load, content, message):
+    (folder / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load(folder)
+
+
+def test_a_table_that_is_nowhere_and_columns_that_are_not_there_are_named(folder, load):
+    with pytest.raises(
+        DataError, match=r"there is no file .*labels\.csv.* or .*; set data\.labels"
+    ):
+        load(folder)
+    write(folder / "labels.csv", HEADER, GOOD)
+    with pytest.raises(DataError, match=r"label_column=labl: .*allowed: id, label; did you mean"):
+        load(folder, label_column="labl")
+    with pytest.raises(DataError, match=r"needs data\.image_size"):
+        load(folder, size=None)
+
+
+@pytest.mark.parametrize("has_header", [True, False])
+def test_pixels_in_the_table_are_the_images(tmp_path, load, has_header):
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4))
+    header = ["label", *(f"pixel{i}" for i in range(16))] if has_header else None
+    lines = [[i % 2, *image.ravel()] for i, image in enumerate(images)]
+    write(tmp_path / "t.csv", header, lines)
+    data = load(tmp_path, labels="t.csv", size=None)
+    assert data.train_images.dtype == np.uint8
+    assert data.image_shape == (1, 4, 4)
+    every = np.concatenate([data.train_images, data.test_images])
+    assert {image.tobytes() for image in every} == {i.astype(np.uint8).tobytes() for i in images}
+    assert load(tmp_path, labels="t.csv", size="2x8").image_shape == (1, 2, 8)
+
+
+def test_colour_pixels_have_their_channels_last(tmp_path, load):
+    images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3))
+    header = ["label", *(f"pixel{i:04}" for i in range(48))]
+    for name, part in (("a.csv", images[:4]), ("b.csv", images[4:])):
+        write(tmp_path / name, header, [[i % 2, *x.ravel()] for i, x in enumerate(part)])
+    data = load(tmp_path, labels="a.csv", test_labels="b.csv", size=None)
+    assert data.train_images.tolist() == images[:4].transpose(0, 3, 1, 2).tolist()
+    assert data.test_images.tolist() == images[4:].transpose(0, 3, 1, 2).tolist()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images", "train_labels", "test_images", "test_labels"),  # MedMNIST
+        ("x_train", "y_train", "x_test", "y_test"),  # Keras
+    ],
+)
+def test_an_npz_brings_its_splits(tmp_path, load, names):
+    images = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), np.uint8)
+    labels = np.arange(12)[:, None] % 3
+    arrays = dict(zip(names, (images[:8], labels[:8], images[8:], labels[8:]), strict=True))
+    np.savez(tmp_path / "a.npz", **arrays, val_images=images[:2], val_labels=labels[:2])
+    data = load(tmp_path / "a.npz", "npz", size=None)
+    assert data.train_images.tolist() == images[:8].transpose(0, 3, 1, 2).tolist()
+    assert data.test_labels.tolist() == [2, 0, 1, 2]
+    assert data.val_labels.tolist() == [0, 1]
+
+
+def test_one_pair_of_arrays_in_an_npz_is_split_and_may_be_flat(tmp_path, load):
+    np.savez(tmp_path / "a.npz", X=np.arange(160.0).reshape(10, 16), y=list("ababababab"))
+    data = load(tmp_path / "a.npz", "npz", size=None)
+    assert data.image_shape == (1, 4, 4)
+    assert data.classes == ("a", "b")
+    assert (len(data.train_labels), len(data.test_labels)) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"there is no file .*set data\.root to an \.npz with train_images"),
+        (b"garbage", "is no .npz"),
+        ({"a": [1], "b": [2]}, "holds a, b; expected train_images"),
+        ({"x": np.zeros((4, 4, 4)), "y": np.array([{}] * 4)}, "Python objects, which is not open"),
+        ({"x": np.zeros((4, 4, 4)), "y": [0, 1]}, "holds labels of int64"),
+        ({"x": np.zeros((4, 4)), "y": [0, 1, 0]}, "labels of int64 .* for 4 images"),
+        ({"x": np.zeros((4, 3)), "y": [0, 1, 0, 1]}, "holds images of .*2 axes"),
+    ],
+)
+def test_an_npz_that_makes_no_sense_is_refused(tmp_path, load, content, message):
+    path = tmp_path / "a.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.savez(path, **content)
+    with pytest.raises(DataError, match=message):
+        load(path, "npz", size=None)
+
+
+def test_the_fingerprint_is_that_of_the_content_and_not_of_the_path(folder, tmp_path):
+    write(folder / "labels.csv", HEADER, GOOD)
+    write(tmp_path / "other.csv", ["filename", "colour"], GOOD)
+    changed = [*GOOD[:-1], [GOOD[-1][0], "blue"]]
+    write(tmp_path / "changed.csv", HEADER, changed)
+    words = ["data=csv", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
+    configs = [
+        checked(*words, f"data.root={folder}", f"data.labels={labels}")
+        for labels in ("labels.csv", tmp_path / "other.csv", tmp_path / "changed.csv")
+    ]
+    first, moved, other = map(fingerprint, configs)
+    assert first == moved != other
+    assert describe(configs[0]) == ["pictures: 15; 3 classes (blue 5, green 5, red 5)"]
+
+
+def test_a_table_is_trained_evaluated_and_found_elsewhere(command, folder, tmp_path):
+    write(folder / "labels.csv", HEADER, GOOD)
+    sizes = ["model=mlp", "model.hidden=[4]", "trainer.max_epochs=1", "trainer.threads=1"]
+    out = command(
+        *("train", "data=csv", f"data.root={folder}", "data.image_size=8", *sizes),
+        *("data.cache_dir=cache", "logger=[]"),
+    ).out
+    assert "3 classes (blue 5, green 5, red 5)" in out
+    folder.rename(tmp_path / "moved")
+    answer = command("evaluate", "latest")
+    assert answer.code == 2
+    assert "add data.root=<where they are now>" in answer.err
+    answer = command("evaluate", "latest", f"data.root={tmp_path / 'moved'}")
+    assert answer.code == 0, answer.err
+
+
+def test_keys_of_a_table_are_refused_where_there_is_none():
+    with pytest.raises(ConfigError, match=r"data=digits reads no table; data=csv does"):
+        refuse_unread(checked("+data.labels=a.csv"))
