@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
-from convscape.living import timeline
+from convscape.living import beside, timeline
 from convscape.living.document import document, missing_data, obstacle
 from convscape.trained import explain
 from convscape.trained.explain import choose_image
@@ -26,7 +26,7 @@ from convscape.trained.predict import warning_of_negatives
 SCRIPTS = (
     *("engine", "state", "fit", "change", "weights", "curves", "pad", "inputs", "score"),
     *("graph", "steps", "links", "colors", "layout", "keys", "view"),
-    *("cards", "kinds", "detail", "unlike", "answer", "timeline", "changes", "main"),
+    *("cards", "kinds", "detail", "unlike", "answer", "timeline", "beside", "changes", "main"),
 )
 
 
@@ -36,23 +36,29 @@ def write_page(
     image: str | None = None,
     split: str = "test",
     invert: bool = False,
+    other: TrainedRun | None = None,
 ) -> list[str]:
     """Write the page of a run, and say what it is.
 
     A network that no page can compute gets a page about one image, and a sentence says why.
 
     - `image`, `split`, `invert`: what the page opens with, as `choose_image` takes them.
+    - `other`: a run whose network is shown what this one is, beside it.
 
     Raises:
-        ConfigError: if there is no such image, or its data are missing.
+        ConfigError: if there is no such image, its data are missing, or `other` does not fit.
         CannotWrite: if the page cannot be written.
     """
+    second = None if other is None else beside.facts(run, other)
     reason = obstacle(run)
     if reason is not None and image is None:
         image = "0"
     chosen = None if image is None else choose_image(run, image, split, invert)
     if reason is None:
-        write(html(document(run, chosen) | {"timeline": timeline.facts(run)}), path)
+        values = document(run, chosen) | {"timeline": timeline.facts(run), "beside": second}
+        if second is not None and other is not None:
+            second["right"] = beside.num_right(other, values["images"], run)
+        write(html(values), path)
         about = "draw in it, drop a picture, click on a map" if chosen is None else chosen.name
         lines = [f"{path}: {about}; open it in a browser"]
         if (missing := missing_data(run)) is not None:

@@ -19,7 +19,7 @@
     element("words").textContent = `${found.words}; ${found.data}`;
     convscape.weights.start();
     convscape.score.start(found);
-    for (const part of ["inputs", "view", "detail", "answer", "timeline", "changes"])
+    for (const part of ["inputs", "view", "detail", "answer", "timeline", "beside", "changes"])
       convscape[part].start(element(part === "view" ? "network" : part), found);
     const image = chosenImage(found);
     if (image) convscape.state.set(image);
