@@ -17,6 +17,7 @@ from convscape.base.distribution import command_name, install
 from convscape.base.errors import ConfigError, code_of_stop
 from convscape.base.options import take_flag, take_option
 from convscape.base.stopping import stops
+from convscape.base.surroundings import Surroundings
 from convscape.base.terminal import say
 from convscape.config.directory import CONFIG_DIR, VARIABLE, choices, groups
 
@@ -40,9 +41,12 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
 
+    surroundings = Surroundings()
+
     def guarded(cfg: DictConfig) -> None:
         if _in_sweep():
-            task(cfg)
+            with surroundings.restored():
+                task(cfg)
         else:  # Hydra prints a line of its own for an exception that leaves a task
             run_command(lambda: task(cfg))
 

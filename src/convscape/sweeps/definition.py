@@ -14,6 +14,8 @@ from convscape.base.errors import CannotWrite, ConfigError
 from convscape.config.losses import BEFORE, IN_FULL, spelled
 from convscape.sweeps.grid import EXECUTION_KEYS, is_execution_key, key_of
 
+NOTE = "sweep.yaml"  # in the folder of a sweep
+
 
 def reserve_name(
     folder: Path, name: str, params: Mapping[str, Any], arguments: list[str], extend: bool
@@ -24,7 +26,7 @@ def reserve_name(
         ConfigError: saying what differs.
     """
     definition = definition_of(arguments, params)
-    file = folder / "sweep.yaml"
+    file = folder / NOTE
     try:
         lock = files.lock(folder / ".lock", within=folder)
         with lock:  # another may be started at the same moment

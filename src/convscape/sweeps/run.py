@@ -22,15 +22,26 @@ from convscape.base import files
 from convscape.base.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 from convscape.base.machine import available_cores, check_device
 from convscape.base.stopping import hand_on, is_told_to_stop, stop_file
+from convscape.base.surroundings import not_seen
 from convscape.base.terminal import say
+from convscape.base.values import counted
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.verdicts import seed_by_seed
 from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES, RunFolder, RunIsBusy, new_result, output_folder
 from convscape.runs.resolved import ResolvedRun
 from convscape.runs.words import KEYS_OF_SWEEP
-from convscape.sweeps.definition import digest_of, reserve_name
+from convscape.sweeps.definition import NOTE, digest_of, reserve_name
 from convscape.sweeps.grid import EXECUTION_KEYS, key_of, plan_sweep
+from convscape.sweeps.launching import (
+    ON_THIS_MACHINE,
+    batches,
+    busy,
+    errors_of,
+    launcher_of,
+    wait_for_others,
+    where_to_look,
+)
 from convscape.sweeps.verdicts import Comparing
 from convscape.sweeps.words import PROGRESS, first_line, line, overview, progress, summary
 
@@ -43,9 +54,6 @@ if TYPE_CHECKING:
 
 
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
-
-
-ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
 
 
 def run_sweep(
@@ -133,39 +141,66 @@ class _Sweep:
             return
         if not self._num_begun:
             prepare(self.plan.data_configs.values(), self.plan.part_configs.values())
-            if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
+            if launcher_of(cfg) in ON_THIS_MACHINE:
                 check_device(cfg.trainer.device)
         os.environ.pop(PROGRESS, None)
         if cfg.until is None:  # else nobody knows how many there will be
-            os.environ[PROGRESS] = f"{len(todo)} {time.monotonic()}"
+            os.environ[PROGRESS] = f"{len(todo)} {time.time()}"
             os.environ[KEYS_OF_SWEEP] = " ".join(self.plan.keys)
         extra = [f"name={folder.name}", *_for_all_runs(cfg)]
         with _stopping_workers(folder) as received:
-            for first, batch in _batches(todo, self._states):
+            for first, batch in batches(todo, self._states):
                 jobs = [[*run.overrides, *extra] for run in batch]
+                problems: list[str] = []
                 try:
-                    self._launch(jobs, self._num_begun + first)
+                    problems = errors_of(self._launch(jobs, self._num_begun + first))
                 except SweepStopped as stop:
                     say(f"error: {stop}", file=sys.stderr)
                     self.code = 1
                 except (KeyboardInterrupt, SystemExit) as stop:
                     self.code = code_of_stop(stop)
                 except Exception as error:  # noqa: BLE001  a worker was killed, no scheduler
-                    problem = f"{_launcher(cfg)}: {type(error).__name__}: {first_line(error)}"
-                    if not received and find_results(folder) == self._states:
-                        raise ConfigError(f"{problem}; no run was begun") from None
-                    say(*([] if received else [problem]), file=sys.stderr)
+                    problems = [f"{type(error).__name__}: {first_line(error)}"]
                 if received or self.code is not None:
                     break
+                self._refuse_if_none_began(batch, problems)
+            else:
+                self._wait_for_others(todo)
         if received:
             self.code = code_of_stop(stopped_by(received[0]))
         self._num_begun += len(todo)
         self._states = _settled(folder)
 
+    def _refuse_if_none_began(self, batch: Sequence[PlannedRun], problems: list[str]) -> None:
+        """Say what went wrong in workers.
+
+        Raises:
+            ConfigError: if nothing came of the whole batch: the same command would not either.
+        """
+        launcher = f"hydra/launcher={launcher_of(self.cfg)}"
+        is_known = launcher_of(self.cfg) in ON_THIS_MACHINE  # it has said all there is to say
+        if (
+            (problems or not is_known)
+            and find_results(self.folder) == self._states
+            and not (self.folder / _STOP).exists()
+            and not busy(self.folder, (run.fingerprint for run in batch))
+        ):
+            reason = "; ".join(problems[:3]) or f"it came back, and {where_to_look(self.cfg)}"
+            raise ConfigError(f"{launcher}: {reason}; no run was begun")
+        say(*(f"{launcher}: {problem}" for problem in problems), file=sys.stderr)
+
+    def _wait_for_others(self, runs: Sequence[PlannedRun]) -> None:
+        """Until the runs that other processes have begun are done there."""
+        try:
+            for number in wait_for_others(self.folder, [run.fingerprint for run in runs]):
+                say(f"waiting for {counted(number, 'run')} in other processes")
+        except KeyboardInterrupt as stop:
+            self.code = code_of_stop(stop)
+
 
 def _num_at_once(cfg: DictConfig) -> int:
     """How many runs the launcher trains side by side, as far as that is known."""
-    if cfg.hydra.runtime.choices["hydra/launcher"] == "basic":
+    if launcher_of(cfg) == "basic":
         return 1
     num_jobs = cfg.hydra.launcher.get("n_jobs")
     if num_jobs is None:
@@ -188,29 +223,6 @@ def _say_report(folder: Path) -> None:
 def folder_of_sweep(cfg: DictConfig, arguments: list[str]) -> Path:
     """Where the runs of a sweep are; one without a name has that of its grid."""
     return output_folder(cfg.output_dir) / "sweeps" / (cfg.name or f"sweep-{digest_of(arguments)}")
-
-
-def _batches(
-    todo: Sequence[PlannedRun], states: Mapping[str, Result]
-) -> Iterator[tuple[int, list[PlannedRun]]]:
-    """What is launched together, with the number of its first run.
-
-    Those whose process has died, with nothing saved, come last and one by one: what kills its
-    process takes a pool of workers along, and what else runs there is not to die of it twice.
-    """
-    died = [
-        run
-        for run in todo
-        if (result := states.get(run.fingerprint)) is not None
-        and result.error is not None
-        and result.error["type"] == ProcessLookupError.__name__
-        and result.attempts
-    ]
-    others = [run for run in todo if run not in died]
-    if others:
-        yield 0, others
-    for number, run in enumerate(died, len(others)):
-        yield number, [run]
 
 
 class SweepStopped(KeyboardInterrupt):
@@ -267,6 +279,8 @@ def run_in_sweep(
     folder = Path(config.output_dir) / "sweeps" / config.name
     if (folder / _STOP).exists() or is_told_to_stop():
         return
+    if not (folder / NOTE).is_file():  # which was written before any run was launched
+        raise not_seen(folder)
     try:
         result = train_if_missing(ResolvedRun(config, _chosen(overrides)), folder)
     except CannotWrite as error:
@@ -408,6 +422,8 @@ def _recorded(folder: RunFolder, run: ResolvedRun, status: Status, error: Config
 def _for_all_runs(cfg: DictConfig) -> list[str]:
     """Overrides that suit every run of a sweep to where it happens."""
     extra = quiet(cfg)
+    if launcher_of(cfg) not in ON_THIS_MACHINE:
+        extra.append("hydra.sweep.dir=.")  # else Hydra makes it, on a node that does not see it too
     # joblib's processes share the cores: two threads for one core make both crawl
     num_jobs = cfg.hydra.launcher.get("n_jobs")
     if num_jobs is not None and cfg.trainer.threads is None:
@@ -421,11 +437,6 @@ def quiet(cfg: DictConfig) -> list[str]:
     """Where there is no terminal the line of each run is enough."""
     is_wanted = cfg.trainer.progress != "auto" or sys.stderr.isatty()
     return [] if is_wanted else ["trainer.progress=off"]
-
-
-def _launcher(cfg: DictConfig) -> str:
-    """As it was chosen: hydra/launcher=joblib."""
-    return f"hydra/launcher={cfg.hydra.runtime.choices['hydra/launcher']}"
 
 
 def sweep_exit_code(runs: Sequence[PlannedRun], results: list[Result]) -> int:

@@ -102,7 +102,7 @@ def progress(number: int) -> tuple[str, str]:
     if PROGRESS not in os.environ:
         return f"[{number}]", ""
     total, start = os.environ[PROGRESS].split()
-    left = (time.monotonic() - float(start)) / number * (int(total) - number)
+    left = (time.time() - float(start)) / number * (int(total) - number)
     if number < 3 or number == int(total):
         return f"[{number}/{total}]", ""
     return (

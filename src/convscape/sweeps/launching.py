@@ -1,0 +1,104 @@
+"""What happens to the runs of a sweep outside of this process: errors, logs, other sweeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convscape.base.errors import ConfigError
+from convscape.runs.folder import RunFolder, RunIsBusy
+from convscape.sweeps.words import first_line
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from convscape.runs.result import Result
+    from convscape.sweeps.grid import PlannedRun
+
+ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
+_PATIENCE_S = 1  # between two looks at whether others are done
+
+
+def launcher_of(cfg: DictConfig) -> str:
+    """As in "slurm", of hydra/launcher=slurm."""
+    return str(cfg.hydra.runtime.choices["hydra/launcher"])
+
+
+def batches(
+    todo: Sequence[PlannedRun], states: Mapping[str, Result]
+) -> Iterator[tuple[int, list[PlannedRun]]]:
+    """What is launched together, with the number of its first run.
+
+    Those whose process has died, with nothing saved, come last and one by one: what kills its
+    process takes a pool of workers along, and what else runs there is not to die of it twice.
+    """
+    died = [
+        run
+        for run in todo
+        if (result := states.get(run.fingerprint)) is not None
+        and result.error is not None
+        and result.error["type"] == ProcessLookupError.__name__
+        and result.attempts
+    ]
+    others = [run for run in todo if run not in died]
+    if others:
+        yield 0, others
+    for number, run in enumerate(died, len(others)):
+        yield number, [run]
+
+
+def errors_of(returned: Any) -> list[str]:
+    """What has gone wrong in workers, of what a launcher returned: one of Hydra's for each job."""
+    outcomes = [getattr(job, "_return_value", None) for job in returned or ()]
+    return list(dict.fromkeys(_words(each) for each in outcomes if isinstance(each, Exception)))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def where_to_look(cfg: DictConfig) -> str:
+    """The place of the logs of a launcher's workers, in words; empty if it is not known."""
+    if (folder := cfg.hydra.launcher.get("submitit_folder")) is not None:
+        return f"its logs are in {Path(folder).parent}"
+    if "ray" in launcher_of(cfg):
+        return "its logs are in /tmp/ray/session_latest/logs on the nodes"
+    return "the workers said nothing"
+
+
+def busy(folder: Path, fingerprints: Iterable[str]) -> set[str]:
+    """Those runs of a sweep `folder` that a process is working on."""
+    wanted = set(fingerprints)
+    found = set()
+    for path in folder.glob("*-*"):
+        digest = path.name.rpartition("-")[2]
+        if digest in wanted and _is_held(RunFolder(path, within=folder)):
+            found.add(digest)
+    return found
+
+
+def _is_held(run: RunFolder) -> bool:
+    if not (run.path / ".lock").is_file():
+        return False
+    try:
+        with run.held():
+            return False
+    except RunIsBusy:
+        return True
+    except ConfigError:  # as of a folder that is in the way
+        return False
+
+
+def wait_for_others(folder: Path, fingerprints: Iterable[str]) -> Iterator[int]:
+    """Wait until no process works on these runs any more; yields their number when it changes."""
+    working, told = busy(folder, fingerprints), 0
+    while working:
+        if len(working) != told:
+            told = len(working)
+            yield told
+        time.sleep(_PATIENCE_S)
+        working = busy(folder, working)
