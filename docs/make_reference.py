@@ -77,6 +77,7 @@ def page() -> str:
 
 def _root() -> list[str]:
     sections = [name for name in schema.Config.model_fields if (CONFIG_DIR / name).is_dir()]
+    sections.append("parent")  # written by resume=, and by no user
     composed = _composed()
     rows = _rows(schema.Config, "", {"": composed}, _comments([CONFIG_DIR / "train.yaml"]))
     rows = [row for row in rows if row[0].strip("`").partition(".")[0] not in sections]

@@ -76,6 +76,24 @@ def test_the_title_of_the_smallest_figure_is_not_cut_off(tmp_path, draw, num_key
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN"])
+def test_a_run_whose_metric_diverged_does_not_hide_the_figures(tmp_path, monkeypatch, value):
+    write_runs(tmp_path, seeds=1)
+    file = tmp_path / "run00000" / "result.json"
+    document = json.loads(file.read_text())
+    document["metrics"]["val/acc"] = float(value)
+    file.write_text(json.dumps(document))
+    drawn = {}
+    monkeypatch.setattr(
+        "convscape.reports.figures.save", lambda figure, path, *_: drawn.update({path.stem: figure})
+    )
+    monkeypatch.setattr("convscape.reports.page._page", lambda *_: "")
+    write_report([tmp_path])
+    assert set(drawn) == FIGURES
+    lines = drawn["parallel_coordinates"].axes[0].lines
+    assert sum(len(line.get_xdata()) > 2 for line in lines) == 10  # of 12, one is impossible
+
+
 def test_numbers_that_a_search_drew_do_not_cover_each_other(tmp_path):
     write_runs(tmp_path, seeds=1)
     draw = random.Random(0)

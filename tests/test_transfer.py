@@ -47,7 +47,8 @@ def test_a_network_begins_where_another_ended(source, tmp_path, capsys):
     assert changed == {"network.output.weight", "network.output.bias"}
     said = capsys.readouterr().out
     assert "5 layers with weights: 5 loaded, 0 new, 0 left" in said
-    assert "block1.batch_norm, block2.conv, block2.batch_norm: do not learn; the running" in said
+    assert f"weights from {source.path}:\nlayer " in said  # a path may fill a line of its own
+    assert "block2.conv, block2.batch_norm: frozen, batch-norm statistics included" in said
     assert "5 layers with weights" in (tmp_path / "run.log").read_text()
     result = folder.read_result()
     assert result.loaded == [

@@ -69,6 +69,8 @@ def draw_figures(
 
     Returns the files of the first format by name, in reading order.
     """
+    if metric.name in configurations:  # what diverged has no place on an axis
+        configurations = configurations[np.isfinite(configurations[metric.name])]
     makers: dict[str, Callable[[], Figure | None]] = {
         "main_effects": lambda: main_effects(table, metric),
         "heat_maps": lambda: heat_maps(table, metric),

@@ -107,7 +107,7 @@ def _misfit(
 
 def described(rows: Sequence[Carried], source: str) -> str:
     """What became of the layers as a table; whole blocks of which all is the same are one row."""
-    table = [("layer", f"from {source}")]
+    table = [("layer", "weights")]
     for (stage, what, why), group in groupby(
         rows, key=lambda row: (row.layer.partition(".")[0], row.what, row.why)
     ):
@@ -118,7 +118,8 @@ def described(rows: Sequence[Carried], source: str) -> str:
         table += [(name, f"{what}: {why}" if why else what) for name in names]
     counts = [f"{sum(row.what == what for row in rows)} {what}" for what in (LOADED, NEW, LEFT)]
     layers = counted(len(rows), "layer")
-    return "\n".join([format_table(table), f"{layers} with weights: {', '.join(counts)}"])
+    words = [f"weights from {source}:", format_table(table)]
+    return "\n".join([*words, f"{layers} with weights: {', '.join(counts)}"])
 
 
 def begin_with(
@@ -145,11 +146,11 @@ def begin_with(
     callbacks: list[pl.Callback] = []
     if layers:
         callbacks.append(Freezing(module, layers, num_epochs))
-        how_long = "do" if num_epochs is None else f"in the first {counted(num_epochs, 'epoch')} do"
-        what = "the layers that were loaded" if asked == "loaded" else ", ".join(layers)
-        words.append(
-            f"{what}: {how_long} not learn; the running statistics of their batch norm stay too"
+        what = "the loaded layers" if asked == "loaded" else ", ".join(layers)
+        how_long = {None: "", 1: " for the first epoch"}.get(
+            num_epochs, f" for the first {num_epochs} epochs"
         )
+        words.append(f"{what}: frozen{how_long}, batch-norm statistics included")
     for text in words:
         logger.info("%s", text)
     if config.trainer.progress != "off" and local_rank() == 0:
