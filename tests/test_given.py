@@ -9,9 +9,12 @@ from PIL import Image
 from convscape.base.errors import ConfigError
 from convscape.data.cache import DataError
 from convscape.data.given import Wanted, load_given
+from convscape.data.splits import split
 from convscape.data.tables import Columns
 from convscape.runs.data import describe
 from convscape.runs.fingerprint import fingerprint
+from convscape.runs.resolved import ResolvedRun
+from convscape.training.build import data_module
 from convscape.training.unread import refuse_unread
 from tests.test_config import checked
 
@@ -288,3 +291,34 @@ def test_a_table_is_trained_evaluated_and_found_elsewhere(command, folder, tmp_p
 def test_keys_of_a_table_are_refused_where_there_is_none():
     with pytest.raises(ConfigError, match=r"data=digits reads no table; data=csv does"):
         refuse_unread(checked("+data.labels=a.csv"))
+
+
+def test_folds_part_the_train_images_and_each_is_stratified():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 100, 51]))
+    folds = [split(labels, 0.2, None, 3, fold) for fold in range(5)]
+    assert all(
+        np.array_equal(a, b) for a, b in zip(folds[0], split(labels, 0.2, None, 3), strict=True)
+    )
+    validated = np.concatenate([val for _, val in folds])
+    assert len(np.unique(validated)) == len(validated) == 200  # of 201
+    for train, val in folds:
+        assert np.array_equal(np.union1d(train, val), np.arange(201))
+        assert not np.intersect1d(train, val).size
+        assert np.abs(np.bincount(labels[val]) - [10, 20, 10]).max() <= 1
+    with pytest.raises(DataError, match=r"data\.fold=5: .* allowed: 0 to 4"):
+        split(labels, 0.2, None, 3, 5)
+    with pytest.raises(DataError, match=r"allowed: 0, the only one"):
+        split(labels, 0, None, 3, 1)
+
+
+def test_a_run_validates_on_its_fold_and_the_first_is_the_run_it_was():
+    words = ["data.val_size=0.2"]
+    data = [data_module(ResolvedRun(checked(*words, f"data.fold={k}"))) for k in range(5)]
+    parts = [set(each.indices["val"].tolist()) for each in data]
+    assert len(set.union(*parts)) >= 0.99 * data[0].image_set.train_labels.size
+    run = ResolvedRun(checked(*words, "data.fold=2"))
+    assert run.train_indices.tolist() == data[2].indices["train"].tolist()
+    prints = [
+        fingerprint(checked(*words, *more)) for more in ([], ["data.fold=0"], ["data.fold=1"])
+    ]
+    assert prints[0] == prints[1] != prints[2]

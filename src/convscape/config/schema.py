@@ -97,6 +97,7 @@ class DataConfig(Section):
     val_size: Annotated[Any, BeforeValidator(_count_or_fraction)]
     train_size: Positive | None
     split_seed: Seed
+    fold: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     batch_size: Positive
     eval_batch_size: Positive
     augment: AugmentConfig

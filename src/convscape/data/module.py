@@ -185,6 +185,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     - `val_size`: a number of images, or a fraction of the train images; None for the split for
       validation that the set has, or `VAL_FRACTION` where it has none.
+    - `fold`: which part of that size of the train images validates, counted from 0.
     - `train_size`: how many of the remaining train images to use; None for all.
     - `augment`: arguments of `Augment`.
     - `mean`, `std`: per channel, of pixels scaled to 0..1; None for those of the train images.
@@ -206,6 +207,7 @@ class ImageDataModule(pl.LightningDataModule):
         val_size: int | float | None = VAL_FRACTION,
         train_size: int | None = None,
         split_seed: int = 0,
+        fold: int = 0,
         batch_size: int = 128,
         eval_batch_size: int = 1000,
         augment: Mapping[str, Any] | None = None,
@@ -230,7 +232,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.config = None if config is None else dict(config)
         self._has_val = val_size is None and image_set.val_labels is not None
         taken = taken_for_validation(image_set, val_size)
-        train_indices, val_indices = split(image_set.train_labels, taken, train_size, split_seed)
+        train_indices, val_indices = split(
+            image_set.train_labels, taken, train_size, split_seed, fold
+        )
         if self._has_val:
             assert image_set.val_labels is not None
             val_indices = np.arange(len(image_set.val_labels))

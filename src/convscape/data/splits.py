@@ -48,11 +48,31 @@ def split_sizes(
 
 
 def split(
-    labels: np.ndarray, val_size: int | float, train_size: int | None, split_seed: int
+    labels: np.ndarray,
+    val_size: int | float,
+    train_size: int | None,
+    split_seed: int,
+    fold: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of the train and the validation images, stratified; see `split_sizes`."""
+    """Sorted indices of the train and the validation images, stratified; see `split_sizes`.
+
+    - `fold`: which part of this size validates, counted from 0. The last one may share a few images
+      with the one before it, where they do not come out even.
+
+    Raises:
+        DataError: if there is no such fold.
+    """
     num_train, num_val = split_sizes(len(labels), val_size, train_size)
+    num_folds = round(len(labels) / num_val) if num_val else 1
+    if fold and fold >= num_folds:
+        highest = "0, the only one" if num_folds == 1 else f"0 to {num_folds - 1}"
+        raise DataError(
+            f"data.fold={fold}: of parts of {num_val:,} of {len(labels):,} images, which "
+            f"data.val_size={val_size} takes, allowed: {highest}; 5 folds are data.val_size=0.2"
+        )
     order = _interleaved(labels, split_seed)
+    if fold:
+        order = np.roll(order, -min(fold * num_val, len(order) - num_val))
     return np.sort(order[num_val : num_val + num_train]), np.sort(order[:num_val])
 
 

@@ -33,6 +33,7 @@ TABLE_KEYS = ("labels", "test_labels", "image_column", "label_column", "split_co
 ADDED_LATER = (
     *("data.target", "data.arguments", "data.augment.own", "data.change.placement"),
     *("trainer.monitor", "trainer.monitor_mode", "trainer.freeze", "trainer.freeze_epochs"),
+    "data.fold",
     *(f"data.{key}" for key in TABLE_KEYS),
 )
 

@@ -141,7 +141,7 @@ class ResolvedRun:
         data = self.config.data
         taken = taken_for_validation(self.image_set, data.val_size)
         labels = self.image_set.train_labels
-        return split(labels, taken, data.train_size, data.split_seed)[0]
+        return split(labels, taken, data.train_size, data.split_seed, data.fold)[0]
 
     @cached_property
     def _split_sizes(self) -> tuple[int, int]:

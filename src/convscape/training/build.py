@@ -46,6 +46,7 @@ def data_module(
         val_size=data.val_size,
         train_size=data.train_size,
         split_seed=data.split_seed,
+        fold=data.fold,
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
         augment=data.augment.model_dump() | {"own": changes},
