@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from convscape.base.distribution import command_name, install
 from convscape.base.errors import ConfigError, code_of_stop
-from convscape.base.options import take_flag, take_option
+from convscape.base.options import take_count, take_flag, take_option
 from convscape.base.stopping import stops
 from convscape.base.surroundings import Surroundings
 from convscape.base.terminal import say
@@ -56,13 +56,13 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     command = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
 
     def checked() -> None:
-        _refuse_options(options())
+        refuse_options(options())
         command(guarded)()
 
     run_command(checked)
 
 
-def _refuse_options(allowed: Iterable[str] = ()) -> None:
+def refuse_options(allowed: Iterable[str] = ()) -> None:
     """Refuse `--epochs 5` and the like with the override that is meant."""
     options = [word.partition("=")[0] for word in sys.argv[1:] if re.match("--?[A-Za-z]", word)]
     if stray := next((option for option in options if option not in allowed), None):
@@ -307,7 +307,7 @@ def plan_command() -> None:
     from convscape.sweeps.words import duplicates
 
     is_json, figure = take_flag("--json"), take_option("--figure")
-    _refuse_options(("-m", "--multirun"))
+    refuse_options(("-m", "--multirun"))
     arguments = [a for a in sys.argv[1:] if a not in ("-m", "--multirun")]
     with composing() as compose:
         parsed = parse_overrides(arguments)
@@ -346,6 +346,15 @@ def plan_command() -> None:
     say(str(run.plan), *run.plan.remarks)
 
 
+def seeds_command() -> int:
+    """Say how many seeds the grid of the command line takes."""
+    from convscape.sweeps.seeds_answer import say_seeds
+
+    is_json = take_flag("--json")
+    refuse_options(("-m", "--multirun"))
+    return say_seeds(sys.argv[1:], is_json)
+
+
 def search_command() -> int:
     """Work on the search that the command line describes.
 
@@ -366,7 +375,7 @@ def search_command() -> int:
             raise
         raise ConfigError(f"a search needs Optuna: {install('search')}") from None
 
-    _refuse_options()
+    refuse_options()
     # the preset of the command line, or the default one, gives the search its name
     preset = next((a for a in sys.argv[1:] if a.startswith("search=")), "search=geometry")
     others = [argument for argument in sys.argv[1:] if argument != preset]
@@ -397,7 +406,7 @@ def claim_command() -> int:
     from convscape.sweeps.run import SweepStopped
 
     is_json = take_flag("--json")
-    _refuse_options()
+    refuse_options()
     name, *words = sys.argv[1:] or ["list"]
     if name == "list":
         say(overview()) if not is_json else print_document("claims", claims_document)
@@ -407,7 +416,7 @@ def claim_command() -> int:
     if mode not in ("quick", "full"):
         raise ConfigError(f"mode={mode}: allowed: quick, full")
     until = take_until(given)
-    seeds, jobs = (_count(key, given.pop(key, None)) for key in ("seeds", "jobs"))
+    seeds, jobs = (take_count(given, key) for key in ("seeds", "jobs"))
     output_dir = output_folder(given.pop("output_dir", "outputs"))
     overrides = [word for word in words if word.partition("=")[0] in given]
     folders: dict[Path, ClaimResult] = {}
@@ -437,11 +446,3 @@ def claim_command() -> int:
     if is_json:
         print_document("claim", lambda: answers_document(folders))
     return 1 if any(answer.unfinished for answer in folders.values()) else 0
-
-
-def _count(key: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdigit() or not int(text):
-        raise ConfigError(f"{key}={text}: allowed: an integer of 1 or more")
-    return int(text)

@@ -203,6 +203,61 @@ class Plan(TypedDict):
     remarks: list[str]
 
 
+# --- seeds ------------------------------------------------------------------------------------
+
+
+class Noise(TypedDict):
+    """How much a run varies with its seed, and the runs that say so."""
+
+    sd: float
+    error: float | None
+    num_runs: int
+    freedom: int
+    source: Literal["of this grid", "of other networks on these data", "none"]
+
+
+class NeededSeeds(TypedDict):
+    """Of a value of a key instead of the key's first one.
+
+    `num_seeds` see `margin`, and `smallest` is what some numbers of seeds see, by that number.
+    `over_images` is half a 95 % interval over other images, which no seed makes smaller, or if it
+    was not measured the most that it may be.
+    """
+
+    key: str
+    level: str
+    base: str
+    sd: float
+    num_seeds: int | None
+    smallest: dict[str, float]
+    over_images: float | None
+    over_images_is_measured: bool
+
+
+class SeedsCase(TypedDict):
+    """An answer; without any run there is one for each of several error rates."""
+
+    noise: Noise
+    comparisons: list[NeededSeeds]
+    num_seeds: int | None
+    num_runs: int | None
+    seconds: float | None
+
+
+class Seeds(TypedDict):
+    """`convscape seeds`."""
+
+    schema: str
+    metric: str
+    direction: Literal["max", "min"] | None
+    margin: float | None
+    power: float
+    num_images: dict[str, int]
+    cases: list[SeedsCase]
+    seconds_are_guessed: bool
+    command: str | None
+
+
 # --- claim and evaluate -----------------------------------------------------------------------
 
 
@@ -288,6 +343,7 @@ KINDS: dict[str, type] = {
     "compare": Compare,
     "report": Report,
     "plan": Plan,
+    "seeds": Seeds,
     "claim": Claim,
     "claims": Claims,
     "evaluate": Evaluate,

@@ -33,3 +33,17 @@ def take_option(option: str) -> str | None:
         sys.argv[1:] = [*words[:place], *rest]
         return value
     return None
+
+
+def take_count(given: dict[str, str], key: str) -> int | None:
+    """What `given` says of `key`, which is then taken out of it; None if nothing.
+
+    Raises:
+        ConfigError: if it is no integer of 1 or more.
+    """
+    text = given.pop(key, None)
+    if text is None:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"{key}={text}: allowed: an integer of 1 or more")
+    return int(text)

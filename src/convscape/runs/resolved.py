@@ -143,6 +143,12 @@ class ResolvedRun:
         labels = self.image_set.train_labels
         return split(labels, taken, data.train_size, data.split_seed, data.fold)[0]
 
+    @property
+    def num_val_images(self) -> int:
+        """Images that validate: taken out of the train split, or a split of their own."""
+        own = self.image_set.val_labels
+        return self._split_sizes[1] or (0 if own is None else len(own))
+
     @cached_property
     def _split_sizes(self) -> tuple[int, int]:
         data = self.config.data

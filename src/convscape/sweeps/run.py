@@ -62,8 +62,12 @@ def run_sweep(
     arguments: list[str],
     compose: Compose,
     launch: Launch,
+    *,
+    is_looked_at: bool = True,
 ) -> int:
     """Plan, launch what is missing, sum up; returns the exit code.
+
+    - `is_looked_at`: whether it ends with its report, which is a look (`reports.looks`).
 
     Raises:
         ConfigError: before anything trains, if the input is wrong.
@@ -85,7 +89,7 @@ def run_sweep(
         comparing = Comparing(plan, folder, config, _num_at_once(cfg))
         wanted = state.seed_by_seed(comparing)
     results = state.results(wanted)
-    if state.code is None and any(result.status == "ok" for result in results):
+    if is_looked_at and state.code is None and any(r.status == "ok" for r in results):
         _say_report(folder)
         say(*(comparing.words(results) if comparing is not None else []))
     say(*summary(wanted, results, folder, list(state.blocked.values())))
