@@ -18,6 +18,7 @@ FLOORS = (
     ("__main__",),
     ("completion",),
     ("api", "cli", "sklearn"),
+    ("board",),
     ("claims", "living"),
     ("trained", "sweeps"),
     ("training", "reports"),

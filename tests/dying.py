@@ -31,7 +31,7 @@ MOMENTS = {
     "own step": ("tests.own_modules:Lit.training_step", "before"),
     "own validation": ("tests.own_modules:Lit.validation_step", "after"),
     "own test": ("tests.own_modules:Lit.test_step", "after"),
-    "report": ("convscape.reports.page:_page", "before"),
+    "report": ("convscape.reports.page:html", "before"),
 }
 
 

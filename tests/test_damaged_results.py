@@ -140,7 +140,7 @@ def test_a_damaged_run_is_one_noted_line_and_the_report_goes_on(
     spoil(dice, folder / "sweep.yaml", "sweep.yaml")
     if batch % 7:  # rendering takes its time
         monkeypatch.setattr("convscape.reports.figures.save", lambda *_: None)
-        monkeypatch.setattr("convscape.reports.page._page", lambda *_: "")
+        monkeypatch.setattr("convscape.reports.page.html", lambda *_: "")
     report = write_report([folder])
     reading = read_runs([folder])
     notes = [line for line in report.lines if line.startswith("left out")]

@@ -424,9 +424,10 @@ def test_no_script_in_names_runs_on_the_page_of_a_sweep(browser, tmp_path):
     page = opened_without_a_script_of_theirs(browser, report.folder / "report.html")
     text = page.locator("body").text_content()
     assert all(evil in text for evil in SCRIPTS)
-    for plot in page.locator(".nsewdrag").all():
-        plot.hover()
-        page.wait_for_timeout(50)
+    for part in page.locator("svg .effect, svg .cell, svg .point").all()[:60]:
+        part.dispatch_event("pointermove")
+    page.get_by_role("tab", name="Runs").click()
+    page.locator(".runs tbody tr").first.click()
     assert page.evaluate("typeof pwned") == "undefined"
     page.close()
 

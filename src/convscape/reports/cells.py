@@ -1,25 +1,10 @@
-"""What stands in a cell of a report's tables and heat maps."""
+"""What stands in a cell of a report's table."""
 
 from __future__ import annotations
 
-import html
-import textwrap
 from typing import Any
 
 from convscape.geometry.window import format_size
-
-
-def cell_text(value: float, reason: str | None) -> str:
-    """A cell's mean, and why runs are missing from it."""
-    words = [] if value != value else [f"{value:.4g}"]
-    if reason is not None:
-        words += textwrap.wrap(f"{'not all runs: ' if words else ''}{reason}", 60)
-    return escaped("<br>".join(words or ["no run"]))
-
-
-def escaped(text: str) -> str:
-    """For Plotly, which takes some HTML and TeX in its labels; line breaks are ours."""
-    return "<br>".join(html.escape(line).replace("$", "&#36;") for line in text.split("<br>"))
 
 
 def text_of(value: Any) -> str:

@@ -9,7 +9,8 @@ from convscape.reports.sentences import effect_sentence
 
 if TYPE_CHECKING:
     from convscape.reports.comparisons import Effect
-    from convscape.reports.page import Report, Section
+    from convscape.reports.page import Report
+    from convscape.reports.section import Section
 
 
 def as_document(report: Report) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,40 +263,60 @@ def _keep_to_shares(axes: Iterable[Any], metric: Metric) -> None:
         axis.set_ylim(max(low, -0.5), min(high, 100.5))  # half a percent for the points
 
 
-def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metric) -> Figure | None:
-    """The metric over the epochs of the best configurations, with a band over seeds.
+@dataclass(frozen=True)
+class Curve:
+    """The metric over the epochs of a configuration, as it is written: mean and range of seeds."""
+
+    place: int
+    row: Any
+    num_runs: int
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def curves(
+    table: RunTable, configurations: pd.DataFrame, metric: Metric
+) -> tuple[Metric, list[Curve]] | None:
+    """Of the best configurations, and the metric that they show.
 
     Of one that is not logged in each epoch, as a cost or a test accuracy, what the runs were chosen
-    by.
+    by. None where no run has a history.
     """
-    shown = configurations.head(MAX_CURVES)
-    figure, axes = _figure(7, 3.8, 1)
-    axis = axes[0][0]
-    styles = itertools.cycle(zip(COLORS, DASHES * 2, strict=True))
-    shown_metric = metric
     if metric.split not in ("train", "val"):
-        shown_metric = next(iter(table.monitors), metric_named(MONITOR))
-    name, scale = shown_metric.name, shown_metric.scale
-    for (number, row), (color, dash) in zip(shown.iterrows(), styles, strict=False):
+        metric = next(iter(table.monitors), metric_named(MONITOR))
+    found = []
+    for place, row in configurations.head(MAX_CURVES).iterrows():
         folders = table.frame.loc[list(row["rows"]), "folder"]
-        curves = [c for c in (history(Path(f), name, table.notes) for f in folders) if c]
-        longest = max(map(len, curves), default=0)
-        if not longest:
+        runs = [c for c in (history(Path(f), metric.name, table.notes) for f in folders) if c]
+        if not runs:
             continue
-        stacked = np.full((len(curves), longest), np.nan)
-        for place, curve in enumerate(curves):
-            stacked[place, : len(curve)] = scale * np.array(curve)
+        stacked = np.full((len(runs), max(map(len, runs))), np.nan)
+        for number, curve in enumerate(runs):
+            stacked[number, : len(curve)] = metric.scale * np.array(curve)
         known = np.ma.masked_invalid(stacked)
         mean, low, high = (
             each.filled(np.nan) for each in (known.mean(0), known.min(0), known.max(0))
         )
-        epochs = np.arange(1, longest + 1)
-        label = _clipped(f"{number}: {configuration_label(table.by, row)}", 80)
-        axis.plot(epochs, mean, dash, color=color, label=label, linewidth=1.4)
-        if len(curves) > 1:
-            axis.fill_between(epochs, low, high, color=color, alpha=0.13, linewidth=0)
-    if not axis.lines:
+        found.append(Curve(place, row, len(runs), mean, low, high))
+    return (metric, found) if found else None
+
+
+def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metric) -> Figure | None:
+    """The metric over the epochs of the best configurations, with a band over seeds."""
+    found = curves(table, configurations, metric)
+    if found is None:
         return None
+    shown_metric, lines = found
+    figure, axes = _figure(7, 3.8, 1)
+    axis = axes[0][0]
+    styles = itertools.cycle(zip(COLORS, DASHES * 2, strict=True))
+    for line, (color, dash) in zip(lines, styles, strict=False):
+        epochs = np.arange(1, len(line.mean) + 1)
+        label = _clipped(f"{line.place}: {configuration_label(table.by, line.row)}", 80)
+        axis.plot(epochs, line.mean, dash, color=color, label=label, linewidth=1.4)
+        if line.num_runs > 1:
+            axis.fill_between(epochs, line.low, line.high, color=color, alpha=0.13, linewidth=0)
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel(shown_metric.title)
@@ -328,7 +349,9 @@ def history(folder: Path, metric: str, notes: list[str]) -> list[float]:
         return []
     except (OSError, ValueError, TypeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else _clipped(str(error), 100)
-        notes.append(f"left out of the learning curves: {folder}: history.csv is damaged: {reason}")
+        note = f"left out of the learning curves: {folder}: history.csv is damaged: {reason}"
+        if note not in notes:
+            notes.append(note)
         return []
     finite = np.isfinite(values)
     return np.where(finite, values, np.nan).tolist() if finite.any() else []

@@ -47,6 +47,21 @@ def look_at(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -
     return min(found, key=lambda look: look.share, default=ALONE)
 
 
+def watch(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -> Look:
+    """The look of whoever watches runs come in, which is noted nowhere.
+
+    What a report has said of these very runs may be said again; all else holds at any time.
+    """
+    if not any(_is_question(table, metric) for table, metric in asked):
+        return ALONE
+    digest = _note(asked)["digest"]
+    sweeps = [folder for folder in folders if not RunFolder(folder).result_file.exists()]
+    for folder in sweeps:
+        if digest not in [each["digest"] for each in _read(folder)]:
+            return AT_ANY_TIME
+    return look_at(folders, asked)
+
+
 def _is_question(table: RunTable, metric: Metric) -> bool:
     """Whether a report of it has a comparison with an interval."""
     ok = table.ok

@@ -22,7 +22,8 @@ from convscape.reports.statistics import CONFIDENCE
 from convscape.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from convscape.reports.page import Report, Section
+    from convscape.reports.page import Report
+    from convscape.reports.section import Section
     from convscape.runs.result import Result
 
 FOLDER = "paper"

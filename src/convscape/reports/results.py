@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ NUMBERS = (
     *("num_parameters", "macs", "receptive_field_height", "receptive_field_width"),
     *("samples_per_second", "peak_memory_bytes", "best_epoch"),
 )
+Read = Callable[[Path], Result | str]  # see `read_result`
 MAX_LETTERS = 200  # of a value that was swept, as a whole network written out in layers
 _CONTINUOUS_FROM = 9  # numbers: from a search and not from a grid
 
@@ -96,8 +97,10 @@ class Reading:
     num_duplicates: int = 0
 
 
-def read_runs(folders: Iterable[Path]) -> Reading:
+def read_runs(folders: Iterable[Path], read: Read | None = None) -> Reading:
     """Every run in `folders`; of runs with one fingerprint, one that is ok or else the first.
+
+    - `read`: instead of `read_result`, as one that remembers.
 
     Raises:
         ConfigError: if a folder is missing or holds no run.
@@ -106,7 +109,7 @@ def read_runs(folders: Iterable[Path]) -> Reading:
     found: dict[str, tuple[Path, Result]] = {}
     for folder in folders:
         for path in _run_folders(folder):
-            result = _read(RunFolder(path).result_file)
+            result = (read or read_result)(RunFolder(path).result_file)
             if isinstance(result, str):
                 reading.unreadable.append((path, result))
                 continue
@@ -142,7 +145,7 @@ def _is_run(path: Path) -> bool:
     return os.path.isfile(folder.result_file) or os.path.isfile(folder.config_file)
 
 
-def _read(file: Path) -> Result | str:
+def read_result(file: Path) -> Result | str:
     """The result in `file`, or why there is none."""
     try:
         return Result.from_json(read_bytes(file))
@@ -380,8 +383,7 @@ _NO_METRICS = ("run", "status", "reason", "seed")  # columns of other things
 
 def _held(value: Any) -> Any:
     """A number as the table can hold it: integers of 64 bits, others as floats."""
-    is_large = isinstance(value, int) and abs(value) >= 2**63
-    return float(value) if is_large else value
+    return float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
 
 
 def command(overrides: Iterable[str], seeds: Sequence[int] = ()) -> str:
@@ -444,6 +446,5 @@ def typed_order(folder: Path) -> dict[str, str]:
         definition = read_yaml(folder / "sweep.yaml")
     except (OSError, ValueError):
         return {}
-    if not isinstance(definition, dict):
-        return {}
-    return {str(key): str(value) for key, value in definition.items()}
+    pairs = definition.items() if isinstance(definition, dict) else ()
+    return {str(key): str(value) for key, value in pairs}

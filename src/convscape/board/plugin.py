@@ -1,0 +1,209 @@
+"""TensorBoard's plug-in, found by its entry point; what takes time is imported when it is asked.
+
+TensorBoard shows it in a frame, loads /index.js there, and that asks for the document again and
+again. What has not changed is not read again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend import http_util
+from tensorboard.plugins import base_plugin
+from werkzeug import wrappers
+
+MAX_DEPTH = 4  # of run folders below the logdir: outputs/sweeps/<sweep>/<run>, and one more
+RUN_FILES = ("result.json", "config.yaml")
+INDEX = """\
+export async function render() {
+  const address = (route) => new URL(route, import.meta.url).href;
+  try {
+    const isDark = window.parent.document.body.classList.contains("dark-mode");
+    document.documentElement.classList.add(isDark ? "dark" : "light");
+  } catch { /* a frame of another origin, as in some notebooks: by the system */ }
+  const style = document.createElement("link");
+  style.rel = "stylesheet";
+  style.href = address("board.css");
+  document.head.append(style);
+  for (const name of SCRIPTS)
+    await new Promise((done, fail) => {
+      const script = document.createElement("script");
+      script.src = address(name);
+      script.onload = done;
+      script.onerror = fail;
+      document.body.append(script);
+    });
+  await globalThis.convscape.board.live(address);
+}
+"""
+
+
+class ConvscapePlugin(base_plugin.TBPlugin):
+    """Serves the page, its document and the living network of a run."""
+
+    plugin_name = "convscape"
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        self._logdir = Path(context.logdir or ".").resolve()
+        self._lock = threading.Lock()  # TensorBoard answers each request in a thread
+        self._known: dict[Path, tuple[int, Any]] = {}
+        self._document: tuple[str, str, bytes] = ("", "", b"")
+        self._networks: dict[tuple[str, int], str] = {}
+
+    def is_active(self) -> bool:
+        """Whether there is a run."""
+        return next(_folders(self._logdir), None) is not None
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        """The tab's name, and that it keeps itself up to date."""
+        return base_plugin.FrontendMetadata(
+            es_module_path="/index.js", tab_name="Convscape", disable_reload=True
+        )
+
+    def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
+        """The routes."""
+        application = wrappers.Request.application
+        routes = {"/index.js": _index, "/document": application(self._serve_document)}
+        routes |= {"/network": application(self._serve_network)}
+        static = {f"/{name}.js": _static(f"{name}.js", "text/javascript") for name in _scripts()}
+        return routes | static | {"/board.css": _static("board.css", "text/css")}
+
+    def _serve_document(self, request: wrappers.Request) -> Any:
+        """What a folder holds; nothing (204) where it is what the page has."""
+        asked, tag = request.args.get("folder", ""), request.args.get("tag", "")
+        with self._lock:
+            found = self._current(asked)
+        if found[1] == tag:
+            return wrappers.Response(status=204)
+        return http_util.Respond(request, found[2], "application/json")
+
+    def _current(self, asked: str) -> tuple[str, str, bytes]:
+        homes = _homes(self._logdir)
+        newest = max(homes, key=lambda home: homes[home][1], default="")
+        home = asked if asked in homes else newest
+        runs, stamp = homes.get(home, ([], 0))
+        tag = f"{home}:{len(runs)}:{stamp}:{len(homes)}"
+        if self._document[1] != tag:
+            values = self._values(home, runs) | {"tag": tag, "folder": home}
+            values["folders"] = sorted(homes, key=lambda each: -homes[each][1])
+            content = json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
+            self._document = (home, tag, content)
+        return self._document
+
+    def _values(self, home: str, runs: list[Path]) -> dict[str, Any]:
+        from convscape.base.errors import ConfigError
+        from convscape.reports.board import document
+        from convscape.reports.looks import watch
+        from convscape.reports.page import notes_of, sections_of
+        from convscape.reports.results import read_runs
+
+        folder = self._logdir / home
+        title = folder.name or str(folder)
+        try:
+            reading = read_runs(runs, self._read)
+            sections, remarks = sections_of(reading, [folder], looking=watch)
+            notes = [*remarks, *notes_of(reading, sections)]
+            return document(title, sections, reading, self._logdir, notes)
+        except ConfigError as error:
+            return {"title": title, "sections": [], "empty": str(error)}
+
+    def _read(self, file: Path) -> Any:
+        """A result, read again only where the file has changed."""
+        from convscape.reports.results import read_result
+
+        stamp = _changed(file)
+        if (before := self._known.get(file)) is None or before[0] != stamp:
+            before = self._known[file] = stamp, read_result(file)
+        return before[1]
+
+    def _serve_network(self, request: wrappers.Request) -> Any:
+        """The living page of a run below the logdir."""
+        from convscape.base.errors import ConfigError
+
+        asked = request.args.get("run", "")
+        run = next((path for path in _folders(self._logdir) if self._name(path) == asked), None)
+        if run is None:
+            return http_util.Respond(request, f"no run {asked}", "text/plain", code=404)
+        try:
+            with self._lock:
+                page = self._network(run)
+        except (ConfigError, OSError, ValueError) as error:
+            return http_util.Respond(request, str(error), "text/plain", code=404)
+        # the page says itself which scripts may run: those that it holds
+        return wrappers.Response(page, content_type="text/html; charset=utf-8")
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._logdir).as_posix()
+
+    def _network(self, run: Path) -> str:
+        from convscape.living import page
+        from convscape.living.document import document, obstacle
+        from convscape.trained.load import load_run
+
+        key = (str(run), (run / "result.json").stat().st_mtime_ns)
+        if key not in self._networks:
+            loaded = load_run(run)
+            if (reason := obstacle(loaded)) is not None:
+                raise ValueError(reason)
+            self._networks = {key: page.html(document(loaded))}  # of the last: a page is megabytes
+        return self._networks[key]
+
+
+@wrappers.Request.application
+def _index(request: wrappers.Request) -> Any:
+    names = json.dumps([f"{name}.js" for name in _scripts()])
+    return http_util.Respond(request, INDEX.replace("SCRIPTS", names), "text/javascript")
+
+
+def _static(name: str, kind: str) -> Any:
+    @wrappers.Request.application
+    def serve(request: wrappers.Request) -> Any:
+        from convscape.reports.static import read
+
+        return http_util.Respond(request, read(name), kind)
+
+    return serve
+
+
+def _scripts() -> tuple[str, ...]:
+    from convscape.reports.static import SCRIPTS
+
+    return SCRIPTS
+
+
+def _folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
+    """Every run folder in `folder`, and itself if it is one; links are not followed."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if any(entry.name in RUN_FILES and entry.is_file(follow_symlinks=False) for entry in entries):
+        yield folder
+        return
+    for entry in entries if depth else ():
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            yield from _folders(Path(entry.path), depth - 1)
+
+
+def _homes(logdir: Path) -> dict[str, tuple[list[Path], int]]:
+    """For each folder of runs below `logdir` its runs, and when one of them last changed."""
+    homes: dict[str, tuple[list[Path], int]] = {}
+    for run in _folders(logdir):
+        home = run if run == logdir else run.parent
+        name = "" if home == logdir else home.relative_to(logdir).as_posix()
+        runs, stamp = homes.get(name, ([], 0))
+        runs.append(run)
+        homes[name] = runs, max(stamp, *(_changed(run / n) for n in ("result.json", "history.csv")))
+    return homes
+
+
+def _changed(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0

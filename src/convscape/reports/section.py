@@ -1,0 +1,198 @@
+"""The part of a report about one data set: what is compared, in words and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from convscape.base.terminal import format_table, wrapped
+from convscape.config import metrics
+from convscape.reports.answers import num_images
+from convscape.reports.cells import count_text, place_of_level, size_text, text_of
+from convscape.reports.comparisons import Comparisons
+from convscape.reports.figures import (
+    configuration_label,
+    draw_figures,
+    short_names,
+)
+from convscape.reports.results import command
+from convscape.reports.sentences import effect_sentence, interaction_sentence
+from convscape.reports.statistics import configurations, trends
+
+if TYPE_CHECKING:
+    from convscape.config.metrics import Metric
+    from convscape.reports.results import RunTable
+
+MAX_LINES = 15  # configurations on the terminal
+MAX_INTERACTIONS = 6
+
+
+class Section:
+    """The part of a report about one data set."""
+
+    def __init__(self, table: RunTable, metric: Metric, comparisons: Comparisons) -> None:
+        self.table, self.metric, self.comparisons = table, metric, comparisons
+        self.configurations = configurations(table, metric)
+        self.num_seeds = table.ok["seed"].nunique()
+        self.num_images = num_images(table, metric.split)
+        self.sentences = [*self._sentences()]
+        self.figures: dict[str, Path] = {}
+
+    def draw(self, folder: Path, prefix: str) -> None:
+        """Write the figures."""
+        self.figures = draw_figures(self.table, self.configurations, self.metric, folder, prefix)
+
+    # --- in words -----------------------------------------------------------------------------
+
+    @property
+    def ranking(self) -> str:
+        """By what, on which images, and whether the runs agree."""
+        name = self.metric.name
+        if not name:
+            if chosen_by := ", ".join(each.name for each in self.table.monitors):
+                return (
+                    f"Not ranked: {chosen_by}, which chose the best epochs, is a number in no run; "
+                    "--rank <metric> ranks by another."
+                )
+            logged = ", ".join(self.table.metrics) or "nothing"
+            return (
+                f"Not ranked: nothing of what was logged ({logged}) chose the best epochs; "
+                "--rank max:<metric> or --rank min:<metric> ranks by it."
+            )
+        where = {
+            "val": " on the validation images",
+            "train": " on the images that they were trained on",
+            "test": " on the test images, and so chosen on them",
+            None: "",
+        }[self.metric.split]
+        better = "higher" if self.metric.higher_is_better else "lower"
+        sentence = f"Ranked by {name}{where}, the {better} the better."
+        monitors = [each.name for each in self.table.monitors]
+        if len(monitors) > 1:
+            sentence += f" The best epochs of the runs were chosen by {' or '.join(monitors)}."
+        return sentence
+
+    def _sentences(self) -> Iterator[str]:
+        if self.configurations.empty:
+            yield "No run has finished: there is nothing to compare."
+            return
+        best = self.configurations.iloc[0]
+        if self.metric.name in self.configurations:
+            yield (
+                f"Best by {self.metric.name}: {configuration_label(self.table.by, best)} with "
+                f"{' '.join(self._estimate(best, self.metric.name)).rstrip()}{self._test_of(best)}."
+            )
+        for effect in self.comparisons.effects:
+            yield effect_sentence(effect, self.metric, self.num_images)
+        for interaction in self.comparisons.clear_interactions()[:MAX_INTERACTIONS]:
+            yield interaction_sentence(interaction, self.metric, self.num_images)
+        for trend in trends(self.table, self.metric):
+            yield (
+                f"{trend.key.words}: rank correlation {trend.correlation:+.2f} with "
+                f"{self.metric.name} over {trend.n} runs; best at {trend.best}."
+            )
+        for key in self.table.keys:
+            if key.together:
+                yield f"{', '.join(key.together)} changed in step with {key.name}."
+        if self.num_seeds == 1:
+            yield "There is one seed: no interval can be given; add 'seed=range(3)' or more."
+
+    def _test_of(self, row: pd.Series) -> str:
+        names = [n for n in (self.metric.on_test, "test/acc") if n in row]
+        if self.metric.split == "test" or not names:
+            return ""
+        return f", {names[0]} {' '.join(self._estimate(row, names[0]))}".rstrip()
+
+    def _estimate(self, row: pd.Series, name: str) -> tuple[str, str]:
+        """Mean and interval of a configuration, and the unit: "98.61 ± 0.12", "%"."""
+        metric = metrics.metric(name)
+        width = row.get(f"{name}/half_width")
+        mean = metric.number(row[name])
+        if width is not None and width == width:
+            mean += f" ± {metric.number(width)}"
+        return mean, metric.unit
+
+    # --- as a table ---------------------------------------------------------------------------
+
+    @property
+    def metric_columns(self) -> list[str]:
+        """What is ranked first, then the same on the test images, then the accuracies."""
+        names = (self.metric.name, self.metric.on_test, "val/acc", "test/acc")
+        return list(dict.fromkeys(name for name in names if name in self.configurations))
+
+    def metric_order(self) -> list[str]:
+        """All metrics of the runs, those of `metric_columns` first."""
+        return list(dict.fromkeys([*self.metric_columns, *self.table.metrics]))
+
+    def header(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        keys = short_names(self.table.by)
+        titles = [metrics.metric(name).title for name in self.metric_columns]
+        costs = ["parameters", "MACs", "receptive field", "fit (s)", "images/s"]
+        return ["", *keys, "runs", *titles, *costs]
+
+    def rows(self) -> Iterator[list[tuple[str, Any]]]:
+        """For each configuration its cells: as text, and as what to sort by."""
+        for number, row in self.configurations.iterrows():
+            seen = row["receptive_field_height"], row["receptive_field_width"]
+            runs = f"{row['n']}" + (f" of {row['num_runs']}" * (row["n"] < row["num_runs"]))
+            yield [
+                (str(number), number),
+                *(
+                    (text_of(row[key.name]), place_of_level(key, row[key.name]))
+                    for key in self.table.by
+                ),
+                (runs, row["n"]),
+                *((self._estimate(row, name)[0], row[name]) for name in self.metric_columns),
+                (count_text(row["num_parameters"]), row["num_parameters"]),
+                (count_text(row["macs"]), row["macs"]),
+                (size_text(*seen), seen[0]),
+                (f"{row['seconds/fit']:.1f}", row["seconds/fit"]),
+                (count_text(row["samples_per_second"]), row["samples_per_second"]),
+            ]
+
+    def lines(self, with_title: bool) -> list[str]:
+        """The section on a terminal."""
+        lines = [f"data={self.table.data}"] if with_title else []
+        if not self.configurations.empty:
+            rows = [[text for text, _ in row] for row in self.rows()]
+            right = range(len(self.table.by) + 1, len(self.header()))
+            costs = range(len(self.header()) - 1, len(self.header()) - 6, -1)  # from the speed on
+            table = [self.header(), *rows[:MAX_LINES]]
+            lines.append(format_table(table, tuple(right), tuple(costs)))
+            if len(rows) > MAX_LINES:
+                lines.append(f"... and {len(rows) - MAX_LINES} more, in results.csv")
+            if self.metric.split != "val" or len(self.table.monitors) > 1:
+                lines.append(self.ranking)
+        return [*lines, *(line for each in self.sentences for line in wrapped(each))]
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Runs that did not come to their end, by status and reason."""
+        frame = self.table.frame
+        rest = frame[frame["status"] != "ok"]
+        groups = rest.groupby(["status", "reason"], dropna=False, sort=False)["run"]
+        return [
+            {"status": status, "reason": text_of(reason) or None, "runs": list(runs)}
+            for (status, reason), runs in groups
+        ]
+
+    # --- where it came from -------------------------------------------------------------------
+
+    def origins(self) -> dict[str, list[str]]:
+        """Versions, hardware, commit and checksum of the data, each with its values."""
+        frame = self.table.frame
+        names = [column for column in frame if column.startswith("environment/")]
+        found = {name: frame[name].dropna() for name in [*names, "data_checksum"] if name in frame}
+        return {
+            name.removeprefix("environment/"): [str(value) for value in values.unique()]
+            for name, values in found.items()
+        }
+
+    def commands(self) -> Iterator[tuple[int, str]]:
+        """How to make each configuration once more."""
+        for number, row in self.configurations.iterrows():
+            runs = self.table.frame.loc[list(row["rows"])]
+            yield number, command(runs["overrides"].iloc[0], sorted(runs["seed"].unique()))
