@@ -55,7 +55,9 @@ def test_six_channels_of_floats_go_on_bit_for_bit(tmp_path, run):
     assert result["metrics"]["test/acc"] > 0.8
     # one tenth of what there is between the least value and the largest, which are a byte apart
     assert result["dataset"]["stretch"] == pytest.approx([-1, 100], rel=1e-5)
-    assert {"training_images", "filters/first_layer"} <= {t for t, _ in points(RunFolder(run))}
+    assert {"view/training_images", "view/filters/first_layer"} <= {
+        t for t, _ in points(RunFolder(run))
+    }
 
 
 def test_six_channels_of_floats_are_asked(command, run, tmp_path):

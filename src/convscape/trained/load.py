@@ -202,8 +202,9 @@ class TrainedRun:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.model.parameters()).device
+        """Where the network is; the CPU, if it has no parameters."""
+        first = next(self.model.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:

@@ -59,6 +59,9 @@ def kept(folder: RunFolder) -> Iterator[None]:
             warnings.showwarning = _note
             # what comes after trainer.max_steps, see `ImageDataModule.on_after_batch_transfer`
             warnings.filterwarnings("ignore", ".*train_dataloader.* yielded None")
+            warnings.filterwarnings(
+                "ignore", "The `srun` command is available"
+            )  # SLURM's is a choice
             yield
     finally:
         for source, level, propagate, handlers in before:

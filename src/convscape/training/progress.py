@@ -100,10 +100,11 @@ class Progress(pl.callbacks.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         """Move the bar, now and then."""
-        if self._bar is not None and time.monotonic() > self._next_draw:
-            self._next_draw = time.monotonic() + 0.2
-            self._note(trainer)
-            self._draw()
+        if self._bar is not None:
+            self._note(trainer)  # also of batches that are not drawn: an epoch's end is
+            if time.monotonic() > self._next_draw:
+                self._next_draw = time.monotonic() + 0.2
+                self._draw()
 
     def report(self, row: dict[str, float]) -> None:
         """Show an epoch's metrics, and note them in the run's diary."""

@@ -85,7 +85,8 @@
     const node = graph.nodes.find(each => each.kind === "conv" || each.kind === "dense");
     // not where its detail would cover the network
     if (!node || state.selection || matchMedia("(max-width: 800px)").matches) return;
-    const found = values[node.id], best = found.indexOf(Math.max(...found));
+    const found = values[node.id];
+    const best = found.reduce((most, value, i) => (value > found[most] ? i : most), 0); // also of NaN
     const map = Math.floor(best / (node.shape[1] * node.shape[2]));
     choose(convscape.keys.strongest(node, map, found));
   }
