@@ -20,6 +20,7 @@ TRUTH = {
     "model.kernel_size": {3: 0.0, 5: 0.010, 7: 0.015},
     "model.stride": {1: 0.0, 2: -0.008},
     "model.padding": {"valid": 0.0, "same": 0.0},
+    "data.fold": {0: 0.0, 1: 0.020},
 }
 MACS = {3: 1_000_000, 5: 2_500_000, 7: 5_000_000}
 

@@ -33,7 +33,7 @@ def server(logdir):
         warnings.filterwarnings("ignore", "html5lib's sanitizer is deprecated")
         from tensorboard import default, program
 
-        board = program.TensorBoard(plugins=[*default.get_plugins(), ConvscapePlugin])
+        board = program.TensorBoard(plugins=default.get_plugins())  # it is one, once installed
     board.configure(logdir=str(logdir), port=0, load_fast="false", reload_interval=0)
     return board.launch()
 

@@ -16,7 +16,7 @@ from convscape.config.metrics import metric
 from convscape.reports.figures import heat_maps, main_effects, parallel_coordinates
 from convscape.reports.page import write_report
 from convscape.reports.results import command as command_line
-from convscape.reports.results import read_runs, tables
+from convscape.reports.results import load_sweep, read_runs, tables
 from convscape.reports.statistics import configurations
 from convscape.sweeps.grid import PlannedRun, SweepPlan
 from tests.conftest import TINY
@@ -152,6 +152,15 @@ def test_what_depends_on_another_key_is_said(sweep):
         r"on the same validation images, first look, p < 0\.001\)",
         lines,
     ), lines
+
+
+def test_folds_are_averaged_and_not_compared(tmp_path):
+    write_runs(tmp_path, seeds=3, levels={"data.fold": [0, 1], "model.kernel_size": [3, 5]})
+    lines = "\n".join(write_report([tmp_path]).lines)
+    assert "kernel size 5 instead of 3 gains" in lines
+    assert "over 3 seeds of 1 pair each, on the same validation images" in lines
+    assert "fold 1 instead" not in lines
+    assert set(load_sweep(tmp_path)["fold"]) == {0, 1}
 
 
 def test_one_seed_gives_no_interval(tmp_path):

@@ -46,7 +46,7 @@ def check_same_images(one: Predictions, other: Predictions) -> None:
 
 def num_images(table: RunTable, split: str | None) -> int | None:
     """Of a split, as the runs of a table have kept answers on them; None where none says it."""
-    if any(key.name.startswith("data.val") for key in table.keys):
+    if any(key.name.startswith("data.val") for key in table.keys) or table.ok["fold"].nunique() > 1:
         return None  # not the same for all
     for folder in table.ok["folder"]:
         if (found := read_answers(Path(folder))) is not None:

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -260,7 +261,8 @@ def _table(
 
 def _as_typed(result: Result) -> dict[str, str]:
     config = with_later_keys(result.config)
-    return {key: _short(typed_value(value)) for key, value in flat_config(config)}
+    # a fold is no choice but a part of the images: within a seed, folds are averaged
+    return {k: _short(typed_value(v)) for k, v in flat_config(config) if k != "data.fold"}
 
 
 def _short(text: str) -> str:
@@ -314,24 +316,21 @@ def _ordered(labels: list[str], typed: str) -> tuple[str, ...]:
 
 
 def _natural(label: str) -> list[Any]:
-    number = _number(label)
-    if number is not None:
+    if (number := _number(label)) is not None:
         return [(0, number, "")]
     parts = re.split(r"([0-9]+)", label)
     return [(1, 0.0, "")] + [(0, float(p), "") if p.isdecimal() else (1, 0.0, p) for p in parts]
 
 
 def _number(label: str) -> float | None:
-    try:
-        number = float(label)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    with suppress(ValueError):
+        return number if math.isfinite(number := float(label)) else None
+    return None
 
 
 def _numbers(levels: Sequence[str]) -> tuple[float, ...] | None:
-    numbers = [_number(level) for level in levels]
-    return None if None in numbers else tuple(numbers)  # type: ignore[arg-type]
+    found = [number for level in levels if (number := _number(level)) is not None]
+    return tuple(found) if len(found) == len(levels) else None
 
 
 def _chosen(keys: list[SweptKey], by: Sequence[str], values: pd.DataFrame) -> list[SweptKey]:
@@ -358,6 +357,7 @@ def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": f"{error['type']}: {error['message']}" if error is not None else None,
         "seed": result.seed,
+        "fold": dict(flat_config(result.config)).get("data.fold"),
         **{name: value for name, value in result.metrics.items() if name not in _NO_METRICS},
         "num_parameters": result.num_parameters,
         "macs": result.macs,
@@ -378,7 +378,7 @@ def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
     return {name: _held(value) for name, value in row.items()}
 
 
-_NO_METRICS = ("run", "status", "reason", "seed")  # columns of other things
+_NO_METRICS = ("run", "status", "reason", "seed", "fold")  # columns of other things
 
 
 def _held(value: Any) -> Any:
