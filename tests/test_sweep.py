@@ -357,3 +357,23 @@ def test_what_is_in_the_way_of_a_run_is_named_and_then_the_sweep_is_finished(com
     assert (answer.code, "2 to do" in answer.out) == (0, True), answer.err
     # what is known to be impossible is not written again
     assert others == {file: file.stat().st_ino for file in others}
+
+
+def test_what_breaks_before_the_training_is_named_and_the_sweep_goes_on(tmp_path, monkeypatch):
+    from convscape.training import run as training
+
+    real, calls = training.environment, []
+
+    def breaking_once(config):
+        calls.append(config)
+        if len(calls) == 1:
+            raise RuntimeError("no such processor")
+        return real(config)
+
+    monkeypatch.setattr(training, "environment", breaking_once)
+    words = [*TINY, "trainer.max_epochs=1", "visual=off", "trainer.progress=off", "seed=0,1"]
+    convscape.train_sweep(*words, f"output_dir={tmp_path}", name="broken")
+    documents = [json.loads(f.read_text()) for f in tmp_path.glob("sweeps/broken/*/result.json")]
+    assert sorted(document["status"] for document in documents) == ["failed", "ok"]
+    (error,) = (document["error"] for document in documents if document["error"] is not None)
+    assert "no such processor" in error["message"]

@@ -26,7 +26,7 @@ from convscape.base.errors import ConfigError
 from convscape.base.files import explained
 from convscape.config.earlier import read_config_as_before
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.runs.result import BEST_CHECKPOINT, RESULT_FILE, Result
+from convscape.runs.result import BEST_CHECKPOINT, RESULT_FILE, Result, Status
 
 if TYPE_CHECKING:
     from convscape.runs.resolved import ResolvedRun
@@ -190,6 +190,14 @@ def new_result(run: ResolvedRun) -> Result:
         if run.plan is not None:
             result.num_parameters, result.macs = run.plan.num_parameters, run.plan.macs
             result.receptive_field = list(run.plan.receptive_field)
+    return result
+
+
+def never_begun(folder: RunFolder, run: ResolvedRun, status: Status, error: ConfigError) -> Result:
+    """Write the result of a run that never began."""
+    result = new_result(run)
+    result.fail(status, error)
+    folder.create(result)
     return result
 
 

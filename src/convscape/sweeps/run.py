@@ -28,7 +28,14 @@ from convscape.base.values import counted
 from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.verdicts import seed_by_seed
 from convscape.runs import obstacles
-from convscape.runs.folder import FAILURES, RunFolder, RunIsBusy, new_result, output_folder
+from convscape.runs.folder import (
+    FAILURES,
+    RunFolder,
+    RunIsBusy,
+    never_begun,
+    new_result,
+    output_folder,
+)
 from convscape.runs.resolved import ResolvedRun
 from convscape.runs.words import KEYS_OF_SWEEP
 from convscape.sweeps.definition import NOTE, digest_of, reserve_name
@@ -51,7 +58,6 @@ if TYPE_CHECKING:
     from convscape.runs.result import Result, Status
     from convscape.sweeps.grid import PlannedRun, SweepPlan
     from convscape.sweeps.verdicts import Cell
-
 
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
 
@@ -319,14 +325,17 @@ def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
                     files.remove_folder(run_folder.best_checkpoint.parent, within=path)
                     for file in (run_folder.history_file, run_folder.predictions_file):
                         files.remove(file, within=path)
-            from convscape.training.run import train
+            from convscape.training.run import record_error, train
 
             try:
                 return train(run, path)
             except ConfigError as error:  # what only this run has wrong, as its own data.val_size
-                is_impossible = isinstance(error, InfeasibleGeometry)  # a child of CNN
-                status: Status = "infeasible" if is_impossible else "failed"
-                return _recorded(run_folder, run, status, error)
+                status: Status = "infeasible" if isinstance(error, InfeasibleGeometry) else "failed"
+                return never_begun(run_folder, run, status, error)
+            except Exception as error:  # noqa: BLE001 # before its training, which notes its own
+                result = record_error(new_result(run), error, path, run.config.allow_packages)
+                run_folder.create(result)
+                return result
     except RunIsBusy:
         return None
 
@@ -401,7 +410,7 @@ def _record_infeasible(
     states = {}
     for run in missing:
         if run.reason is not None:
-            states[run.fingerprint] = _recorded(
+            states[run.fingerprint] = never_begun(
                 RunFolder(folder / run.name),
                 ResolvedRun(plan.infeasible_configs[run.fingerprint], _chosen(run.overrides)),
                 "infeasible",
@@ -413,14 +422,6 @@ def _record_infeasible(
 def _chosen(overrides: Iterable[str]) -> list[str]:
     """Those that say what is trained, and not where and how."""
     return [o for o in overrides if key_of(o) not in (*EXECUTION_KEYS, "name", "sweep")]
-
-
-def _recorded(folder: RunFolder, run: ResolvedRun, status: Status, error: ConfigError) -> Result:
-    """Write the result of a run that never began."""
-    result = new_result(run)
-    result.fail(status, error)
-    folder.create(result)
-    return result
 
 
 def _for_all_runs(cfg: DictConfig) -> list[str]:

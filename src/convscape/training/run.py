@@ -120,7 +120,7 @@ def train(
             raise
         # whatever it was, a sweep goes on
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
-            _record_error(result, error, path, config.allow_packages)
+            record_error(result, error, path, config.allow_packages)
             if result.status == "out_of_memory":
                 assert result.error is not None
                 result.error["message"] += f"; {advice_on_memory(run, free_bytes)}"
@@ -137,7 +137,7 @@ def _end(trackers: list[pl.loggers.Logger], result: Result, path: Path) -> None:
     try:
         loggers.end(trackers, result)
     except OSError as error:
-        _record_error(result, error, path)
+        record_error(result, error, path)
 
 
 def _check_images(run: ResolvedRun, folder: RunFolder) -> None:
@@ -166,10 +166,10 @@ def _record_data(result: Result, run: ResolvedRun) -> None:
         result.dataset["stretch"] = list(run.image_set.stretch)
 
 
-def _record_error(
+def record_error(
     result: Result, error: BaseException, path: Path, packages: Iterable[str] = ()
-) -> None:
-    """How the run ended, with the line of the user's `packages` that it ended in."""
+) -> Result:
+    """Note how the run ended, with the line of the user's `packages` that it ended in."""
     if isinstance(error, Stopped | KeyboardInterrupt):
         result.fail("interrupted", error)
     elif isinstance(error, models.Diverged):
@@ -186,6 +186,7 @@ def _record_error(
         assert result.error is not None
         result.error["message"] += line_of(error, packages)
         logger.error("%s", result.status, exc_info=error)
+    return result
 
 
 def _write(folder: RunFolder, result: Result) -> None:
@@ -193,7 +194,7 @@ def _write(folder: RunFolder, result: Result) -> None:
     try:
         folder.write(result)
     except OSError as error:
-        _record_error(result, error, folder.path)
+        record_error(result, error, folder.path)
 
 
 @dataclass
