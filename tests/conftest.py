@@ -140,6 +140,15 @@ def whole(tmp_path_factory):
     return RunFolder(path)
 
 
+def wait_until(page, expression):
+    """Playwright's own `wait_for_function` needs an eval, which our pages forbid."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not page.evaluate(expression):
+        if time.monotonic() > deadline:
+            raise TimeoutError(expression)
+        page.wait_for_timeout(20)
+
+
 class Browser:
     """Opens pages, in which all that is waited for may take long."""
 

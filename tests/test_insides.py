@@ -53,7 +53,7 @@ INSIDES = {
         r"torch\.jit|torch\.utils\.tensorboard|torch\.[\w.]*\b_[a-z]",
     ),
     "tensorboard": (
-        ("training/events.py", "training/hparams.py"),
+        ("board/plugin.py", "training/events.py", "training/hparams.py"),
         r"tensorboard\.(plugins|summary|backend)",
     ),
     "hydra-core": (

@@ -14,6 +14,7 @@ from convscape.data.variants import on_canvas, permuted
 from convscape.living import fitting, unlike
 from convscape.living.page import write_page
 from convscape.trained.load import load_run
+from tests.conftest import wait_until
 from tests.dying import train_apart
 from tests.hands import DIGITS, ROUND, THREES
 
@@ -189,7 +190,7 @@ def test_what_is_no_picture_is_refused_in_a_sentence(page):
     page.set_input_files(
         "input[type=file]", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"}
     )
-    page.wait_for_function("document.querySelector('#inputs [role=alert]').textContent")
+    wait_until(page, "document.querySelector('#inputs [role=alert]').textContent")
     text = page.locator("#inputs [role=alert]").text_content()
     assert text.startswith("a.txt is no picture that this browser reads")
 

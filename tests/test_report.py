@@ -19,7 +19,7 @@ from convscape.reports.results import command as command_line
 from convscape.reports.results import load_sweep, read_runs, tables
 from convscape.reports.statistics import configurations
 from convscape.sweeps.grid import PlannedRun, SweepPlan
-from tests.conftest import TINY
+from tests.conftest import TINY, wait_until
 from tests.fake_runs import LEVELS, write_runs
 from tests.test_config import checked
 from tests.warm import WarmScript
@@ -364,7 +364,7 @@ def test_the_table_sorts_filters_and_leads_to_a_run(reported, browser):
     page.get_by_role("button", name="MACs").click()
     assert numbers() == sorted(numbers(), reverse=True)
     page.get_by_label("filter").fill("kernel_size=3 stride!=2 acc>95%")
-    page.wait_for_function("document.querySelectorAll('.runs tbody tr').length < 12")
+    wait_until(page, "document.querySelectorAll('.runs tbody tr').length < 12")
     assert set(column("kernel_size")) == {"3"}
     assert set(column("stride")) == {"1"}
     assert all(float(text) > 95 for text in column("val/acc (%)"))

@@ -293,7 +293,7 @@ def test_help_answers_at_once_and_names_every_choice(start_fresh):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert "scripts/train.py -m sweep=geometry" in out
-    assert "cifar10, cifar100, digits" in out
+    assert "cifar10, cifar100, csv, digits" in out
     assert seconds < 1, seconds
 
 

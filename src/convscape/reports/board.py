@@ -150,11 +150,9 @@ def verdict(section: Section) -> dict[str, str]:
         )
         return {"kind": "clear", "words": sentence[:1].upper() + sentence[1:] + after}
     if any(each.estimate.p is not None for each in effects):
-        return {
-            "kind": "open",
-            "words": f"Nothing can be told from chance: none of {len(effects)} differences is "
-            f"clear over {section.num_seeds} seeds.",
-        }
+        none = "the one difference is not" if len(effects) == 1 else "none of the differences is"
+        words = f"Nothing can be told from chance: {none} clear over {section.num_seeds} seeds."
+        return {"kind": "open", "words": words}
     return {"kind": "none", "words": section.sentences[0]}
 
 

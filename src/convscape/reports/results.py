@@ -267,10 +267,10 @@ def _as_typed(result: Result) -> dict[str, str]:
 
 def _short(text: str) -> str:
     """A value as a table has room for it; long ones that differ stay different."""
+    text = text.encode(errors="backslashreplace").decode()  # pandas cannot hash a lone surrogate
     if len(text) <= MAX_LETTERS:
         return text
-    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
-    return f"{text[:MAX_LETTERS]}...{digest}"
+    return f"{text[:MAX_LETTERS]}...{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str, list[str]]]:
