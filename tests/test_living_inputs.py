@@ -18,7 +18,8 @@ from tests.conftest import wait_until
 from tests.dying import train_apart
 from tests.hands import DIGITS, ROUND, THREES
 
-FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+from .test_living_changes import FRAMES, opened_page
+
 ANSWER = "convscape.state.get().logits?.reduce((best, v, i, all) => (v > all[best] ? i : best), 0)"
 PIXELS = "Array.from(convscape.state.get().pixels ?? [])"
 
@@ -40,19 +41,7 @@ def written(run, tmp_path_factory):
 
 @pytest.fixture
 def page(written, browser):
-    yield from opened(written, browser)
-
-
-def opened(path, browser):
-    """The page of a run; no complaint may be left at the end."""
-    page = browser.new_page(offline=True, reduced_motion="reduce")
-    complaints = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(path.as_uri())
-    page.evaluate(FRAMES)
-    yield page
-    assert complaints == []
+    yield from opened_page(written, browser)
 
 
 def draw(page, drawn):
@@ -131,7 +120,7 @@ def test_forty_drawn_digits_are_recognised_by_a_network_of_mnist(
     words = ["data=mnist", f"data.root={real_data}", "data.train_size=20000", "visual=off"]
     assert train_apart([*words, "trainer.max_epochs=3"], path) == "ok"
     write_page(load_run(path), tmp_path / "page.html")
-    pages = opened(tmp_path / "page.html", browser)
+    pages = opened_page(tmp_path / "page.html", browser)
     page = next(pages)
     for name, hands in (("threes", THREES), ("digits", DIGITS)):
         missed = wrong(page, hands)

@@ -6,11 +6,19 @@ A check returns the value, so that it serves wherever a value is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 MAX_INTEGER = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
+
+
+def value_at(values: Mapping[str, Any], key: str) -> Any:
+    """What stands at a key with dots, such as optimizer.lr, of nested sections."""
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return found
 
 
 def hint(word: Any, choices: Iterable[str]) -> str:

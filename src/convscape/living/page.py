@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
+from convscape.base.pages import embedded
 from convscape.living import beside, timeline
 from convscape.living.document import document, missing_data, obstacle
 from convscape.trained import explain
@@ -92,21 +89,9 @@ def rendered(
     static = files("convscape.living") / "static"
     scripts = [(static / f"{name}.js").read_text("utf-8") for name in script_names]
     style = "".join((static / f"{name}.css").read_text("utf-8") for name in style_names)
-    # "</script>" would end the script element, "<!--<script>" keep it from ending
-    data = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return environment.get_template(f"{template}.html.j2").render(
-        title=values["title"],
-        data=Markup(data),
-        scripts=[Markup(script) for script in scripts],
-        style=Markup(style),
-        script_hashes=" ".join(map(_hash, scripts)),
-        style_hash=_hash(style),
+        title=values["title"], **embedded(values, scripts, style)
     )
-
-
-def _hash(text: str) -> str:
-    """As a Content-Security-Policy allows what stands in the page, and nothing else."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def write(page: str, path: Path) -> None:

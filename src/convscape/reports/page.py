@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from markupsafe import Markup
 
 from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
+from convscape.base.pages import embedded
 from convscape.reports.board import document
 from convscape.reports.comparisons import compare
 from convscape.reports.looks import look_at
@@ -138,24 +136,12 @@ def html(document: dict[str, Any], extra: Sequence[tuple[str, Any]] = ()) -> str
         lstrip_blocks=True,
     )
     scripts = [read(f"{name}.js") for name in SCRIPTS]
-    style = read("board.css")
-    # "</script>" would end the script element, "<!--<script>" keep it from ending
-    data = json.dumps(document, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return environment.get_template("report.html.j2").render(
         title=document["title"],
-        data=Markup(data),
-        scripts=[Markup(script) for script in scripts],
-        style=Markup(style),
-        script_hashes=" ".join(map(_hash, scripts)),
-        style_hash=_hash(style),
+        **embedded(document, scripts, read("board.css")),
         extra=[(caption, Markup(_as_html(figure))) for caption, figure in extra],
         plotly=Markup(_plotly()) if extra else "",
     )
-
-
-def _hash(text: str) -> str:
-    """As a Content-Security-Policy allows what stands in the page, and nothing else."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _plotly() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.terminal import say
-from convscape.base.values import shortened
+from convscape.base.values import shortened, value_at
 from convscape.config.schema import Config
 from convscape.runs.fingerprint import FINGERPRINT_EXCLUDES
 from convscape.runs.folder import RunFolder
@@ -111,7 +111,7 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
     for key in given:
         whole = next((each for each in ("logger", "scheduler") if _is_among(key, (each,))), key)
         if isinstance(stored.get(section := whole.partition(".")[0]), dict) or section == whole:
-            stored = with_value(stored, whole.split("."), _at(composed, whole))
+            stored = with_value(stored, whole.split("."), value_at(composed, whole))
     if given:
         config = check(stored)
     result = folder.read_result()
@@ -138,14 +138,7 @@ def _is_among(key: str, keys: tuple[str, ...]) -> bool:
     return any(f"{key}.".startswith(f"{each}.") for each in keys)
 
 
-def _at(composed: Mapping[str, Any], key: str) -> Any:
-    found: Any = composed
-    for part in key.split("."):
-        found = found[part]
-    return found
-
-
 def _is_another(before: Config, now: Config) -> bool:
     """Whether the length or the learning rates are others."""
     one, other = before.model_dump(), now.model_dump()
-    return any(_at(one, key) != _at(other, key) for key in (*LENGTH, *_RATES))
+    return any(value_at(one, key) != value_at(other, key) for key in (*LENGTH, *_RATES))

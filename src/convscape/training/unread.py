@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from convscape.base.errors import ConfigError
-from convscape.base.values import typed_value
+from convscape.base.values import typed_value, value_at
 from convscape.config.directory import CONFIG_DIR, choices, values_in
 from convscape.config.metrics import MONITOR
 from convscape.config.networks import CNNConfig, MLPConfig, OwnModelConfig
@@ -94,7 +94,7 @@ def _unread(config: Config) -> dict[str, str]:
     values = config.model_dump(by_alias=True)
     found = {}
     for key, who in _ignored(config):
-        value, default = _at(values, key), _default(key, config)
+        value, default = value_at(values, key), _default(key, config)
         if value != default:
             found[key] = f"{key}={typed_value(value)}: {who}; leave it out"
     if isinstance(config.model, OwnModelConfig):
@@ -172,7 +172,7 @@ def _ignored_by_class(config: Config) -> dict[str, str]:
 
 def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[tuple[str, Any]]:
     """Keys of a section, or the one key, that are not at their default."""
-    value, default = _at(values, part), _default(part, config)
+    value, default = value_at(values, part), _default(part, config)
     if not isinstance(value, dict):
         if value not in (default, 1):  # of steps_per_execution: one is what happens
             yield part, value
@@ -180,13 +180,6 @@ def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[t
         yield part, value.get("name", value.get("_target_"))
     else:
         yield from ((f"{part}.{k}", v) for k, v in value.items() if v != default.get(k))
-
-
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    found: Any = values
-    for part in key.split("."):
-        found = found[part]
-    return found
 
 
 def _default(key: str, config: Config) -> Any:

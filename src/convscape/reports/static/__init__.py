@@ -6,7 +6,7 @@ library. Begin with `main.js`.
 
 from importlib.resources import files
 
-SCRIPTS = ("dom", "charts", "lines", "table", "answer", "runs", "images", "main")
+SCRIPTS = ("dom", "charts", "lines", "table", "answer", "runs", "network", "main")
 
 
 def read(name: str) -> str:

@@ -42,7 +42,7 @@
     else if (state.tab === "Answer") main.append(convscape.answer.answer(values, width, go));
     else if (state.tab === "Runs") main.append(convscape.runs.runs(values, state, open));
     else if (state.tab === "Compare") main.append(convscape.runs.compare(values, state));
-    else main.append(convscape.images.network(values, state, url));
+    else main.append(convscape.network.network(values, state, url));
     if (drawer) board.append(drawer);
   }
 

@@ -11,5 +11,5 @@
     select.value = chosen.folder;
     return h("div", { class: "network" }, h("div", { class: "tools" }, select, h("span", { class: "soft" }, "best run first; draw, or click on a picture")), h("iframe", { src: url(`network?run=${encodeURIComponent(chosen.folder)}`), title: `the network of ${chosen.words}` }));
   }
-  convscape.images = { network };
+  convscape.network = { network };
 })();
