@@ -12,7 +12,12 @@ import hydra
 import optuna
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from lightning_utilities.core import imports
+from omegaconf import OmegaConf
 from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
@@ -25,7 +30,7 @@ from torch import nn
 from convscape.base import quick_lightning
 from convscape.base.quick_lightning import LightningEnvironment, pl
 from convscape.config import hydra_insides
-from convscape.config.directory import CONFIG_DIR
+from convscape.config.directory import CONFIG_DIR, composing
 from convscape.runs.folder import new_result
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.study import SharedStudy
@@ -53,12 +58,12 @@ INSIDES = {
         r"torch\.jit|torch\.utils\.tensorboard|torch\.[\w.]*\b_[a-z]",
     ),
     "tensorboard": (
-        ("board/plugin.py", "training/events.py", "training/hparams.py"),
+        ("board/plugin.py", "training/hparams.py"),
         r"tensorboard\.(plugins|summary|backend)",
     ),
     "hydra-core": (
         ("config/hydra_insides.py",),
-        r"GlobalHydra|hydra\.initialize\b|override_parser|_gh_",
+        r"GlobalHydra|hydra\.initialize\b|hydra\._internal\.config|override_parser|_gh_",
     ),
     "optuna": (
         ("sweeps/study.py",),
@@ -241,6 +246,53 @@ def test_hydra_can_be_begun_within_hydra_and_reads_overrides():
         (swept,) = hydra_insides.parse_overrides(["seed=range(3)"])
         assert isinstance(swept.value(), hydra_insides.RangeSweep)
         assert swept.is_sweep_override()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=mlp", "seed=3", "model.hidden=[7]", "+model.more={a: 1}", "++seed=4"],
+        ["seed=1,2", "sweep=geometry", "~trainer.threads", "hydra.job.env_copy=[PATH]"],
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.job.name=x", "~scheduler"],
+        ["trainer={max_epochs: 3}", "hydra.runtime.choices.model=x", "model=cnn,mlp"],
+        ["nothing=3", "model=mlp"],
+        ["model=nothing", "seed=3"],
+    ],
+)
+@pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
+def test_what_was_merged_before_is_composed_as_hydra_does(words, mode):
+    def outcome(loader):
+        try:
+            cfg = loader.load_configuration("train", words, mode)
+        except HydraException as error:
+            return type(error), str(error)
+        flags = [node._metadata.flags for node in (cfg, cfg.hydra, cfg.hydra.job)]
+        return OmegaConf.to_container(cfg, resolve=False), flags
+
+    with of("hydra-core"), composing():
+        ours = GlobalHydra.instance().config_loader()
+        assert type(ours) is not ConfigLoaderImpl
+        assert outcome(ours) == outcome(ConfigLoaderImpl(ours.get_search_path())) == outcome(ours)
+
+
+def test_a_file_that_was_merged_before_is_read_again_once_it_has_changed(tmp_path):
+    file, folder = tmp_path / "train.yaml", str(tmp_path)
+    with of("hydra-core"), hydra_insides.composed_once(), hydra_insides.without_hydra():
+        for value in (1, 22, 3):
+            file.write_text(f"seed: {value}\ndefaults: [_self_, {{optional model: small}}]\n")
+            with hydra.initialize_config_dir(folder, version_base="1.3"):
+                assert hydra.compose("train") == {"seed": value}
+                assert hydra.compose("train", ["seed=5"]) == {"seed": 5}
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "small.yaml").write_text("hidden: 7\n")
+        with hydra.initialize_config_dir(folder, version_base="1.3"):
+            assert hydra.compose("train", ["model.hidden=8"]) == {"seed": 3, "model": {"hidden": 8}}
+            (tmp_path / "model" / "small.yaml").unlink()
+            elsewhere = tmp_path / "elsewhere.yaml"
+            (tmp_path / "model" / "small.yaml").symlink_to(elsewhere)
+            for value in (1, 22):
+                elsewhere.write_text(f"hidden: {value}\n")
+                assert hydra.compose("train").model == {"hidden": value}
 
 
 def test_optuna_lets_a_trial_be_taken_up_with_the_values_that_it_has(tmp_path):

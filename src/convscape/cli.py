@@ -37,7 +37,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     answer_help(re.sub("^# ?", "", head, flags=re.MULTILINE))
     import hydra
 
-    from convscape.config.hydra_insides import options, with_own
+    from convscape.config.hydra_insides import composed_once, options, with_own
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
 
@@ -57,7 +57,8 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
 
     def checked() -> None:
         refuse_options(options())
-        command(guarded)()
+        with composed_once():
+            command(guarded)()
 
     run_command(checked)
 

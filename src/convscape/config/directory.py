@@ -27,9 +27,13 @@ def composing() -> Iterator[Callable[[list[str]], DictConfig]]:
     """What composes a config from overrides, whatever else uses Hydra in this process."""
     import hydra
 
-    from convscape.config.hydra_insides import with_own, without_hydra
+    from convscape.config.hydra_insides import composed_once, with_own, without_hydra
 
-    with without_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with (
+        composed_once(),
+        without_hydra(),
+        hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"),
+    ):
         yield lambda overrides: hydra.compose("train", with_own(overrides))
 
 

@@ -24,10 +24,11 @@ class OwnPlace(SearchPathPlugin):
         main = next((each for each in search_path.get_path() if each.provider == "main"), None)
         if main is None or "convscape.config.directory" not in sys.modules:
             return
-        from convscape.config.directory import CONFIG_DIR, own_place
+        from convscape.config.directory import CONFIG_DIR, is_named, own_place
 
         if Path(main.path.removeprefix("file://")) == CONFIG_DIR and (place := own_place()):
-            search_path.prepend("own", f"{OwnConfigs.scheme()}://{place}", anchor="main")
+            provider = "named" if is_named() else "own"  # only one that is named is trusted
+            search_path.prepend(provider, f"{OwnConfigs.scheme()}://{place}", anchor="main")
 
 
 class OwnConfigs(file_config_source.FileConfigSource):
