@@ -1,5 +1,6 @@
 """The real TensorBoard on a sweep that mixes networks."""
 
+import io
 import json
 import os
 import re
@@ -11,7 +12,9 @@ import urllib.request
 from contextlib import suppress
 
 import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+from convscape.training.records import record
 from tests.conftest import PATIENCE_S, TINY, wait_for
 from tests.warm import WarmScript
 
@@ -159,3 +162,10 @@ def test_tensorflow_is_left_alone_where_it_is_installed(tmp_path):
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 255, 256, 257, 511, 512, 5000])
+def test_records_are_those_of_tensorboard(length):
+    data, file = os.urandom(length), io.BytesIO()
+    RecordWriter(file).write(data)
+    assert record(data) == file.getvalue()

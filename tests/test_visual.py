@@ -2,11 +2,13 @@
 
 import copy
 import gc
+import io
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.tensorboard._pytorch_graph import graph
@@ -149,3 +151,11 @@ def test_letters_have_eleven_pixels_in_a_card_of_tensorboards(names):
     for picture in pictures:
         assert 22 * 310 / picture.width >= 10.9
         assert picture.height < 2 * picture.width
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 1), (1, 5), (130, 41)])
+def test_a_picture_is_read_from_its_file_as_it_was(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    with Image.open(io.BytesIO(sheets.as_png(Image.fromarray(pixels)))) as read:
+        assert read.size == size
+        np.testing.assert_array_equal(np.asarray(read), pixels)

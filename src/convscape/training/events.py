@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from convscape.base import files
 from convscape.base.quick_lightning import pl, rank_zero_experiment
 from convscape.config.metrics import Metric
+from convscape.training.records import record
 from convscape.training.torch_insides import SummaryWriter
 
 PREFIX = "events.out.tfevents."
@@ -34,7 +34,6 @@ class EventFile:
         self._folder = folder
         self._path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
         self._file = files.append(self._path, within=folder, is_new=True)
-        self._records = RecordWriter(self._file)
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def get_logdir(self) -> str:
@@ -43,7 +42,7 @@ class EventFile:
 
     def add_event(self, event: Event) -> None:
         """Write one."""
-        self._records.write(event.SerializeToString())
+        self._file.write(record(event.SerializeToString()))
 
     def flush(self) -> None:
         """All is written."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
 
 from convscape.base.files import make_folder, write_atomic
@@ -319,7 +320,13 @@ def _writer(trainer: pl.Trainer) -> Any:
 
 
 def _add_picture(writer: Any, tag: str, picture: sheets.Picture, step: int) -> None:
-    writer.add_image(f"view/{tag}", np.asarray(picture), step, dataformats="HWC")
+    image = Summary.Image(
+        height=picture.height,
+        width=picture.width,
+        colorspace=len(picture.getbands()),
+        encoded_image_string=sheets.as_png(picture),
+    )
+    writer.add_summary(Summary(value=[Summary.Value(tag=f"view/{tag}", image=image)]), step)
 
 
 def _as_code(text: str) -> str:

@@ -41,9 +41,9 @@ class SummaryWriter(torch_writer.SummaryWriter):
         self.all_writers = {self.log_dir: self._ours}
         return self._ours
 
-    def add_summary(self, summary: Summary) -> None:
+    def add_summary(self, summary: Summary, step: int | None = None) -> None:
         """Write one that torch has no words for."""
-        self._ours.add_summary(summary)
+        self._ours.add_summary(summary, step)
 
     def add_traced(self, graph: GraphDef) -> None:
         """Write the graph of `trace`."""
