@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import signal
 import time
 
@@ -274,6 +273,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(start, command, tmp_p
 
 def test_half_a_checkpoint_is_never_there(tmp_path, monkeypatch):
     """Files of over 10 kB cannot be written after step 30: an older checkpoint stays."""
+    resource = pytest.importorskip("resource", reason="Windows has none")
     folder = RunFolder(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     step = training.models.ImageClassifier.training_step

@@ -1,7 +1,6 @@
 """Sweeps from the command line, on the basic launcher and joblib's, with all that can go wrong."""
 
 import json
-import os
 import random
 import signal
 import textwrap
@@ -320,10 +319,10 @@ def test_a_name_in_use_by_another_sweep_is_refused_with_the_difference(command, 
     assert len(results(tmp_path, "short")) == 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_output_folder_is_one_sentence(command, tmp_path):
+def test_a_read_only_output_folder_is_one_sentence(command, tmp_path, as_nobody):
     (tmp_path / "outputs").mkdir(mode=0o555)
-    answer = command("train", *SHORT, "seed=0,1")
+    with as_nobody():
+        answer = command("train", *SHORT, "seed=0,1")
     assert (answer.code, "cannot write the folder" in answer.err) == (2, True)
 
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -288,6 +287,7 @@ def test_process_state_does_not_leak_from_run_to_run(command, tmp_path):
 
 
 def test_help_answers_at_once_and_names_every_choice(start_fresh):
+    resource = pytest.importorskip("resource", reason="Windows has none")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out, _ = start_fresh("train", "--help").communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
