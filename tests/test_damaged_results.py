@@ -11,7 +11,7 @@ from convscape import api
 from convscape.reports.page import write_report
 from convscape.reports.results import load_sweep, read_runs
 from convscape.runs.folder import RunFolder
-from convscape.sweeps.run import find_results
+from convscape.sweeps.states import find_results
 from convscape.trained.answers import read_answer
 from convscape.trained.probe_figures import draw_probe
 from convscape.trained.probes import ask_and_keep

@@ -32,7 +32,8 @@ from convscape.reports.verdicts import Budget, seed_by_seed
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.grid import UNTIL_KEYS, refuse_grid
-from convscape.sweeps.run import SweepStopped, find_results, path_of_run, stop_of, train_if_missing
+from convscape.sweeps.run import SweepStopped, path_of_run, stop_of, train_if_missing
+from convscape.sweeps.states import find_results
 from convscape.sweeps.words import line
 from convscape.training.unread import UnreadInGrid
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import math
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from convscape.reports.figures import (
 from convscape.reports.sentences import effect_sentence
 from convscape.reports.statistics import level_means, pair_means, pareto_front
 from convscape.runs.folder import RunFolder
+from convscape.runs.progress import Pace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,8 +175,8 @@ def cost(section: Section) -> dict[str, Any]:
 def _runs(section: Section, results: Sequence[Result], beside: Path) -> dict[str, Any]:
     frame = section.table.frame
     folders = [Path(os.path.relpath(folder, beside)).as_posix() for folder in frame["folder"]]
-    progress = [
-        _progress(Path(folder), result)
+    paces = [
+        Pace.of(RunFolder(Path(folder)), result)
         for folder, result in zip(frame["folder"], results, strict=True)
     ]
     return {
@@ -185,9 +185,9 @@ def _runs(section: Section, results: Sequence[Result], beside: Path) -> dict[str
         "status": frame["status"].tolist(),
         "reason": [None if text != text else text for text in frame["reason"]],
         "seed": frame["seed"].tolist(),
-        "epochs": [done for done, _, _ in progress],
-        "planned": [planned for _, planned, _ in progress],
-        "left": [left for _, _, left in progress],
+        "epochs": [pace.epochs for pace in paces],
+        "planned": [pace.planned for pace in paces],
+        "left": [number(pace.left_s) for pace in paces],
         "checkpoint": [int(result.checkpoint is not None) for result in results],
         "receptive_field": [
             None if r.receptive_field is None else "x".join(map(str, r.receptive_field))
@@ -196,24 +196,6 @@ def _runs(section: Section, results: Sequence[Result], beside: Path) -> dict[str
         "keys": {key.name: _codes(frame[key.name]) for key in section.table.by},
         "numbers": _numbers(frame, [*section.metric_order(), *_FACTS]),
     }
-
-
-def _progress(folder: Path, result: Result) -> tuple[int, int | None, float | None]:
-    """Epochs done and planned, and of a run that lasts the seconds that it still takes."""
-    planned = result.config.get("trainer", {}).get("max_epochs")
-    planned = planned if isinstance(planned, int) and planned > 0 else None
-    if result.status != "running":
-        return result.epochs, planned, None
-    run = RunFolder(folder)
-    done = max(0, run.num_epochs())
-    try:
-        began, last = (os.stat(f).st_mtime for f in (run.config_file, run.history_file))
-    except OSError:
-        return done, planned, None
-    if planned is None or not done or last <= began:
-        return done, planned, None
-    left = (planned - done) * (last - began) / done - (time.time() - last)
-    return done, planned, number(max(0.0, left))
 
 
 def _configurations(section: Section) -> dict[str, Any]:

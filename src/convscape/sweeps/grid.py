@@ -23,6 +23,7 @@ from convscape.config.schema import Config
 from convscape.config.typed import refuse_misread, refused_in_grid
 from convscape.geometry.plan import Plan
 from convscape.geometry.window import InfeasibleGeometry, format_size
+from convscape.runs.progress import work
 from convscape.runs.resolved import ResolvedRun
 from convscape.training.unread import UnreadInGrid
 
@@ -39,6 +40,7 @@ EXECUTION_KEYS = (
 )  # fmt: skip
 UNTIL_KEYS = ("until", "margin", "seeds")  # how until=verdict goes on
 MAX_RUNS = 100_000  # of a grid, which is planned before the first run
+_DECIDE_TIME = {"data", "trainer"}  # parts of a config
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class PlannedRun:
     """One cell and seed of the grid; `reason` says why it cannot exist.
 
     `plan` is None for an impossible network, and for one that is named by `_target_`, which has
-    its `size` alone.
+    its `size` alone. `work`: see `runs.progress.work`.
     """
 
     overrides: tuple[str, ...]
@@ -55,6 +57,7 @@ class PlannedRun:
     plan: Plan | None = None
     reason: str | None = None
     size: Size | None = None
+    work: float | None = None
 
 
 @dataclass
@@ -232,8 +235,11 @@ def _planned(run: ResolvedRun) -> PlannedRun:
             from convscape.training.measure import size_of  # torch
 
             size = size_of(run.config)
-            return PlannedRun(overrides, run.name, run.fingerprint, size=size)
-        return PlannedRun(overrides, run.name, run.fingerprint, run.plan)
+            done = work(run.config.model_dump(include=_DECIDE_TIME), size.macs)
+            return PlannedRun(overrides, run.name, run.fingerprint, size=size, work=done)
+        macs = None if run.plan is None else run.plan.macs
+        done = work(run.config.model_dump(include=_DECIDE_TIME), macs)
+        return PlannedRun(overrides, run.name, run.fingerprint, run.plan, work=done)
     except InfeasibleGeometry as error:
         return PlannedRun(overrides, run.name, run.fingerprint, reason=str(error))
 

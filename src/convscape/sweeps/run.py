@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,10 @@ from convscape.runs.folder import (
     new_result,
     output_folder,
 )
+from convscape.runs.progress import ToDo, note_to_do
 from convscape.runs.resolved import ResolvedRun
 from convscape.runs.words import KEYS_OF_SWEEP
+from convscape.sweeps import live
 from convscape.sweeps.definition import NOTE, digest_of, reserve_name
 from convscape.sweeps.grid import EXECUTION_KEYS, key_of, plan_sweep
 from convscape.sweeps.launching import (
@@ -49,6 +51,7 @@ from convscape.sweeps.launching import (
     wait_for_others,
     where_to_look,
 )
+from convscape.sweeps.states import find_results, is_missing, settled
 from convscape.sweeps.verdicts import Comparing
 from convscape.sweeps.words import PROGRESS, first_line, line, overview, progress, summary
 
@@ -85,7 +88,7 @@ def run_sweep(
     name = folder.name
     reserve_name(folder, name, params, arguments, cfg.extend)
     files.remove(folder / _STOP, within=folder)
-    state = _Sweep(cfg, folder, plan, launch)
+    state = _Sweep(cfg, folder, plan, launch, is_looked_at)
     config = next(iter(plan.data_configs.values()))
     if config.until is None:
         say(*overview(plan, folder, num_todo=len(state.to_do(plan.runs))))
@@ -109,11 +112,14 @@ class _Sweep:
     - `blocked`: by fingerprint, what is in the way of a run.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, plan: SweepPlan, launch: Launch) -> None:
+    def __init__(
+        self, cfg: DictConfig, folder: Path, plan: SweepPlan, launch: Launch, is_looked_at: bool
+    ) -> None:
         self.cfg, self.folder, self.plan, self._launch = cfg, folder, plan, launch
+        self._is_looked_at = is_looked_at
         self.code: int | None = None
         self.blocked: dict[str, str] = {}
-        self._states = _settled(folder)
+        self._states = settled(folder)
         self._num_begun = 0
 
     def results(self, runs: Iterable[PlannedRun]) -> list[Result]:
@@ -122,7 +128,7 @@ class _Sweep:
 
     def to_do(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
         """Those to be trained; impossible ones get their result, what ended badly comes last."""
-        missing = [r for r in runs if _is_missing(self._states.get(r.fingerprint), self.cfg.retry)]
+        missing = [r for r in runs if is_missing(self._states.get(r.fingerprint), self.cfg.retry)]
         self.blocked |= obstacles.in_sweep(self.folder, (run.fingerprint for run in missing))
         missing = [run for run in missing if run.fingerprint not in self.blocked]
         self._states |= _record_infeasible(self.plan, self.folder, missing)
@@ -158,7 +164,10 @@ class _Sweep:
             os.environ[PROGRESS] = f"{len(todo)} {time.time()}"
             os.environ[KEYS_OF_SWEEP] = " ".join(self.plan.keys)
         extra = [f"name={folder.name}", *_for_all_runs(cfg)]
-        with _stopping_workers(folder) as received:
+        works = {run.fingerprint: run.work for run in todo}
+        note_to_do(folder, ToDo(time.time(), works, is_open=cfg.until is not None))
+        table = live.table(folder, cfg.trainer.progress, has_answer=self._is_looked_at)
+        with table, _stopping_workers(folder) as received:
             for first, batch in batches(todo, self._states):
                 jobs = [[*run.overrides, *extra] for run in batch]
                 problems: list[str] = []
@@ -179,7 +188,7 @@ class _Sweep:
         if received:
             self.code = code_of_stop(stopped_by(received[0]))
         self._num_begun += len(todo)
-        self._states = _settled(folder)
+        self._states = settled(folder)
 
     def _refuse_if_none_began(self, batch: Sequence[PlannedRun], problems: list[str]) -> None:
         """Say what went wrong in workers.
@@ -272,7 +281,8 @@ def _stopping_workers(folder: Path) -> Iterator[list[int]]:
 
 
 def say_line(result: Result, done: str, left: str) -> None:
-    say(line(result, done, left))
+    if not live.is_here():  # then the table does
+        say(line(result, done, left))
 
 
 def run_in_sweep(
@@ -318,7 +328,7 @@ def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
     try:
         with run_folder.held():
             before = run_folder.read_result()
-            if not _is_missing(before, run.config.retry):
+            if not is_missing(before, run.config.retry):
                 return None
             if before is not None and before.status in FAILURES:
                 with files.explained(path):  # begin anew
@@ -348,19 +358,6 @@ def path_of_run(run: ResolvedRun, folder: Path) -> Path:
 _STOP = ".stopped-by-fail-fast"
 
 
-def _is_missing(result: Result | None, retry: bool) -> bool:
-    """Whether a run is still to be done; one that says "running" may be a dead process's."""
-    if result is None or result.status in ("running", "interrupted"):
-        return True
-    return retry and result.status in FAILURES
-
-
-def find_results(folder: Path) -> dict[str, Result]:
-    """The result of each run in a sweep folder, by fingerprint."""
-    results = (RunFolder(path.parent).read_result() for path in folder.glob("*/result.json"))
-    return {result.fingerprint: result for result in results if result is not None}
-
-
 def prepare(configs: Iterable[Config], part_configs: Iterable[Config]) -> None:
     """Load each data set and named part once, before all runs: a mistake shows, a cache is built.
 
@@ -378,29 +375,6 @@ def prepare(configs: Iterable[Config], part_configs: Iterable[Config]) -> None:
         data_module(ResolvedRun(config))
     for config in part_configs:
         find_parts(config)
-
-
-def _settled(folder: Path) -> dict[str, Result]:
-    """All results; a run that says "running" and whose process is dead is "interrupted".
-
-    If that happened twice without a checkpoint in between, it "failed": it would happen again.
-    """
-    states = find_results(folder)
-    for path in folder.glob("*/result.json"):
-        run = RunFolder(path.parent, within=folder)
-        result = run.read_result()
-        if result is None or result.status != "running":
-            continue
-        with suppress(ConfigError, OSError), run.held():
-            if run.num_epochs() > result.epochs:
-                result.attempts = 0
-            result.fail(
-                "failed" if result.attempts > 1 else "interrupted",
-                ProcessLookupError("its process ended without a word: killed, or out of memory"),
-            )
-            states[result.fingerprint] = result
-            run.write(result)
-    return states
 
 
 def _record_infeasible(
@@ -426,7 +400,8 @@ def _chosen(overrides: Iterable[str]) -> list[str]:
 
 def _for_all_runs(cfg: DictConfig) -> list[str]:
     """Overrides that suit every run of a sweep to where it happens."""
-    extra = quiet(cfg)
+    # a line for each run, or the table of all of them, is enough
+    extra = ["trainer.progress=off"] if cfg.trainer.progress == "auto" else []
     if launcher_of(cfg) not in ON_THIS_MACHINE:
         extra.append("hydra.sweep.dir=.")  # else Hydra makes it, on a node that does not see it too
     # joblib's processes share the cores: two threads for one core make both crawl
@@ -436,12 +411,6 @@ def _for_all_runs(cfg: DictConfig) -> list[str]:
         jobs = num_jobs if num_jobs > 0 else max(1, cores + 1 + num_jobs)
         extra.append(f"trainer.threads={max(1, cores // jobs)}")
     return extra
-
-
-def quiet(cfg: DictConfig) -> list[str]:
-    """Where there is no terminal the line of each run is enough."""
-    is_wanted = cfg.trainer.progress != "auto" or sys.stderr.isatty()
-    return [] if is_wanted else ["trainer.progress=off"]
 
 
 def sweep_exit_code(runs: Sequence[PlannedRun], results: list[Result]) -> int:

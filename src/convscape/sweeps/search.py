@@ -39,7 +39,7 @@ from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES, RunFolder, output_folder
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps.definition import definition_of
-from convscape.sweeps.run import SweepStopped, path_of_run, prepare, quiet, stop_of
+from convscape.sweeps.run import SweepStopped, path_of_run, prepare, stop_of
 from convscape.sweeps.search_figures import draw_study
 from convscape.sweeps.study import IMPOSSIBLE, finished, open_study
 from convscape.sweeps.words import short_error
@@ -135,7 +135,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     study = _study(cfg, search, objectives, folder, fixed)
     if len(finished(study.trials())) < search.trials:
         prepare([config], [config])
-    worker = _Worker(search, study, folder, [*fixed, *quiet(cfg)], compose)
+    worker = _Worker(search, study, folder, [*fixed, *_quiet(cfg)], compose)
     code = None
     try:
         worker.work()
@@ -148,6 +148,12 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     failed = [t for t in finished(study.trials()) if t.state == TrialState.FAIL]
     say(*_summary(search, study, failed, folder))
     return int(bool(failed)) if code is None else code
+
+
+def _quiet(cfg: DictConfig) -> list[str]:
+    """Where there is no terminal the line of each run is enough."""
+    is_wanted = cfg.trainer.progress != "auto" or sys.stderr.isatty()
+    return [] if is_wanted else ["trainer.progress=off"]
 
 
 def _checked(section: dict[str, Any]) -> SearchConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convscape.base import notebook
+from convscape.base.distribution import command_name
 from convscape.base.terminal import columns, shortened
 from convscape.base.values import counted
 from convscape.runs.folder import FAILURES
+from convscape.runs.latest import LATEST, named
+from convscape.runs.words import in_a_column, open_board
 
 if TYPE_CHECKING:
     from convscape.runs.result import Result
@@ -129,4 +133,22 @@ def summary(
         lines.append(f"{first}the same command again finishes the rest")
     if counts.keys() & set(FAILURES):
         lines.append("the same command with retry=true trains the failed ones once more")
-    return lines
+    return [*lines, *_next(results, folder)]
+
+
+def _next(results: Sequence[Result], folder: Path) -> list[str]:
+    """The commands that one wants next: for all of it, its best run, its numbers in a paper."""
+    best: tuple[str, float] | None = None
+    for result in results:
+        by = result.monitor
+        if result.status == "ok" and by is not None and by.name in result.metrics:
+            value = result.metrics[by.name]
+            best = (result.run, value) if best is None or by.is_better(value, best[1]) else best
+    if best is None:
+        return []
+    run, sweep = (shlex.quote(str(path)) for path in (folder / best[0], folder))
+    newest = folder.parent / LATEST
+    if folder.parent == Path("outputs", "sweeps") and named(newest, "sweeps") == folder:
+        sweep = LATEST
+    commands = [f"{command_name('explain')} {run}", f"{command_name('report')} {sweep} --latex"]
+    return in_a_column("next:", [*open_board(folder), *commands])
