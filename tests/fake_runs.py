@@ -89,3 +89,12 @@ def write_run(path, result):
             writer.writeheader()
             for epoch, part in enumerate((0.8, 0.95, 1.0), 1):
                 writer.writerow({"epoch": epoch, "val/acc": final * part})
+
+
+def a_claim(words, **changes):
+    """The first screen of a claim with one finding, as `board.document` takes it."""
+    facts = {"name": "test/acc", "title": "test/acc (%)", "scale": 100, "unit": "%", "digits": 2}
+    finding = {"says": words, "words": words, "verdict": "supported", "metric": facts}
+    finding |= {"mean": 0.05, "low": 0.03, "high": 0.07, "expect": "higher", "by": 0.02} | changes
+    first = {"question": words, "says": words, "budget": words, "verdict": finding["verdict"]}
+    return first | {"findings": [finding]}

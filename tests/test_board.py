@@ -68,6 +68,7 @@ def test_it_says_which_folder_and_answers_only_what_is_new(server, logdir):
     newer = json.load(ask(server, f"document?folder=sweeps/one&tag={document['tag']}"))
     assert newer["sections"][0]["runs"]["status"].count("running") == 1
     assert newer["sections"][0]["cost"]["statuses"] == {"ok": 3, "running": 1}
+    assert newer["progress"] == {"total": 4, "done": 3, "todo": 0, "left": None, "running": 1}
     file.write_text(before)
 
 
@@ -100,6 +101,8 @@ def test_the_tab_opens_in_tensorboard(server, browser):
     assert tab.locator(".runs tbody tr").count() == 4
     tab.get_by_role("tab", name="Network").click()
     tab.get_by_text("No run here has come to its end with a checkpoint.").wait_for()
+    tab.get_by_role("tab", name="Images").click()
+    tab.get_by_text("No run here has kept what it answers on these images.").wait_for()
     assert problems == []
 
 

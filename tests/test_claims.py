@@ -9,9 +9,11 @@ from PIL import Image
 from convscape.claims import run as claims
 from convscape.claims.claim import load, names
 from convscape.config.directory import CONFIG_DIR
+from convscape.reports.page import write_report
 from convscape.reports.statistics import estimate
 from convscape.trained import probes
 from tests.conftest import PATIENCE_S
+from tests.fake_runs import a_claim, write_runs
 
 QUICK = (
     *("data=digits", "data.train_size=300", "data.val_size=100", "trainer.max_epochs=1"),
@@ -191,3 +193,18 @@ def test_pictures_without_a_black_ground_are_refused(command, tmp_path):
                      "data.train_size=null", "data.val_size=2")  # fmt: skip
     assert answer.code == 2
     assert "claim location moves objects over a black ground" in answer.err
+
+
+def test_a_claims_page_opens_with_its_verdict_beside_what_was_expected(browser, tmp_path):
+    write_runs(tmp_path, seeds=2, levels={"model.kernel_size": [3, 5]})
+    found = a_claim("5 sees more than 3", mean=0.05, low=0.01, high=0.09, verdict="undecided")
+    report = write_report([tmp_path], claim=found)
+    page = browser.new_page(viewport={"width": 1000, "height": 700})
+    page.goto((report.folder / "report.html").as_uri())
+    assert page.locator(".verdict .badge").text_content() == "undecided"
+    place = "element => ({left: element.getBoundingClientRect().left, " + (
+        "right: element.getBoundingClientRect().right})"
+    )
+    wanted = page.locator("rect.wanted").evaluate(place)
+    interval = page.locator(".effect.unclear .interval").first.evaluate(place)
+    assert interval["left"] < wanted["left"] < interval["right"] < wanted["right"]

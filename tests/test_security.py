@@ -26,7 +26,7 @@ from convscape.trained import explain
 from convscape.trained.load import TrainedRun
 from convscape.training.run import train
 from tests.conftest import ROOT, TINY
-from tests.fake_runs import write_runs
+from tests.fake_runs import a_claim, write_runs
 from tests.test_config import checked
 from tests.test_files import BOMB
 
@@ -419,8 +419,9 @@ def test_no_script_in_names_runs_on_the_page_of_a_sweep(browser, tmp_path):
     hostile_sweep(folder)
     picture = tmp_path / "picture.png"
     Image.new("L", (8, 8)).save(picture)
-    # heading and pictures are what a claim's report adds to the page
-    report = write_report([folder], heading=SCRIPTS, pictures=[(evil, picture) for evil in SCRIPTS])
+    # what a claim's report adds to the page
+    pictures = [(evil, picture) for evil in SCRIPTS]
+    report = write_report([folder], claim=a_claim(" ".join(SCRIPTS)), pictures=pictures)
     page = opened_without_a_script_of_theirs(browser, report.folder / "report.html")
     text = page.locator("body").text_content()
     assert all(evil in text for evil in SCRIPTS)

@@ -286,6 +286,14 @@ def _opened(folder: _Folder, name: str, flags: int) -> int:
     return descriptor
 
 
+def changed(file: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 where there is none."""
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
     """The content of a file of up to `most` bytes.
 

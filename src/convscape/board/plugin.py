@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
+
+from convscape.base.files import changed
+
+if TYPE_CHECKING:
+    from convscape.reports.results import Reading
 
 MAX_DEPTH = 4  # of run folders below the logdir: outputs/sweeps/<sweep>/<run>, and one more
 RUN_FILES = ("result.json", "config.yaml")
@@ -44,14 +49,14 @@ export async function render() {
 
 
 class ConvscapePlugin(base_plugin.TBPlugin):
-    """Serves the page, its document and the living network of a run."""
+    """Serves the page, its document, the living network of a run and what runs get wrong."""
 
     plugin_name = "convscape"
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._logdir = Path(context.logdir or ".").resolve()
         self._lock = threading.Lock()  # TensorBoard answers each request in a thread
-        self._known: dict[Path, tuple[int, Any]] = {}
+        self._read: Any = None  # a result, read again only where the file has changed
         self._document: tuple[str, str, bytes] = ("", "", b"")
         self._networks: dict[tuple[str, int], str] = {}
 
@@ -70,6 +75,7 @@ class ConvscapePlugin(base_plugin.TBPlugin):
         application = wrappers.Request.application
         routes = {"/index.js": _index, "/document": application(self._serve_document)}
         routes |= {"/network": application(self._serve_network)}
+        routes |= {"/images": application(self._serve_images)}
         static = {f"/{name}.js": _static(f"{name}.js", "text/javascript") for name in _scripts()}
         return routes | static | {"/board.css": _static("board.css", "text/css")}
 
@@ -100,26 +106,45 @@ class ConvscapePlugin(base_plugin.TBPlugin):
         from convscape.reports.board import document
         from convscape.reports.looks import watch
         from convscape.reports.page import notes_of, sections_of
-        from convscape.reports.results import read_runs
+        from convscape.runs.progress import progress
 
         folder = self._logdir / home
         title = folder.name or str(folder)
         try:
-            reading = read_runs(runs, self._read)
+            reading = self._results(runs)
             sections, remarks = sections_of(reading, [folder], looking=watch)
             notes = [*remarks, *notes_of(reading, sections)]
-            return document(title, sections, reading, self._logdir, notes)
+            found = document(title, sections, reading, self._logdir, notes)
+            return found | {"progress": progress(folder, reading.runs).in_short()}
         except ConfigError as error:
             return {"title": title, "sections": [], "empty": str(error)}
 
-    def _read(self, file: Path) -> Any:
-        """A result, read again only where the file has changed."""
-        from convscape.reports.results import read_result
+    def _results(self, runs: Sequence[Path]) -> Reading:
+        from convscape.reports.results import read_result, read_runs
+        from convscape.runs.progress import Remembered
 
-        stamp = _changed(file)
-        if (before := self._known.get(file)) is None or before[0] != stamp:
-            before = self._known[file] = stamp, read_result(file)
-        return before[1]
+        if self._read is None:
+            self._read = Remembered(read_result)
+        return read_runs(runs, self._read)
+
+    def _serve_images(self, request: wrappers.Request) -> Any:
+        """What the runs of a folder, or one of them, get wrong."""
+        from convscape.base.errors import ConfigError
+        from convscape.runs.predictions import SPLITS
+        from convscape.trained.mistakes import document
+
+        run, split = request.args.get("run", ""), request.args.get("split", "")
+        runs, _ = _homes(self._logdir).get(request.args.get("folder", ""), ([], 0))
+        runs = [path for path in runs if run in ("", self._name(path))]
+        if not runs or split not in SPLITS:
+            return http_util.Respond(request, "there is no such run or split", "text/plain", 404)
+        try:
+            with self._lock:
+                values = document(self._results(runs).runs, split)
+        except ConfigError as error:
+            return http_util.Respond(request, str(error), "text/plain", code=404)
+        content = json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
+        return http_util.Respond(request, content, "application/json")
 
     def _serve_network(self, request: wrappers.Request) -> Any:
         """The living page of a run below the logdir."""
@@ -142,7 +167,7 @@ class ConvscapePlugin(base_plugin.TBPlugin):
 
     def _network(self, run: Path) -> str:
         from convscape.living import page
-        from convscape.living.document import document, obstacle
+        from convscape.living.document import obstacle
         from convscape.trained.load import load_run
 
         key = (str(run), (run / "result.json").stat().st_mtime_ns)
@@ -150,7 +175,9 @@ class ConvscapePlugin(base_plugin.TBPlugin):
             loaded = load_run(run)
             if (reason := obstacle(loaded)) is not None:
                 raise ValueError(reason)
-            self._networks = {key: page.html(document(loaded))}  # of the last: a page is megabytes
+            self._networks = {
+                key: page.html(page.values_of(loaded))
+            }  # of the last: a page is megabytes
         return self._networks[key]
 
 
@@ -192,18 +219,14 @@ def _folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
 
 def _homes(logdir: Path) -> dict[str, tuple[list[Path], int]]:
     """For each folder of runs below `logdir` its runs, and when one of them last changed."""
+    from convscape.runs.progress import NOTE
+
     homes: dict[str, tuple[list[Path], int]] = {}
     for run in _folders(logdir):
         home = run if run == logdir else run.parent
         name = "" if home == logdir else home.relative_to(logdir).as_posix()
         runs, stamp = homes.get(name, ([], 0))
         runs.append(run)
-        homes[name] = runs, max(stamp, *(_changed(run / n) for n in ("result.json", "history.csv")))
+        files = (run / "result.json", run / "history.csv", home / NOTE)
+        homes[name] = runs, max(stamp, *map(changed, files))
     return homes
-
-
-def _changed(file: Path) -> int:
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return 0

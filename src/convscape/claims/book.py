@@ -143,11 +143,24 @@ def write_answer(
         path = draw_probe(probe["name"], by_arm, folder / "figures", folder)
         if path is not None:
             pictures.append((CAPTIONS[probe["name"]], path))
-    heading = [answer.question, answer.says, answer.budget]
-    heading += [f"{f.verdict}: {f.says}: {_amount(f)}." for f in answer.findings]
-    heading.append(f"Verdict: {answer.verdict}.")
     paths = {path_of_run(run, folder): None for run, _, _ in done}
-    write_report([folder], only=list(paths), heading=heading, pictures=pictures)
+    write_report([folder], only=list(paths), claim=_first_screen(answer), pictures=pictures)
+
+
+def _first_screen(answer: ClaimResult) -> dict[str, Any]:
+    """What a claim's page opens with, see `board.document`."""
+    from convscape.reports.board import metric_facts, number
+
+    findings = [
+        {
+            **{"says": f.says, "verdict": f.verdict, "expect": f.expect, "words": _amount(f)},
+            **{"mean": number(f.effect), "low": number(f.low), "high": number(f.high), "by": f.by},
+            "metric": metric_facts(metric(f.metric)),
+        }
+        for f in answer.findings
+    ]
+    first = {"question": answer.question, "says": answer.says, "verdict": answer.verdict}
+    return first | {"budget": answer.budget, "findings": findings}
 
 
 def overview() -> str:

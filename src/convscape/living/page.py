@@ -15,7 +15,7 @@ from convscape.base.pages import embedded
 from convscape.living import beside, timeline
 from convscape.living.document import document, missing_data, obstacle
 from convscape.trained import explain
-from convscape.trained.explain import choose_image
+from convscape.trained.explain import Chosen, choose_image
 from convscape.trained.load import TrainedRun
 from convscape.trained.predict import warning_of_negatives
 
@@ -52,7 +52,7 @@ def write_page(
         image = "0"
     chosen = None if image is None else choose_image(run, image, split, invert)
     if reason is None:
-        values = document(run, chosen) | {"timeline": timeline.facts(run), "beside": second}
+        values = values_of(run, chosen) | {"beside": second}
         if second is not None and other is not None:
             second["right"] = beside.num_right(other, values["images"], run)
         write(html(values), path)
@@ -67,6 +67,14 @@ def write_page(
     if chosen is not None and chosen.looks_inverted:
         lines.append(warning_of_negatives(1, 1))
     return lines
+
+
+def values_of(run: TrainedRun, chosen: Chosen | None = None) -> dict[str, Any]:
+    """What a page of this network holds, the epochs included that the run has kept.
+
+    - `chosen`: the image that it opens with.
+    """
+    return document(run, chosen) | {"timeline": timeline.facts(run), "beside": None}
 
 
 def html(values: dict[str, Any]) -> str:

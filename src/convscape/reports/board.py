@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,20 +60,22 @@ def document(
     reading: Reading,
     beside: Path,
     notes: Sequence[str] = (),
-    heading: Sequence[str] = (),
+    claim: Mapping[str, Any] | None = None,
     pictures: Sequence[tuple[str, Path]] = (),
 ) -> dict[str, Any]:
     """Everything that a page needs; only numbers, texts, lists and dicts.
 
     - `beside`: the folder that paths of runs are written relative to.
-    - `heading`, `pictures`: sentences and PNG files with captions, for the top of the page.
+    - `claim`: what the page opens with in place of the runs' own question: "question", "says",
+      "verdict", "budget", and of each of its "findings" the same and numbers.
+    - `pictures`: PNG files with captions, for the top of the page.
     """
     results = {str(path): result for path, result in reading.runs}
     return {
         "title": title,
         "intervals": INTERVALS,
         "notes": list(notes),
-        "heading": list(heading),
+        "claim": claim,
         "pictures": [{"caption": words, "source": _inlined(path)} for words, path in pictures],
         "sections": [_section(section, results, beside) for section in sections],
     }
@@ -85,7 +87,7 @@ def _section(section: Section, results: dict[str, Result], beside: Path) -> dict
     runs = [results[folder] for folder in table.frame["folder"]]
     return {
         "data": table.data,
-        "metric": _metric(section.metric) if section.metric.name else None,
+        "metric": metric_facts(section.metric) if section.metric.name else None,
         "ranking": section.ranking,
         "question": question(section),
         "verdict": verdict(section),
@@ -95,7 +97,7 @@ def _section(section: Section, results: dict[str, Result], beside: Path) -> dict
             {"name": key.name, "title": name, "words": key.words, "levels": list(key.levels)}
             for key, name in zip(table.by, names, strict=True)
         ],
-        "metrics": [_metric(metrics.metric(name)) for name in section.metric_order()],
+        "metrics": [metric_facts(metrics.metric(name)) for name in section.metric_order()],
         "facts": [{"name": name, "title": words} for name, words in _FACTS.items()],
         "runs": _runs(section, runs, beside),
         "configurations": _configurations(section),
@@ -109,7 +111,7 @@ def _section(section: Section, results: dict[str, Result], beside: Path) -> dict
     }
 
 
-def _metric(metric: Metric) -> dict[str, Any]:
+def metric_facts(metric: Metric) -> dict[str, Any]:
     return {
         "name": metric.name,
         "title": metric.title,
@@ -145,8 +147,9 @@ def verdict(section: Section) -> dict[str, str]:
         largest = max(clear, key=lambda each: abs(each.estimate.mean))
         sentence = effect_sentence(largest, section.metric, section.num_images)
         more = len(clear) - 1
+        is_ = "is" if more == 1 else "are"
         after = (
-            f" {more} of the other {len(effects) - 1} differences are clear too." if more else ""
+            f" {more} of the other {len(effects) - 1} differences {is_} clear too." if more else ""
         )
         return {"kind": "clear", "words": sentence[:1].upper() + sentence[1:] + after}
     if any(each.estimate.p is not None for each in effects):
@@ -313,7 +316,7 @@ def _curves(section: Section) -> dict[str, Any] | None:
         {"place": line.place - 1} | {n: numbers(getattr(line, n)) for n in ("mean", "low", "high")}
         for line in lines
     ]
-    return {"metric": _metric(metric), "lines": shown} if shown else None
+    return {"metric": metric_facts(metric), "lines": shown} if shown else None
 
 
 def _inlined(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ def write_report(
     by: Sequence[str] = (),
     extra: Sequence[tuple[str, Any]] = (),
     only: Sequence[Path] | None = None,
-    heading: Sequence[str] = (),
+    claim: Mapping[str, Any] | None = None,
     pictures: Sequence[tuple[str, Path]] = (),
     out: Path | None = None,
 ) -> Report:
@@ -72,7 +72,7 @@ def write_report(
     - `by`: the keys that make a configuration; all that were swept unless given.
     - `extra`: more figures of Plotly with their captions, for the end of the page.
     - `only`: these run folders and no others; all unless given.
-    - `heading`, `pictures`: sentences, and PNG files with captions, for the top of the page.
+    - `claim`, `pictures`: for the top of the page, see `board.document`.
 
     Raises:
         ConfigError: if there are no runs, or a metric or key does not exist.
@@ -91,7 +91,7 @@ def write_report(
         for number, section in enumerate(sections, 1):
             section.draw(target, "" if len(sections) == 1 else _prefix(section.table.data, number))
         notes = [*remarks, *notes_of(reading, sections)]
-        values = document(target.name, sections, reading, target, notes, heading, pictures)
+        values = document(target.name, sections, reading, target, notes, claim, pictures)
         write_atomic(target / "report.html", html(values, extra), within=target)
     except OSError as error:
         raise CannotWrite(target, error, "--out <folder>") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from convscape.base import files
 from convscape.base.errors import CannotWrite
+from convscape.base.files import changed
 from convscape.runs.folder import RunFolder
 from convscape.runs.result import Result
 
@@ -43,14 +43,6 @@ class Remembered(Generic[T]):
         if (before := self._known.get(file)) is None or before[0] != stamp:
             before = self._known[file] = stamp, self._read(file)
         return before[1]
-
-
-def changed(file: Path) -> int:
-    """When a file was last written, in nanoseconds; 0 where there is none."""
-    try:
-        return os.stat(file).st_mtime_ns
-    except OSError:
-        return 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +147,12 @@ class Progress:
     def done(self) -> int:
         """Those that came to an end, good or bad."""
         return self.total - self.todo - self.counts.get("running", 0)
+
+    def in_short(self) -> dict[str, Any]:
+        """As plain values, for a page."""
+        left = None if self.is_open or self.left_s is None else round(self.left_s)
+        numbers = {"total": self.total, "done": self.done, "todo": self.todo, "left": left}
+        return numbers | {"running": self.counts.get("running", 0)}
 
 
 def progress(

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convscape.base import notebook
+from convscape.base.files import changed
 from convscape.base.terminal import say, shortened
 from convscape.runs.folder import FAILURES, RunFolder
-from convscape.runs.progress import Remembered, changed, last_metrics, progress
+from convscape.runs.progress import Remembered, last_metrics, progress
 from convscape.sweeps.words import duration, line, short_error
 
 if TYPE_CHECKING:

@@ -78,6 +78,9 @@ def draw_arms(
             means = [metric.scale * number["mean"] for number in numbers]
             widths = [metric.scale * (number.get("half_width") or 0.0) for number in numbers]
             axis.errorbar(means, places, xerr=widths, fmt="o", color=color, capsize=3)
+            if metric.is_share and min(means, default=-1) >= 0:  # no interval leaves what can be
+                low, high = axis.get_xlim()
+                axis.set_xlim(max(low, 0), min(high, 100))
             axis.set_xlabel(metric.title)
         axes[0].set_yticks(places, names)
         axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first on top

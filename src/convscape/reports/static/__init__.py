@@ -6,7 +6,18 @@ library. Begin with `main.js`.
 
 from importlib.resources import files
 
-SCRIPTS = ("dom", "charts", "lines", "table", "answer", "runs", "network", "main")
+SCRIPTS = (
+    "dom",
+    "charts",
+    "lines",
+    "table",
+    "claim",
+    "answer",
+    "runs",
+    "network",
+    "images",
+    "main",
+)
 
 
 def read(name: str) -> str:

@@ -11,19 +11,13 @@
     for (const [status, n] of Object.entries(statuses)) if (status !== "ok") words.push(`${n} ${status.replaceAll("_", " ")}`);
     return words.join(" · ");
   }
-  function opening(section, document, isFirst) {
-    const heading = isFirst ? document.heading : [];
-    const found = heading.map((words) => /^Verdict: (.*)\.$/.exec(words)).find(Boolean);
-    const running = (section.cost.statuses.running ?? 0) > 0;
-    const kind = found ? { supported: "clear", "not supported": "against" }[found[1]] ?? "open" : section.verdict.kind;
-    const word = found ? found[1] : { clear: "clear", open: "undecided", none: "no comparison" }[kind];
-    const [question, ...others] = found ? heading.filter((w) => !w.startsWith("Verdict: ")) : [section.question, ...heading];
-    return [
-      h("p", { class: "soft data" }, `${section.data} · ${bill(section)}`),
-      h("h2", { class: "question" }, question),
-      h("p", { class: "verdict" }, h("strong", { class: `badge ${kind}` }, running ? `${word} so far` : word), " ", found ? heading[heading.length - 1] : section.verdict.words),
-      others.map((words) => h("p", {}, words)),
-    ];
+  function opening(section, document, isFirst, width) {
+    const head = h("p", { class: "soft data" }, `${section.data} · ${bill(section)}`);
+    if (isFirst && document.claim) return [head, ...convscape.claim.opening(document.claim, width)];
+    const running = (section.cost.statuses.running ?? 0) > 0, { kind, words } = section.verdict;
+    const word = { clear: "clear", open: "undecided", none: "no comparison" }[kind];
+    return [head, h("h2", { class: "question" }, section.question),
+      h("p", { class: "verdict" }, h("strong", { class: `badge ${kind}` }, running ? `${word} so far` : word), ` ${words}`)];
   }
 
   // `go`: {run(row), configuration(place), filter(text)} lead to a run and to the table.
@@ -36,7 +30,7 @@
     const costs = section.facts.filter((f) => ["num_parameters", "macs", "seconds/fit"].includes(f.name) && all.numbers[f.name] && (!metric || f.name !== metric.name));
     const plot = (make, most) => Math.min(most, width) && make(Math.min(most, width));
     const pictures = isFirst ? document.pictures.map((p) => h("figure", {}, h("img", { src: p.source, alt: p.caption }), h("figcaption", {}, p.caption))) : [];
-    const body = [...opening(section, document, isFirst), ...pictures.slice(0, 1)];
+    const body = [...opening(section, document, isFirst, width), ...pictures.slice(0, 1)];
     if (hasMetric && section.effects.length)
       body.push(figure("What each change does", "Each line is one value instead of another in runs that are equal in all else; bars that leave the zero line are clear. Click to see the runs.",
         plot((w) => differences(section, w, (e) => go.filter(section, `${e.key}=${e.level}`)), 860)));

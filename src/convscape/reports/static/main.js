@@ -1,12 +1,12 @@
 // One page for two places: a file with its document inside, and a tab of TensorBoard that asks for it.
 "use strict";
 (() => {
-  const { h, hideTip } = convscape.dom;
+  const { h, hideTip, counted, duration } = convscape.dom;
   const state = { tab: "Answer", tables: {}, grouped: false, folder: "", redraw: () => draw() };
   let board = null, values = null, drawer = null, url = null;
 
   function tabs() {
-    const names = ["Answer", "Runs", "Compare", ...(convscape.live ? ["Network"] : [])];
+    const names = ["Answer", "Runs", "Compare", ...(convscape.live ? ["Network", "Images"] : [])];
     return h("nav", { role: "tablist" }, names.map((name) => h("button", { role: "tab", "aria-selected": String(state.tab === name), onclick: () => turn(name) }, name)));
   }
   function turn(name) {
@@ -36,14 +36,23 @@
     hideTip();
     const width = Math.max(300, Math.min(1180, board.clientWidth) - 32);
     const main = h("main", { class: state.tab.toLowerCase() });
-    const folders = values.folders?.length > 1 && h("select", { "aria-label": "folder", onchange: (event) => { state.folder = event.target.value; state.tables = {}; ask(); } }, values.folders.map((f) => h("option", { value: f, selected: f === values.folder }, f)));
-    board.replaceChildren(h("header", {}, h("h1", {}, values.title), folders, tabs()), main);
+    const folders = values.folders?.length > 1 && h("select", { "aria-label": "folder", onchange: (event) => { state.folder = event.target.value; state.tables = {}; delete state.images; ask(); } }, values.folders.map((f) => h("option", { value: f, selected: f === values.folder }, f)));
+    board.replaceChildren(h("header", {}, h("h1", {}, values.title), folders, tabs(), progress()), main);
     if (values.empty) main.append(h("p", { class: "empty" }, values.empty));
     else if (state.tab === "Answer") main.append(convscape.answer.answer(values, width, go));
     else if (state.tab === "Runs") main.append(convscape.runs.runs(values, state, open));
     else if (state.tab === "Compare") main.append(convscape.runs.compare(values, state));
-    else main.append(convscape.network.network(values, state, url));
+    else if (state.tab === "Network") main.append(convscape.network.network(values, state, url));
+    else main.append(convscape.images.images(values, state, url));
     if (drawer) board.append(drawer);
+  }
+
+  // How far a sweep is, as long as it is not at its end.
+  function progress() {
+    const { total, done, running, todo, left } = values.progress ?? { total: 0, done: 0 };
+    if (done >= total) return null;
+    const words = [`${counted(done, "run")} of ${total.toLocaleString("en-US")} done`, running && `${running} running`, todo && `${todo.toLocaleString("en-US")} to do`, left !== null && `about ${duration(left)} left`];
+    return h("p", { class: "progress", role: "status" }, h("progress", { max: total, value: done, "aria-label": "runs done" }), words.filter(Boolean).join(" · "));
   }
 
   // --- a tab that asks ---------------------------------------------------------------------------
@@ -54,11 +63,12 @@
       if (reply.ok && reply.status !== 204) {
         const found = await reply.json();
         tag = found.tag;
-        const isBusy = state.tab === "Network" || board.contains(document.activeElement) && document.activeElement.matches("input, select");
+        const isApart = state.tab === "Network" || state.tab === "Images"; // they ask for themselves
+        const isBusy = isApart || board.contains(document.activeElement) && document.activeElement.matches("input, select");
         values = found;
         state.folder = found.folder ?? "";
         if (!isBusy || !board.firstChild) draw();
-        else if (state.tab !== "Network") setTimeout(draw, 3000);
+        else if (!isApart) setTimeout(draw, 3000);
       }
     } catch {
       // TensorBoard has been stopped; what is shown stays
