@@ -275,6 +275,20 @@ def test_what_was_merged_before_is_composed_as_hydra_does(words, mode):
         assert outcome(ours) == outcome(ConfigLoaderImpl(ours.get_search_path())) == outcome(ours)
 
 
+def test_beside_a_folder_that_may_not_be_listed_is_composed_all_the_same(tmp_path, as_nobody):
+    (tmp_path / "train.yaml").write_text("seed: 1\n")
+    (tmp_path / "closed").mkdir(mode=0)
+    with (
+        of("hydra-core"),
+        hydra_insides.composed_once(),
+        hydra_insides.without_hydra(),
+        hydra.initialize_config_dir(str(tmp_path), version_base="1.3"),
+        as_nobody(),
+    ):
+        assert hydra.compose("train", ["seed=2"]) == {"seed": 2}
+    (tmp_path / "closed").chmod(0o700)
+
+
 def test_a_file_that_was_merged_before_is_read_again_once_it_has_changed(tmp_path):
     file, folder = tmp_path / "train.yaml", str(tmp_path)
     with of("hydra-core"), hydra_insides.composed_once(), hydra_insides.without_hydra():

@@ -128,12 +128,16 @@ class _Loader(ConfigLoaderImpl):
         stamps: list[Any] = [hydra.version.getbase()]
         for source in self.get_sources():
             stamps.append((source.scheme(), source.path, source.provider))
-            if source.scheme() not in ("pkg", "structured"):
+            if source.scheme() in ("pkg", "structured"):
+                continue
+            try:
                 for entry in _entries(source.path):
                     if len(stamps) > _MAX_FILES or entry.is_symlink():
                         return None
                     state = entry.stat()
                     stamps.append((entry.path, state.st_mtime_ns, state.st_ctime_ns, state.st_size))
+            except OSError:  # removed this moment, or closed; Hydra may not need it
+                return None
         return tuple(stamps)
 
 
