@@ -232,6 +232,13 @@ def test_tensorboard_reads_what_is_written_for_its_hparams(tmp_path):
         assert events.PluginTagToContent("custom_scalars")
 
 
+def test_entry_points_are_looked_for_once():
+    with of("lightning"):
+        for _ in range(2):
+            pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        assert quick_lightning.registry.entry_points.cache_info().hits
+
+
 def test_hydra_can_be_begun_within_hydra_and_reads_overrides():
     with (
         of("hydra-core"),
