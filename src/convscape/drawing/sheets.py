@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -400,6 +400,7 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     )
 
 
+@lru_cache(10_000)  # most words come again in the next picture
 def text_width(text: str, size: int) -> int:
     """Pixels of the longest line."""
     return math.ceil(max(font(size).getlength(line) for line in text.split("\n")))
