@@ -13,6 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes on the same cores spin
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -66,6 +67,26 @@ def one_data_cache(tmp_path_factory):
         patch.setenv("CONVSCAPE_CACHE", str(tmp_path_factory.mktemp("data-cache")))
         patch.delenv("CONVSCAPE_DATA", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Make a folder by `make(folder)` once for all workers; tests do not change what is in it."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+
+    def folder_of(name, make):
+        folder, whole = place / name, place / f"{name}.whole"
+        with FileLock(place / f"{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture

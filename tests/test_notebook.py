@@ -22,18 +22,22 @@ def outputs_of(cell):
 
 
 @pytest.fixture(scope="module")
-def lecture(tmp_path_factory):
+def lecture(made_once):
     """The executed cells, with fewer epochs and seeds, and the folder that they left."""
+    folder = made_once("lecture", execute)
+    return nbformat.read(folder / "executed.ipynb", as_version=4).cells, folder
+
+
+def execute(folder):
     lecture = nbformat.read(FILE, as_version=4)
     (parameters,) = (c for c in lecture.cells if "parameters" in c.metadata.get("tags", ()))
     long = "EPOCHS, SEEDS = 10, 3"
     assert parameters.source.startswith(long)
     parameters.source = parameters.source.replace(long, "EPOCHS, SEEDS = 1, 2")
-    folder = tmp_path_factory.mktemp("checkout")
     (folder / "notebooks").mkdir()
     place = {"metadata": {"path": str(folder / "notebooks")}}
     NotebookClient(lecture, kernel_name="python3", timeout=PATIENCE_S, resources=place).execute()
-    return lecture.cells, folder
+    nbformat.write(lecture, folder / "executed.ipynb")
 
 
 def test_the_textbook_window_gives_16_and_turned_20(lecture):
