@@ -2,6 +2,7 @@
 # make sweep   the geometry sweep; make sweep ARGS="data=mnist"
 # make bench   how fast is it, beside other ways to train the same network (about 40 minutes)
 # make test    lint, types and all tests that need neither long time nor other machines
+# make test-clusters   the tests on SLURM and Ray, which they start; as root on Debian
 # make soak    break trainings and sweeps at random for 10 minutes, and count what was lost;
 #              make soak ARGS="--seconds 600 --seed 1"
 # Each does its own set-up, once: a .venv in this folder with the locked versions. On Linux those are
@@ -23,7 +24,7 @@ DOWNLOAD := up to 3,150 MB
 locked = $(PIP) --require-hashes --requirement $(1)
 torch = @:
 endif
-.PHONY: train sweep test lint pytest bench soak lock
+.PHONY: train sweep test test-clusters lint pytest bench soak lock
 .DELETE_ON_ERROR:
 
 train: .venv/.train
@@ -43,6 +44,9 @@ lint: .venv/.test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+test-clusters: .venv/.clusters
+	PYTHONPATH=src .venv/clusters/bin/python -m pytest -m "slurm or ray" -ra --durations=10 $(ARGS)
 
 bench: .venv/.bench
 	.venv/bin/python benchmarks/startup.py
@@ -70,6 +74,16 @@ soak: .venv/.test
 
 .venv/.bench: pyproject.toml .venv/.train
 	$(PIP) --editable '.[parallel,bench]'
+	@touch $@
+
+# on top of .venv: Ray's launcher wants an older cloudpickle than joblib
+.venv/.clusters: pyproject.toml .venv/.test
+	command -v slurmctld munged || { apt-get update -q && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends slurm-wlm munge; }
+	$(PYTHON) -m venv .venv/clusters
+	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    >"$$(echo .venv/clusters/lib/python*/site-packages)/libraries.pth"
+	.venv/clusters/bin/python -m pip install --quiet 'hydra-ray-launcher>=1.2.2' 'ray>=2.50'
 	@touch $@
 
 # New versions: needs uv (https://docs.astral.sh/uv).

@@ -27,7 +27,12 @@ from convscape.config.typed import (
 from convscape.geometry.kinds import LAYER_KINDS
 from convscape.geometry.sequential import LayerError, kind_of
 
-LAUNCHERS = {"joblib": "parallel", "submitit_slurm": "slurm", "ray": "ray"}  # name: extra
+LAUNCHERS = {  # name: extra
+    "joblib": "parallel",
+    "convscape_slurm": "slurm",
+    "submitit_slurm": "slurm",
+    "ray": "ray",
+}
 
 
 def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | None:
@@ -50,7 +55,8 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         return _of_hydra_itself(error, typed)
     text = str(error)
     if match := re.search(rf"'hydra/launcher/({'|'.join(LAUNCHERS)})'", text):
-        return f"hydra/launcher={match[1]} is not installed; {install(LAUNCHERS[match[1]])}"
+        name = match[1].removeprefix("convscape_")
+        return f"hydra/launcher={name} is not installed; {install(LAUNCHERS[match[1]])}"
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         given = next((a for a in typed if a.replace("=", "/", 1) == error.missing_cfg_file), None)

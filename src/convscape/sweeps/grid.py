@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -246,6 +246,11 @@ def _planned(run: ResolvedRun) -> PlannedRun:
 
 def key_of(argument: str) -> str:
     return argument.lstrip("+~").partition("=")[0]
+
+
+def chosen(overrides: Iterable[str]) -> list[str]:
+    """Those that say what is trained, and not where and how."""
+    return [o for o in overrides if key_of(o) not in (*EXECUTION_KEYS, "name", "sweep")]
 
 
 def is_execution_key(key: str) -> bool:

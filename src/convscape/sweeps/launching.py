@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convscape.base.errors import ConfigError
+from convscape.base.machine import available_cores
 from convscape.runs.folder import RunFolder, RunIsBusy
 from convscape.sweeps.words import first_line
 
@@ -18,12 +19,23 @@ if TYPE_CHECKING:
     from convscape.sweeps.grid import PlannedRun
 
 ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
+WITH_JOBS = ("slurm",)  # launchers whose jobs outlive the command
 _PATIENCE_S = 1  # between two looks at whether others are done
 
 
 def launcher_of(cfg: DictConfig) -> str:
     """As in "slurm", of hydra/launcher=slurm."""
     return str(cfg.hydra.runtime.choices["hydra/launcher"])
+
+
+def num_at_once(cfg: DictConfig) -> int:
+    """How many runs the launcher trains side by side, as far as that is known."""
+    if launcher_of(cfg) == "basic":
+        return 1
+    num_jobs = cfg.hydra.launcher.get("n_jobs")
+    if num_jobs is None:
+        return 2  # of a cluster, whose size is not known
+    return int(num_jobs) if num_jobs > 0 else max(1, available_cores() + 1 + num_jobs)
 
 
 def batches(
@@ -52,10 +64,11 @@ def batches(
 def errors_of(returned: Any) -> list[str]:
     """What has gone wrong in workers, of what a launcher returned: one of Hydra's for each job."""
     outcomes = [getattr(job, "_return_value", None) for job in returned or ()]
-    return list(dict.fromkeys(_words(each) for each in outcomes if isinstance(each, Exception)))
+    return list(dict.fromkeys(in_words(each) for each in outcomes if isinstance(each, Exception)))
 
 
-def _words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """What a launcher or a worker of it has raised, in a line."""
     if isinstance(error, ConfigError):
         return str(error)
     return f"{type(error).__name__}: {first_line(error)}"

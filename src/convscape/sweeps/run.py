@@ -41,13 +41,16 @@ from convscape.runs.resolved import ResolvedRun
 from convscape.runs.words import KEYS_OF_SWEEP
 from convscape.sweeps import live
 from convscape.sweeps.definition import NOTE, digest_of, reserve_name
-from convscape.sweeps.grid import EXECUTION_KEYS, key_of, plan_sweep
+from convscape.sweeps.grid import chosen, plan_sweep
 from convscape.sweeps.launching import (
     ON_THIS_MACHINE,
+    WITH_JOBS,
     batches,
     busy,
     errors_of,
+    in_words,
     launcher_of,
+    num_at_once,
     wait_for_others,
     where_to_look,
 )
@@ -91,11 +94,13 @@ def run_sweep(
     state = _Sweep(cfg, folder, plan, launch, is_looked_at)
     config = next(iter(plan.data_configs.values()))
     if config.until is None:
-        say(*overview(plan, folder, num_todo=len(state.to_do(plan.runs))))
+        todo = state.to_do(plan.runs)
+        elsewhere = state.elsewhere(todo)
+        say(*overview(plan, folder, len(todo) - len(elsewhere), len(elsewhere)))
         state.train(plan.runs)
         wanted, comparing = plan.runs, None
     else:
-        comparing = Comparing(plan, folder, config, _num_at_once(cfg))
+        comparing = Comparing(plan, folder, config, num_at_once(cfg))
         wanted = state.seed_by_seed(comparing)
     results = state.results(wanted)
     if is_looked_at and state.code is None and any(r.status == "ok" for r in results):
@@ -135,6 +140,10 @@ class _Sweep:
         todo = [run for run in missing if run.reason is None]
         return sorted(todo, key=lambda run: run.fingerprint in self._states)
 
+    def elsewhere(self, runs: Iterable[PlannedRun]) -> set[str]:
+        """Those that other processes are working on, by fingerprint."""
+        return busy(self.folder, (run.fingerprint for run in runs))
+
     def seed_by_seed(self, comparing: Comparing) -> list[PlannedRun]:
         """Train until every comparison is settled; the runs that were asked for."""
         wanted: list[PlannedRun] = []
@@ -155,20 +164,23 @@ class _Sweep:
         todo, cfg, folder = self.to_do(runs), self.cfg, self.folder
         if not todo:
             return
-        if not self._num_begun:
+        elsewhere = self.elsewhere(todo)
+        mine = [run for run in todo if run.fingerprint not in elsewhere]
+        if mine and not self._num_begun:
             prepare(self.plan.data_configs.values(), self.plan.part_configs.values())
             if launcher_of(cfg) in ON_THIS_MACHINE:
                 check_device(cfg.trainer.device)
         os.environ.pop(PROGRESS, None)
         if cfg.until is None:  # else nobody knows how many there will be
-            os.environ[PROGRESS] = f"{len(todo)} {time.time()}"
+            os.environ[PROGRESS] = f"{len(mine)} {time.time()}"
             os.environ[KEYS_OF_SWEEP] = " ".join(self.plan.keys)
         extra = [f"name={folder.name}", *_for_all_runs(cfg)]
         works = {run.fingerprint: run.work for run in todo}
         note_to_do(folder, ToDo(time.time(), works, is_open=cfg.until is not None))
         table = live.table(folder, cfg.trainer.progress, has_answer=self._is_looked_at)
-        with table, _stopping_workers(folder) as received:
-            for first, batch in batches(todo, self._states):
+        do_jobs_go_on = launcher_of(cfg) in WITH_JOBS
+        with table, _stopping_workers(folder, do_jobs_go_on) as received:
+            for first, batch in batches(mine, self._states):
                 jobs = [[*run.overrides, *extra] for run in batch]
                 problems: list[str] = []
                 try:
@@ -179,7 +191,7 @@ class _Sweep:
                 except (KeyboardInterrupt, SystemExit) as stop:
                     self.code = code_of_stop(stop)
                 except Exception as error:  # noqa: BLE001  a worker was killed, no scheduler
-                    problems = [f"{type(error).__name__}: {first_line(error)}"]
+                    problems = [in_words(error)]
                 if received or self.code is not None:
                     break
                 self._refuse_if_none_began(batch, problems)
@@ -187,7 +199,7 @@ class _Sweep:
                 self._wait_for_others(todo)
         if received:
             self.code = code_of_stop(stopped_by(received[0]))
-        self._num_begun += len(todo)
+        self._num_begun += len(mine)
         self._states = settled(folder)
 
     def _refuse_if_none_began(self, batch: Sequence[PlannedRun], problems: list[str]) -> None:
@@ -215,16 +227,6 @@ class _Sweep:
                 say(f"waiting for {counted(number, 'run')} in other processes")
         except KeyboardInterrupt as stop:
             self.code = code_of_stop(stop)
-
-
-def _num_at_once(cfg: DictConfig) -> int:
-    """How many runs the launcher trains side by side, as far as that is known."""
-    if launcher_of(cfg) == "basic":
-        return 1
-    num_jobs = cfg.hydra.launcher.get("n_jobs")
-    if num_jobs is None:
-        return 2  # of a cluster, whose size is not known
-    return int(num_jobs) if num_jobs > 0 else max(1, available_cores() + 1 + num_jobs)
 
 
 def _say_report(folder: Path) -> None:
@@ -256,15 +258,19 @@ def stop_of(result: Result) -> KeyboardInterrupt:
 
 
 @contextmanager
-def _stopping_workers(folder: Path) -> Iterator[list[int]]:
-    """Hand a signal on to the workers of this process, and let their runs be saved."""
+def _stopping_workers(folder: Path, do_jobs_go_on: bool) -> Iterator[list[int]]:
+    """Hand a signal on to the workers of this process, and let their runs be saved.
+
+    - `do_jobs_go_on`: the workers are jobs, of which the launcher knows what becomes of them.
+    """
     received: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
         if signum in received:
             os._exit(128 + signum)
         received.append(signum)
-        tell_workers()
+        if not do_jobs_go_on:
+            tell_workers()
         if not hand_on(signum):
             raise KeyboardInterrupt(stopped_by(signum))
 
@@ -302,7 +308,7 @@ def run_in_sweep(
     if not (folder / NOTE).is_file():  # which was written before any run was launched
         raise not_seen(folder)
     try:
-        result = train_if_missing(ResolvedRun(config, _chosen(overrides)), folder)
+        result = train_if_missing(ResolvedRun(config, chosen(overrides)), folder)
     except CannotWrite as error:
         raise SweepStopped(str(error)) from None
     except files.NotInside as error:  # a launcher would keep it to itself
@@ -386,16 +392,11 @@ def _record_infeasible(
         if run.reason is not None:
             states[run.fingerprint] = never_begun(
                 RunFolder(folder / run.name),
-                ResolvedRun(plan.infeasible_configs[run.fingerprint], _chosen(run.overrides)),
+                ResolvedRun(plan.infeasible_configs[run.fingerprint], chosen(run.overrides)),
                 "infeasible",
                 InfeasibleGeometry(run.reason),
             )
     return states
-
-
-def _chosen(overrides: Iterable[str]) -> list[str]:
-    """Those that say what is trained, and not where and how."""
-    return [o for o in overrides if key_of(o) not in (*EXECUTION_KEYS, "name", "sweep")]
 
 
 def _for_all_runs(cfg: DictConfig) -> list[str]:

@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 
 PROGRESS = "CONVSCAPE_SWEEP_PROGRESS"  # runs to do and when they began, for the lines of the runs
 
+_ELSEWHERE = "in other processes"
 
-def overview(plan: SweepPlan, folder: Path, num_todo: int) -> list[str]:
-    """The sweep in a few lines, before it starts."""
+
+def overview(plan: SweepPlan, folder: Path, num_todo: int, num_elsewhere: int) -> list[str]:
+    """The sweep in a few lines, before it starts.
+
+    - `num_elsewhere`: runs that other processes are working on.
+    """
     impossible = len(plan.runs) - len(plan.feasible)
     runs = counted(len(plan.runs), "run")
-    lines = [f"sweep {folder}: {runs}, {impossible} impossible, {num_todo} to do"]
+    others = f", {num_elsewhere} {_ELSEWHERE}" if num_elsewhere else ""
+    lines = [f"sweep {folder}: {runs}, {impossible} impossible, {num_todo} to do{others}"]
     lines += duplicates(plan)
     choices = dict.fromkeys(config.choice for config in plan.data_configs.values())
     lines += [f"  {choice}" for choice in choices if choice is not None]
@@ -121,7 +127,8 @@ def summary(
     """Counts per status, what failed, what is in the way of runs, and how to finish the rest."""
     counts = Counter(result.status for result in results)
     unfinished = len(runs) - len(results)
-    words = [f"{count} {status}" for status, count in counts.items()]
+    called = {"running": _ELSEWHERE}
+    words = [f"{count} {called.get(status, status)}" for status, count in counts.items()]
     words += [f"{unfinished} not begun"] if unfinished else []
     lines = [f"sweep {folder}: {', '.join(words)}"]
     for result in results:

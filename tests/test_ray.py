@@ -1,11 +1,5 @@
-"""Sweeps on a real SLURM and a real Ray, where there is one.
+"""Sweeps on a real Ray of two nodes, which the tests start: make test-clusters."""
 
-SLURM: a cluster whose `sbatch` works here, with this checkout on a shared folder.
-Ray: two nodes are started on this machine by the test.
-Run them with: python -m pytest -m "slurm or ray"
-"""
-
-import json
 import os
 import pickle
 import secrets
@@ -22,110 +16,9 @@ import pytest
 from convscape.base.errors import ConfigError
 from convscape.base.surroundings import Surroundings
 from tests.conftest import ROOT, TINY, wait_for
+from tests.sweeps_elsewhere import LONG, assert_as_left_alone, checkpoints
 
 SWEEP = ["-m", *TINY, "seed=range(4)"]
-LONG = ["-m", *TINY[:3], "seed=0,1", "trainer.max_epochs=40", "model.dropout=0.2"]
-METRICS = ("val/acc", "val/loss", "test/acc", "test/loss")
-
-
-@pytest.fixture
-def shared(tmp_path):
-    """A folder that all nodes see: beside the checkout."""
-    folder = ROOT / "outputs" / f"test-{secrets.token_hex(4)}"
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def results(folder, name):
-    found = [json.loads(f.read_text()) for f in (folder / "sweeps" / name).glob("*/result.json")]
-    return {result["seed"]: result for result in found}
-
-
-def checkpoints(folder, name):
-    return list((folder / "sweeps" / name).glob("*/checkpoints/last.ckpt"))
-
-
-def assert_as_left_alone(command, folder, name, sweep):
-    """Every run is ok and has the metrics of a sweep in one process."""
-    assert command("train", *sweep, "name=alone", f"output_dir={folder}").code == 0
-    found, alone = results(folder, name), results(folder, "alone")
-    assert found.keys() == alone.keys()
-    for seed, result in found.items():
-        assert result["status"] == "ok", result["error"]
-        for metric in METRICS:
-            assert result["metrics"][metric] == pytest.approx(alone[seed]["metrics"][metric])
-
-
-# --- SLURM ------------------------------------------------------------------------------------
-
-SLURM = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2"]
-SLURM += ["hydra.launcher.array_parallelism=2", "hydra.launcher.timeout_min=10"]
-
-
-def slurm(*words):
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
-
-
-@pytest.fixture
-def partition():
-    """A partition with idle nodes."""
-    if shutil.which("sbatch") is None:
-        pytest.skip("needs SLURM: there is no sbatch")
-    pytest.importorskip("submitit")
-    idle = slurm("sinfo", "-h", "-t", "idle", "-o", "%R").split()
-    if not idle:
-        pytest.skip("needs SLURM: no node is idle")
-    return f"hydra.launcher.partition={idle[0]}"
-
-
-@pytest.mark.slurm
-def test_slurm_runs_a_sweep(start, command, shared, partition):
-    process = start("train", *SWEEP, *SLURM, partition, "name=slurm", f"output_dir={shared}")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "4 ok" in out
-    assert_as_left_alone(command, shared, "slurm", SWEEP)
-
-
-@pytest.mark.slurm
-def test_a_job_that_slurm_kills_goes_on_with_the_same_command(start, command, shared, partition):
-    sweep = [*LONG, *SLURM, partition, "name=killed", f"output_dir={shared}"]
-    process = start("train", *sweep)
-    wait_for(lambda: len(checkpoints(shared, "killed")) == 2, process)
-    jobs = slurm("squeue", "-h", "-r", "-o", "%i", "-n", "train").split()
-    slurm("scancel", "--signal=KILL", jobs[0])
-    assert process.wait(timeout=300) == 1
-    assert start("train", *sweep).wait(timeout=300) == 0
-    assert_as_left_alone(command, shared, "killed", LONG)
-
-
-@pytest.mark.slurm
-def test_a_preempted_job_saves_itself_and_is_queued_again(start, command, shared, partition):
-    sweep = [*LONG, "seed=0", *SLURM, partition, "name=requeued", f"output_dir={shared}"]
-    sweep.remove("seed=0,1")
-    process = start("train", *sweep)
-    wait_for(lambda: checkpoints(shared, "requeued"), process)
-    (job,) = slurm("squeue", "-h", "-r", "-o", "%i", "-n", "train").split()
-    slurm("scancel", "--signal=USR2", job)
-    wait_for(lambda: results(shared, "requeued")[0]["status"] == "interrupted", process)
-    assert process.wait(timeout=500) == 0  # SLURM waits two minutes before it starts it again
-    assert results(shared, "requeued")[0]["attempts"] == 2
-    alone = [*(o for o in LONG if o != "seed=0,1"), "seed=0"]
-    assert_as_left_alone(command, shared, "requeued", alone)
-
-
-def test_an_unreachable_scheduler_is_one_sentence(start, tmp_path):
-    pytest.importorskip("submitit")
-    empty = tmp_path / "bin"
-    empty.mkdir()
-    process = start("train", *SWEEP, "name=none", "hydra/launcher=slurm", PATH=str(empty))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2, err
-    assert err.startswith("error: hydra/launcher=slurm: ")
-    assert "no run was begun" in err
-
-
-# --- Ray --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""What is asked of SLURM besides submitting: which jobs there are, how they ended, to end them.
+
+squeue is asked, and not sacct, whether a job lives: many clusters keep no accounts of jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Sequence
+
+from convscape.base.errors import ConfigError
+
+PENDING = "PENDING"
+_PATIENCE_S = 15  # at most, between two questions
+_MAX_ARGUMENTS = 500  # of a command line; a thousand jobs are told apart by their ids
+
+
+def max_array_size(default: int = 1001) -> int:
+    """Jobs that one array may have; the default is SLURM's own."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "", re.M)
+    return max(1, int(found[1])) if found else default
+
+
+def check_is_here() -> None:
+    """Refuse a machine from which nothing can be submitted.
+
+    Raises:
+        ConfigError: saying what is missing.
+    """
+    if _ask("squeue", "--version") is None:
+        raise ConfigError("there is no squeue here; type it where you would type sbatch")
+
+
+def jobs_of_user() -> dict[str, str] | None:
+    """The state of each job of this user that is not over, as {"12_3": "RUNNING"}.
+
+    None if SLURM does not answer: then nothing is known of any.
+    """
+    answer = _ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i %T")
+    if answer is None:
+        return None
+    return dict(line.split(maxsplit=1) for line in answer.splitlines() if " " in line)
+
+
+def of_arrays(states: Collection[str], arrays: Collection[str]) -> list[str]:
+    """Those jobs that belong to what was submitted under these ids."""
+    return [job for job in states if array_of(job) in arrays]
+
+
+def array_of(job: str) -> str:
+    """As in "12", of the jobs 12 and 12_3."""
+    return job.partition("_")[0]
+
+
+def job_of(task: str) -> str:
+    """As in "12_3", of that job and of the tasks 12_3.1, 12_3.2 that it may have."""
+    return task.partition(".")[0]
+
+
+def looks(arrays: Collection[str]) -> Iterator[dict[str, str] | None]:
+    """The states of the jobs of these arrays, again and again until none is left.
+
+    None each time that SLURM does not answer; its jobs may well be running.
+    """
+    pause = 1.0
+    while True:
+        states = jobs_of_user()
+        mine = None if states is None else {job: states[job] for job in of_arrays(states, arrays)}
+        yield mine
+        if mine is not None and not mine:
+            return
+        time.sleep(pause)
+        pause = min(_PATIENCE_S, 1.2 * pause)
+
+
+def end(jobs: Sequence[str]) -> None:
+    """Cancel jobs that have not begun."""
+    for first in range(0, len(jobs), _MAX_ARGUMENTS):
+        _ask("scancel", f"--state={PENDING}", *jobs[first : first + _MAX_ARGUMENTS])
+
+
+def interrupt(arrays: Sequence[str]) -> None:
+    """Cancel what has not begun; what runs saves itself and ends, as it does after Ctrl-C."""
+    end(arrays)
+    _ask("scancel", "--signal=INT", *arrays)
+
+
+def how_ended(jobs: Sequence[str]) -> dict[str, str]:
+    """As in "CANCELLED" or "NODE_FAIL" for each; "lost" where SLURM keeps no accounts."""
+    found = dict.fromkeys(jobs, "lost")
+    for first in range(0, len(jobs), _MAX_ARGUMENTS):
+        ids = ",".join(jobs[first : first + _MAX_ARGUMENTS])
+        words = ("sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State")
+        for line in (_ask(*words, f"--jobs={ids}") or "").splitlines():
+            job, _, state = line.partition("|")
+            if job in found and state not in ("", "RUNNING", PENDING):  # accounts may lag behind
+                found[job] = state.split()[0]  # "CANCELLED by 1000"
+    return found
+
+
+def _ask(*words: str) -> str | None:
+    """What a command of SLURM's prints; None where there is none, or it fails."""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None

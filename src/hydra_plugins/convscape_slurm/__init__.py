@@ -1,0 +1,111 @@
+"""Hydra's launcher for SLURM, as sweeps want it: jobs share the runs, and one may be lost.
+
+Hydra imports this for every program that uses it: nothing else is imported before it launches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as _Launcher
+except ImportError:  # an extra: hydra/launcher=slurm says how to install it
+    BaseQueueConf = SlurmQueueConf = _Launcher = object
+
+_OURS = ("runs_per_job", "minutes_per_job", "cancel")
+
+
+@dataclass
+class Queue(SlurmQueueConf):
+    """What conf/hydra/launcher/slurm.yaml may set, with what it means."""
+
+    _target_: str = f"{__name__}.SlurmLauncher"
+    runs_per_job: int | None = None
+    minutes_per_job: float = 10
+    cancel: bool = False
+
+
+if _Launcher is not object:
+    ConfigStore.instance().store(group="hydra/launcher", name="convscape_slurm", node=Queue())
+
+
+class SlurmLauncher(_Launcher):
+    """Submits arrays of jobs that take runs until none is left, and waits until all are over."""
+
+    def __call__(
+        self, folder: str, limit: Any, first: int, state: dict[type, Singleton]
+    ) -> list[str]:
+        """Take runs in a job; what went wrong, in words."""
+        import submitit
+
+        from convscape.sweeps.launching import errors_of
+        from convscape.sweeps.shared_runs import SharedRuns
+
+        environment = submitit.JobEnvironment()
+        rank = environment.global_rank  # of several tasks each takes runs
+        job = environment.job_id + (f".{rank}" if rank else "")
+        problems: list[str] = []
+        for number, overrides in SharedRuns(Path(folder)).take(job, limit):
+            words = ("hydra.sweep.dir", first + number, f"run_{first + number}", state)
+            problems += errors_of([super().__call__(overrides, *words)])
+        return problems
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Submit what no living job has already; wait for all, also for those that are lost.
+
+        Raises:
+            ConfigError: if nothing can be submitted from here.
+        """
+        from convscape.sweeps.jobs import Jobs
+        from convscape.sweeps.shared_runs import Limit
+        from convscape.sweeps.slurm import check_is_here
+
+        limit = Limit(self.params["runs_per_job"], self.params["minutes_per_job"])
+        check_is_here()
+        place = Path(self.params["submitit_folder"]).parent
+        place.mkdir(parents=True, exist_ok=True)
+
+        def submit(shared: Path, size: int, after: str | None) -> Sequence[Any]:
+            task = (str(shared), limit, initial_job_idx, Singleton.get_state())
+            return self._executor(after).map_array(self, *([each] * size for each in task))
+
+        jobs = Jobs(place, job_overrides)
+        jobs.submit(submit, limit.runs, self.params["array_parallelism"])
+        jobs.wait(ends_them=self.params["cancel"])
+        return [_answer(problem) for problem in jobs.problems()]
+
+    def _executor(self, after: str | None) -> Any:
+        """Of submitit, with the parameters for sbatch of the config.
+
+        - `after`: the array that is to be over before another one begins.
+        """
+        import submitit
+
+        executor = submitit.AutoExecutor(
+            self.params["submitit_folder"],
+            cluster="slurm",
+            slurm_max_num_timeout=self.params["max_num_timeout"],
+        )
+        of_sbatch = self.params.keys() - {*_OURS, "submitit_folder", "max_num_timeout"}
+        generic = set(BaseQueueConf.__dataclass_fields__)
+        parameters = {
+            name if name in generic else f"slurm_{name}": self.params[name] for name in of_sbatch
+        }
+        if after is not None:
+            parameters["slurm_dependency"] = f"afterany:{after}"
+        executor.update_parameters(**parameters)
+        return executor
+
+
+def _answer(problem: str) -> JobReturn:
+    from convscape.base.errors import ConfigError
+
+    return JobReturn(_return_value=ConfigError(problem), status=JobStatus.FAILED)

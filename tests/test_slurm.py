@@ -1,0 +1,197 @@
+"""Sweeps on a real SLURM of two nodes, which the tests start: make test-clusters."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from convscape.sweeps.jobs import array_sizes
+from convscape.sweeps.shared_runs import Limit, SharedRuns
+from tests.conftest import TINY, wait_for
+from tests.slurm_cluster import MAX_ARRAY_SIZE, folder_of, running_slurm, what_is_missing
+from tests.sweeps_elsewhere import LONG, assert_as_left_alone, checkpoints, results
+
+SWEEP = ["-m", *TINY, "seed=range(8)"]
+SLURM = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1"]
+SLURM += ["hydra.launcher.array_parallelism=2", "hydra.launcher.timeout_min=10"]
+SLURM += ["hydra.launcher.partition=debug"]
+
+
+@pytest.fixture(scope="module")
+def _cluster(tmp_path_factory):
+    pytest.importorskip("submitit")
+    if missing := what_is_missing():
+        pytest.skip(f"needs {missing}")
+    with running_slurm(folder_of(tmp_path_factory)) as environment:
+        yield environment["SLURM_CONF"]
+
+
+@pytest.fixture
+def cluster(_cluster, monkeypatch):
+    """Its commands are those of a SLURM of our own; no job of another test is in its queue."""
+    monkeypatch.setenv("SLURM_CONF", _cluster)
+    yield
+    slurm("scancel", "--user=root", "--signal=KILL", "--full")
+    slurm("scancel", "--user=root")
+
+
+def slurm(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+
+def jobs(state="R,PD"):
+    return slurm("squeue", "-h", "-r", "-t", state, "-o", "%i").split()
+
+
+@pytest.mark.slurm
+def test_few_jobs_take_all_runs_and_those_that_would_find_none_leave_the_queue(
+    start, command, tmp_path, cluster
+):
+    sweep = [*SWEEP, *SLURM, "name=slurm", f"output_dir={tmp_path}"]
+    out, err = start("train", *sweep).communicate(timeout=300)
+    assert "8 ok" in out, err
+    assert "8 runs for 8 jobs, 2 at a time" in out
+    assert "scancel" in out
+    logs = (tmp_path / "sweeps" / ".submitit").glob("*_*/*_log.out")
+    assert 2 <= len(list(logs)) <= 4  # the others never ran
+    assert_as_left_alone(command, tmp_path, "slurm", SWEEP)
+
+
+@pytest.mark.slurm
+def test_more_jobs_than_an_array_may_have_are_several_arrays(start, tmp_path, cluster):
+    one_each = "hydra.launcher.runs_per_job=1"
+    sweep = [*SWEEP, *SLURM, one_each, "name=pieces", f"output_dir={tmp_path}"]
+    out, err = start("train", *sweep).communicate(timeout=300)
+    assert "8 ok" in out, err
+    assert err == ""
+    first, second = (tmp_path / "sweeps" / ".submitit").glob("*/*_submission.sh")
+    assert {"--array=0-4%2", "--array=0-2%2"} == {
+        line.split()[1]
+        for file in (first, second)
+        for line in file.read_text().splitlines()
+        if "--array=" in line
+    }
+    assert MAX_ARRAY_SIZE == 5
+
+
+@pytest.mark.slurm
+def test_a_job_that_is_lost_ends_nothing_else_and_the_same_command_goes_on(
+    start, command, tmp_path, cluster
+):
+    sweep = [*LONG, *SLURM, "hydra.launcher.runs_per_job=1", "name=lost", f"output_dir={tmp_path}"]
+    process = start("train", *sweep)
+    wait_for(lambda: len(checkpoints(tmp_path, "lost")) == 2, process)
+    lost = jobs("R")[0]
+    slurm("scancel", "--signal=KILL", lost)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "1 ok" in out
+    assert "1 interrupted" in out
+    assert f"hydra/launcher=slurm: SLURM ended job {lost} (" in err
+    out, err = start("train", *sweep).communicate(timeout=300)
+    assert "2 ok" in out, err
+    assert_as_left_alone(command, tmp_path, "lost", LONG)
+
+
+@pytest.mark.slurm
+def test_jobs_outlive_their_command_and_the_same_command_waits_for_them(
+    start, command, tmp_path, cluster
+):
+    sweep = [*LONG, *SLURM, "seed=0,1,2,3", "name=again", f"output_dir={tmp_path}"]
+    sweep.remove("seed=0,1")
+    first = start("train", *sweep)
+    wait_for(lambda: len(checkpoints(tmp_path, "again")) == 2, first)
+    os.kill(first.pid, signal.SIGINT)
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode == 130
+    (array,) = {job.partition("_")[0] for job in jobs()}
+    assert f"SLURM job {array} goes on without this command" in out
+    assert "2 in other processes, 2 not begun" in out
+    out, err = start("train", *sweep).communicate(timeout=300)
+    assert "2 to do, 2 in other processes" in out
+    assert f"SLURM has 2 runs in its queue already: job {array}" in out
+    assert "4 ok" in out, err
+    alone = [*(word for word in LONG if word != "seed=0,1"), "seed=0,1,2,3"]
+    assert_as_left_alone(command, tmp_path, "again", alone)
+    assert {result["attempts"] for result in results(tmp_path, "again").values()} == {1}
+
+
+@pytest.mark.slurm
+def test_ctrl_c_ends_the_jobs_too_where_that_was_asked_for(start, tmp_path, cluster):
+    sweep = [*LONG, *SLURM, "hydra.launcher.cancel=true", "name=ended", f"output_dir={tmp_path}"]
+    process = start("train", *sweep, "trainer.max_epochs=4000")
+    wait_for(lambda: len(checkpoints(tmp_path, "ended")) == 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert "its runs are told to save themselves and end" in out
+    deadline = time.monotonic() + 60
+    while jobs("R,PD,CG"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert {r["status"] for r in results(tmp_path, "ended").values()} == {"interrupted"}
+
+
+@pytest.mark.slurm
+def test_a_preempted_job_saves_itself_and_is_queued_again(start, command, tmp_path, cluster):
+    sweep = [*LONG, "seed=0", *SLURM, "name=requeued", f"output_dir={tmp_path}"]
+    sweep.remove("seed=0,1")
+    process = start("train", *sweep)
+    wait_for(lambda: checkpoints(tmp_path, "requeued"), process)
+    (job,) = jobs("R")
+    slurm("scancel", "--signal=USR2", job)
+    wait_for(lambda: results(tmp_path, "requeued")[0]["status"] == "interrupted", process)
+    assert process.wait(timeout=500) == 0  # SLURM waits two minutes before it starts it again
+    assert results(tmp_path, "requeued")[0]["attempts"] == 2
+    alone = [*(o for o in LONG if o != "seed=0,1"), "seed=0"]
+    assert_as_left_alone(command, tmp_path, "requeued", alone)
+
+
+# without a cluster
+
+
+def test_an_unreachable_scheduler_is_one_sentence(start, tmp_path):
+    pytest.importorskip("submitit")
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    process = start("train", *SWEEP, "name=none", "hydra/launcher=slurm", PATH=str(empty))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert err.startswith("error: hydra/launcher=slurm: there is no squeue here; ")
+    assert "no run was begun" in err
+
+
+def test_a_job_of_no_runs_is_refused(command):
+    pytest.importorskip("submitit")
+    answer = command("train", *SWEEP, *SLURM, "hydra.launcher.runs_per_job=0", "name=none")
+    assert answer.code == 2
+    assert "runs_per_job=0: allowed: from 1 on, or null" in answer.err
+
+
+def test_runs_are_taken_once_each_and_a_job_that_is_requeued_goes_on_with_its_own(tmp_path):
+    shared = SharedRuns(tmp_path / "runs-1")
+    shared.write([[f"seed={seed}"] for seed in range(5)])
+    one, two = (SharedRuns(shared.folder).take(job, Limit(None, 10)) for job in ("7_0", "7_1"))
+    assert [next(one)[0], next(two)[0], next(one)[0]] == [0, 1, 2]
+    again = shared.take("7_0", Limit(None, 10))
+    assert [number for number, _ in again] == [0, 2, 3, 4]
+    assert shared.are_all_taken()
+    assert shared.taken() == {0: "7_0", 1: "7_1", 2: "7_0", 3: "7_0", 4: "7_0"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "num_taken"), [(Limit(2, 0), 2), (Limit(None, 1), 3), (Limit(None, 0), 1)]
+)
+def test_a_job_takes_runs_until_it_has_its_number_or_its_age(tmp_path, limit, num_taken):
+    shared = SharedRuns(tmp_path / "runs-1")
+    shared.write([[f"seed={seed}"] for seed in range(9)])
+    times = iter(range(0, 900, 25))  # a run of 25 seconds
+    taken = shared.take("7_0", limit, clock=lambda: next(times))
+    assert len(list(taken)) == num_taken
+
+
+def test_jobs_are_as_many_arrays_as_it_takes():
+    assert array_sizes(1100, None, 1001) == [1001, 99]
+    assert array_sizes(1100, 10, 1001) == [110]
+    assert array_sizes(1, 10, 1001) == [1]
