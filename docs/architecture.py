@@ -19,7 +19,7 @@ FLOORS = (
     ("completion",),
     ("api", "cli", "sklearn"),
     ("board",),
-    ("claims", "living"),
+    ("claims", "doctor", "living"),
     ("trained", "sweeps"),
     ("training", "reports"),
     ("models", "runs"),

@@ -258,6 +258,53 @@ class Seeds(TypedDict):
     command: str | None
 
 
+# --- doctor -----------------------------------------------------------------------------------
+
+
+class Trial(TypedDict):
+    """A training of a few steps; of a validation split, if there is one, `acc` and `macro_acc`."""
+
+    steps: int
+    is_finite: bool
+    first_loss: float | None
+    loss: float | None
+    acc: float
+    macro_acc: float
+    train_acc: float
+    seconds: float
+
+
+class Symptom(TypedDict):
+    """What a rule has found, and overrides that mend it, tried.
+
+    `before` and `after` are trials without `mend` and with it; `goes_too` is found no more with it.
+    """
+
+    rule: str
+    says: str
+    measured: str
+    why: str
+    mend: list[str]
+    goes_too: list[str]
+    advice: str | None
+    before: Trial | None
+    after: Trial | None
+
+
+class Doctor(TypedDict):
+    """`convscape doctor`; findings of most worth first."""
+
+    schema: str
+    subject: str
+    is_run: bool
+    is_healthy: bool
+    trial: Trial | None
+    findings: list[Symptom]
+    notes: list[str]
+    num_rules: int
+    seconds: float
+
+
 # --- claim and evaluate -----------------------------------------------------------------------
 
 
@@ -347,6 +394,7 @@ KINDS: dict[str, type] = {
     "claim": Claim,
     "claims": Claims,
     "evaluate": Evaluate,
+    "doctor": Doctor,
 }
 
 

@@ -102,6 +102,7 @@ DOORS = {
     ),
     "data": Door("a function or data set", None, functions=True, objects=True),
     "augment": Door("a function", None, functions=True),
+    "rules": Door("a function", None, functions=True),
 }
 
 

@@ -148,6 +148,7 @@ class TrainerConfig(Section):
     freeze: list[str] | Literal["loaded"] | None = None
     freeze_epochs: Positive | None = None
     keep_epochs: bool = False
+    watch: bool = True
     device: Device
     devices: Positive
     precision: Literal["auto", "fp32", "bf16"]

@@ -23,7 +23,7 @@ FINGERPRINT_EXCLUDES = {
     "data": ("root", "cache_dir", "download", "eval_batch_size"),
     "trainer": (
         *("device", "devices", "threads", "steps_per_execution", "compile", "progress"),
-        "keep_epochs",
+        *("keep_epochs", "watch"),
     ),
 }
 # What a table is called, and how it is read: the fingerprint has its content instead.

@@ -52,6 +52,7 @@ from convscape.training.predictions import AnswerKeeper
 from convscape.training.processes import WholeBatchGradients, check_batch_norm, check_shares
 from convscape.training.progress import Progress
 from convscape.training.transfer import begin_with
+from convscape.training.watch import watches_of
 
 if TYPE_CHECKING:
     from convscape.config.schema import Config
@@ -294,7 +295,8 @@ def _prepared(
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
     keeper = AnswerKeeper(len(run.classes), is_compiled=trainer.compile)
     recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports, keeper.choose)
-    callbacks = [keeper, recorder, *callbacks, progress, WholeBatchGradients(), *freezing, *named]
+    callbacks = [keeper, recorder, *callbacks, progress, WholeBatchGradients(), *freezing]
+    callbacks += [*watches_of(run, folder.path), *named]
     callbacks += [EpochKeeper(folder)] * trainer.keep_epochs
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))

@@ -1,0 +1,136 @@
+"""What goes wrong in most trainings that learn nothing, said while it happens: one line each."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscape.base.distribution import command_name
+from convscape.base.quick_lightning import pl
+from convscape.base.terminal import say
+from convscape.models import ImageClassifier
+
+if TYPE_CHECKING:
+    from convscape.config.schema import Config
+    from convscape.runs.resolved import ResolvedRun
+
+logger = logging.getLogger("convscape")
+
+STUCK_EPOCHS, STUCK_STEPS = 3, 100  # so long the loss is no better than guessing
+STUCK = 0.98  # of the loss of guessing: what is below has learned something
+THROWN = 3.0  # times the loss of guessing, in an epoch after the first
+NUM_IMAGES = 32  # that are sent through the network, once, at the end of the first epoch
+DEAD = 0.9  # of the units of a layer
+
+
+def watches_of(run: ResolvedRun, path: Path) -> list[Watch]:
+    """What watches a run in the folder `path`, if it is to be watched."""
+    trainer = run.config.trainer
+    if not trainer.watch:
+        return []
+    guess = guessing_loss(run.config, len(run.classes))
+    return [Watch(path, guess, is_quiet=trainer.progress == "off", is_compiled=trainer.compile)]
+
+
+def guessing_loss(config: Config, num_classes: int) -> float | None:
+    """Mean loss of even guesses, ln(classes); None of a loss that is no cross-entropy."""
+    named = getattr(config.model, "loss", "cross_entropy")
+    if config.loss.target not in (None, "torch.nn.CrossEntropyLoss"):
+        return None
+    return float(np.log(num_classes)) if named == "cross_entropy" else None
+
+
+class Watch(pl.callbacks.Checkpoint):
+    """Says once each: the loss is no better than guessing, or far worse; nearly all ReLUs are off.
+
+    It reads what an epoch has logged anyway, and looks at one small batch. Nothing that it does
+    changes a number of the run. A child of `Checkpoint`, since Lightning calls those after the
+    module has logged its epoch.
+
+    - `path`: the run's folder; `guess`: `guessing_loss` of the run.
+    - `is_quiet`: notes it in run.log alone.
+    - `is_compiled`: the network is, and looking inside of it would compile it once more.
+    """
+
+    def __init__(
+        self, path: Path, guess: float | None, *, is_quiet: bool = False, is_compiled: bool = False
+    ) -> None:
+        self.path, self.guess = path, guess
+        self.is_quiet, self.is_compiled = is_quiet, is_compiled
+        self._said: set[str] = set()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at what the epoch has logged; after the first one at the dead units."""
+        if not trainer.is_global_zero:
+            return
+        loss = float(trainer.callback_metrics.get("train/loss", math.nan))
+        self._look_at(loss, trainer.current_epoch + 1, trainer.global_step)
+        if trainer.current_epoch or self.is_compiled or not isinstance(pl_module, ImageClassifier):
+            return
+        images, _ = trainer.datamodule.tensors("train", slice(NUM_IMAGES))  # type: ignore[attr-defined]
+        layer, share = deadest(pl_module, images.to(pl_module.device))
+        if share > DEAD:
+            self._say("dead", f"{100 * share:.0f} % of the ReLUs of {layer} are 0 for every image")
+
+    def _look_at(self, loss: float, epoch: int, step: int) -> None:
+        guess = self.guess
+        if guess is None or not guess > 0:
+            return
+        if epoch > 1 and loss > THROWN * guess:
+            self._say("thrown", f"after {epoch} epochs the loss is {loss:.3g}, and {guess:.2f} is "
+                      "guessing: a smaller optimizer.lr may help")  # fmt: skip
+        is_long = epoch >= STUCK_EPOCHS and step >= STUCK_STEPS
+        if is_long and loss > STUCK * guess:
+            self._say(
+                "stuck", f"after {epoch} epochs the loss is {loss:.2f}, and {guess:.2f} is guessing"
+            )
+
+    def _say(self, rule: str, sentence: str) -> None:
+        if rule in self._said:
+            return
+        self._said.add(rule)
+        line = f"{sentence}; {command_name('doctor')} {self.path} says why"
+        logger.warning("%s", line)
+        if not self.is_quiet:
+            say(line, file=sys.stderr)
+
+
+@torch.no_grad()
+def deadest(model: ImageClassifier, images: Tensor) -> tuple[str, float]:
+    """The layer with the largest share of ReLUs that are 0 for all of these images, and the share.
+
+    The model is asked as in evaluation, which draws no random number and moves no mean.
+    """
+    found = {"": 0.0}
+    modes = [(module, module.training) for module in model.modules()]
+    handles = [
+        module.register_forward_hook(
+            lambda _module, _inputs, output, name=name: found.update({name: share_of_dead(output)})
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ReLU)
+    ]
+    try:
+        if handles:
+            model.eval()
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes:
+            module.training = mode
+    layer = max(found, key=lambda name: found[name])
+    return layer.removeprefix("network."), found[layer]
+
+
+def share_of_dead(output: Tensor) -> float:
+    """Of the units of a ReLU's output (N, C, ...), the share that is 0 for the whole batch."""
+    most = output.detach().transpose(0, 1).flatten(1).amax(1)
+    return float((most <= 0).float().mean())
