@@ -19,8 +19,10 @@ from convscape.config.losses import BEFORE, in_full
 from convscape.config.metrics import not_logged
 from convscape.config.optimizers import OPTIMIZERS
 from convscape.data.pixels import scale_and_shift
+from convscape.models.checks import check_logits
 from convscape.models.losses import LOSSES, Loss, known, loss_of
 from convscape.models.named import VAL_LOSS, monitors, named_optimizer, named_schedule
+from convscape.models.quick_steps import DenseChain, bound_step
 from convscape.models.schedules import lr_factor
 from convscape.models.sums import MetricSums
 
@@ -242,23 +244,28 @@ class ImageClassifier(pl.LightningModule):
         # without either it only costs time
         is_plain = self.trainer.world_size == 1 and not is_watched
         backward = Tensor.backward if is_plain else self.manual_backward
+        chain = self._dense_chain() if is_plain else None
+        take_step = bound_step(optimizer) if is_plain else optimizer.step
         first_step = self.global_step
         losses, all_logits, all_labels = [], [], []
         batches = [steps] if isinstance(steps, tuple) else steps
         for step, (images, labels) in enumerate(batches, first_step):
             if not schedules:
                 self._set_learning_rate(optimizer, step)
-            logits = self(images)
-            loss = self.loss(logits, labels)
-            if is_watched:
-                self._tell("on_before_zero_grad", optimizer)
-            optimizer.zero_grad()
-            backward(loss)
+            if chain is not None and labels.ndim == 1:
+                logits, loss = chain.gradients(self.normalize(images), labels)
+            else:
+                logits = self(images)
+                loss = self.loss(logits, labels)
+                if is_watched:
+                    self._tell("on_before_zero_grad", optimizer)
+                optimizer.zero_grad()
+                backward(loss)
             if is_watched:
                 self._tell("on_before_optimizer_step", optimizer)
             if self.gradient_clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_norm)
-            optimizer.step()
+            take_step()
             rate = optimizer.param_groups[0]["lr"]
             if schedules:
                 self._step_schedules("step", step + 1)
@@ -273,6 +280,15 @@ class ImageClassifier(pl.LightningModule):
             self._train_sums.add(losses, all_logits, all_labels)
             if self.device.type == "cpu":
                 self._check_finite()
+
+    def _dense_chain(self) -> DenseChain | None:
+        """Where nothing but autograd would be different: see models/quick_steps.py."""
+        kind, plain = type(self), ImageClassifier
+        is_own = kind.forward is not plain.forward or kind.loss is not plain.loss
+        special = self.label_smoothing or self.class_weights is not None
+        if is_own or special or self.described_loss != "cross_entropy":
+            return None
+        return DenseChain.of(self.network)
 
     def _only_optimizer(self) -> torch.optim.Optimizer:
         found = self.optimizers(use_pl_optimizer=False)
@@ -400,37 +416,6 @@ class ImageClassifier(pl.LightningModule):
             # not to the loggers: `Recorder` tells them of an epoch before it saves its checkpoint
             self.log_dict({f"{split}/{name}": v for name, v in values.items()}, logger=False)
         sums.reset()
-
-
-def check_forward(module: nn.Module) -> None:
-    """Refuse to ask a LightningModule that says in its steps alone how an image is answered.
-
-    Raises:
-        ConfigError: saying what to add.
-    """
-    if type(module).forward is pl.LightningModule.forward:
-        raise ConfigError(
-            f"{type(module).__name__} has no forward, so nobody can ask it about an image; add "
-            "`def forward(self, images)` that returns logits: the checkpoint stays as it is"
-        )
-
-
-def check_logits(logits: Any, num_classes: int) -> None:
-    """Refuse what a network of the user's answers that are no logits (N, num_classes).
-
-    Raises:
-        ConfigError: saying what they are.
-    """
-    if not isinstance(logits, Tensor):
-        found = f"a {type(logits).__name__}"
-    elif logits.ndim != 2 or logits.shape[1] != num_classes:
-        found = f"a tensor ({', '.join(['N', *map(str, logits.shape[1:])])})"
-    else:
-        return
-    raise ConfigError(
-        f"the network answers N images with {found}; allowed: logits (N, {num_classes}), one for "
-        "each class"
-    )
 
 
 def with_full_name(training: Mapping[str, Any] | None) -> dict[str, Any]:

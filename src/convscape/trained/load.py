@@ -24,7 +24,7 @@ from convscape.config.schema import Config
 from convscape.data.pixels import standardized
 from convscape.data.stretch import Stretch
 from convscape.geometry.plan import Plan
-from convscape.models.classifier import check_forward, check_logits
+from convscape.models.checks import check_forward, check_logits
 from convscape.runs import data as run_data
 from convscape.runs.folder import RunFolder
 from convscape.runs.latest import named

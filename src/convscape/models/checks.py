@@ -1,0 +1,41 @@
+"""What is refused of a network of the user's, before it is asked about an image and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from convscape.base.errors import ConfigError
+from convscape.base.quick_lightning import pl
+
+
+def check_forward(module: nn.Module) -> None:
+    """Refuse to ask a LightningModule that says in its steps alone how an image is answered.
+
+    Raises:
+        ConfigError: saying what to add.
+    """
+    if type(module).forward is pl.LightningModule.forward:
+        raise ConfigError(
+            f"{type(module).__name__} has no forward, so nobody can ask it about an image; add "
+            "`def forward(self, images)` that returns logits: the checkpoint stays as it is"
+        )
+
+
+def check_logits(logits: Any, num_classes: int) -> None:
+    """Refuse what a network of the user's answers that are no logits (N, num_classes).
+
+    Raises:
+        ConfigError: saying what they are.
+    """
+    if not isinstance(logits, Tensor):
+        found = f"a {type(logits).__name__}"
+    elif logits.ndim != 2 or logits.shape[1] != num_classes:
+        found = f"a tensor ({', '.join(['N', *map(str, logits.shape[1:])])})"
+    else:
+        return
+    raise ConfigError(
+        f"the network answers N images with {found}; allowed: logits (N, {num_classes}), one for "
+        "each class"
+    )

@@ -1,0 +1,191 @@
+"""Optimiser steps with less of Python and of autograd around the same kernels, to the same bits.
+
+A step of a small MLP is half bookkeeping: autograd's graph, an optimiser that looks up what never
+changes. `DenseChain` goes back through dense layers by itself, `bound_step` keeps what Adam looks
+up. Both stand aside wherever anything is not as they know it; benchmarks/README.md has the gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.optim.adam import adam
+
+aten = torch.ops.aten
+_log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
+
+Backward = Callable[[Tensor, Tensor], Tensor]  # of a gradient, and what the activation gave
+
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] = {
+    nn.ReLU: (torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
+    nn.Tanh: (torch.tanh_, aten.tanh_backward.default),
+    nn.Sigmoid: (torch.sigmoid_, aten.sigmoid_backward.default),
+}
+
+
+@dataclass
+class _Dense:
+    """weight (out, in), bias (out,), then an activation and dropout with probability `dropout`."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    activation: type[nn.Module] | None = None
+    dropout: float = 0.0
+
+
+class DenseChain:
+    """Dense layers in a row under cross-entropy; their gradients without a graph.
+
+    Forward and backward call the kernels that autograd would call, in its order, and draw the same
+    random numbers.
+    """
+
+    def __init__(self, layers: list[_Dense]) -> None:
+        self._layers = layers
+        self._one = torch.ones(())
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Self | None:
+        """None where `network` is not flatten, dense layers with activation or dropout, dense.
+
+        Nor where somebody looks at its modules, at its graph, or at single parameters.
+        """
+        layers: list[_Dense] = []
+        is_special = torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled()
+        if is_special or _has_any_global_hook() or not all(map(_is_plain, network.modules())):
+            return None
+        first, *others = _in_a_row(network)
+        if type(first) is not nn.Flatten or first.start_dim != 1 or not others:
+            return None
+        for module in others:
+            kind = type(module)
+            if kind is nn.Linear and isinstance(module.bias, nn.Parameter):
+                layers.append(_Dense(module.weight, module.bias))
+            elif not layers or layers[-1].dropout:
+                return None
+            elif kind in _ACTIVATIONS and layers[-1].activation is None:
+                layers[-1].activation = kind
+            elif kind is nn.Dropout and module.p < 1:
+                layers[-1].dropout = module.p
+            else:
+                return None
+        if not layers or layers[-1].activation or layers[-1].dropout:
+            return None
+        return cls(layers) if all(map(_is_learned, network.parameters())) else None
+
+    @torch.no_grad()
+    def gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, K) and mean loss () of normalised images for class ids (N,).
+
+        Each parameter's `grad` holds its gradient afterwards, whatever it held before.
+        """
+        activated, y = [], images.flatten(1)
+        inputs, noises = [], []
+        for layer in self._layers:
+            inputs.append(y)
+            y = torch.addmm(layer.bias, y, layer.weight.t())
+            if layer.activation is not None:
+                y = _ACTIVATIONS[layer.activation][0](y)
+            activated.append(y)
+            noise = None
+            if layer.dropout:
+                kept = 1 - layer.dropout
+                noise = torch.empty_like(y).bernoulli_(kept).div_(kept)
+                y = y * noise
+            noises.append(noise)
+        log_probabilities = torch.log_softmax(y, 1)
+        nll = log_probabilities, labels, None, 1, -100  # no class weights, the mean, none left out
+        loss, total_weight = aten.nll_loss_forward.default(*nll)
+        gradient = aten.nll_loss_backward.default(self._one, *nll, total_weight)
+        gradient = _log_softmax_backward(gradient, log_probabilities, 1, y.dtype)
+        for number in reversed(range(len(self._layers))):
+            layer, noise = self._layers[number], noises[number]
+            if noise is not None:
+                gradient = gradient * noise
+            if layer.activation is not None:
+                gradient = _ACTIVATIONS[layer.activation][1](gradient, activated[number])
+            torch.mm(gradient.t(), inputs[number], out=_grad_of(layer.weight))
+            torch.sum(gradient, 0, out=_grad_of(layer.bias))
+            if number:
+                gradient = torch.mm(gradient, layer.weight)
+        return y, loss
+
+
+def _in_a_row(module: nn.Module) -> Iterator[Any]:
+    """The modules that are called one after the other."""
+    if type(module) is not nn.Sequential:
+        yield module
+        return
+    for child in module:
+        yield from _in_a_row(child)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether it trains, and does what its class says and nothing else."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    is_watched = any(getattr(module, name) for name in hooks)
+    return module.training and not is_watched and "forward" not in vars(module)
+
+
+def _is_learned(parameter: nn.Parameter) -> bool:
+    return (
+        type(parameter) is nn.Parameter
+        and parameter.requires_grad
+        and parameter.device.type == "cpu"
+        and parameter.dtype == torch.float32
+        and parameter.is_contiguous()
+        and not parameter._backward_hooks
+        and not parameter._post_accumulate_grad_hooks
+    )
+
+
+def _grad_of(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter)
+    return parameter.grad
+
+
+def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """`optimizer.step`, for as long as neither its parameters nor its state are replaced.
+
+    Of Adam and AdamW with one kernel for all parameters it is that kernel alone; the learning rate
+    is read at each step.
+    """
+    group, *other_groups = optimizer.param_groups
+    parameters = [each for each in group["params"] if each in optimizer.state]
+    is_known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and "step" not in vars(
+        optimizer
+    )
+    if not is_known or other_groups or not parameters or not group["fused"] or group["amsgrad"]:
+        return optimizer.step
+    states = [optimizer.state[each] for each in parameters]
+    averages = [state["exp_avg"] for state in states]
+    squares = [state["exp_avg_sq"] for state in states]
+    steps = [state["step"] for state in states]
+    beta1, beta2 = group["betas"]
+
+    def step() -> None:
+        gradients = [each.grad for each in group["params"] if each.grad is not None]
+        if len(gradients) != len(parameters):  # one is thawed or frozen
+            optimizer.step()
+            return
+        with torch.no_grad():
+            adam(
+                *(parameters, gradients, averages, squares, [], steps),
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=group["maximize"],
+                decoupled_weight_decay=group["decoupled_weight_decay"],
+            )
+
+    return step
