@@ -216,10 +216,10 @@ def _told_apart(configs: Sequence[dict[str, Any]], sums: Sequence[str | None]) -
     words = [
         [
             f"{key.rpartition('.')[2]}{short_value(typed_value(value))}"
-            for key, value in row.items()
-            if value is not None
+            for key in deciding
+            if (value := values.at[place, key]) is not None
         ]
-        for row in values[deciding].to_dict("records")
+        for place in values.index
     ]
     roots = [str(config.get("root")) for config in configs]
     of_root = {root: each for root, each in zip(roots, sums, strict=True) if each is not None}
