@@ -1,11 +1,14 @@
 """Sweeps on a real SLURM of two nodes, which the tests start: make test-clusters."""
 
+import importlib
 import os
+import pickle
 import signal
 import subprocess
 import time
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from convscape.sweeps.jobs import array_sizes
 from convscape.sweeps.shared_runs import Limit, SharedRuns
@@ -162,11 +165,20 @@ def test_an_unreachable_scheduler_is_one_sentence(start, tmp_path):
     assert "no run was begun" in err
 
 
-def test_a_job_of_no_runs_is_refused(command):
+@pytest.mark.parametrize("value", ["runs_per_job=0", "runs_per_job=few", "minutes_per_job=-1"])
+def test_a_job_that_takes_no_runs_is_refused(command, value):
     pytest.importorskip("submitit")
-    answer = command("train", *SWEEP, *SLURM, "hydra.launcher.runs_per_job=0", "name=none")
+    answer = command("train", *SWEEP, *SLURM, f"hydra.launcher.{value}", "name=none")
     assert answer.code == 2
-    assert "runs_per_job=0: allowed: from 1 on, or null" in answer.err
+    assert f"error: hydra/launcher=slurm: hydra.launcher.{value}: allowed: from " in answer.err
+
+
+def test_the_config_of_the_launcher_outlives_a_second_import_as_a_job_makes_it():
+    pytest.importorskip("submitit")
+    module = importlib.import_module("hydra_plugins.convscape_slurm")
+    node = ConfigStore.instance().load("hydra/launcher/convscape_slurm.yaml").node
+    importlib.reload(module)
+    assert pickle.loads(pickle.dumps(node)) == node
 
 
 def test_runs_are_taken_once_each_and_a_job_that_is_requeued_goes_on_with_its_own(tmp_path):

@@ -34,10 +34,12 @@ class Limit:
     minutes: float
 
     def __post_init__(self) -> None:
-        if self.runs is not None and self.runs < 1:
+        if self.runs is not None and not (isinstance(self.runs, int) and self.runs >= 1):
             raise ConfigError(
                 f"hydra.launcher.runs_per_job={self.runs}: allowed: from 1 on, or null"
             )
+        if not (isinstance(self.minutes, int | float) and self.minutes >= 0):
+            raise ConfigError(f"hydra.launcher.minutes_per_job={self.minutes}: allowed: from 0 on")
 
     def is_reached(self, num_runs: int, seconds: float) -> bool:
         """Of a job that has done so many runs in so many seconds."""

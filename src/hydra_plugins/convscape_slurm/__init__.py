@@ -4,13 +4,13 @@ Hydra imports this for every program that uses it: nothing else is imported befo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 
 try:
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
@@ -21,18 +21,12 @@ except ImportError:  # an extra: hydra/launcher=slurm says how to install it
 _OURS = ("runs_per_job", "minutes_per_job", "cancel")
 
 
-@dataclass
-class Queue(SlurmQueueConf):
-    """What conf/hydra/launcher/slurm.yaml may set, with what it means."""
-
-    _target_: str = f"{__name__}.SlurmLauncher"
-    runs_per_job: int | None = None
-    minutes_per_job: float = 10
-    cancel: bool = False
-
-
 if _Launcher is not object:
-    ConfigStore.instance().store(group="hydra/launcher", name="convscape_slurm", node=Queue())
+    # without the types of a class of its own: a job imports this module twice, and then the class
+    # of the config that it was given is not the one that is found under its name
+    keys: Any = OmegaConf.to_container(OmegaConf.structured(SlurmQueueConf))
+    keys |= {"_target_": f"{__name__}.SlurmLauncher", **dict.fromkeys(_OURS)}
+    ConfigStore.instance().store(group="hydra/launcher", name="convscape_slurm", node=keys)
 
 
 class SlurmLauncher(_Launcher):
