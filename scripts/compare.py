@@ -3,7 +3,7 @@
 python scripts/compare.py outputs/runs/<run> outputs/runs/<run>     two runs, image by image
 python scripts/compare.py outputs/sweeps/kernels:kernel_size=3 outputs/sweeps/kernels:kernel_size=5
 
-Behind a colon stand the values that choose among the runs of a folder, down to the seed if need be.
+After a colon come the values that select runs in a folder, down to the seed if needed.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What does a network do? A page in which it lives: draw, drop a picture, move it, click on a map.
+"""What does a network do? A page that runs it: draw, drop a picture, move it, click a map.
 
-python scripts/explain.py outputs/runs/<run> --open      one file; needs no network to be opened
+python scripts/explain.py outputs/runs/<run> --open      one file that works offline
 python scripts/explain.py outputs/runs/<run> 17          begin with image 17 of the test split
 python scripts/explain.py outputs/runs/<run> my.png      with a picture of your own
 python scripts/explain.py outputs/runs/<run> <run>       the same drawing through two networks
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--invert", action="store_true", help="swap dark and light first")
     parser.add_argument("--out", type=Path, help="the page (default <run>/explain.html)")
-    parser.add_argument("--open", action="store_true", help="in the browser, at once")
+    parser.add_argument("--open", action="store_true", help="open it in the browser")
     words, places = words_and_places(parser)
     arguments = parser.parse_args(words)
 

@@ -1,4 +1,4 @@
-"""Lay a small project of your own: a first experiment and sweep, parts in Python, their tests.
+"""Create a small project of your own: an experiment, a sweep, parts in Python, and their tests.
 
 python scripts/init.py mylab
 """

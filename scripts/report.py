@@ -12,7 +12,9 @@ def main() -> None:
     parser.add_argument(
         "folders", type=sweep_folder, nargs="+", help="outputs/sweeps/<sweep>, or latest"
     )
-    parser.add_argument("--out", type=Path, help="where to (default: the first of these folders)")
+    parser.add_argument(
+        "--out", type=Path, help="where to write (default: the first of these folders)"
+    )
     parser.add_argument(
         "--rank",
         help="the metric to rank by, as val/loss; max:<metric> or min:<metric> for one that is not "
@@ -27,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--latex",
         action="store_true",
-        help="also paper/: the tables in LaTeX, Markdown and CSV, figures as PDF, the methods",
+        help="also write paper/: tables as LaTeX, Markdown and CSV, figures as PDF, the methods",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Say how many seeds a sweep needs, what they cost and what they cannot show.
+"""Find out how many seeds a sweep needs, what they cost and what they cannot show.
 
 python scripts/seeds.py model.kernel_size=3,5 margin=0.5      by the runs that are there
 python scripts/seeds.py model.kernel_size=3,5 margin=0.5 pilot=4      after four seeds of each

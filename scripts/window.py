@@ -1,4 +1,4 @@
-"""How does a window slide over a matrix? A film with every number, as GIF, MP4, or a page to try.
+"""How does a window slide over a matrix? An animation with every number: GIF, MP4 or a page.
 
 python scripts/window.py                       a 3x3 kernel over a 7x7 matrix
 python scripts/window.py --html --stride 2 --padding same     play it, change it, in the browser

@@ -283,7 +283,8 @@ def test_wrong_input_is_one_sentence(command, tmp_path):
     assert "there is no image -1 in the test split" in command("explain", run, -1).err
     assert "there is no picture 'nowhere'" in command("explain", run, "nowhere").err
     assert (
-        "config.yaml' is no picture; allowed: " in command("explain", run, run / "config.yaml").err
+        "config.yaml' is not a picture; allowed: "
+        in command("explain", run, run / "config.yaml").err
     )
     assert command("explain", tmp_path, 1).code == 2
     own = TrainedRun(run, None, ImageClassifier(torch.nn.Flatten()))

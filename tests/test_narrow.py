@@ -50,7 +50,7 @@ def test_a_table_gives_up_columns_and_then_letters_but_no_digit(monkeypatch):
     assert lines[-3].endswith("98.61 ± 0.02")
     assert "-3f9a1c2b" in lines[-3]  # which run it is
     words = " ".join(" ".join(lines[-2:]).split())
-    assert words == "not shown for want of room: receptive field, MACs"
+    assert words == "not shown for lack of room: receptive field, MACs"
 
 
 def test_a_name_is_shortened_in_its_middle():

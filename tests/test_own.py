@@ -131,7 +131,7 @@ def test_an_empty_door_is_no_door():
         ("flags", "labels of float64 (300,)"),
         ("single", "returned one class, '0'"),
         ("many", "which has 65 channels; allowed: a NumPy array of finite numbers"),
-        ("words", "which are no numbers"),
+        ("words", "which are not numbers"),
         ("kinds", "train images of uint8 (1, 12, 12) and test images of float64 (1, 12, 12)"),
         ("other", "no train image has the test label 5"),
         ("fails", "OSError: the disk is gone"),

@@ -56,7 +56,7 @@ def test_what_writes_into_a_run_that_is_read_only_says_where_else_it_can(
 
 def test_a_run_that_cannot_be_written_goes_on_in_a_copy(command, tmp_path):
     (tmp_path / "file").touch()  # in which nobody can make a folder, root neither
-    way_out = "copy it to where you can write, and go on there with resume=<the copy>"
+    way_out = "copy it to where you can write, and continue there with resume=<the copy>"
     place = held_to_go_on(RunFolder(tmp_path / "file" / "run"))
     with pytest.raises(CannotWrite, match=f"allow it there, or {way_out}$"), place:
         pass

@@ -76,7 +76,7 @@ def test_a_folder_with_something_in_it_is_left_alone(command, tmp_path):
     (tmp_path / "a_file").write_text("x")
     for name in ("mylab", "a_file"):
         answer = command("init", name)
-        assert (answer.code, f"{name} is there already" in answer.err) == (2, True)
+        assert (answer.code, f"{name} already exists" in answer.err) == (2, True)
         assert answer.err.count("\n") == 1
     assert before == {path: path.read_bytes() for path in (tmp_path / "mylab").glob("*.*")}
 

@@ -94,7 +94,7 @@ def test_a_worker_that_does_not_see_the_folder_says_which_and_where(tmp_path, ra
     assert done.returncode == 2, done.stderr
     where = f"the worker on {socket.gethostname()} does not see {unseen}/sweeps/unseen; "
     assert f"error: hydra/launcher=ray_cluster: {where}" in done.stderr
-    assert "no run was begun" in done.stderr
+    assert "no run was started" in done.stderr
     assert not list(unseen.iterdir())
 
 

@@ -133,7 +133,10 @@ def script_archive(file, checkpoint):
         (inside, "wants to call posix.system"),
         (among_the_weights, "wants to call posix.system"),
         (old_format, "wants to call posix.system"),
-        (lambda file, _: file.write_bytes(pickle.dumps(Payload())), "is damaged or no checkpoint"),
+        (
+            lambda file, _: file.write_bytes(pickle.dumps(Payload())),
+            "is damaged or not a checkpoint",
+        ),
         (script_archive, "cannot be read"),
     ],
     ids=["whole", "inside", "weights", "old format", "plain pickle", "script"],

@@ -162,7 +162,7 @@ def test_an_unreachable_scheduler_is_one_sentence(start, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2, err
     assert err.startswith("error: hydra/launcher=slurm: there is no squeue here; ")
-    assert "no run was begun" in err
+    assert "no run was started" in err
 
 
 @pytest.mark.parametrize("value", ["runs_per_job=0", "runs_per_job=few", "minutes_per_job=-1"])

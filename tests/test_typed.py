@@ -142,7 +142,10 @@ def test_what_is_advised_is_accepted(words, advised):
         (["+num_workers=3"], "nothing to set: all images are one tensor in memory"),
         (["+claim=depth"], "a claim has a command of its own: python scripts/claim.py <claim>"),
         (["data.root=$NOPE/x"], 'with double quotes, "data.root=$NOPE/x", it puts in the folder'),
-        (["data.cache_dir='$HOME/x'"], "the shell has left $HOME as it is, for the single quotes"),
+        (
+            ["data.cache_dir='$HOME/x'"],
+            "the shell has left $HOME as it is, because of the single quotes",
+        ),
         (["beta_1=0.9"], "it is optimizer.betas here, and optimizer.betas=0.9: allowed: a list"),
         (["--patience=soon"], "trainer.early_stopping here, and trainer.early_stopping=soon:"),
         (["checkpoint=x.ckpt"], "nothing to set: the last and the best epoch are always saved"),
@@ -153,7 +156,7 @@ def test_what_is_advised_is_accepted(words, advised):
         (["~data"], "data.name cannot be left out; data=digits"),
         (["~resume"], "~resume: the key cannot be left out"),
         (["data=own", "~data._target_"], "~data._target_: the key cannot be left out"),
-        (["~logger"], "~logger: there is no such choice to take away; logger=[...] chooses anew"),
+        (["~logger"], "~logger: there is no such choice to remove; logger=[...] chooses anew"),
         (["model=vit_tiny"], "a class of yours (docs/extending.md)"),
         (["data=imagenette"], "pictures of yours are data=image_folder data.root=<folder>"),
         (["optimizer=SGD"], "did you mean 'sgd'?"),
@@ -198,7 +201,7 @@ def test_a_key_that_is_removed_can_be_switched_off_as_the_sentence_says():
                 "it has no default outside conf/",
                 "cannot be left out",
                 "chooses anew",
-                "and all else",
+                "and everything else",
             )
             assert sentence is None or sentence.endswith(ends), sentence
     assert len(switched_off) > 40
@@ -303,7 +306,7 @@ def test_files_that_are_something_else_are_called_that(tmp_path):
 
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "train-images-idx3-ubyte").mkdir()
-    with pytest.raises(DataError, match=r"notes.txt' is no picture; allowed: .*png"):
+    with pytest.raises(DataError, match=r"notes.txt' is not a picture; allowed: .*png"):
         read_picture(tmp_path / "notes.txt", (1, 8, 8))
     with pytest.raises(DataError, match="ubyte' is a folder"):
         read_idx(tmp_path / "train-images-idx3-ubyte", 3, {})

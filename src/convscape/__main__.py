@@ -61,15 +61,15 @@ def _help(sources: dict[str, str]) -> list[str]:
     """Each command with the first sentence of its file."""
     heads = {name: (ast.get_docstring(ast.parse(text)) or "") for name, text in sources.items()}
     lines = {name: head.splitlines()[0].partition(": python")[0] for name, head in heads.items()}
-    lines["plan"] = "Say what train would do with the same words, and train nothing"
+    lines["plan"] = "Show what train would do with the same arguments, without training"
     lines["sweep"] = "Train many networks: the same as train --multirun"
     return [
         "A laboratory for image classifiers: convscape <command> ...",
         "",
         *(f"  {name:<9} {line.rstrip('.')}" for name, line in sorted(lines.items())),
         "",
-        "convscape <command> --help says more, convscape train is a first network.",
-        "convscape --install-completion lets TAB complete all that, in bash, zsh and fish.",
+        "convscape <command> --help tells you more; convscape train trains a first network.",
+        "convscape --install-completion lets TAB complete all of these in bash, zsh and fish.",
     ]
 
 

@@ -84,7 +84,7 @@ def plan(*overrides: str) -> Plan:
     """
     planned = check(compose(*overrides)).plan()
     if planned is None:
-        raise ConfigError("a network of your own: only building it tells its shapes")
+        raise ConfigError("a network of your own: its shapes are known only once it is built")
     return planned
 
 
@@ -140,7 +140,7 @@ def train(
     result, told = None, []
     if composed["resume"] is not None:
         if model is not None or data is not None:
-            raise ConfigError("resume goes on with that run's own model and data; give no others")
+            raise ConfigError("resume continues with that run's own model and data; give no others")
         again = going_on(composed, list(overrides))
         run, place, told = again.run, again.place, again.words
         path, result = again.path, again.result
@@ -184,7 +184,7 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
 
     Raises:
         ConfigError: if the input is wrong, or `name` is another sweep's.
-        KeyboardInterrupt: if it was interrupted; the same call again goes on.
+        KeyboardInterrupt: if it was interrupted; call it again to continue.
     """
     from convscape.reports.results import load_sweep
     from convscape.sweeps.grid import shared_config
@@ -209,7 +209,7 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
         code = run_sweep(cfg, preset, arguments, composer, launch)
     folder = folder_of_sweep(cfg, arguments)
     if code > 1:
-        raise KeyboardInterrupt(f"{folder} is not finished; the same call again goes on")
+        raise KeyboardInterrupt(f"{folder} is not finished; call it again to continue")
     return load_sweep(folder)
 
 
@@ -221,7 +221,7 @@ def _described(
         for override in overrides:
             if thing is not None and re.match(rf"[+~]*{key}[.=@]", override):
                 raise ConfigError(
-                    f"{override}: the {key} is given as an object; say this where it is made"
+                    f"{override}: the {key} is given as an object; set this where you create it"
                 )
     sections: dict[str, dict[str, Any]] = {}
     words: list[str] = []
@@ -252,7 +252,7 @@ def _data_section(data: ImageDataModule) -> dict[str, Any]:
     if getattr(data, "config", None) is None:
         raise ConfigError(
             "data: no config describes this data module, and so no run folder could; make it with "
-            "convscape.data_module(...), or train it in a loop of your own"
+            "convscape.data_module(...), or train it in your own loop"
         )
     assert data.config is not None
     return data.config
@@ -284,7 +284,7 @@ def _own_section(model: ImageClassifier) -> dict[str, Any]:
     kind = type(model)
     if kind.__module__ == "__main__" or "." in kind.__qualname__:
         raise ConfigError(
-            f"model: no later command finds the class {kind.__qualname__} of {kind.__module__}; "
+            f"model: no later command can find the class {kind.__qualname__} of {kind.__module__}; "
             "move it to the top level of a module of its own"
         )
     wanted = inspect.signature(kind).parameters

@@ -90,7 +90,7 @@ def words_and_places(
         parser.add_argument(
             "--other-data",
             action="store_true",
-            help="also if the data are not those it was trained on",
+            help="even if the data are not those it was trained on",
         )
     parser.add_argument_group(
         "data.root=<folder>, data.cache_dir=<folder>",
@@ -178,7 +178,10 @@ def answer_help(head: str) -> None:
     width = max(map(len, groups()))
     lines = [f"  {group:<{width}} = {', '.join(choices(group))}" for group in groups()]
     say(_as_typed(head.strip()), "", "Choices (conf/<name>/*.yaml hold their keys):", *lines)
-    say("", f"--config-dir <folder>, or {VARIABLE}, or conf/ where you type, adds yours to them.")
+    say(
+        "",
+        f"--config-dir <folder>, or {VARIABLE}, or a conf/ in the working folder, adds your own.",
+    )
     sys.exit(0)
 
 
@@ -342,7 +345,7 @@ def plan_command() -> None:
 
         size = run.size or size_of(next(iter(plan.part_configs.values())))
         macs = "" if size.macs is None else f", {size.macs:,} MACs for one image"
-        say(f"{size.num_parameters:,} parameters{macs}; its layers only its class knows")
+        say(f"{size.num_parameters:,} parameters{macs}; only its class knows its layers")
         return
     say(str(run.plan), *run.plan.remarks)
 

@@ -44,10 +44,10 @@ class CannotWrite(ConfigError):
     def __init__(self, path: Path, error: OSError, option: str | None = "output_dir=...") -> None:
         way_out = f"choose another place with {option}"
         if option is None:  # it is where a run has begun
-            way_out = "copy it to where you can write, and go on there with resume=<the copy>"
+            way_out = "copy it to where you can write, and continue there with resume=<the copy>"
         super().__init__(
             f"cannot write the folder {path}: {error.strerror or error}; "
-            f"make room or allow it there, or {way_out}"
+            f"free some space or allow writing there, or {way_out}"
         )
         self.path, self.error = path, error
 

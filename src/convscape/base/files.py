@@ -307,7 +307,7 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
 
     with open(path, "rb", opener=opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is no plain file")
+            raise ValueError("it is not a plain file")
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it is larger than {most / 2**20:g} MiB")

@@ -20,7 +20,7 @@ def lay_project(folder: Path) -> list[Path]:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(
-                f"{folder} is there already, and nothing in it is written over; "
+                f"{folder} already exists, and nothing in it is overwritten; "
                 "name a new folder, or an empty one"
             )
         source = distribution.folder("templates")

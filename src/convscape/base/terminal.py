@@ -96,7 +96,7 @@ def format_table(
             break
     table.shorten(limit)
     dropped = [f"{tops[c]} {bottoms[c]}".strip() for c in droppable if c not in kept]
-    more = wrapped(f"not shown for want of room: {', '.join(dropped)}") if dropped else []
+    more = wrapped(f"not shown for lack of room: {', '.join(dropped)}") if dropped else []
     return "\n".join([str(table), *more])
 
 

@@ -65,7 +65,7 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
-    return "it is damaged or no checkpoint"
+    return "it is damaged or not a checkpoint"
 
 
 def read_weights(path: Path) -> Weights:

@@ -179,10 +179,10 @@ NOTHING = {
         ("num_workers", "n_workers", "workers", "persistent_workers", "prefetch_factor"), _IN_MEMORY
     ),
     "pin_memory": "the images are moved to the device once, as one tensor",
-    "shuffle": "training images come in another order in each epoch, others never",
+    "shuffle": "training images come in a new order in each epoch, others never do",
     "accumulate_grad_batches": "data.batch_size is the whole batch of an optimiser step",
     "grad_accum_steps": "data.batch_size is the whole batch of an optimiser step",
-    "steps_per_epoch": "an epoch is once over all training images",
+    "steps_per_epoch": "an epoch goes once over all training images",
     "check_val_every_n_epoch": "validation comes after every epoch",
     "val_check_interval": "validation comes after every epoch",
     "log_every_n_steps": "metrics are those of whole epochs",
@@ -190,7 +190,7 @@ NOTHING = {
     "num_classes": "the data set knows its classes",
     "input_shape": "the data set knows its shape; data.image_size=<H or HxW> makes another",
     "sample_weight": "every image counts alike",
-    "pretrained": "networks begin with random weights, see model.init",
+    "pretrained": "networks start with random weights, see model.init",
     "strategy": "several GPUs train by DDP: trainer.devices says how many",
     "sync_batchnorm": "the processes of one run always share their statistics",
     **dict.fromkeys(
@@ -201,7 +201,7 @@ NOTHING = {
     **dict.fromkeys(("aa", "auto_augment", "mixup", "cutmix", "vflip", "transform"), _OWN),
     "color_jitter": "data.augment.brightness=<share> and data.augment.contrast=<share> are there",
     "reprob": "data.augment.cutout=<pixels> blackens a square of each image",
-    "model_ema": "the weights are those of the optimiser, and no mean of them",
+    "model_ema": "the weights are those of the optimiser, not a mean of them",
     **dict.fromkeys(
         ("jobs", "n_jobs"), "hydra/launcher=joblib trains the runs of a sweep side by side"
     ),

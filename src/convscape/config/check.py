@@ -189,7 +189,9 @@ def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
     """One for each mistake: what the branches of a union allow is said together."""
     allowed: dict[str, list[str]] = {}
     if any((each["type"], each["loc"]) == ("missing", ("data", "name")) for each in errors):
-        return ["data.name cannot be left out; data=digits, data=mnist ... bring it and all else"]
+        return [
+            "data.name cannot be left out; data=digits, data=mnist ... set it and everything else"
+        ]
     for each in errors[:MAX_MISTAKES]:
         head, _, tail = _sentence(each, composed).partition(": allowed: ")
         allowed.setdefault(head, []).append(tail)

@@ -70,7 +70,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         group = given.partition("=")[0]
         names = [name for name in choices(group) if name != "own"]
         if "glob(" in given:  # it needs Hydra's loader, which is not for everyone to have
-            return f"{given}: glob() is not for here; write -m {group}={','.join(names)}"
+            return f"{given}: glob() does not work here; write -m {group}={','.join(names)}"
         return f"{given}: several values are a sweep, add -m"
     if match := re.search(r"Environment variable '(.*?)' not found", text):
         given = next((a for a in typed if f"oc.env:{match[1]}" in a), None)
@@ -99,7 +99,7 @@ def _removed(text: str, typed: Sequence[str]) -> str | None:
     asked = {word: word.lstrip("~").partition("=")[0] for word in typed if word.startswith("~")}
     if match := re.match(r"Could not delete '(.*?)'\. No match in the defaults list", text):
         word = next((w for w, key in asked.items() if key == match[1]), f"~{match[1]}")
-        return f"{word}: there is no such choice to take away; {match[1]}=[...] chooses anew"
+        return f"{word}: there is no such choice to remove; {match[1]}=[...] chooses anew"
     if match := re.match(r"Could not delete from config\. '(.*?)'", text):
         others = [word for word in typed if "=" in word and not word.startswith("~")]
         if match[1] not in known_keys(others):

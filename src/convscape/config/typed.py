@@ -180,8 +180,8 @@ def _left_by_the_shell(word: str) -> str | None:
     if key not in ("data.root", "data.cache_dir") or name is None or Path(folder).is_dir():
         return None
     return (
-        f"the shell has left {name[0]} as it is, for the single quotes around it; with double "
-        f'quotes, "{key}={folder}", it puts in the folder'
+        f"the shell has left {name[0]} as it is, because of the single quotes around it; with "
+        f'double quotes, "{key}={folder}", it puts in the folder'
     )
 
 

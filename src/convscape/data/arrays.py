@@ -172,7 +172,7 @@ def _advice(images: np.ndarray) -> str:
     if not images.size:
         return ", which is empty"
     if images.dtype.kind not in "biuf":
-        return ", which are no numbers"
+        return ", which are not numbers"
     if not np.isfinite([images.min(), images.max()]).all():
         return ", with NaN or infinite values"
     if images.ndim not in (3, 4):

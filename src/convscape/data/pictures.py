@@ -210,7 +210,7 @@ def _readable(path: str | Path) -> Iterator[None]:
     except UnidentifiedImageError:
         if Path(path).suffix.lower() not in SUFFIXES:
             kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
-            raise DataError(f"{str(path)!r} is no picture; allowed: {kinds}") from None
+            raise DataError(f"{str(path)!r} is not a picture; allowed: {kinds}") from None
         raise DataError(f"{str(path)!r} holds no picture; repair or delete it") from None
     except (*BROKEN_PICTURE, Image.DecompressionBombError) as error:
         why = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)

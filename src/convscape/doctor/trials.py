@@ -280,7 +280,7 @@ class RangeTest:
         end = f"is back where it began at {worst:.2g}" if worst < HIGHEST_RATE else "stays low"
         return (
             f"in a range test of {len(self.best)} seeds the loss is lowest at {best:.2g} "
-            f"(times or divided by {self.factor:.2g}) and {end}"
+            f"(between {best / self.factor:.2g} and {best * self.factor:.2g} over seeds) and {end}"
         )
 
 

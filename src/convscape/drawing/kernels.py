@@ -49,13 +49,13 @@ def parse_matrix(text: str) -> np.ndarray:
     lengths = [len(row) for row in rows]
     if min(lengths) == 0 or min(lengths) != max(lengths):
         raise ConfigError(
-            f"{text!r} is no matrix: its rows have {', '.join(map(str, lengths))} entries; "
+            f"{text!r} is not a matrix: its rows have {', '.join(map(str, lengths))} entries; "
             'allowed: rows of equal length, as in "0 -1 0; -1 5 -1; 0 -1 0"'
         )
     try:
         matrix = np.array([[_number(entry) for entry in row] for row in rows])
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no matrix: {error}; allowed: numbers") from None
+        raise ConfigError(f"{text!r} is not a matrix: {error}; allowed: numbers") from None
     return matrix
 
 

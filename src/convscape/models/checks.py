@@ -18,7 +18,7 @@ def check_forward(module: nn.Module) -> None:
     """
     if type(module).forward is pl.LightningModule.forward:
         raise ConfigError(
-            f"{type(module).__name__} has no forward, so nobody can ask it about an image; add "
+            f"{type(module).__name__} has no forward, so it cannot classify an image; add "
             "`def forward(self, images)` that returns logits: the checkpoint stays as it is"
         )
 

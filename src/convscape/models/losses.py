@@ -93,7 +93,7 @@ def _named(part: Part, weights: Tensor | None, allow_packages: Sequence[str]) ->
     if is_of_torch and found.__name__ not in (*OF_LABELS, *OF_ONE_HOT):
         known = [f"torch.nn.{name}" for name in (*OF_LABELS, *OF_ONE_HOT)]
         raise ConfigError(
-            f"{key}={part.target} is no loss of one number for each class and a label; allowed: "
+            f"{key}={part.target} is not a loss of one number for each class and a label; allowed: "
             f"{', '.join(known)}"
         )
     arguments = dict(part.arguments)

@@ -169,7 +169,7 @@ class FolderIsGone(Exception):
     """The run folder was removed while the run was going on."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} was removed while the run was going on; start it once more")
+        super().__init__(f"{path} was removed during the run; start it again")
 
 
 def local_rank() -> int:
@@ -210,8 +210,8 @@ def output_folder(text: str) -> Path:
     expanded = os.path.expanduser(os.path.expandvars(text))
     if expanded != text:
         raise ConfigError(
-            f"output_dir={text}: the shell has left this as it is, for the quotes around it; "
-            f"type output_dir={expanded}"
+            f"output_dir={text}: the shell has left this as it is, because of the quotes around "
+            f"it; type output_dir={expanded}"
         )
     if match := re.search(r"\$\{?[A-Za-z_]\w*", text):
         raise ConfigError(

@@ -93,9 +93,9 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
     allowed = (*_PLACES, *LENGTH, *_RATES)
     if refused := [o for key, o in given.items() if not _is_among(key, allowed)]:
         raise ConfigError(
-            f"resume goes on with that run's own config; leave out {' '.join(refused)}; allowed: "
-            f"{', '.join((*LENGTH, *_RATES))}, and what does not touch the result, such as visual, "
-            "logger, data.root, trainer.device"
+            f"resume continues with that run's own config; leave out {' '.join(refused)}; allowed: "
+            f"{', '.join((*LENGTH, *_RATES))}, and what does not affect the result, such as "
+            "visual, logger, data.root, trainer.device"
         )
     folder = RunFolder(named(composed["resume"]))
     stored = folder.read_config()
@@ -118,7 +118,7 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
     words = result.overrides if result else []
     if not _is_another(before, config):
         if any(_key(o) == "output_dir" for o in overrides):
-            raise ConfigError(f"resume goes on in {folder.path}; leave out output_dir")
+            raise ConfigError(f"resume continues in {folder.path}; leave out output_dir")
         if result is None or result.status != "ok":
             check_there(config)
         return Resumed(ResolvedRun(config, words), folder)

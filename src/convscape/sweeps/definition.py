@@ -95,7 +95,7 @@ def _read_definition(file: Path) -> dict[str, Any]:
     except ValueError:
         definition = None
     if not isinstance(definition, dict):
-        raise ConfigError(f"{file} is damaged; delete it, and the same command notes it anew")
+        raise ConfigError(f"{file} is damaged; delete it, and the same command records it again")
     if isinstance(loss := definition.get("model.loss"), str):
         definition["model.loss"] = spelled(loss, BEFORE)
     return definition

@@ -217,7 +217,7 @@ class _Sweep:
             and not busy(self.folder, (run.fingerprint for run in batch))
         ):
             reason = "; ".join(problems[:3]) or f"it came back, and {where_to_look(self.cfg)}"
-            raise ConfigError(f"{launcher}: {reason}; no run was begun")
+            raise ConfigError(f"{launcher}: {reason}; no run was started")
         say(*(f"{launcher}: {problem}" for problem in problems), file=sys.stderr)
 
     def _wait_for_others(self, runs: Sequence[PlannedRun]) -> None:

@@ -144,7 +144,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
         say(f"error: {stop}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         code = code_of_stop(stop)
-        say("interrupted; the same command goes on")
+        say("interrupted; the same command continues")
     failed = [t for t in finished(study.trials()) if t.state == TrialState.FAIL]
     say(*_summary(search, study, failed, folder))
     return int(bool(failed)) if code is None else code

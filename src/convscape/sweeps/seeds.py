@@ -92,7 +92,7 @@ class Grid:
         self.keys = [key for key in self.plan.keys if key != "seed"]
         if not self.keys:
             raise ConfigError(
-                "nothing is compared; give a key several values, as model.kernel_size=3,5"
+                "nothing is compared; give a key several values, such as model.kernel_size=3,5"
             )
         if len(self.plan.data_configs) > 1:
             raise ConfigError("the noise is that of one data set; give data, and its keys, one")

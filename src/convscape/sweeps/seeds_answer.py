@@ -63,7 +63,7 @@ def _margin(text: str | None) -> float | None:
     except ValueError:
         margin = 0.0
     if not (0 < margin < float("inf")):
-        raise ConfigError(f"margin={text}: allowed: more than 0, as 0.5 for 0.5 points")
+        raise ConfigError(f"margin={text}: allowed: more than 0, such as 0.5 for 0.5 points")
     return margin
 
 
@@ -125,7 +125,9 @@ def _case(
 def in_words(grid: Grid, document: dict[str, Any], margin: float | None) -> list[str]:
     """The same for a person."""
     metric, cases = grid.metric, document["cases"]
-    pilot = f"{command_name('seeds')} ... pilot=4 trains four seeds of each network and knows more"
+    pilot = (
+        f"{command_name('seeds')} ... pilot=4 trains four seeds of each network and tells you more"
+    )
     if not cases:
         return [f"nothing is known of {metric.name} on these data; {pilot}"]
     measured = cases[0]["noise"]["source"] != "none"
@@ -156,7 +158,9 @@ def _noise(metric: Metric, noise: dict[str, Any], grid: Grid) -> list[str]:
         f"{runs} {noise['source']}{error}{expected}"
     )
     if noise["freedom"] < 4:
-        lines += wrapped("  that is few; pilot=4 trains four seeds of each network and knows more")
+        lines += wrapped(
+            "  that is few; pilot=4 trains four seeds of each network and tells you more"
+        )
     return lines
 
 
@@ -245,8 +249,8 @@ def _cost(document: dict[str, Any]) -> list[str]:
         return wrapped(f"more than {MOST:,} seeds: take a larger margin, or more images")
     runs = counted(case["num_runs"], "run")
     if case["seconds"] is None:
-        return [f"{runs}; how long they take a pilot tells"]
-    how = "by their MACs, at a rate that only guesses" if document["seconds_are_guessed"] else (
+        return [f"{runs}; a pilot tells how long they take"]
+    how = "by their MACs, at a guessed rate" if document["seconds_are_guessed"] else (
         "as long as those that are there took"
     )  # fmt: skip
     return wrapped(f"cost:  {runs}, {duration(case['seconds'])} one after the other ({how})")

@@ -42,7 +42,7 @@ def settled(folder: Path) -> dict[str, Result]:
                 result.attempts = 0
             result.fail(
                 "failed" if result.attempts > 1 else "interrupted",
-                ProcessLookupError("its process ended without a word: killed, or out of memory"),
+                ProcessLookupError("its process ended without a message: killed, or out of memory"),
             )
             states[result.fingerprint] = result
             run.write(result)

@@ -139,7 +139,7 @@ def summary(
         first = "once nothing is in the way, " * bool(blocked)
         lines.append(f"{first}the same command again finishes the rest")
     if counts.keys() & set(FAILURES):
-        lines.append("the same command with retry=true trains the failed ones once more")
+        lines.append("the same command with retry=true trains the failed ones again")
     return [*lines, *_next(results, folder)]
 
 

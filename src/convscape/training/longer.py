@@ -77,7 +77,7 @@ def longer(resumed: Resumed) -> Longer:
             fingerprint=before.fingerprint, steps=done.steps, new_schedule=is_new_schedule
         )
         run = _with_parent(run, parent, [f"resume={folder.path}", *resumed.changes])
-        words += ", as a run of its own"
+        words += ", as a separate run"
     if is_new_schedule:
         words += f": {_on_rates(run, done)}"
     else:
@@ -160,7 +160,7 @@ def _check_rates(before: ResolvedRun, run: ResolvedRun, done: _Done) -> None:
         raise ConfigError(
             f"{name} spreads the learning rates over the whole training: {_length(run)} would have "
             f"begun with others than {_length(before)}, so that it cannot simply be prolonged. Say "
-            "how the rest is to go, as a run of its own: scheduler=cosine or scheduler=constant, "
+            "how the rest is to go, as a separate run: scheduler=cosine or scheduler=constant, "
             f"from optimizer.lr={run.config.optimizer.lr:g} or another; or train anew: {_anew(run)}"
         )
 
