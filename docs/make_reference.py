@@ -107,7 +107,7 @@ def _group(group: str, default: str) -> list[str]:
 
 
 def _search() -> list[str]:
-    from convscape.sweeps.search import SearchConfig
+    from convscape.sweeps.search_config import SearchConfig
 
     files = _files("search", "geometry")
     sections = {file.stem: _composed(f"search={file.stem}")["search"] for file in files}

@@ -66,6 +66,8 @@ def shortened(words):
         word.startswith(("resume=", "--")) for word in arguments
     ):
         arguments += TINY[1:]
+    if script == "search":
+        arguments += ["search.confirm.best=0"]
     if script == "train" and "-m" in arguments:
         arguments += ["model.channels=[4,4]"]
         if "sweep=geometry" in arguments:

@@ -129,6 +129,48 @@ class Effect(TypedDict):
     sentence: str
 
 
+class Interaction(TypedDict):
+    """An effect that is another one where `given` has `other_level`; `effects` are both.
+
+    There is a `sentence` where that can be told from chance.
+    """
+
+    key: str
+    level: str
+    base: str
+    given: str
+    other_level: str
+    other_base: str
+    effects: tuple[float, float]
+    is_clear: bool
+    estimate: Estimate
+    num_fours: int
+    sentence: str | None
+
+
+class Finalist(TypedDict):
+    """One of the best trials, beside the winner: `difference` is of it less the winner."""
+
+    values: dict[str, str]
+    num_seeds: int
+    verdict: Literal["winner", "better", "worse", "equal", "open"]
+    difference: Estimate | None
+
+
+class Confirmed(TypedDict):
+    """The winner of a search; `metrics` are of `seeds` that no trial had, and that chose nothing.
+
+    `outcome`: alone if no other was confirmed, clear if it is better than all others, tied within
+    the margin, or open.
+    """
+
+    values: dict[str, str]
+    outcome: Literal["alone", "clear", "tied", "open"]
+    seeds: list[int]
+    metrics: dict[str, Mean]
+    finalists: list[Finalist]
+
+
 class Unfinished(TypedDict):
     """Runs that did not come to their end, with the reason that they share."""
 
@@ -148,6 +190,8 @@ class DataSection(TypedDict):
     num_images: int | None
     configurations: list[Configuration]
     effects: list[Effect]
+    interactions: list[Interaction]
+    confirmed: Confirmed | None
     sentences: list[str]
     unfinished: list[Unfinished]
 

@@ -128,6 +128,8 @@ def metric_facts(metric: Metric) -> dict[str, Any]:
 
 def question(section: Section) -> str:
     """What the runs ask."""
+    if section.confirmed is not None:
+        return f"Which network is the best by {section.metric.name} on {section.table.data}?"
     words = [key.words for key in section.table.by if key.name != "seed"]
     what = section.metric.name or "the result"
     if not words:
@@ -141,6 +143,9 @@ def verdict(section: Section) -> dict[str, str]:
 
     That is the largest difference that can be told from chance.
     """
+    if section.confirmed is not None and section.winner:
+        kind = "open" if section.confirmed.race.outcome == "open" else "clear"
+        return {"kind": kind, "words": " ".join(section.winner)}
     effects = section.comparisons.effects
     clear = [each for each in effects if each.is_clear]
     if clear:

@@ -11,6 +11,15 @@ def text_of(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
+def level_text(value: Any) -> str:
+    """A value of a key; of a number that a search drew, the digits that tell it apart."""
+    text = text_of(value)
+    try:
+        return f"{float(text):.4g}" if len(text) > 7 and "." in text else text
+    except ValueError:
+        return text
+
+
 def place_of_level(key: Any, value: Any) -> Any:
     """Where a level stands among its key's, so that 10 sorts after 9."""
     return key.levels.index(value) if value in key.levels else -1

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from convscape.reports.sentences import effect_sentence
+from convscape.reports.sentences import effect_sentence, interaction_sentence
 
 if TYPE_CHECKING:
-    from convscape.reports.comparisons import Effect
+    from convscape.reports.comparisons import Effect, Interaction
+    from convscape.reports.confirmed import Confirmed
+    from convscape.reports.contrasts import Estimate
     from convscape.reports.page import Report
     from convscape.reports.section import Section
 
@@ -35,6 +37,8 @@ def _section(section: Section) -> dict[str, Any]:
         "num_images": section.num_images,
         "configurations": list(_configurations(section)),
         "effects": [_effect(section, effect) for effect in section.comparisons.effects],
+        "interactions": [_interaction(section, each) for each in section.comparisons.interactions],
+        "confirmed": _confirmed(section.confirmed),
         "sentences": section.sentences,
         "unfinished": section.unfinished(),
     }
@@ -84,10 +88,57 @@ def _effect(section: Section, effect: Effect) -> dict[str, Any]:
         "level": effect.level,
         "base": effect.base,
         "verdict": verdict,
-        "estimate": {
-            name: getattr(estimate, name) for name in ("mean", "n", "sd", "half_width", "p")
-        },
+        "estimate": _estimate(estimate),
         "num_pairs": effect.num_pairs,
         "cost_ratios": effect.ratios,
         "sentence": effect_sentence(effect, metric, section.num_images),
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {name: getattr(estimate, name) for name in ("mean", "n", "sd", "half_width", "p")}
+
+
+def _interaction(section: Section, found: Interaction) -> dict[str, Any]:
+    return {
+        "key": found.key.name,
+        "level": found.level,
+        "base": found.base,
+        "given": found.given.name,
+        "other_level": found.other_level,
+        "other_base": found.other_base,
+        "effects": list(found.effects),
+        "is_clear": found.is_clear,
+        "estimate": _estimate(found.estimate),
+        "num_fours": found.num_fours,
+        "sentence": interaction_sentence(found, section.metric, section.num_images)
+        if found.is_clear
+        else None,
+    }
+
+
+def _confirmed(found: Confirmed | None) -> dict[str, Any] | None:
+    """The winner of a search, by the runs that chose nothing; None where there are none yet."""
+    if found is None or found.winner is None or not found.telling:
+        return None
+    keys, race, first = found.search.keys, found.race, found.arms.index(found.winner)
+    told = {name: found.told(name) for result in found.telling for name in result.metrics}
+    return {
+        "values": dict(zip(keys, found.winner, strict=True)),
+        "outcome": race.outcome,
+        "seeds": sorted(result.seed for result in found.telling),
+        "metrics": {
+            name: {"mean": each.mean, "sd": each.sd, "half_width": each.half_width}
+            for name, each in told.items()
+            if each is not None
+        },
+        "finalists": [
+            {
+                "values": dict(zip(keys, arm, strict=True)),
+                "num_seeds": found.num_deciding(arm),
+                "verdict": "winner" if place == first else race.verdict(place, first),
+                "difference": None if place == first else _estimate(race.difference(place, first)),
+            }
+            for place, arm in enumerate(found.arms)
+        ],
     }

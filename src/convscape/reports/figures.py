@@ -24,6 +24,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from convscape.base.files import make_folder, read_bytes, write_atomic
 from convscape.config.metrics import MONITOR, Metric
 from convscape.config.metrics import metric as metric_named
+from convscape.reports.cells import level_text
 from convscape.reports.results import RunTable, SweptKey
 from convscape.reports.statistics import level_means, pair_means, pareto_front
 
@@ -360,7 +361,7 @@ def history(folder: Path, metric: str, notes: list[str]) -> list[float]:
 def configuration_label(keys: Sequence[SweptKey], row: Any) -> str:
     """As in "kernel_size=3, stride=1"."""
     words = [
-        f"{name}={row[key.name]}"
+        f"{name}={level_text(row[key.name])}"
         for key, name in zip(keys, short_names(keys), strict=True)
         if row[key.name] is not None and row[key.name] == row[key.name]
     ]

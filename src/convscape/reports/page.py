@@ -17,6 +17,7 @@ from convscape.base.files import make_folder, write_atomic
 from convscape.base.pages import embedded
 from convscape.reports.board import document
 from convscape.reports.comparisons import compare
+from convscape.reports.confirmed import search_in
 from convscape.reports.looks import look_at
 from convscape.reports.results import ranking_metric, read_runs, tables, typed_order
 from convscape.reports.section import Section
@@ -70,7 +71,8 @@ def write_report(
     - `rank`: the metric to rank by, see `ranking_metric`; unless given, what chose the runs' best
       epochs.
     - `by`: the keys that make a configuration; all that were swept unless given.
-    - `extra`: more figures of Plotly with their captions, for the end of the page.
+    - `extra`: more figures of Plotly with their captions, for the end of the page; None for one
+      that is missed, as the caption says.
     - `only`: these run folders and no others; all unless given.
     - `claim`, `pictures`: for the top of the page, see `board.document`.
 
@@ -112,10 +114,16 @@ def sections_of(
     - `looking`: whether it counts as one more look at the sweeps in `folders`, see `looks`.
     """
     run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
-    ranked = [(table, ranking_metric(table, rank)) for table in run_tables]
+    search = search_in(folders[0]) if len(folders) == 1 else None
+    if rank is None and search is not None:
+        ranked = [(table, search.rank(table)) for table in run_tables]
+    else:
+        ranked = [(table, ranking_metric(table, rank)) for table in run_tables]
     look = looking(folders, ranked)
     compared = compare(ranked, look)
-    sections = [Section(*each, one) for each, one in zip(ranked, compared, strict=True)]
+    # accuracies on several data sets have no one winner
+    confirmed = search.confirmed if search is not None and len(run_tables) == 1 else None
+    sections = [Section(*each, one, confirmed) for each, one in zip(ranked, compared, strict=True)]
     return sections, look.remarks
 
 
@@ -127,7 +135,7 @@ def _prefix(data: str, number: int) -> str:
 def html(document: dict[str, Any], extra: Sequence[tuple[str, Any]] = ()) -> str:
     """The page of a document, see `board.document`; it fetches nothing.
 
-    - `extra`: figures of Plotly with their captions, for the end of the page.
+    - `extra`: as in `write_report`.
     """
     environment = Environment(
         loader=PackageLoader("convscape.reports", "."),
@@ -139,7 +147,10 @@ def html(document: dict[str, Any], extra: Sequence[tuple[str, Any]] = ()) -> str
     return environment.get_template("report.html.j2").render(
         title=document["title"],
         **embedded(document, scripts, read("board.css")),
-        extra=[(caption, Markup(_as_html(figure))) for caption, figure in extra],
+        extra=[
+            (caption, Markup(_as_html(figure)) if figure is not None else "")
+            for caption, figure in extra
+        ],
         plotly=Markup(_plotly()) if extra else "",
     )
 

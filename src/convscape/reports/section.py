@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from convscape.base.terminal import format_table, wrapped
+from convscape.base.values import counted
 from convscape.config import metrics
 from convscape.reports.answers import num_images
-from convscape.reports.cells import count_text, place_of_level, size_text, text_of
+from convscape.reports.cells import count_text, level_text, place_of_level, size_text, text_of
 from convscape.reports.comparisons import Comparisons
 from convscape.reports.figures import (
     configuration_label,
@@ -24,6 +25,7 @@ from convscape.reports.statistics import configurations, trends
 
 if TYPE_CHECKING:
     from convscape.config.metrics import Metric
+    from convscape.reports.confirmed import Confirmed
     from convscape.reports.results import RunTable
 
 MAX_LINES = 15  # configurations on the terminal
@@ -33,12 +35,20 @@ MAX_INTERACTIONS = 6
 class Section:
     """The part of a report about one data set."""
 
-    def __init__(self, table: RunTable, metric: Metric, comparisons: Comparisons) -> None:
+    def __init__(
+        self,
+        table: RunTable,
+        metric: Metric,
+        comparisons: Comparisons,
+        confirmed: Confirmed | None = None,
+    ) -> None:
         self.table, self.metric, self.comparisons = table, metric, comparisons
+        self.confirmed = confirmed  # of a search: its best trials once more
         self.configurations = configurations(table, metric)
         self.num_seeds = table.ok["seed"].nunique()
         self.num_images = num_images(table, metric.split)
-        self.sentences = [*self._sentences()]
+        self.winner = [] if confirmed is None else confirmed.sentences(self.num_images)
+        self.sentences = [*self.winner, *self._sentences()]
         self.figures: dict[str, Path] = {}
 
     def draw(self, folder: Path, prefix: str) -> None:
@@ -81,10 +91,15 @@ class Section:
             return
         best = self.configurations.iloc[0]
         if self.metric.name in self.configurations:
-            yield (
-                f"Best by {self.metric.name}: {configuration_label(self.table.by, best)} with "
-                f"{' '.join(self._estimate(best, self.metric.name)).rstrip()}{self._test_of(best)}."
-            )
+            label = configuration_label(self.table.by, best)
+            value = " ".join(self._estimate(best, self.metric.name)).rstrip()
+            if self.confirmed is None:
+                yield f"Best by {self.metric.name}: {label} with {value}{self._test_of(best)}."
+            else:
+                yield (
+                    f"Best trial by {self.metric.name}: {label} with {value}, which is optimistic: "
+                    f"it is the luckiest of {counted(len(self.table.frame), 'trial')}."
+                )
         for effect in self.comparisons.effects:
             yield effect_sentence(effect, self.metric, self.num_images)
         for interaction in self.comparisons.clear_interactions()[:MAX_INTERACTIONS]:
@@ -97,7 +112,7 @@ class Section:
         for key in self.table.keys:
             if key.together:
                 yield f"{', '.join(key.together)} changed in step with {key.name}."
-        if self.num_seeds == 1:
+        if self.num_seeds == 1 and self.confirmed is None:
             yield "There is one seed: no interval can be given; add 'seed=range(3)' or more."
 
     def _test_of(self, row: pd.Series) -> str:
@@ -142,7 +157,7 @@ class Section:
             yield [
                 (str(number), number),
                 *(
-                    (text_of(row[key.name]), place_of_level(key, row[key.name]))
+                    (level_text(row[key.name]), place_of_level(key, row[key.name]))
                     for key in self.table.by
                 ),
                 (runs, row["n"]),

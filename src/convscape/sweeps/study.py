@@ -66,6 +66,14 @@ class SharedStudy:
             trial.set_user_attr(_WORKER, self._file.name)
             return trial
 
+    def is_running(self) -> bool:
+        """Whether a worker that lives has a trial in hand."""
+        living = _living(self.folder)
+        return any(
+            trial.state == TrialState.RUNNING and trial.user_attrs.get(_WORKER) in living
+            for trial in self.trials()
+        )
+
     def values(self, trial: optuna.Trial) -> dict[str, Any]:
         """A value for each key of the space: those that the trial has already, and new ones."""
         return {key: trial._suggest(key, among) for key, among in self.space.items()}

@@ -55,10 +55,17 @@ def duplicates(plan: SweepPlan) -> list[str]:
 
 def line(result: Result, done: str, left: str = "") -> str:
     """A finished run of a sweep in one line: `done` of all before it, the time left behind it."""
-    words = [done, "", f"{result.status:<8}", *_outcome(result), *([left] if left else [])]
+    return fitted(
+        done, result.run, f"{result.status:<8}", *_outcome(result), *([left] if left else [])
+    )
+
+
+def fitted(done: str, run: str, *outcome: str) -> str:
+    """A line about a run that fits the terminal; its name is what is shortened."""
+    words = [done, "", *outcome]
     width = columns()
     room = 40 if width is None else max(20, width - len("  ".join(words)))
-    name = result.run if width is None else shortened(result.run, room)
+    name = run if width is None else shortened(run, room)
     words[1] = name.ljust(min(40, room))
     text = "  ".join(words).rstrip()
     return text if width is None or len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,263 @@
+"""What the best trials of a search come to on seeds that no trial had.
+
+The best of many trials is also the luckiest. So the best few are trained on fresh seeds, of which
+the odd ones decide who wins: pairwise, by intervals that hold however often one looks. The winner
+then gets the even ones, which have decided nothing, and what is said of it comes from these alone:
+a mean of seeds that also chose, or said when to stop, would be too good again. Which runs there are
+says all that; nothing else is kept but what the search is for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from convscape.base.errors import ConfigError
+from convscape.base.files import read_yaml
+from convscape.base.values import counted, typed_value
+from convscape.config.metrics import metric
+from convscape.reports.cells import level_text
+from convscape.reports.contrasts import AT_ANY_TIME, Cells, Estimate, contrast, judge, one_family
+from convscape.reports.results import ranking_metric, read_runs
+from convscape.reports.statistics import estimate
+from convscape.reports.verdicts import Verdict, verdict
+from convscape.runs.fingerprint import flat_config, with_later_keys
+
+if TYPE_CHECKING:
+    from convscape.config.metrics import Metric
+    from convscape.reports.results import RunTable
+    from convscape.runs.result import Result
+
+FOLDER = "confirmed"  # in that of a search
+NOTE = "search.yaml"  # in the folder of a search: what it is for
+
+Arm = tuple[str, ...]  # a value of every key that was searched, as typed
+Outcome = Literal["alone", "clear", "tied", "open"]
+
+
+def decides(seed: int) -> bool:
+    """Whether a fresh seed has a say in who wins; the others tell how good the winner is."""
+    return seed % 2 == 1
+
+
+class Race:
+    """Who is ahead, by values (arms, seeds) of deciding seeds with NaN where nothing came out.
+
+    - `margin`: in the unit of the values, and too little to matter; None: nothing is.
+    """
+
+    def __init__(self, values: np.ndarray, metric: Metric, margin: float | None) -> None:
+        self._values, self._metric, self._margin = values, metric, margin
+        cells = Cells({"trial": np.arange(len(values))}, values)
+        pairs = {}
+        for one, other in itertools.combinations(range(len(values)), 2):
+            found = contrast(cells, [({"trial": one}, 1), ({"trial": other}, -1)])
+            if found is not None:
+                pairs[one, other] = found
+        estimates, _ = one_family(judge(values, [*pairs.values()]), [], AT_ANY_TIME)
+        self._estimates = dict(zip(pairs, estimates, strict=True))
+
+    def difference(self, one: int, other: int) -> Estimate:
+        """Of an arm less another, with an interval that is one of all pairs'."""
+        found = self._estimates.get((min(one, other), max(one, other)), Estimate(float("nan"), 0))
+        return found if one < other else replace(found, mean=-found.mean)
+
+    def verdict(self, one: int, other: int) -> Verdict:
+        """What an arm is beside another."""
+        return verdict(self.difference(one, other), self._metric, self._margin)
+
+    @cached_property
+    def contenders(self) -> list[int]:
+        """Arms that no other is clearly better than, the best first."""
+        ran = [arm for arm, row in enumerate(self._values) if np.isfinite(row).any()]
+        unbeaten = [
+            arm for arm in ran if all(self.verdict(other, arm) != "better" for other in ran)
+        ]
+        if not unbeaten:
+            return []
+        rows = self._values[unbeaten]
+        shared = np.isfinite(rows).all(axis=0)  # a hard seed is hard for all of them
+        means = np.nanmean(rows[:, shared] if shared.any() else rows, axis=1)
+        order = np.argsort(-means if self._metric.higher_is_better else means, kind="stable")
+        return [unbeaten[place] for place in order]
+
+    def unsettled(self) -> list[int]:
+        """The arms of which more seeds are needed: the one ahead, and those not told from it."""
+        first, *others = self.contenders or [0]
+        needed = [arm for arm in others if self.verdict(first, arm) == "open"]
+        return [first, *needed] if needed else []
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the one ahead is the best, as good as the rest within the margin, or neither."""
+        if len(self._values) == 1:
+            return "alone"
+        if len(self.contenders) == 1:
+            return "clear"
+        return "open" if self.unsettled() else "tied"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is known of a search from its folder.
+
+    - `keys`: that were searched.
+    - `margin`: as it is typed, in points of what is a share.
+    """
+
+    folder: Path
+    objective: Metric
+    keys: tuple[str, ...]
+    margin: float | None
+
+    def arm_of(self, config: dict[str, object]) -> Arm:
+        """Which arm a run with this config belongs to."""
+        flat = dict(flat_config(with_later_keys(config)))
+        return tuple(typed_value(flat.get(key)) for key in self.keys)
+
+    def label(self, arm: Arm) -> str:
+        """As in "lr=0.01, stride=2"."""
+        leaves = [key.rpartition(".")[2] for key in self.keys]
+        names = [
+            key if leaves.count(leaf) > 1 or leaf == "name" else leaf
+            for key, leaf in zip(self.keys, leaves, strict=True)
+        ]
+        return ", ".join(f"{n}={v}" for n, v in zip(names, map(level_text, arm), strict=True))
+
+    def rank(self, table: RunTable) -> Metric:
+        """What its trials are ranked by: what it is for, where a trial has that."""
+        has_it = self.objective.name in table.ok and table.ok[self.objective.name].notna().any()
+        return self.objective if has_it else ranking_metric(table, None)
+
+    @property
+    def confirmed(self) -> Confirmed:
+        """By the runs that are there now."""
+        try:
+            runs = [result for _, result in read_runs([self.folder / FOLDER]).runs]
+        except ConfigError:  # there are none
+            runs = []
+        results: dict[Arm, dict[int, Result]] = {}
+        for result in runs:
+            results.setdefault(self.arm_of(result.config), {})[result.seed] = result
+        return Confirmed(self, results)
+
+
+def search_in(folder: Path) -> Search | None:
+    """The search whose folder this is; None if it is none, or was for two things."""
+    try:
+        note = read_yaml(folder / NOTE)
+        ((name, direction),) = note["objectives"].items()
+        if direction not in ("max", "min"):
+            return None
+        margin = None if note["margin"] is None else float(note["margin"])
+        return Search(folder, metric(str(name), direction), tuple(map(str, note["keys"])), margin)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Fresh runs of the best trials of a search, by arm and seed."""
+
+    search: Search
+    results: dict[Arm, dict[int, Result]]
+
+    def value(self, result: Result) -> float:
+        """What the search is for; NaN where nothing came out."""
+        found = result.metrics.get(self.search.objective.name) if result.status == "ok" else None
+        return float("nan") if found is None else float(found)
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """All that have been confirmed or begun to be."""
+        return list(self.results)
+
+    @cached_property
+    def race(self) -> Race:
+        """By the seeds that decide."""
+        rows = list(self.results.values())
+        seeds = sorted({seed for row in rows for seed in row if decides(seed)})
+        values = [
+            [self.value(row[seed]) if seed in row else float("nan") for seed in seeds]
+            for row in rows
+        ]
+        metric, margin = self.search.objective, self.search.margin
+        scaled = None if margin is None else margin / metric.scale
+        return Race(np.array(values).reshape(len(rows), len(seeds)), metric, scaled)
+
+    @cached_property
+    def winner(self) -> Arm | None:
+        """The arm that is ahead; None where none has a run that came to its end."""
+        if len(self.arms) == 1:  # there is nothing to decide
+            return self.arms[0]
+        return self.arms[self.race.contenders[0]] if self.race.contenders else None
+
+    def num_deciding(self, arm: Arm) -> int:
+        """Seeds that an arm was compared with."""
+        return sum(decides(seed) for seed in self.results[arm])
+
+    @cached_property
+    def telling(self) -> list[Result]:
+        """Runs of the winner that decided nothing."""
+        runs = self.results[self.winner] if self.winner is not None else {}
+        return [result for seed, result in runs.items() if not decides(seed)]
+
+    def told(self, name: str) -> Estimate | None:
+        """Of a metric of the winner, over the runs that decided nothing; None where none has it."""
+        ok = [result for result in self.telling if result.status == "ok"]
+        values = [result.metrics[name] for result in ok if name in result.metrics]
+        return estimate(values) if values else None
+
+    # --- in words -----------------------------------------------------------------------------
+
+    def sentences(self, num_images: int | None) -> list[str]:
+        """What is known of the winner, and how sure it is that it won; nothing without runs.
+
+        - `num_images`: that the objective was measured on.
+        """
+        if not self.arms:
+            return []
+        objective = self.search.objective
+        if self.winner is None or (told := self.told(objective.name)) is None:
+            return ["Not confirmed yet: the same command of the search goes on."]
+        numbers = [f"{objective.name} {self._amount(objective, told)}"]
+        on_test = metric(objective.on_test, objective.direction)
+        if objective.split != "test" and (test := self.told(on_test.name)) is not None:
+            numbers.append(f"{on_test.name} {self._amount(on_test, test)}")
+        rests_on = f"{counted(told.n, 'fresh seed')} that chose nothing"
+        if num_images and objective.split in ("val", "test"):
+            split = "validation" if objective.split == "val" else "test"
+            rests_on += f", on the same {num_images:,} {split} images"
+        if failed := len(self.telling) - told.n:
+            rests_on += f"; {counted(failed, 'more run')} did not come to the end"
+        label = self.search.label(self.winner)
+        first = f"Confirmed: {label} reaches {', '.join(numbers)} ({rests_on})."
+        return [first, *self._comparison()]
+
+    def _amount(self, metric: Metric, found: Estimate) -> str:
+        text = metric.number(found.mean)
+        if found.half_width is not None:
+            text += f" ± {metric.number(found.half_width)}"
+        return f"{text} {metric.unit}".rstrip()
+
+    def _comparison(self) -> list[str]:
+        """How the winner and the others differ, by the seeds that decide."""
+        race, arms = self.race, self.arms
+        if race.outcome == "alone" or self.winner is None:
+            return []
+        first, *rest = race.contenders
+        others = [arm for arm in range(len(arms)) if arm != first]
+        most = max(race.difference(first, arm).n for arm in others)
+        by = f"by up to {counted(most, 'other fresh seed')} each, valid at any look"
+        if race.outcome == "clear":
+            which = "the other one" if len(others) == 1 else f"the other {len(others)}"
+            return [f"It is better than {which} of the best trials ({by})."]
+        near = "; ".join(self.search.label(arms[arm]) for arm in rest)
+        if race.outcome == "tied":
+            return [f"It is tied, within {self.search.margin:g}, with {near} ({by})."]
+        return [f"It cannot be told from {near} ({by})."]

@@ -1,0 +1,172 @@
+"""The end of a search: its best trials once more, on seeds that no trial had.
+
+The trials' own best is the luckiest of them. Each confirmation is an ordinary run in the folder
+`confirmed` of the search, so that it goes on where it was stopped, and workers share it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from convscape.base import files
+from convscape.base.errors import CannotWrite
+from convscape.base.terminal import say, wrapped
+from convscape.base.values import counted
+from convscape.reports.confirmed import FOLDER, NOTE, Search, decides
+from convscape.reports.verdicts import seed_by_seed
+from convscape.runs import obstacles
+from convscape.runs.folder import FAILURES
+from convscape.sweeps.launching import wait_for_others
+from convscape.sweeps.run import (
+    SweepStopped,
+    find_results,
+    say_line,
+    stop_of,
+    train_if_missing,
+)
+
+if TYPE_CHECKING:
+    from convscape.config.metrics import Metric
+    from convscape.reports.confirmed import Arm
+    from convscape.runs.resolved import ResolvedRun
+    from convscape.sweeps.search_config import SearchConfig
+
+# the run of a trial's values with a seed
+Resolve = Callable[[dict[str, Any], int], "ResolvedRun"]
+
+
+def note_search(folder: Path, search: SearchConfig, objectives: Sequence[Metric]) -> None:
+    """Write what the search is for into its folder, where a report finds it.
+
+    Raises:
+        CannotWrite: if it cannot be written.
+    """
+    note = {
+        "objectives": {objective.name: objective.direction for objective in objectives},
+        "keys": list(search.space),
+        "margin": search.confirm.margin,
+    }
+    with files.explained(folder):
+        files.write_atomic(folder / NOTE, yaml.safe_dump(note, sort_keys=False), within=folder)
+
+
+class Confirmation:
+    """What is left to do once the trials are made.
+
+    - `seed`: that all trials had.
+    """
+
+    def __init__(
+        self, search: SearchConfig, objective: Metric, folder: Path, seed: int, resolve: Resolve
+    ) -> None:
+        self.settings = search.confirm
+        self.search = Search(folder, objective, tuple(search.space), search.confirm.margin)
+        self.folder, self._seed, self._resolve = folder / FOLDER, seed, resolve
+        self._values: dict[Arm, dict[str, Any]] = {}
+        self._words = ""  # to be said before the next run
+
+    def work(self, trials: Iterable[FrozenTrial]) -> None:
+        """Train what is missing, together with other workers, until the winner is known.
+
+        Raises:
+            KeyboardInterrupt: if a run was interrupted; `SweepStopped` if none can go on.
+        """
+        best = self._best(trials)
+        if not best:
+            return
+        with files.explained(self.folder.parent):
+            files.make_folder(self.folder, within=self.folder.parent)
+        budget = self.settings.budget
+        if len(best) > 1:
+            self._words = (
+                f"the best {len(best)} trials on {budget.least} to {budget.most} fresh seeds each, "
+                "until the winner is clear"
+            )
+            seeds = list(itertools.islice(self._fresh(True), budget.most))
+
+            def train(arms: Collection[Arm], places: Sequence[int]) -> bool:
+                self._train([(arm, seeds[place]) for place in places for arm in arms])
+                return True
+
+            seed_by_seed(best, budget, train, self._unsettled)
+        winner = self.search.confirmed.winner if len(best) > 1 else best[0]
+        if winner is not None:
+            count = counted(budget.least, "more seed")
+            self._words = f"the winner on {count} that chose nothing: {self.search.label(winner)}"
+            last = itertools.islice(self._fresh(False), budget.least)
+            self._train([(winner, seed) for seed in last])
+
+    def _best(self, trials: Iterable[FrozenTrial]) -> list[Arm]:
+        """The best trials that differ, and those that were confirmed before."""
+        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        sign = -1 if self.search.objective.higher_is_better else 1
+        before = set(self.search.confirmed.arms)
+        found: list[Arm] = []
+        for trial in sorted(done, key=lambda trial: (sign * trial.values[0], trial.number)):
+            arm = self._arm_of(trial.params)
+            is_wanted = len(found) < self.settings.best or arm in before
+            if arm not in self._values and is_wanted:
+                self._values[arm] = trial.params
+                found.append(arm)
+            if len(found) >= self.settings.best and before <= self._values.keys():
+                break
+        return found
+
+    def _arm_of(self, values: dict[str, Any]) -> Arm:
+        config = self._resolve(values, self._seed).config
+        return self.search.arm_of(config.model_dump(by_alias=True))
+
+    def _fresh(self, deciding: bool) -> Iterator[int]:
+        return (s for s in itertools.count() if decides(s) is deciding and s != self._seed)
+
+    def _unsettled(self) -> list[Arm]:
+        confirmed = self.search.confirmed
+        arms = confirmed.arms
+        return [arms[place] for place in confirmed.race.unsettled() if arms[place] in self._values]
+
+    def _train(self, wanted: Sequence[tuple[Arm, int]]) -> None:
+        """All of these runs, those of other workers included."""
+        runs = {
+            run.fingerprint: (run, seed)
+            for arm, seed in wanted
+            for run in [self._resolve(self._values[arm], seed)]
+        }
+        if self._words and self._missing(runs):
+            say(*wrapped(self._words))
+            self._words = ""
+        todo = list(runs)  # what is done is left alone, or with retry=true has failed
+        while todo:
+            if blocked := obstacles.in_sweep(self.folder, todo):
+                reason = next(iter(blocked.values()))
+                raise SweepStopped(f"in the way of a run: {reason}; then the same command again")
+            for fingerprint in todo:
+                self._train_one(*runs[fingerprint])
+            for number in wait_for_others(self.folder, todo):
+                say(f"waiting for {counted(number, 'run')} in other processes")
+            todo = self._missing(runs)
+
+    def _missing(self, fingerprints: Collection[str]) -> list[str]:
+        results = find_results(self.folder)
+        done = {f for f, result in results.items() if result.status in ("ok", *FAILURES)}
+        return [each for each in fingerprints if each not in done]
+
+    def _train_one(self, run: ResolvedRun, seed: int) -> None:
+        try:
+            result = train_if_missing(run, self.folder)
+        except CannotWrite as error:
+            raise SweepStopped(str(error)) from None
+        if result is None:  # another worker has it
+            return
+        say_line(result, f"[seed {seed}]", "")
+        if result.status == "interrupted":
+            raise stop_of(result)
+
+    def num_failed(self) -> int:
+        """Runs that did not come to their end."""
+        return sum(r.status in FAILURES for r in find_results(self.folder).values())
