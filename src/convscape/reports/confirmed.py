@@ -257,7 +257,9 @@ class Confirmed:
         if race.outcome == "clear":
             which = "the other one" if len(others) == 1 else f"the other {len(others)}"
             return [f"It is better than {which} of the best trials ({by})."]
-        near = "; ".join(self.search.label(arms[arm]) for arm in rest)
+        near = self.search.label(arms[rest[0]])
+        if len(rest) > 1:
+            near = f"{len(rest)} others of the best trials"
         if race.outcome == "tied":
             return [f"It is tied, within {self.search.margin:g}, with {near} ({by})."]
         return [f"It cannot be told from {near} ({by})."]
