@@ -178,10 +178,7 @@ def answer_help(head: str) -> None:
     width = max(map(len, groups()))
     lines = [f"  {group:<{width}} = {', '.join(choices(group))}" for group in groups()]
     say(_as_typed(head.strip()), "", "Choices (conf/<name>/*.yaml hold their keys):", *lines)
-    say(
-        "",
-        f"--config-dir <folder>, or {VARIABLE}, or a conf/ in the working folder, adds your own.",
-    )
+    say("", f"--config-dir <folder>, {VARIABLE} or a conf/ where you work adds your own.")
     sys.exit(0)
 
 
