@@ -2,7 +2,7 @@
 # make sweep   the geometry sweep; make sweep ARGS="data=mnist"
 # make bench   how fast is it, beside other ways to train the same network (about 40 minutes)
 # make test    lint, types and all tests that need neither long time nor other machines
-# make test-clusters   the tests on SLURM and Ray, which they start; as root on Debian
+# make test-clusters   the tests on SLURM, Ray and PostgreSQL, which they start; as root on Debian
 # make soak    break trainings and sweeps at random for 10 minutes, and count what was lost;
 #              make soak ARGS="--seconds 600 --seed 1"
 # Each does its own set-up, once: a .venv in this folder with the locked versions. On Linux those are
@@ -46,7 +46,7 @@ lint: .venv/.test
 	.venv/bin/mypy
 
 test-clusters: .venv/.clusters
-	PYTHONPATH=src .venv/clusters/bin/python -m pytest -m "slurm or ray" -ra --durations=10 $(ARGS)
+	PYTHONPATH=src .venv/clusters/bin/python -m pytest -m "slurm or ray or postgres" -ra --durations=10 $(ARGS)
 
 bench: .venv/.bench
 	.venv/bin/python benchmarks/startup.py
@@ -78,12 +78,14 @@ soak: .venv/.test
 
 # on top of .venv: Ray's launcher wants an older cloudpickle than joblib
 .venv/.clusters: pyproject.toml .venv/.test
-	command -v slurmctld munged || { apt-get update -q && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends slurm-wlm munge; }
+	ls /usr/sbin/slurmctld /usr/sbin/munged /usr/lib/postgresql/*/bin/pg_ctl || { apt-get update -q && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+	    slurm-wlm munge postgresql; }
 	$(PYTHON) -m venv .venv/clusters
 	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	    >"$$(echo .venv/clusters/lib/python*/site-packages)/libraries.pth"
-	.venv/clusters/bin/python -m pip install --quiet 'hydra-ray-launcher>=1.2.2' 'ray>=2.50'
+	.venv/clusters/bin/python -m pip install --quiet 'hydra-ray-launcher>=1.2.2' 'ray>=2.50' \
+	    'psycopg[binary]>=3.2'
 	@touch $@
 
 # New versions: needs uv (https://docs.astral.sh/uv).

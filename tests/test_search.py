@@ -33,8 +33,9 @@ WORKER = """
 
     folder, url, num_wanted, *words = sys.argv[1:]
     space = {"x": FloatDistribution(0, 1)}
+    directions = [StudyDirection.MAXIMIZE]
     study = open_study(
-        Path(folder), url, [StudyDirection.MAXIMIZE], RandomSampler(), NopPruner(), {}, space, False
+        Path(folder), url, directions, RandomSampler(), NopPruner(), {}, space, ["x"], False
     )
     with study.at_work():
         while (trial := study.next_trial(int(num_wanted))) is not None:
@@ -210,7 +211,7 @@ def test_two_workers_started_at_once_share_a_study(start, tmp_path, space):
 def test_four_workers_make_as_many_trials_as_are_asked_for(workers, tmp_path, storage):
     url = storage.format(tmp_path)
     assert workers(4, url, 14) == [0] * 4
-    study = optuna.load_study(study_name=tmp_path.name, storage=_storage(url))
+    study = optuna.load_study(study_name=tmp_path.name, storage=_storage(url, False))
     assert states(study) == ["COMPLETE"] * 14
     assert not list(tmp_path.glob(".worker-*"))
 

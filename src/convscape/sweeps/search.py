@@ -134,6 +134,7 @@ def _study(
         pruner,
         definition=definition_of(typed, {}) | dict(search.definition()),
         space={key: values.distribution for key, values in search.space.items()},
+        objectives=search.objectives,
         extend=cfg.extend,
     )
 
@@ -173,7 +174,8 @@ class _Worker:
     def _make_trials(self) -> None:
         num_impossible = 0
         while (trial := self.study.next_trial(self.search.trials)) is not None:
-            num_impossible = 0 if self._make(trial) else num_impossible + 1
+            with self.study.held(trial):
+                num_impossible = 0 if self._make(trial) else num_impossible + 1
             if num_impossible == MAX_IMPOSSIBLE:
                 raise ConfigError(f"{MAX_IMPOSSIBLE} networks in a row were impossible")
 
@@ -209,13 +211,13 @@ class _Worker:
             run = self.resolve(self.study.values(trial))
             run.plan  # noqa: B018  raises
         except InfeasibleGeometry as error:
-            trial.set_user_attr(IMPOSSIBLE, str(error))
-            self.study.tell(trial, state=TrialState.PRUNED)
+            self.study.note(trial, IMPOSSIBLE, str(error))
+            self.study.tell(trial, state=TrialState.FAIL)
             return False
         except ConfigError as error:
             self._refuse(trial, error)
         path = path_of_run(run, self.folder)
-        trial.set_user_attr("folder", str(path))
+        self.study.note(trial, "folder", str(path))
         try:
             # another worker may make the same network
             run_folder = RunFolder(path, within=self.folder)
@@ -237,7 +239,7 @@ class _Worker:
         Raises:
             ConfigError: always.
         """
-        trial.set_user_attr(IMPOSSIBLE, str(error))
+        self.study.note(trial, IMPOSSIBLE, str(error))
         self.study.tell(trial, state=TrialState.FAIL)
         raise ConfigError(f"search.space: {error}") from None
 
@@ -255,12 +257,12 @@ class _Worker:
         def on_epoch(row: dict[str, float]) -> None:
             epoch = int(row["epoch"])
             name = self.search.objectives[0]
-            is_last = epoch == run.max_epochs
-            if not self.search.prunes or is_last or name not in row:
+            if len(self.search.objectives) > 1 or name not in row:  # Optuna takes one alone
                 return
             if epoch not in reported:  # by a worker that died before it was saved
-                trial.report(row[name], epoch)
-            if trial.should_prune():
+                self.study.report(trial, row[name], epoch)
+            is_last = epoch == run.max_epochs
+            if self.search.prunes and not is_last and trial.should_prune():
                 raise Pruned(f"worse than the median of the others at epoch {epoch}")
 
         return train(run, path, on_epoch)

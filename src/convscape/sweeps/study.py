@@ -1,13 +1,16 @@
 """The study that the workers of a search share: what it is, whose turn it is, what is finished.
 
-A worker holds a file of its own in the search's folder for as long as it lives. A trial is finished
-if its outcome was told, and running if its worker lives; else whoever comes next takes it up.
+A trial is finished if its outcome was told, and running if its worker lives; else whoever comes
+next takes it up. Workers of a study in a file see each other in the search's folder: each holds a
+file of its own there for as long as it lives. Those of a database server share nothing else,
+perhaps: there Optuna's heartbeat tells who lives, and puts the trial of a dead worker back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,30 +18,53 @@ from uuid import uuid4
 import optuna
 from filelock import Timeout
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from convscape.base.distribution import install
 from convscape.base.errors import ConfigError
 from convscape.base.files import lock, refuse_links, remove
+from convscape.base.terminal import say
 from convscape.base.values import typed_value
+from convscape.sweeps.database import (
+    SURPLUS,
+    beating,
+    database,
+    next_of_database,
+    no_warnings,
+    patiently,
+    patiently_created,
+    put_back,
+    retried,
+)
 from convscape.sweeps.definition import check_same
 
 IMPOSSIBLE = "impossible"  # of a trial: why its network cannot exist
 _WORKER = "worker"  # of a trial: the file that its worker holds
 _PUT_BACK = "put_back"  # of a trial in older studies, which is made once more under another number
+_TOO_LATE = "trial {} was given to another worker, since nothing was heard of this one"
 # What another search under the same name may have of its own, when it is asked to extend the first.
 # What its trials are measured by, and on what, is not among them: a best has to be one of equals.
 _EXTENSIBLE = ("search.space.", "search.sampler", "search.prune")
 
 
 class SharedStudy:
-    """Optuna's study of a search in `folder`, as one of its workers sees it."""
+    """Optuna's study of a search in `folder`, as one of its workers sees it.
+
+    - `has_heartbeat`: its storage is a server, by which alone its workers may know of each other.
+    """
 
     def __init__(
-        self, study: optuna.Study, folder: Path, space: Mapping[str, BaseDistribution]
+        self,
+        study: optuna.Study,
+        folder: Path,
+        space: Mapping[str, BaseDistribution],
+        has_heartbeat: bool,
     ) -> None:
         self.study, self.folder, self.space = study, folder, space
+        self._has_heartbeat = has_heartbeat
         self._file = folder / f".worker-{uuid4().hex}"
 
     @contextmanager
@@ -50,11 +76,32 @@ class SharedStudy:
             finally:
                 remove(self._file, within=self.folder)
 
+    @contextmanager
+    def held(self, trial: optuna.Trial) -> Iterator[None]:
+        """As long as it lasts, no other worker takes this one for dead.
+
+        If it is interrupted, the trial is for whoever comes next; if it was taken for dead all the
+        same, another worker has the trial, and whose answer comes first stands.
+        """
+        with beating(self.study, trial) if self._has_heartbeat else nullcontext():
+            try:
+                yield
+            except UpdateFinishedTrialError:
+                say(_TOO_LATE.format(trial.number))
+            except KeyboardInterrupt:
+                if self._has_heartbeat:
+                    put_back(self.study, trial)
+                raise
+
     def next_trial(self, num_wanted: int) -> optuna.Trial | None:
         """One that a dead worker has left, or else a new one; None if enough are made or running.
 
-        One worker at a time looks and takes, so that all of them make `num_wanted` together.
+        One worker at a time looks and takes, so that all of them make `num_wanted` together. Of a
+        database None means that enough are made: it waits for those that are running elsewhere,
+        since their workers may have died a moment ago.
         """
+        if self._has_heartbeat:
+            return next_of_database(self.study, num_wanted, finished)
         with lock(self.folder / ".study.lock", within=self.folder):
             living = _living(self.folder)
             trials = self.trials()  # after the look at who may still end one
@@ -76,7 +123,18 @@ class SharedStudy:
 
     def values(self, trial: optuna.Trial) -> dict[str, Any]:
         """A value for each key of the space: those that the trial has already, and new ones."""
-        return {key: trial._suggest(key, among) for key, among in self.space.items()}
+        return {
+            key: patiently(partial(trial._suggest, key, among)) for key, among in self.space.items()
+        }
+
+    def note(self, trial: optuna.Trial, key: str, value: str) -> None:
+        """Keep something with a trial."""
+        patiently(lambda: trial.set_user_attr(key, value))
+
+    def report(self, trial: optuna.Trial, value: float, epoch: int) -> None:
+        """Note an intermediate value; one that the storage does not take is lost, and no more."""
+        with suppress(UpdateFinishedTrialError, StorageInternalError):
+            trial.report(value, epoch)
 
     def tell(
         self,
@@ -84,8 +142,14 @@ class SharedStudy:
         values: Sequence[float] | None = None,
         state: TrialState | None = None,
     ) -> None:
-        """Record what came out of a trial: its values, or that it was pruned or failed."""
-        self.study.tell(trial, values, state)
+        """Record what came out of a trial: its values, or that it was pruned or failed.
+
+        Raises:
+            UpdateFinishedTrialError: if this worker was taken for dead meanwhile; see `held`.
+        """
+        if patiently(lambda: self.trials()[trial.number]).state.is_finished():
+            raise UpdateFinishedTrialError
+        patiently(lambda: self.study.tell(trial, values, state))
 
     def trials(self) -> list[FrozenTrial]:
         """All of them, as they are now."""
@@ -108,8 +172,14 @@ def _is_held(file: Path) -> bool:
 
 def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those that were made: trained to the end, pruned or failed, but not the impossible ones."""
-    left_out = {IMPOSSIBLE, _PUT_BACK}
-    return [t for t in trials if t.state.is_finished() and not left_out & {*t.user_attrs}]
+    left_out, again = {IMPOSSIBLE, SURPLUS, _PUT_BACK}, retried(trials)
+    return [
+        trial
+        for trial in trials
+        if trial.state.is_finished()
+        and not left_out & {*trial.user_attrs}
+        and trial.number not in again
+    ]
 
 
 def open_study(
@@ -120,6 +190,7 @@ def open_study(
     pruner: optuna.pruners.BasePruner,
     definition: Mapping[str, str],
     space: Mapping[str, BaseDistribution],
+    objectives: Sequence[str],
     extend: bool,
 ) -> SharedStudy:
     """The study that is named as its folder; the first worker creates it, one at a time.
@@ -130,29 +201,35 @@ def open_study(
     Raises:
         ConfigError: if the storage cannot be used, or the study is another search's.
     """
+    has_heartbeat = url is not None and not url.startswith(("journal:", "sqlite"))
     url = url or f"sqlite:///{folder / 'study.db'}"
     beside = [folder / f"study.db{end}" for end in ("", "-journal", "-wal", "-shm")]
     refuse_links(*beside, within=folder)
     with lock(folder / ".study.lock", within=folder):
         try:
-            storage = _storage(url)
+            storage = patiently_created(lambda: _storage(url, has_heartbeat))
             settings: dict[str, Any] = {
                 **{"study_name": folder.name, "storage": storage, "directions": directions},
                 **{"sampler": sampler, "pruner": pruner, "load_if_exists": True},
             }
             study = optuna.create_study(**settings)
-            if study.user_attrs and _is_unused(study) and not _living(folder):
+            is_in_use = has_heartbeat or bool(_living(folder))  # nobody knows, of a database
+            if study.user_attrs and not is_in_use and _is_unused(study):
                 # a mistake in its space was refused, and may be mended under the same name
                 optuna.delete_study(study_name=folder.name, storage=storage)
                 study = optuna.create_study(**settings)
         except Exception as error:  # noqa: BLE001  each database has its own errors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if isinstance(error, ImportError) and url.startswith("postgres"):
+                reason = f"its driver is not installed; {install('postgres')}"
             raise ConfigError(
                 f"search.storage={url} cannot be used: {reason}"  # printed without its password
             ) from None
         _check(study, definition, space, extend)
         study.set_user_attr("definition", dict(definition))
-    return SharedStudy(study, folder, space)
+        with no_warnings():
+            study.set_metric_names(list(objectives))  # for Optuna's figures and dashboard
+    return SharedStudy(study, folder, space, has_heartbeat)
 
 
 def _is_unused(study: optuna.Study) -> bool:
@@ -161,11 +238,12 @@ def _is_unused(study: optuna.Study) -> bool:
     return not finished(trials) and all(trial.state.is_finished() for trial in trials)
 
 
-def _storage(url: str) -> optuna.storages.BaseStorage:
+def _storage(url: str, has_heartbeat: bool) -> optuna.storages.BaseStorage:
     if url.startswith("journal:"):
         return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-    wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=wait)
+    if has_heartbeat:
+        return database(url)
+    return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 def _check(

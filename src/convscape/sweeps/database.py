@@ -1,0 +1,207 @@
+"""A study on a database server, whose workers may know of each other by that database alone.
+
+Who is at work says so every ten seconds: Optuna's heartbeat. What has been silent for a minute is
+put back into the queue by Optuna's own callback, under a new number. All times are the database's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import optuna
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from convscape.base.terminal import say
+from convscape.base.values import counted
+
+SURPLUS = "surplus"  # of a trial: begun in the same moment as the last that was wanted
+_BEGUN = "begun"  # of a trial: its own number, once it has a heartbeat
+INTERVAL_S = 10  # between two heartbeats
+GRACE_S = 60  # of silence, until a worker is taken for dead
+_MAX_RETRY = 3  # of a trial whose workers die
+_PATIENCE_S = 120  # with a database that is being started again
+_PAUSE_S = 2
+
+Answer = TypeVar("Answer")
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """What Optuna calls experimental has been so for years; its heartbeat is used as it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        yield
+
+
+def database(url: str) -> RDBStorage:
+    """The storage at `url`, with a heartbeat."""
+    # a connection for each question: the database may be started again, and has few to give
+    engine = {"poolclass": NullPool}
+    scheme, colon, rest = url.partition(":")
+    if scheme in ("postgres", "postgresql"):
+        scheme = "postgresql+psycopg"  # SQLAlchemy's default is the driver before that
+    with no_warnings():
+        storage = RDBStorage(
+            scheme + colon + rest,
+            engine_kwargs=engine,
+            heartbeat_interval=INTERVAL_S,
+            grace_period=GRACE_S,
+            heartbeat_stale_trial_callback=_retry(_MAX_RETRY),
+        )
+    if scheme.startswith("postgresql"):
+        event.listen(storage.engine, "connect", _in_utc)
+    return storage
+
+
+def _in_utc(connection: Any, record: Any) -> None:
+    """Let a new connection speak of times in one zone: Optuna compares them without their zones."""
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
+
+
+def _retry(most: int | None) -> RetryHeartbeatStaleTrialCallback:
+    with no_warnings():
+        return RetryHeartbeatStaleTrialCallback(most, inherit_intermediate_values=True)
+
+
+def retried(trials: Sequence[FrozenTrial]) -> set[int]:
+    """The numbers of those that were begun once more under another number."""
+    return {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+
+
+def put_back(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Leave a trial to whoever comes next, at once."""
+    with suppress(UpdateFinishedTrialError), no_warnings():
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        _retry(None)(study, study._storage.get_trial(trial._trial_id))
+
+
+@contextmanager
+def beating(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
+    """As long as it lasts, tell the other workers that this one lives."""
+    storage: Any = study._storage  # Optuna's cache of an RDBStorage
+    is_over = threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(INTERVAL_S):
+            with suppress(DBAPIError, StorageInternalError):  # as if nothing was said
+                storage.record_heartbeat(trial._trial_id)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def next_of_database(
+    study: optuna.Study,
+    num_wanted: int,
+    finished: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]],
+) -> optuna.Trial | None:
+    """A trial to be made, of those that were put back or a new one; None once enough are made.
+
+    No lock holds the other workers off. Each asks and then looks which numbers are below its own,
+    which the database has given out one after the other: the first `num_wanted` stay.
+    """
+    num_told, seen = 0, dict[int, float]()
+    while True:
+        with no_warnings():
+            patiently(lambda: fail_stale_trials(study))
+        trials = _trials(study)
+        num_left = num_wanted - len(finished(trials))
+        if num_left <= 0:
+            return None
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        if len(running) < num_left:
+            trial = _asked(study)
+            if _is_wanted(trial.number, num_wanted, _trials(study), finished):
+                return trial
+            _leave_out(study, trial._trial_id)
+        elif len(running) != num_told:
+            num_told = len(running)
+            say(f"waiting for {counted(num_told, 'trial')} of other workers")
+        for each in running:
+            # one without a heartbeat: its worker died as soon as it had asked
+            if each.user_attrs.get(_BEGUN) != each.number:
+                since = seen.setdefault(each.number, time.monotonic())
+                if time.monotonic() - since > GRACE_S:
+                    _leave_out(study, each._trial_id)
+        time.sleep(_PAUSE_S)
+
+
+def _trials(study: optuna.Study) -> list[FrozenTrial]:
+    return patiently(lambda: study.get_trials(deepcopy=False))
+
+
+def _asked(study: optuna.Study) -> optuna.Trial:
+    """One that was put back, or a new one, from now on with a heartbeat."""
+    storage: Any = study._storage
+    with no_warnings():
+        trial = patiently(study.ask)
+    patiently(lambda: storage.record_heartbeat(trial._trial_id))
+    patiently(lambda: trial.set_user_attr(_BEGUN, trial.number))
+    return trial
+
+
+def _leave_out(study: optuna.Study, trial_id: int) -> None:
+    """End a trial that is not wanted."""
+    storage = study._storage
+    with suppress(UpdateFinishedTrialError):
+        patiently(lambda: storage.set_trial_user_attr(trial_id, SURPLUS, True))
+        patiently(lambda: storage.set_trial_state_values(trial_id, TrialState.FAIL))
+
+
+def _is_wanted(
+    number: int,
+    num_wanted: int,
+    trials: Sequence[FrozenTrial],
+    finished: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]],
+) -> bool:
+    """Whether too few trials are made, or may be, whose numbers are lower."""
+    made = {trial.number for trial in finished(trials)}
+    made |= {trial.number for trial in trials if not trial.state.is_finished()}
+    return sum(each < number for each in made) < num_wanted
+
+
+def patiently(step: Callable[[], Answer]) -> Answer:
+    """Do it, again and again while the database is not there."""
+    deadline, is_first = time.monotonic() + _PATIENCE_S, True
+    while True:
+        try:
+            return step()
+        except (StorageInternalError, OperationalError):
+            if time.monotonic() > deadline:
+                raise
+        if is_first:
+            say(f"the database does not answer; it has {_PATIENCE_S} s to come back")
+            is_first = False
+        time.sleep(_PAUSE_S)
+
+
+def patiently_created(step: Callable[[], Answer]) -> Answer:
+    """Do what makes the tables; of two that make them at a time one fails, and tries once more."""
+    try:
+        return step()
+    except OperationalError:  # it is not there
+        raise
+    except (DBAPIError, StorageInternalError):
+        time.sleep(_PAUSE_S)
+        return step()
