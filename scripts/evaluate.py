@@ -14,6 +14,11 @@ def main() -> None:
         action="store_true",
         help="also fit the temperature that makes its confidence true, on the validation images",
     )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="answer each image together with its mirror image: the mean of the logits",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     words, places = words_and_places(parser)
     arguments = parser.parse_args(words)
@@ -28,7 +33,12 @@ def main() -> None:
         )
 
         def evaluated() -> Evaluation:
-            return evaluate(run, arguments.split, with_temperature=arguments.temperature)
+            return evaluate(
+                run,
+                arguments.split,
+                with_temperature=arguments.temperature,
+                flip=arguments.flip,
+            )
 
         if arguments.json:
             print_document("evaluate", lambda: evaluated().as_dict())

@@ -191,3 +191,16 @@ def bars(num_images=300, noise=40):
 def speckle(images):
     """One pixel in ten is white."""
     return images.masked_fill(torch.rand(images.shape, device=images.device) < 0.1, 255)
+
+
+def of_shares(logits, labels):
+    """Cross entropy of class ids, and of soft labels as of what they are."""
+    if labels.ndim == 1:
+        labels = torch.nn.functional.one_hot(labels, logits.shape[1])
+    return -(logits.log_softmax(1) * labels).sum(1).mean()
+
+
+def first_share(logits, labels):
+    """Takes the first number of what it gets for an id."""
+    ids = labels if labels.ndim == 1 else labels[:, 0].long()
+    return torch.nn.functional.cross_entropy(logits, ids)

@@ -19,12 +19,16 @@ from tests.conftest import PATIENCE_S, wait_for
 from tests.dying import MOMENTS, train_apart
 from tests.test_config import checked
 
-# dropout, batch norm, augmentation, bf16 and a schedule: all that has a state or draws numbers
+# dropout, batch norm, augmentation, bf16, a schedule and an average: all that has a state or draws
 OVERRIDES = [
     "model.channels=[4,4]",
     "model.dropout=0.2",
     "model.batch_norm=true",
     "data.augment.shift=2",
+    "data.augment.rand_augment=9",
+    "data.augment.random_erasing=0.3",
+    "data.augment.mixup=0.4",
+    "data.augment.cutmix=1",
     "data.batch_size=32",
     "data.eval_batch_size=40",
     "data.train_size=400",
@@ -35,15 +39,19 @@ OVERRIDES = [
     "trainer.steps_per_execution=2",
     "trainer.progress=off",
     "trainer.precision=bf16",
+    "trainer.ema=0.9",
+    "trainer.test_flip=true",
 ]
 # and what a run that went on from another one says of it
 TIMES = ("seconds", "samples_per_second", "peak_memory_bytes", "environment", "attempts", "parent")
 
 
 def bits(checkpoint):
-    """All that a checkpoint holds of weights and optimiser, by name."""
+    """All that a checkpoint holds of weights, their average and the optimiser, by name."""
     loaded = torch.load(checkpoint, weights_only=True)
     found = dict(loaded["state_dict"])
+    average = loaded["callbacks"].get("WeightAverage", {"other": {}})
+    found |= {f"other.{name}": tensor for name, tensor in average["other"].items()}
     for number, state in loaded["optimizer_states"][0]["state"].items():
         found |= {f"{number}.{key}": value for key, value in state.items()}
     return found

@@ -299,6 +299,7 @@ class Evaluate(TypedDict):
     data: str
     split: Literal["train", "val", "test"]
     num_images: int
+    flip: bool  # whether each image is answered together with its mirror image
     classes: list[str]
     class_acc: list[float | None]
     confusion: list[list[int]]  # a row per true class, a column per answer

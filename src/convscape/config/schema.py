@@ -52,6 +52,10 @@ class AugmentConfig(Section):
     cutout: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
     brightness: Fraction
     contrast: Fraction
+    rand_augment: Annotated[int, Field(ge=0, le=30)] = 0
+    random_erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
     own: list[str] = Field(default=[])
 
 
@@ -149,6 +153,8 @@ class TrainerConfig(Section):
     freeze_epochs: Positive | None = None
     keep_epochs: bool = False
     watch: bool = True
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    test_flip: bool = False
     device: Device
     devices: Positive
     precision: Literal["auto", "fp32", "bf16"]

@@ -8,6 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convscape.data.mixing import mixed, pasted
+from convscape.data.pixels import as_kept
+from convscape.data.rand_augment import MOST, rand_augmented
+
+# torchvision's RandomErasing: the share of the area, width to height, tries to find what fits
+ERASED_AREA = (0.02, 0.33)
+ERASED_RATIO = (0.3, 3.3)
+ERASING_TRIES = 10
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -22,8 +31,13 @@ class Augment:
       border (DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552).
     - `brightness`, `contrast`: a factor between 1 - this and 1 + this, on the values and on their
       distance from the image's mean; 0..1.
-    - `own`: functions that take and return such images, called last, one after the other. What they
+    - `rand_augment`: two of fourteen operations for each image, of this strength, 1 to 30; of bytes
+      alone. See `rand_augment.py`.
+    - `random_erasing`: the probability that a rectangle of an image becomes noise (Zhong 2020,
+      https://arxiv.org/abs/1708.04896).
+    - `own`: functions that take and return such images, called one after the other. What they
       draw from torch's own generators repeats with the seed.
+    - `mixup`, `cutmix`: last of all `mix` makes one image of two; see `mixing.py`.
     """
 
     shift: int = 0
@@ -32,6 +46,10 @@ class Augment:
     cutout: int = 0
     brightness: float = 0
     contrast: float = 0
+    rand_augment: int = 0
+    random_erasing: float = 0
+    mixup: float = 0
+    cutmix: float = 0
     own: tuple[Callable[[Tensor], Tensor], ...] = ()
 
     def __post_init__(self) -> None:
@@ -41,14 +59,27 @@ class Augment:
         _check("cutout", self.cutout, int, math.inf, "a whole number of pixels, 0 or more")
         _check("brightness", self.brightness, (int, float), 1, "0 to 1")
         _check("contrast", self.contrast, (int, float), 1, "0 to 1")
+        _check("rand_augment", self.rand_augment, int, MOST, f"a whole number, 0 to {MOST}")
+        _check("random_erasing", self.random_erasing, (int, float), 1, "a probability, 0 to 1")
+        _check("mixup", self.mixup, (int, float), 100, "0 to 100")
+        _check("cutmix", self.cutmix, (int, float), 100, "0 to 100")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `mix` makes one image of two, and their labels soft."""
+        return bool(self.mixup or self.cutmix)
+
+    def mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) made of two, and soft labels (N, num_classes) of ids (N,)."""
+        return mixed(images, labels, num_classes, self.mixup, self.cutmix)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Changed copies of `images`, drawn from `generator` (None: torch's own)."""
         num, _, height, width = images.shape
 
-        def uniform(low: float, high: float) -> Tensor:
+        def uniform(low: float, high: float, *more: int) -> Tensor:
             device = generator.device if generator is not None else images.device
-            draw = torch.rand(num, generator=generator, device=device)
+            draw = torch.rand(num, *more, generator=generator, device=device)
             return (draw * (high - low) + low).to(images.device)
 
         def integers(low: int, high: int) -> Tensor:
@@ -68,9 +99,15 @@ class Augment:
             images = brightened(images, uniform(1 - self.brightness, 1 + self.brightness))
         if self.contrast:
             images = contrasted(images, uniform(1 - self.contrast, 1 + self.contrast))
+        if self.rand_augment:
+            images = rand_augmented(images, self.rand_augment, generator)
         if self.cutout:
             rows, columns = integers(0, height - 1), integers(0, width - 1)
             images = cut_out(images, rows, columns, self.cutout)
+        if self.random_erasing:
+            chosen = uniform(0, 1) < self.random_erasing
+            box = rectangles(height, width, lambda low, high: uniform(low, high, ERASING_TRIES))
+            images = erased(images, chosen, *box, noise=uniform(0, 1, *images.shape[1:]))
         for change in self.own:
             images = _changed_by(change, images)
         return images
@@ -108,19 +145,19 @@ def rotated(images: Tensor, degrees: Tensor) -> Tensor:
         [cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1
     ).view(-1, 2, 3)
     grid = F.affine_grid(to_source, list(images.shape), align_corners=False)
-    return _as(images, F.grid_sample(images.float(), grid, align_corners=False))
+    return as_kept(images, F.grid_sample(images.float(), grid, align_corners=False))
 
 
 def brightened(images: Tensor, factors: Tensor) -> Tensor:
     """Image n times `factors[n]`."""
-    return _as(images, images * factors[:, None, None, None])
+    return as_kept(images, images * factors[:, None, None, None])
 
 
 def contrasted(images: Tensor, factors: Tensor) -> Tensor:
     """Image n with its distance from its mean times `factors[n]`."""
     values = images.float()
     mean = values.mean(dim=(1, 2, 3), keepdim=True)
-    return _as(images, mean + (values - mean) * factors[:, None, None, None])
+    return as_kept(images, mean + (values - mean) * factors[:, None, None, None])
 
 
 def cut_out(images: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
@@ -135,6 +172,51 @@ def cut_out(images: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
     return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0)
 
 
+def rectangles(
+    height: int, width: int, uniform: Callable[[float, float], Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Top, bottom, left and right of a random rectangle in each image; ends are not included.
+
+    As torchvision's RandomErasing draws it: area and log of the ratio are uniform, the first of
+    the tries that fits is taken, and where none does the rectangle is empty.
+
+    - `uniform`: draws (N, tries) numbers between two others.
+    """
+    area = uniform(*ERASED_AREA) * height * width
+    ratio = uniform(*(math.log(end) for end in ERASED_RATIO)).exp()
+    tall, wide = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (tall < height) & (wide < width)
+    first = fits.int().argmax(1, keepdim=True)
+    tall, wide, down, right = (
+        values.gather(1, first).squeeze(1) for values in (tall, wide, uniform(0, 1), uniform(0, 1))
+    )
+    tall, wide = (side * fits.any(1) for side in (tall, wide))
+    top, left = (down * (height - tall + 1)).floor(), (right * (width - wide + 1)).floor()
+    return top, top + tall, left, left + wide
+
+
+def erased(
+    images: Tensor,
+    chosen: Tensor,
+    top: Tensor,
+    bottom: Tensor,
+    left: Tensor,
+    right: Tensor,
+    *,
+    noise: Tensor,
+) -> Tensor:
+    """Image n with noise between the sides of its rectangle, if `chosen[n]`.
+
+    - `noise`: (N, C, H, W) of 0 to 1; 1 is the brightest value of a byte, or of the batch.
+    """
+    if images.dtype == torch.uint8:
+        noise = (noise * 256).clamp(max=255).to(torch.uint8)
+    else:
+        low, high = images.aminmax()
+        noise = low + noise * (high - low)
+    return pasted(images, noise, top, torch.where(chosen, bottom, top), left, right)
+
+
 def _changed_by(change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     changed = change(images)
     if changed.dtype != images.dtype or changed.shape != images.shape:
@@ -143,11 +225,6 @@ def _changed_by(change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
             f"{tuple(changed.shape)} of {images.dtype} {tuple(images.shape)}; allowed: the same"
         )
     return changed
-
-
-def _as(images: Tensor, values: Tensor) -> Tensor:
-    """New values as what `images` hold: bytes, or floats, which have no end at 255."""
-    return values.round_().clamp_(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else values
 
 
 def _check(

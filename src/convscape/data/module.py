@@ -46,6 +46,7 @@ class TrainLoader:
     - `num_steps`: of the whole training; what would come after is an empty item, so that every
       epoch has the same number of items.
     - `scene`: `images` are its objects, which are laid on canvases anew in each epoch.
+    - `num_classes`: of the soft labels (N, num_classes), which images mixed of two have.
     - `rank`, `world_size`: of every batch this process takes each `world_size`-th image. All of
       them take the same steps and draw the same augmentation, however many they are.
 
@@ -62,6 +63,7 @@ class TrainLoader:
         batch_size: int,
         augment: Augment,
         seed: int,
+        num_classes: int = 0,
         steps_per_item: int = 1,
         num_steps: int | None = None,
         rank: int = 0,
@@ -72,6 +74,7 @@ class TrainLoader:
         self.device = device
         self.canvases = None if scene is None else Canvases(scene, images)
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.num_classes = num_classes
         self.steps_per_item, self.num_steps = steps_per_item, num_steps
         self.rank, self.world_size = rank, world_size
         self.share = 1 / world_size
@@ -133,7 +136,10 @@ class TrainLoader:
         else:
             images = self.canvases.draw(_mix(self.seed, self.epoch, 0), chosen, self.device)
         labels = machine.moved(self.labels.index_select(0, chosen), self.device)
-        return self.augment(images), labels
+        images = self.augment(images)
+        if not self.augment.mixes:
+            return images, labels
+        return self.augment.mix(images, labels, self.num_classes)
 
     def first_batch(self) -> Batch:
         """Images and labels of this epoch's first step, as it saw them; all of them."""
@@ -275,6 +281,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Images (N, C, H, W) uint8 and labels (N,) of a split on `device`, for your own loop.
 
         Those of "train" are shuffled and augmented anew in each `epoch`, which is counted from 0;
+        mixed of two they have soft labels (N, num_classes), as torch's cross_entropy takes them;
         every batch seeds torch's random numbers from (seed, step), as in a run.
 
         Raises:
@@ -346,6 +353,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             augment=self.augment,
             seed=self.seed,
+            num_classes=len(self.image_set.classes),
             steps_per_item=self.steps_per_execution,
             num_steps=self.num_steps,
             rank=rank,

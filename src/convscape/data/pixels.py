@@ -1,4 +1,7 @@
-"""From pixels to what a network takes: float32 with zero mean and unit deviation per channel."""
+"""Pixels: rounded to what a data set keeps, and as a network takes them.
+
+That is float32 with zero mean and unit deviation per channel.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def as_kept(images: Tensor, values: Tensor) -> Tensor:
+    """New values as what `images` hold: bytes, or floats, which have no end at 255."""
+    return values.round_().clamp_(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else values
 
 
 def standardized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

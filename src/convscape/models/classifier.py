@@ -19,7 +19,7 @@ from convscape.config.losses import BEFORE, in_full
 from convscape.config.metrics import not_logged
 from convscape.config.optimizers import OPTIMIZERS
 from convscape.data.pixels import scale_and_shift
-from convscape.models.checks import check_logits
+from convscape.models.answers import both_ways, check_logits
 from convscape.models.losses import LOSSES, Loss, known, loss_of
 from convscape.models.named import VAL_LOSS, monitors, named_optimizer, named_schedule
 from convscape.models.quick_steps import DenseChain, bound_step
@@ -66,8 +66,9 @@ class ImageClassifier(pl.LightningModule):
     - `optimizer`: `name` as in conf/optimizer, or `_target_`, and that optimiser's arguments.
     - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`; none is constant.
 
-    `allow_packages` are those of the user's that a `_target_` may come from. It is set on the
-    object and in no checkpoint.
+    `allow_packages` are those of the user's that a `_target_` may come from; with `test_flip` a
+    test image is answered together with its mirror image. Both are set on the object and in no
+    checkpoint.
 
     Your own loop needs `model(images)` with images of 0..255, `model.loss(logits, labels)`
     and `model.configure_optimizers()`: see examples/plain_loop.py. `plan` says its layers, where
@@ -78,6 +79,7 @@ class ImageClassifier(pl.LightningModule):
     shift: Tensor
     plan: geometry.Plan | None = None
     allow_packages: Sequence[str] = ()
+    test_flip: bool = False
 
     def __init__(
         self,
@@ -378,13 +380,18 @@ class ImageClassifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Count loss and correct predictions of images (N, C, H, W); logits for callbacks."""
         images, labels = batch
-        logits = self(images)
-        self._eval_sums.add([self.loss(logits, labels)], [logits], [labels])
-        return logits
+        return self._counted(self(images), labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """As `validation_step`."""
-        return self.validation_step(batch, batch_idx)
+        """As `validation_step`, but for `test_flip`."""
+        if not self.test_flip:
+            return self.validation_step(batch, batch_idx)
+        images, labels = batch
+        return self._counted(both_ways(self, images), labels)
+
+    def _counted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self._eval_sums.add([self.loss(logits, labels)], [logits], [labels])
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/acc."""

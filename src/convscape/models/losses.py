@@ -34,13 +34,14 @@ def loss_of(
     class_weights: Tensor | None = None,
     allow_packages: Sequence[str] = (),
 ) -> Loss:
-    """Mean loss of logits (N, K) for class ids (N,), and of ours also for soft labels (N, K).
+    """Mean loss of logits (N, K) for class ids (N,) or soft labels (N, K).
 
     - `described`: a name of `LOSSES`, or `_target_` and arguments.
     - `class_weights`: how much each class counts, (K,).
 
     Raises:
-        ConfigError: if there is no such loss, or it knows no class weights.
+        ConfigError: if there is no such loss, or it knows no class weights; when it is called,
+            if it gives no mean, or takes class ids alone and gets soft labels.
     """
     if isinstance(described, str):
         return _of_ours(described, label_smoothing, class_weights)
@@ -119,17 +120,41 @@ class _Named:
 
     def __init__(self, target: str, built: Any, takes_one_hot: bool) -> None:
         self._target, self._built, self._takes_one_hot = target, built, takes_one_hot
-        self._is_checked = False
+        self._is_checked = self._takes_shares = False
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = logits.float()  # as torch's own losses have it where the network computes in bf16
-        targets = F.one_hot(labels, logits.shape[1]).to(logits) if self._takes_one_hot else labels
+        is_one_hot = self._takes_one_hot and labels.ndim == 1
+        targets = F.one_hot(labels, logits.shape[1]).to(logits) if is_one_hot else labels
         if isinstance(self._built, nn.Module):
             self._built.to(logits.device)
+        if labels.ndim == 2 and not (self._takes_one_hot or self._takes_shares):
+            self._check_shares(logits.detach(), labels.argmax(1))
         loss: Tensor = self._built(logits, targets)
         if not self._is_checked:
             self._check(loss, learns=logits.requires_grad)
         return loss
+
+    @torch.no_grad()
+    def _check_shares(self, logits: Tensor, ids: Tensor) -> None:
+        """Try whether a whole share of one class is what that class's id is."""
+        shares = F.one_hot(ids, logits.shape[1]).to(logits)
+        devices = [logits.device] if logits.device.type == "cuda" else []
+        with torch.random.fork_rng(
+            devices
+        ):  # it may draw numbers, and a run that goes on tries too
+            try:
+                given, expected = self._built(logits, shares), self._built(logits, ids)
+                self._takes_shares = torch.allclose(given, expected)
+                why = f"of one-hot labels it gives {given:.6g}, of their class ids {expected:.6g}"
+            except Exception as error:  # noqa: BLE001  a function of the user's may raise anything
+                why = parts.told(error)
+        if not self._takes_shares:
+            raise ConfigError(
+                f"loss._target_={self._target} takes class ids (N,), and data.augment.mixup and "
+                f"cutmix make soft labels (N, {logits.shape[1]}): {why}; leave them out, or take "
+                "model.loss=cross_entropy"
+            )
 
     def _check(self, loss: Any, learns: bool) -> None:
         if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point()):

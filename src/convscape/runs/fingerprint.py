@@ -33,7 +33,8 @@ TABLE_KEYS = ("labels", "test_labels", "image_column", "label_column", "split_co
 ADDED_LATER = (
     *("data.target", "data.arguments", "data.augment.own", "data.change.placement"),
     *("trainer.monitor", "trainer.monitor_mode", "trainer.freeze", "trainer.freeze_epochs"),
-    "data.fold",
+    *("data.fold", "trainer.ema", "trainer.test_flip"),
+    *(f"data.augment.{key}" for key in ("rand_augment", "random_erasing", "mixup", "cutmix")),
     *(f"data.{key}" for key in TABLE_KEYS),
 )
 

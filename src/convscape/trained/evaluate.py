@@ -42,6 +42,7 @@ class Evaluation:
     confusion: np.ndarray
     metrics: dict[str, float] = field(default_factory=dict)  # what the config adds: f1
     temperature: Temperature | None = None
+    flip: bool = False  # whether each image is answered together with its mirror image
 
     @property
     def num_images(self) -> int:
@@ -69,6 +70,7 @@ class Evaluation:
             "data": self.data,
             "split": self.split,
             "num_images": self.num_images,
+            "flip": self.flip,
             f"{self.split}/loss": self.loss,
             f"{self.split}/acc": self.acc,
             **{f"{self.split}/{name}": value for name, value in self.metrics.items()},
@@ -82,7 +84,8 @@ class Evaluation:
     def __str__(self) -> str:
         low, high = wilson_interval(self.acc, self.num_images)
         lines = [
-            f"{self.split} split of {self.data}: {counted(self.num_images, 'image')}",
+            f"{self.split} split of {self.data}: {counted(self.num_images, 'image')}"
+            + ", each together with its mirror image" * self.flip,
             f"accuracy {100 * self.acc:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
             + ", ".join(f"{k} {v:.4f}" for k, v in {"loss": self.loss, **self.metrics}.items()),
             *([] if self.temperature is None else [str(self.temperature)]),
@@ -108,11 +111,15 @@ class Evaluation:
             yield name, f"{row.sum():,}", right, taken_for
 
 
-def evaluate(run: TrainedRun, split: str = "test", *, with_temperature: bool = False) -> Evaluation:
+def evaluate(
+    run: TrainedRun, split: str = "test", *, with_temperature: bool = False, flip: bool = False
+) -> Evaluation:
     """Metrics of `run` on "train", "val" or "test".
 
     A finished run that has not kept its answers image by image, in `predictions.npz`, gets them.
 
+    - `flip`: answer each image together with its mirror image; test images of a run with
+      trainer.test_flip are anyway.
     - `with_temperature`: also fit the temperature of its confidence on the validation images.
 
     Raises:
@@ -125,8 +132,10 @@ def evaluate(run: TrainedRun, split: str = "test", *, with_temperature: bool = F
     labels = run.data.labels(split)
     if not len(labels):
         raise ConfigError(f"--split {split}: the run has no such images (data.val_size=0)")
-    logits = _logits(run, split)
-    _keep_answers(run, {split: logits})
+    is_asked_so = _is_flipped(run, split)
+    flip = flip or is_asked_so
+    logits = _logits(run, split, flip)
+    _keep_answers(run, {split: logits} if flip is is_asked_so else {})
     num_classes = logits.shape[1]
     pairs = labels.long() * num_classes + logits.argmax(1)
     confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
@@ -143,24 +152,32 @@ def evaluate(run: TrainedRun, split: str = "test", *, with_temperature: bool = F
         loss,
         confusion.numpy(),
         {name: float(value) for name, value in sums.measured().items()},
-        _temperature(run, logits, labels) if with_temperature else None,
+        _temperature(run, logits, labels, flip) if with_temperature else None,
+        flip,
     )
 
 
-def _temperature(run: TrainedRun, logits: Tensor, labels: Tensor) -> Temperature:
+def _is_flipped(run: TrainedRun, split: str) -> bool:
+    """Whether the run itself answers these images together with their mirror images."""
+    is_ours = isinstance(run.model, ImageClassifier)
+    return is_ours and run.config.trainer.test_flip and split == "test"
+
+
+def _temperature(run: TrainedRun, logits: Tensor, labels: Tensor, flip: bool) -> Temperature:
     """Fitted on the validation images, and what it does for these logits (N, K)."""
     if not len(run.data.indices["val"]):
         raise ConfigError("--temperature: it is fitted on validation images, and there are none")
-    pairs = [(_logits(run, "val"), run.data.labels("val")), (logits, labels)]
+    pairs = [(_logits(run, "val", flip), run.data.labels("val")), (logits, labels)]
     if not isinstance(run.model, ImageClassifier) and are_probabilities(logits):
         pairs = [(rows.clamp_min(1e-12).log(), own) for rows, own in pairs]
     return apply_temperature(*pairs)
 
 
-def _logits(run: TrainedRun, split: str) -> Tensor:
+def _logits(run: TrainedRun, split: str, flip: bool) -> Tensor:
     """Of all images of a split (N, K), batch by batch: together they may not fit into memory."""
     batches = torch.arange(len(run.data.indices[split])).split(run.config.data.eval_batch_size)
-    return torch.cat([run.logits(run.data.tensors(split, batch)[0]) for batch in batches])
+    tensors = (run.data.tensors(split, batch)[0] for batch in batches)
+    return torch.cat([run.logits(images, flip=flip) for images in tensors])
 
 
 def _keep_answers(run: TrainedRun, known: dict[str, Tensor]) -> None:
@@ -179,7 +196,7 @@ def _keep_answers(run: TrainedRun, known: dict[str, Tensor]) -> None:
     is_ours = isinstance(run.model, ImageClassifier)
     splits = {
         split: as_predictions(
-            known[split] if split in known else _logits(run, split),
+            known[split] if split in known else _logits(run, split, _is_flipped(run, split)),
             run.data.labels(split).long(),
             is_ours,
         )

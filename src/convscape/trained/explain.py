@@ -24,7 +24,7 @@ from convscape.geometry.layers import Activation, BatchNorm, Conv, Dense, Global
 from convscape.geometry.plan import LayerPlan
 from convscape.geometry.residual import Subsample
 from convscape.geometry.sliding import Sliding
-from convscape.models.checks import check_forward, check_logits
+from convscape.models.answers import check_forward, check_logits
 from convscape.models.classifier import ImageClassifier
 from convscape.models.modules import BlurPool2d, PolyphasePool2d
 from convscape.trained.load import TrainedRun

@@ -36,7 +36,7 @@ from convscape.base.files import write_atomic
 from convscape.config.networks import OwnModelConfig
 from convscape.data.cache import DataError
 from convscape.data.pixels import scale_and_shift
-from convscape.models.checks import check_forward
+from convscape.models.answers import check_forward
 from convscape.models.modules import PolyphasePool2d
 from convscape.runs.folder import RunFolder
 from convscape.trained.load import TrainedRun

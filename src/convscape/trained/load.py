@@ -24,7 +24,7 @@ from convscape.config.schema import Config
 from convscape.data.pixels import standardized
 from convscape.data.stretch import Stretch
 from convscape.geometry.plan import Plan
-from convscape.models.checks import check_forward, check_logits
+from convscape.models.answers import both_ways, check_forward, check_logits
 from convscape.runs import data as run_data
 from convscape.runs.folder import RunFolder
 from convscape.runs.latest import named
@@ -207,8 +207,10 @@ class TrainedRun:
         return torch.device("cpu") if first is None else first.device
 
     @torch.inference_mode()
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, *, flip: bool = False) -> Tensor:
         """Logits (N, num_classes) on the CPU, of images (N, C, H, W), in one batch.
+
+        - `flip`: the mean of those of each image and its mirror image.
 
         Raises:
             ConfigError: if a network of the user's answers with something else.
@@ -218,7 +220,7 @@ class TrainedRun:
         if not isinstance(self.model, models.ImageClassifier):
             images = standardized(images, *self.normalization)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._resolved.uses_bf16):
-            logits = self.model(images)
+            logits = both_ways(self.model, images) if flip else self.model(images)
         check_logits(logits, len(self.classes))
         return logits.float().cpu()
 

@@ -20,7 +20,7 @@ from convscape.base.errors import ConfigError
 from convscape.base.quick_lightning import pl
 from convscape.config.networks import OwnModelConfig
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.models.checks import check_logits
+from convscape.models.answers import check_logits
 from convscape.models.classifier import ImageClassifier
 from convscape.training.build import own_module
 

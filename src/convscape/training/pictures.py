@@ -170,7 +170,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
         images, labels = loader.first_batch()
         count = NUM_TRAINING_IMAGES
-        captions = [classes[label] for label in labels[:count].tolist()]
+        captions = [_caption(label, classes) for label in labels[:count]]
         title = "training images as the network sees them"
         picture = sheets.images_with_captions(title, images[:count].cpu().numpy(), captions, 4)
         _add_picture(writer, "training_images", picture, step)
@@ -290,6 +290,15 @@ class _Predictions:
         """All probabilities (N, K) and labels (N,)."""
         probabilities, labels = zip(*self._all, strict=True)
         return torch.cat(probabilities).cpu(), torch.cat(labels).cpu()
+
+
+def _caption(label: Tensor, classes: Sequence[str]) -> str:
+    """The class of an id, or those of a soft label (K,) with their shares."""
+    if label.ndim == 0:
+        return classes[int(label)]
+    shares, ids = label.topk(min(2, len(label)))
+    pairs = [(s, classes[i]) for s, i in zip(shares.tolist(), ids.tolist(), strict=True) if s > 0]
+    return pairs[0][1] if len(pairs) == 1 else " ".join(f"{s:.0%} {name}" for s, name in pairs)
 
 
 def _examples(data: ImageDataModule, count: int) -> tuple[Tensor, Tensor]:

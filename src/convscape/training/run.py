@@ -29,6 +29,7 @@ from convscape.runs import data as run_data
 from convscape.runs.folder import FolderIsGone, RunFolder, local_rank, new_result
 from convscape.runs.obstacles import in_place_of_files
 from convscape.training import diary, loggers
+from convscape.training.average import WeightAverage
 from convscape.training.build import (
     build_callbacks,
     build_metrics,
@@ -295,8 +296,9 @@ def _prepared(
     reports = [progress.report] if on_epoch is None else [progress.report, on_epoch]
     keeper = AnswerKeeper(len(run.classes), is_compiled=trainer.compile)
     recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports, keeper.choose)
-    callbacks = [keeper, recorder, *callbacks, progress, WholeBatchGradients(), *freezing]
-    callbacks += [*watches_of(run, folder.path), *named]
+    average = [] if trainer.ema is None else [WeightAverage(trainer.ema)]
+    callbacks = [*average, keeper, recorder, *callbacks, progress, WholeBatchGradients()]
+    callbacks += [*freezing, *watches_of(run, folder.path), *named]
     callbacks += [EpochKeeper(folder)] * trainer.keep_epochs
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
@@ -358,6 +360,7 @@ def _checked_model(
         )
     if isinstance(model, models.ImageClassifier):
         config = run.config
+        model.test_flip = config.trainer.test_flip
         model.measure(build_metrics(config.metrics, len(run.classes), config.allow_packages))
     elif run.config.metrics:
         raise ConfigError(

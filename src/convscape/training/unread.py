@@ -20,7 +20,11 @@ from convscape.config.schema import Config
 
 _POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
 _OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False, "until": None}
-_TRAINING = ("optimizer", "scheduler", "loss", "trainer.steps_per_execution")
+_MIXING = ("data.augment.mixup", "data.augment.cutmix")
+_TRAINING = (
+    *("optimizer", "scheduler", "loss", "trainer.steps_per_execution", "trainer.test_flip"),
+    *_MIXING,
+)
 
 
 def refuse_unread(config: Config, *, is_alone: bool = False) -> None:
@@ -161,8 +165,13 @@ def _ignored_by_class(config: Config) -> dict[str, str]:
     target = config.model.target
     if has_own_training(config):
         words = f"{target} is a LightningModule with its own training, and ignores it"
-        return dict.fromkeys(_TRAINING, words)
-    made = {"loss": "loss", "optimizer": "configure_optimizers"}
+        mixing = f"the training_step of {target} is given class ids, and can mix the images itself"
+        return dict.fromkeys(_TRAINING, words) | dict.fromkeys(_MIXING, mixing)
+    made = {
+        "loss": "loss",
+        "optimizer": "configure_optimizers",
+        "trainer.test_flip": "test_step",
+    }
     return {
         part: f"{target}.{method} says it, and ignores this"
         for part, method in made.items()
@@ -174,7 +183,8 @@ def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[t
     """Keys of a section, or the one key, that are not at their default."""
     value, default = value_at(values, part), _default(part, config)
     if not isinstance(value, dict):
-        if value not in (default, 1):  # of steps_per_execution: one is what happens
+        is_so_anyway = part == "trainer.steps_per_execution" and value == 1
+        if value != default and not is_so_anyway:
             yield part, value
     elif value.get("name") != default.get("name"):
         yield part, value.get("name", value.get("_target_"))
@@ -186,6 +196,8 @@ def _default(key: str, config: Config) -> Any:
     """The value of a key that nobody has set, as conf/ or its class has it."""
     section, _, leaf = key.partition(".")
     if section == "data":
+        if leaf.startswith("augment."):
+            return type(config.data.augment).model_fields[leaf.partition(".")[2]].default
         fields = type(config.data).model_fields
         return False if leaf == "download" else fields[leaf.strip("_")].default
     files = {

@@ -1,7 +1,8 @@
-"""What is refused of a network of the user's, before it is asked about an image and after."""
+"""What a network answers: who can be asked, what is no answer, and asking twice."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,3 +40,8 @@ def check_logits(logits: Any, num_classes: int) -> None:
         f"the network answers N images with {found}; allowed: logits (N, {num_classes}), one for "
         "each class"
     )
+
+
+def both_ways(answer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Logits (N, K) of images (N, C, H, W): the mean of what each and its mirror image get."""
+    return (answer(images) + answer(images.flip(3))) / 2
