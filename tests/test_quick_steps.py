@@ -81,6 +81,29 @@ def test_a_bound_step_is_the_optimisers_own(optimizer):
         assert all(torch.equal(states[0][number][name], value) for name, value in state.items())
 
 
+@pytest.mark.parametrize("watch", ["before", "after", "every optimiser", "replaced"])
+def test_whoever_watches_the_optimiser_is_told(watch):
+    model = MLP((1, 4, 4), 3, hidden=[5])
+    optimizer, told = model.configure_optimizers(), []
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert bound_step(optimizer) != optimizer.step
+    hear = lambda *_: told.append(1)  # noqa: E731
+    if watch == "before":
+        optimizer.register_step_pre_hook(hear)
+    elif watch == "after":
+        optimizer.register_step_post_hook(hear)
+    elif watch == "every optimiser":
+        handle = torch.optim.optimizer.register_optimizer_step_post_hook(hear)
+    else:
+        optimizer.step = hear
+    bound_step(optimizer)()
+    if watch == "every optimiser":
+        handle.remove()
+    assert told == [1]
+
+
 def fitted(network, training, monkeypatch, *, quick):
     """A model after two epochs on the digits, and whether a chain was used."""
     used = []

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.adam import adam
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 aten = torch.ops.aten
 _log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
@@ -158,10 +159,8 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     """
     group, *other_groups = optimizer.param_groups
     parameters = [each for each in group["params"] if each in optimizer.state]
-    is_known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and "step" not in vars(
-        optimizer
-    )
-    if not is_known or other_groups or not parameters or not group["fused"] or group["amsgrad"]:
+    is_known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group["fused"]
+    if not is_known or not parameters or other_groups or group["amsgrad"] or _is_hooked(optimizer):
         return optimizer.step
     states = [optimizer.state[each] for each in parameters]
     averages = [state["exp_avg"] for state in states]
@@ -189,3 +188,12 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
             )
 
     return step
+
+
+def _is_hooked(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether somebody is told of its steps, or has put another step in place of its own."""
+    hooks = (
+        *(optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks),
+        *(_global_optimizer_pre_hooks, _global_optimizer_post_hooks),
+    )
+    return any(hooks) or "step" in vars(optimizer)
