@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import convscape
 from convscape.base.quick_lightning import pl
@@ -95,7 +96,7 @@ def test_whoever_watches_the_optimiser_is_told(watch):
     elif watch == "after":
         optimizer.register_step_post_hook(hear)
     elif watch == "every optimiser":
-        handle = torch.optim.optimizer.register_optimizer_step_post_hook(hear)
+        handle = register_optimizer_step_post_hook(hear)
     else:
         optimizer.step = hear
     bound_step(optimizer)()
