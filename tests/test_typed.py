@@ -282,12 +282,12 @@ def test_a_recursion_of_the_users_is_not_called_one_of_the_config():
 
 
 def test_the_added_key_of_a_search_is_accepted():
-    from convscape.sweeps.search import _checked
+    from convscape.sweeps.search_config import checked_search
 
     words = ["search=geometry", "+search.space.model.dropout={low:0.0,high:0.9}"]
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         section = OmegaConf.to_container(hydra.compose("train", words))["search"]
-    assert _checked(section).space["model.dropout"].high == 0.9
+    assert checked_search(section).space["model.dropout"].high == 0.9
 
 
 def test_a_sweep_folder_is_told_from_a_run(command, tmp_path):
