@@ -6,9 +6,15 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup
+
+
+def styled(style: str) -> str:
+    """A style sheet behind what all pages share, of which it may say otherwise."""
+    return (files(__package__) / "page.css").read_text("utf-8") + style
 
 
 def as_json(values: Any) -> Markup:
@@ -24,6 +30,7 @@ def as_json(values: Any) -> Markup:
 
 def embedded(values: Any, scripts: Sequence[str], style: str) -> dict[str, Any]:
     """What a template takes for values, scripts and a style, and for a policy of these alone."""
+    style = styled(style)
     return {
         "data": as_json(values),
         "scripts": [Markup(script) for script in scripts],

@@ -190,9 +190,11 @@ def _index(request: wrappers.Request) -> Any:
 def _static(name: str, kind: str) -> Any:
     @wrappers.Request.application
     def serve(request: wrappers.Request) -> Any:
+        from convscape.base.pages import styled
         from convscape.reports.static import read
 
-        return http_util.Respond(request, read(name), kind)
+        content = read(name)
+        return http_util.Respond(request, styled(content) if kind == "text/css" else content, kind)
 
     return serve
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import make_folder, write_atomic
+from convscape.base.pages import styled
 from convscape.base.values import counted
 from convscape.config.metrics import metric
 from convscape.drawing import sheets
@@ -59,7 +61,7 @@ def write_page(
     )
     shown = list(pictures.all())
     page = environment.get_template("compare.html.j2").render(
-        found=found, pictures=shown, notes=pictures.notes
+        base_style=Markup(styled("")), found=found, pictures=shown, notes=pictures.notes
     )
     try:
         make_folder(out, within=out)

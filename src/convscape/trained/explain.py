@@ -13,11 +13,13 @@ from typing import Any
 import jinja2
 import numpy as np
 import torch
+from markupsafe import Markup
 from torch import Tensor, nn
 
 from convscape import geometry
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.files import make_folder, write_atomic
+from convscape.base.pages import styled
 from convscape.data.pixels import scale_and_shift, standardized
 from convscape.drawing import sheets
 from convscape.geometry.layers import Activation, BatchNorm, Conv, Dense, GlobalPool, Pool
@@ -84,7 +86,9 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
     document = explanation(run, image, name, label)
     # "</script>" would end the script element, "<!--<script>" keep it from ending
     data = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
-    page = environment.get_template("explain.html.j2").render(data=data, title=document["title"])
+    page = environment.get_template("explain.html.j2").render(
+        data=data, title=document["title"], base_style=Markup(styled(""))
+    )
     try:
         make_folder(path.parent, within=path.parent)
         write_atomic(path, page, within=path.parent)
