@@ -97,7 +97,7 @@ def test_a_pipe_or_a_device_keeps_nobody_waiting(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path in (pipe, "/dev/zero"):
-        with pytest.raises(ValueError, match="no plain file"):
+        with pytest.raises(ValueError, match="not a plain file"):
             files.read_bytes(path)
     with pytest.raises(files.NotInside, match="no plain file"):
         files.append(pipe, within=tmp_path)

@@ -58,7 +58,7 @@ def test_a_run_that_cannot_be_written_goes_on_in_a_copy(command, tmp_path):
     (tmp_path / "file").touch()  # in which nobody can make a folder, root neither
     way_out = "copy it to where you can write, and continue there with resume=<the copy>"
     place = held_to_go_on(RunFolder(tmp_path / "file" / "run"))
-    with pytest.raises(CannotWrite, match=f"allow it there, or {way_out}$"), place:
+    with pytest.raises(CannotWrite, match=f"allow writing there, or {way_out}$"), place:
         pass
     path = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:

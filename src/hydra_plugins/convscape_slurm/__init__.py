@@ -58,6 +58,7 @@ class SlurmLauncher(_Launcher):
         Raises:
             ConfigError: if nothing can be submitted from here.
         """
+        from convscape.base.files import make_folder
         from convscape.sweeps.jobs import Jobs
         from convscape.sweeps.shared_runs import Limit
         from convscape.sweeps.slurm import check_is_here
@@ -65,7 +66,7 @@ class SlurmLauncher(_Launcher):
         limit = Limit(self.params["runs_per_job"], self.params["minutes_per_job"])
         check_is_here()
         place = Path(self.params["submitit_folder"]).parent
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place, within=place)
 
         def submit(shared: Path, size: int, after: str | None) -> Sequence[Any]:
             task = (str(shared), limit, initial_job_idx, Singleton.get_state())
