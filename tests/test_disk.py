@@ -69,7 +69,7 @@ def test_a_disk_that_fills_up_interrupts_the_run(
         at(moment, number, lambda: fill(small_disk), patch.setattr)
         answer = command("train", *RUN)
     assert (answer.code, answer.err) == (1, "")
-    assert "No space left on device; make room" in answer.out
+    assert "No space left on device; free some space" in answer.out
     assert "Traceback" not in answer.out
     (path,) = runs(small_disk)
     assert f"train.py resume={path.relative_to(tmp_path)}" in answer.out
@@ -105,7 +105,7 @@ def test_a_full_disk_stops_a_claim_at_once(command, small_disk, monkeypatch):
     assert answer.code == 1
     sentence, hint = answer.err.splitlines()
     assert sentence.startswith("error: ")
-    assert "No space left on device; make room" in sentence
+    assert "No space left on device; free some space" in sentence
     assert hint == "the same command finishes the rest"
     assert len(runs(small_disk)) == 2
     (small_disk / "ballast").unlink()
@@ -117,7 +117,7 @@ def test_a_full_disk_stops_the_workers_of_a_claim(start, small_disk):
     process = start("claim", *CLAIM, "jobs=2")
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert "No space left on device; make room" in err.splitlines()[0]
+    assert "No space left on device; free some space" in err.splitlines()[0]
     assert "Traceback" not in err
 
 
@@ -154,7 +154,7 @@ def test_a_run_whose_folder_is_removed_says_so(command, tmp_path, monkeypatch):
         at("saved", 2, lambda: shutil.rmtree(tmp_path / "outputs"), patch.setattr)
         answer = command("train", *RUN)
     assert (answer.code, answer.err) == (1, "")
-    assert "was removed while the run was going on" in answer.out
+    assert "was removed during the run" in answer.out
     assert not (tmp_path / "outputs").exists()
 
 

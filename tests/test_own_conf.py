@@ -70,7 +70,7 @@ def test_ones_own_choices_are_trained_planned_swept_and_listed(command, tmp_path
 def test_ones_own_search_is_searched(command, tmp_path):
     pytest.importorskip("optuna")
     lay(tmp_path / "conf", FILES)
-    answer = command("search", "search=one", *SMALL)
+    answer = command("search", "search=one", "search.confirm.best=0", *SMALL)
     assert answer.code == 0, answer.err
     assert len(results(tmp_path / "outputs" / "searches" / "one")) == 1
 

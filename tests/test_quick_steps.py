@@ -82,8 +82,8 @@ def test_a_bound_step_is_the_optimisers_own(optimizer):
         assert all(torch.equal(states[0][number][name], value) for name, value in state.items())
 
 
-@pytest.mark.parametrize("watch", ["before", "after", "every optimiser", "replaced"])
-def test_whoever_watches_the_optimiser_is_told(watch):
+@pytest.mark.parametrize("watch", ["before", "after", "every optimiser", "replaced", "class"])
+def test_whoever_watches_the_optimiser_is_told(watch, monkeypatch):
     model = MLP((1, 4, 4), 3, hidden=[5])
     optimizer, told = model.configure_optimizers(), []
     for parameter in model.parameters():
@@ -97,6 +97,8 @@ def test_whoever_watches_the_optimiser_is_told(watch):
         optimizer.register_step_post_hook(hear)
     elif watch == "every optimiser":
         handle = register_optimizer_step_post_hook(hear)
+    elif watch == "class":
+        monkeypatch.setattr(torch.optim.Adam, "step", hear)
     else:
         optimizer.step = hear
     bound_step(optimizer)()

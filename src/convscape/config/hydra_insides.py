@@ -111,8 +111,13 @@ class _Loader(ConfigLoaderImpl):
             )
             if len(_composed) >= _MAX_COMPOSED:
                 _composed.clear()
-            _composed[key] = pickle.dumps(base)  # quick to copy
-        cfg: DictConfig = pickle.loads(_composed[key])
+            _composed[key] = _pickled(base)
+        kept = _composed[key]
+        if kept is None:
+            return super()._load_configuration_impl(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+        cfg: DictConfig = pickle.loads(kept)
         self._apply_overrides_to_config(values, cfg)
         _tell(cfg, parsed)
         return cfg
@@ -141,11 +146,22 @@ class _Loader(ConfigLoaderImpl):
         return tuple(stamps)
 
 
-_composed: dict[Any, bytes] = {}
+_composed: dict[Any, bytes | None] = {}
 _MAX_COMPOSED = 200  # of 20 kB each
 _MAX_FILES = 1000  # to look after; of the package there are 80
 # what changes how Hydra composes, or what it then sets itself
 _EARLY = ("hydra.searchpath", "hydra.runtime", "hydra.overrides")
+
+
+def _pickled(cfg: DictConfig) -> bytes | None:
+    """So that it is quick to copy; None if it has a class that its module no longer knows.
+
+    Hydra imports its plug-ins twice, after which the config of a launcher has the first's class.
+    """
+    try:
+        return pickle.dumps(cfg)
+    except pickle.PicklingError:
+        return None
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:

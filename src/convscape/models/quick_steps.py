@@ -7,6 +7,7 @@ up. Both stand aside wherever anything is not as they know it; benchmarks/README
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -196,4 +197,5 @@ def _is_hooked(optimizer: torch.optim.Optimizer) -> bool:
         *(optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks),
         *(_global_optimizer_pre_hooks, _global_optimizer_post_hooks),
     )
-    return any(hooks) or "step" in vars(optimizer)
+    is_torchs = inspect.unwrap(type(optimizer).step).__module__.startswith("torch.optim.")
+    return any(hooks) or not is_torchs or "step" in vars(optimizer)
