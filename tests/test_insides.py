@@ -66,7 +66,7 @@ INSIDES = {
         r"GlobalHydra|hydra\.initialize\b|hydra\._internal\.config|override_parser|_gh_",
     ),
     "optuna": (
-        ("sweeps/study.py",),
+        ("sweeps/database.py", "sweeps/study.py"),
         r"\._(storage|trial_id|study|suggest)|check_distribution_comp",
     ),
 }
@@ -319,7 +319,7 @@ def test_a_file_that_was_merged_before_is_read_again_once_it_has_changed(tmp_pat
 def test_optuna_lets_a_trial_be_taken_up_with_the_values_that_it_has(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
-    shared = SharedStudy(optuna.create_study(), tmp_path, space)
+    shared = SharedStudy(optuna.create_study(), tmp_path, space, has_heartbeat=False)
     with of("optuna"), shared.at_work():
         left = shared.study.ask()
         x = left.suggest_float("x", 0, 1)
