@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from convscape.base.layer_names import bare_name
 from convscape.models import ImageClassifier
+from convscape.models.inside import modes_kept
 from convscape.training.watch import share_of_dead
 
 FULL_TANH, FULL_SIGMOID = 0.97, 0.03  # from here to the end the slope is below a tenth of its best
@@ -97,16 +98,14 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
     """Train mode within; statistics, gradients and mode of each module come back."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     gradients = [(p, p.grad) for p in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
     try:
         for parameter, _ in gradients:
             parameter.grad = None
-        model.train()
-        yield
+        with modes_kept(model):
+            model.train()
+            yield
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-        for module, mode in modes:
-            module.training = mode

@@ -199,7 +199,6 @@ def _trained(
 
     - `rate`: of each step; None, or an optimiser of the model's own: what that has.
     """
-    has_own = type(model).configure_optimizers is not ImageClassifier.configure_optimizers
     if optimizer is None:
         made = model.configure_optimizers()
         optimizer = made["optimizer"] if isinstance(made, dict) else made
@@ -207,7 +206,7 @@ def _trained(
     losses: list[float] = []
     model.train()
     for step, (images, labels) in enumerate(batches):
-        if rate is not None and not has_own:
+        if rate is not None and not model.has_own_optimizer:
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
         loss = model.loss(model(images), labels)

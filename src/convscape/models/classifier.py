@@ -303,7 +303,7 @@ class ImageClassifier(pl.LightningModule):
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """That of the config; of an optimiser that a child of this class made, its own."""
-        is_own = self._has_own_optimizer
+        is_own = self.has_own_optimizer
         for group in optimizer.param_groups:
             if is_own:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * self._lr_factor(step)
@@ -319,7 +319,7 @@ class ImageClassifier(pl.LightningModule):
             if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 schedule.step()
                 continue
-            if self._has_own_optimizer:
+            if self.has_own_optimizer:
                 monitor = monitors(self.configure_optimizers())[number]
             else:
                 monitor = self.schedule.get("monitor", VAL_LOSS)
@@ -329,7 +329,7 @@ class ImageClassifier(pl.LightningModule):
             schedule.step(known[monitor])
 
     @property
-    def _has_own_optimizer(self) -> bool:
+    def has_own_optimizer(self) -> bool:
         """Whether a child of this class makes it."""
         return type(self).configure_optimizers is not ImageClassifier.configure_optimizers
 

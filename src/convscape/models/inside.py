@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -46,3 +48,17 @@ def feature_maps(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
         if maps.ndim != 4:
             break
     return found
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards each module trains or evaluates as before, whatever `model` was set to.
+
+    Each for itself: what is frozen stays in evaluation mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

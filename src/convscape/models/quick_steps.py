@@ -59,7 +59,7 @@ class DenseChain:
         """
         layers: list[_Dense] = []
         is_special = torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled()
-        if is_special or _has_any_global_hook() or not all(map(_is_plain, network.modules())):
+        if is_special or _has_any_global_hook():
             return None
         first, *others = _in_a_row(network)
         if type(first) is not nn.Flatten or first.start_dim != 1 or not others:
@@ -77,6 +77,8 @@ class DenseChain:
             else:
                 return None
         if not layers or layers[-1].activation or layers[-1].dropout:
+            return None
+        if not all(map(_is_plain, network.modules())):  # last: most networks are no such chain
             return None
         return cls(layers) if all(map(_is_learned, network.parameters())) else None
 

@@ -141,12 +141,9 @@ class TensorBoardPictures(pl.callbacks.Callback):
 
     def _timed(self, work: Any, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         start = time.perf_counter()
-        before = [(each, each.training) for each in module.modules()]
-        module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), inside.modes_kept(module):
+            module.eval()
             work(trainer, module)
-        for each, was_training in before:  # each for itself: what is frozen stays in eval mode
-            each.training = was_training
         self._last_cost = time.perf_counter() - start
         self._spent += self._last_cost
 

@@ -16,6 +16,7 @@ from convscape.base.distribution import command_name
 from convscape.base.quick_lightning import pl
 from convscape.base.terminal import say
 from convscape.models import ImageClassifier
+from convscape.models.inside import modes_kept
 
 if TYPE_CHECKING:
     from convscape.config.schema import Config
@@ -109,7 +110,6 @@ def deadest(model: ImageClassifier, images: Tensor) -> tuple[str, float]:
     The model is asked as in evaluation, which draws no random number and moves no mean.
     """
     found = {"": 0.0}
-    modes = [(module, module.training) for module in model.modules()]
     handles = [
         module.register_forward_hook(
             lambda _module, _inputs, output, name=name: found.update({name: share_of_dead(output)})
@@ -119,13 +119,12 @@ def deadest(model: ImageClassifier, images: Tensor) -> tuple[str, float]:
     ]
     try:
         if handles:
-            model.eval()
-            model(images)
+            with modes_kept(model):
+                model.eval()
+                model(images)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes:
-            module.training = mode
     layer = max(found, key=lambda name: found[name])
     return layer.removeprefix("network."), found[layer]
 
