@@ -78,17 +78,31 @@ def test_bash_completes(home, line, expected):
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
-def test_tab_is_typed_in_a_terminal(home):
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_tab_is_typed_in_a_terminal(home, shell):
+    """What is completed becomes the words of an `echo`; a file is offered where nothing else is."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"needs {shell}")
+    import fcntl
     import pty
+    import termios
 
+    answer = call(home, f"convscape --install-completion {shell}")
+    assert answer.returncode == 0, answer.stderr
+    (home / "picture.png").touch()
     main, end = pty.openpty()
-    environment = {**os.environ, "HOME": str(home), "PS1": "> ", "TERM": "dumb"}
+    environment = {**os.environ, "HOME": str(home), "PS1": "> ", "TERM": "dumb", "EDITOR": ""}
     environment |= {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}/src"}
+    environment.pop("ZDOTDIR", None)
+    startup = ["--rcfile", home / ".bashrc"] if shell == "bash" else []
     process = subprocess.Popen(
-        [bash, "--rcfile", home / ".bashrc", "-i"],
+        [program, *startup, "-i"],
         stdin=end, stdout=end, stderr=end, cwd=home, env=environment, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.write(main, b"convscape window --poo\t max --fra\t\x01echo \n")
+    os.write(main, b"convscape predict outp\t pict\t\x01echo \n")
     os.write(main, b"exit\n")
     process.wait(timeout=60)
     os.close(end)
@@ -99,7 +113,9 @@ def test_tab_is_typed_in_a_terminal(home):
     except OSError:
         pass  # all is read
     os.close(main)
+    said = b" ".join(said.split())
     assert b"window --pool max --frames" in said
+    assert b"predict outputs/runs/mine/ picture.png" in said
 
 
 def test_a_shell_that_is_not_known_is_one_sentence(home):

@@ -41,7 +41,15 @@ _convscape() {
 compdef _convscape convscape
 """
 _FISH = """
-complete -c convscape -a '(convscape --complete (commandline -opc)[2..] (commandline -ct))'
+function __convscape_complete
+    set -l found (convscape --complete (commandline -opc)[2..] (commandline -ct) 2>/dev/null)
+    if set -q found[1]
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c convscape -f -a '(__convscape_complete)'
 """
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 OPTIONS = {"--multirun", "--config-dir", "--cfg", "--help"}  # of commands that take a config
