@@ -1,8 +1,10 @@
-"""The wheel in an empty folder: whatever a checkout can do, without one."""
+"""The wheel, made from the sdist, in an empty folder: whatever a checkout can do, without one."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -11,17 +13,38 @@ import convscape
 from tests.test_docs import ROOT
 
 INSIDE = ("conf", "scripts", "templates")
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "src", *INSIDE)
+MANIFEST = [line.split() for line in (ROOT / "MANIFEST.in").read_text("utf-8").splitlines()]
+FOLDERS = [name for command, *names in MANIFEST if command == "graft" for name in names] + ["src"]
+FILES = [name for command, *names in MANIFEST if command == "include" for name in names]
+FILES += ["MANIFEST.in", "pyproject.toml", "setup.py", "README.md", "LICENSE"]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def sdist(tmp_path_factory):
+    """A folder with the files of the sdist, made from nothing but what MANIFEST.in names."""
+    folder = tmp_path_factory.mktemp("sources")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    build = "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
+    (archive,) = (folder / "dist").glob("convscape-*.tar.gz")
+    place = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(archive) as file:
+        file.extractall(place, filter="data")
+    (top,) = place.iterdir()
+    return top
+
+
+@pytest.fixture(scope="module")
+def installed(sdist, tmp_path_factory):
     """A folder with the wheel's files."""
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(["cp", "-r", *(ROOT / name for name in SOURCES), folder], check=True)
     build = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "--quiet", "-w", "dist"], cwd=folder, check=True, capture_output=True)
-    (wheel,) = (folder / "dist").glob("convscape-*.whl")
+    subprocess.run([*build, "--quiet", "-w", "dist"], cwd=sdist, check=True, capture_output=True)
+    (wheel,) = (sdist / "dist").glob("convscape-*.whl")
     place = tmp_path_factory.mktemp("installed")  # not below what looks like a checkout
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place)
@@ -105,3 +128,26 @@ def test_every_room_and_every_choice_is_in_the_wheel(installed):
             is_ours = path.suffix in (".py", ".yaml", ".j2", ".typed") or path.name == ".gitignore"
             if path.is_file() and is_ours:
                 assert (home / path.relative_to(ROOT / top)).is_file(), path
+
+
+def test_every_file_of_the_repository_is_in_the_sdist(sdist):
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a checkout")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    missing = [name for name in listed.stdout.splitlines() if not (sdist / name).is_file()]
+    assert missing == []
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_sdist_pass_in_it_beside_an_installed_package(sdist, installed):
+    """All are collected; those run that are quick and read much of what an sdist holds."""
+    python = [sys.executable, "-P", "-m", "pytest", "-p", "no:xdist"]
+    environment = os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{sdist}"}
+    names = ["architecture", "config", "docs", "plan", "project_files", "runs"]
+    for words in (["--collect-only"], [f"tests/test_{name}.py" for name in names]):
+        answer = subprocess.run(
+            [*python, *words], cwd=sdist, env=environment, capture_output=True, text=True
+        )
+        assert answer.returncode == 0, answer.stdout
