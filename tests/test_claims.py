@@ -1,14 +1,20 @@
 """Claims: verdicts from intervals, the same budget for all arms, and what a user reads."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from scipy import stats
 
 from convscape.claims import run as claims
 from convscape.claims.claim import load, names
+from convscape.claims.findings import verdict as verdict_of
 from convscape.config.directory import CONFIG_DIR
+from convscape.reports.contrasts import AT_ANY_TIME, Look
+from convscape.reports.looks import FILE, PLANNED_SHARE, look_at_claim, look_until_settled
 from convscape.reports.page import write_report
 from convscape.reports.statistics import estimate
 from convscape.trained import probes
@@ -46,7 +52,7 @@ def planned():
     ],
 )
 def test_the_verdict_comes_from_the_interval(expect, by, values, verdict):
-    assert claims.verdict(expect, by, estimate(values)) == verdict
+    assert verdict_of(expect, by, estimate(values)) == verdict
 
 
 @pytest.mark.parametrize("name", names())
@@ -110,12 +116,46 @@ def test_equal_arms_come_out_as_not_supported_and_nothing_is_trained_twice(comma
     assert "  [" not in again.out
 
 
-def test_shuffled_labels_support_nothing(command, tmp_path):
-    code = command("claim", "spatial", *QUICK, "data.change.shuffle_labels=0", "seeds=3").code
-    assert code == 0
+def test_shuffled_labels_support_nothing_and_more_seeds_are_a_second_look(command, tmp_path):
+    words = ("claim", "spatial", *QUICK, "data.change.shuffle_labels=0")
+    assert command(*words).code == 0
+    assert {f["look"] for f in answer_of(tmp_path, "spatial")["findings"]} == {"first look"}
+    second = command(*words, "seeds=3")
+    assert "This is look 2 at these runs." in second.out
+    assert ", n = 3, look 2; expected" in second.out
     answer = answer_of(tmp_path, "spatial")
     assert answer["verdict"] != "supported"
     assert answer["findings"][1]["verdict"] != "supported"
+    accs = {}
+    for file in (tmp_path / "outputs" / "claims" / "spatial").glob("*/result.json"):
+        run = json.loads(file.read_text())
+        if "kernel_size" in run["config"]["model"]:  # the CNN
+            is_permuted = run["config"]["data"]["change"]["permute"] is not None
+            accs[run["seed"], is_permuted] = run["metrics"]["test/acc"]
+    values = [accs[seed, True] - accs[seed, False] for seed in range(3)]
+    found = answer["findings"][1]
+    # the second look may err in 0.2 / (1 * 2) of the 5 %
+    error = stats.sem(values)
+    expected = stats.t.interval(1 - 0.05 * 0.1, 2, np.mean(values), error) if error else (0, 0)
+    assert (found["low"], found["high"]) == pytest.approx(expected)
+    assert command(*words).code == 0  # what was asked first is still that look
+    assert {f["look"] for f in answer_of(tmp_path, "spatial")["findings"]} == {"first look"}
+
+
+def test_looks_at_other_arms_do_not_count_and_until_verdict_is_one_entry(tmp_path):
+    def look(question, *found):
+        return look_at_claim(tmp_path, question, found, 2, is_complete=True)
+
+    assert look("quick", 1) == Look(1, PLANNED_SHARE)
+    assert look("full", 1) == Look(1, PLANNED_SHARE)
+    assert look("quick", 2).number == 2
+    until = look_until_settled(tmp_path, "quick")
+    assert until == Look(None, pytest.approx((1 - PLANNED_SHARE) / 6))
+    assert look_until_settled(tmp_path, "quick") == until
+    assert look_until_settled(tmp_path, "new") == look("new", 1) == AT_ANY_TIME
+    write_runs(tmp_path / "runs", levels={"model.kernel_size": [3, 5]})
+    shutil.copy(tmp_path / FILE, tmp_path / "runs")
+    assert "look " not in " ".join(write_report([tmp_path / "runs"]).notes)
 
 
 def test_one_seed_is_undecided(command, tmp_path):

@@ -228,7 +228,10 @@ class Doctor(TypedDict):
 
 
 class Finding(TypedDict):
-    """A statement of a claim, its effect and its interval over seeds."""
+    """A statement of a claim, its effect and its interval over seeds.
+
+    `look` says what the interval is valid for: the first look, a later one, or any number of looks.
+    """
 
     says: str
     metric: str
@@ -236,6 +239,7 @@ class Finding(TypedDict):
     low: float | None
     high: float | None
     n: int
+    look: str
     expect: Literal["higher", "lower", "equal"]
     by: float
     verdict: Literal["supported", "not supported", "undecided"]

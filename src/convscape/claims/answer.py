@@ -21,7 +21,10 @@ class Run(ResolvedRun):
 
 @dataclass
 class Finding:
-    """A statement with its effect: the mean difference over the seeds, and its interval."""
+    """A statement with its effect: the mean difference over the seeds, and its interval.
+
+    - `look`: that the interval is valid for, in words.
+    """
 
     says: str
     metric: str
@@ -29,6 +32,7 @@ class Finding:
     low: float | None
     high: float | None
     n: int
+    look: str
     expect: str
     by: float
     verdict: Verdict

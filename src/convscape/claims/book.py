@@ -14,6 +14,7 @@ from convscape.base.files import write_atomic
 from convscape.base.terminal import format_table
 from convscape.claims.claim import load, names
 from convscape.config.metrics import metric
+from convscape.reports.contrasts import ALONE
 from convscape.reports.statistics import CONFIDENCE, estimate
 from convscape.sweeps.run import path_of_run
 
@@ -118,7 +119,8 @@ def _amount(finding: Finding) -> str:
     if finding.low is not None and finding.high is not None:
         text += f" ({scale * finding.low:+.{digits}f} to {scale * finding.high:+.{digits}f})"
     expected = {"lower": "at most -", "higher": "at least +", "equal": "within ±"}[finding.expect]
-    return f"{text}{unit}, n = {finding.n}; expected {expected}{scale * finding.by:g}"
+    look = "" if finding.look == ALONE.words else f", {finding.look}"
+    return f"{text}{unit}, n = {finding.n}{look}; expected {expected}{scale * finding.by:g}"
 
 
 def write_answer(
@@ -187,8 +189,9 @@ def book(answers: Sequence[ClaimResult], figures: Mapping[str, Sequence[str]]) -
         "",
         f"Measured with {command} on {environment.get('cpu')}, torch "
         f"{environment.get('torch')}. Intervals are "
-        f"{100 * CONFIDENCE:.0f} % intervals of Student's t over seeds; a verdict compares the "
-        "interval with what was expected before.",
+        f"{100 * CONFIDENCE:.0f} % intervals of Student's t over seeds; a statement's is wider, so "
+        "that one may look again with more seeds. A verdict compares the interval with what was "
+        "expected before.",
         "",
         "| claim | verdict |",
         "|---|---|",

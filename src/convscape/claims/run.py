@@ -18,16 +18,16 @@ from convscape.base.distribution import command_name
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.base.machine import available_cores, check_device
 from convscape.base.stopping import is_told_to_stop, stop_file
-from convscape.base.terminal import say
-from convscape.claims.answer import ClaimResult, Finding, Run
+from convscape.base.terminal import say, wrapped
+from convscape.claims.answer import ClaimResult, Run
 from convscape.claims.book import budget_in_words, table_of, title_of, write_answer
 from convscape.claims.claim import BLACK_GROUND, load
+from convscape.claims.findings import findings_of, labels_of, look_at, overall, question_of
 from convscape.config.check import check
 from convscape.config.compose import Composer
 from convscape.config.metrics import not_logged
 from convscape.geometry.window import InfeasibleGeometry
-from convscape.reports.contrasts import AT_ANY_TIME, Estimate
-from convscape.reports.statistics import estimate, estimate_at_any_time
+from convscape.reports.looks import UNFINISHED, look_until_settled
 from convscape.reports.verdicts import Budget, seed_by_seed
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
@@ -38,7 +38,8 @@ from convscape.sweeps.words import line
 from convscape.training.unread import UnreadInGrid
 
 if TYPE_CHECKING:
-    from convscape.claims.claim import Claim, Mode, Statement, Verdict
+    from convscape.claims.claim import Claim, Mode
+    from convscape.claims.findings import Rows
     from convscape.config.compose import Compose
     from convscape.config.schema import Config
     from convscape.runs.result import Result
@@ -84,12 +85,14 @@ def run_claim(
     results = find_results(folder)
     done = _done(runs, results, probes)
     rows = _rows(done)
-    logged = {name for _, numbers in rows for name in numbers}
-    for statement in claim.statements if rows else ():
-        if statement.metric not in logged:
-            raise ConfigError(f"metric {not_logged(statement.metric, logged)}")
-    share = None if until is None else 1 / len(claim.statements)
-    findings = [_finding(statement, rows, share) for statement in claim.statements]
+    _refuse_not_logged(claim, rows)
+    if until is None:
+        is_complete = not any(_will_go_on(results.get(run.fingerprint)) for run in runs)
+        look = look_at(folder, claim, runs, rows, is_complete=is_complete)
+    else:
+        look = look_until_settled(folder, question_of(runs))
+    findings = findings_of(claim, rows, look)
+    say(*(line for words in look.remarks for line in wrapped(words)))
     answer = ClaimResult(
         *(name, claim.question, claim.claim, mode, overall(findings), findings),
         arms=table_of(claim, rows),
@@ -101,6 +104,17 @@ def run_claim(
     )
     write_answer(answer, claim, done, folder)
     return answer
+
+
+def _refuse_not_logged(claim: Claim, rows: Rows) -> None:
+    logged = {name for _, numbers in rows for name in numbers}
+    for statement in claim.statements if rows else ():
+        if statement.metric not in logged:
+            raise ConfigError(f"metric {not_logged(statement.metric, logged)}")
+
+
+def _will_go_on(result: Result | None) -> bool:
+    return result is None or result.status in UNFINISHED
 
 
 def _unfinished(runs: Sequence[Run], results: Mapping[str, Result]) -> Iterator[str]:
@@ -125,10 +139,7 @@ def _done(
     ]
 
 
-_Rows = Sequence[tuple[Run, dict[str, float]]]
-
-
-def _rows(done: Sequence[tuple[Run, Result, list[dict[str, Any]]]]) -> _Rows:
+def _rows(done: Sequence[tuple[Run, Result, list[dict[str, Any]]]]) -> Rows:
     return [(run, _numbers(result, answers)) for run, result, answers in done]
 
 
@@ -139,6 +150,7 @@ def _until_settled(
     asked: list[Run] = []
     probes: dict[str, list[dict[str, Any]]] = {}
     arms = {title_of(run.labels): run.labels for run in runs}
+    question = question_of(runs)
 
     def train(cells: Collection[str], seeds: Sequence[int]) -> bool:
         wanted = [run for run in runs if title_of(run.labels) in cells and run.config.seed in seeds]
@@ -147,11 +159,13 @@ def _until_settled(
         return True
 
     def unsettled() -> list[str]:
-        rows, share = _rows(_done(asked, find_results(folder), probes)), 1 / len(claim.statements)
+        rows = _rows(_done(asked, find_results(folder), probes))
+        look = look_until_settled(folder, question)
+        findings = findings_of(claim, rows, look)
         sides = [
-            _labels(side)
-            for each in claim.statements
-            if _finding(each, rows, share).verdict == "undecided"
+            labels_of(side)
+            for each, found in zip(claim.statements, findings, strict=True)
+            if found.verdict == "undecided"
             for side in (each.arm, each.than)
             if side is not None
         ]
@@ -163,11 +177,6 @@ def _until_settled(
 
     seed_by_seed(list(arms), Budget(*until, max(1, jobs // len(arms))), train, unsettled)
     return asked, probes
-
-
-def _labels(side: str | dict[str, Any]) -> dict[str, str]:
-    """Of one side of a statement."""
-    return {"arm": side} if isinstance(side, str) else {k: str(v) for k, v in side.items()}
 
 
 def plan_claim(
@@ -326,68 +335,3 @@ def _numbers(result: Result, answers: list[dict[str, Any]]) -> dict[str, float]:
     for cost in ("num_parameters", "macs"):
         numbers[cost] = float(getattr(result, cost) or 0)
     return numbers
-
-
-def _finding(statement: Statement, rows: _Rows, share: float | None = None) -> Finding:
-    """The paired difference of the statement's two sides, averaged over the other keys per seed.
-
-    - `share`: of the 5 %, for an interval that holds however often one looks.
-    """
-
-    def values(side: str | dict[str, Any]) -> dict[Any, float]:
-        wanted = _labels(side)
-        found = {}
-        for run, numbers in rows:
-            if wanted.items() <= run.labels.items() and statement.metric in numbers:
-                rest = tuple((k, v) for k, v in run.labels.items() if k not in wanted)
-                found[run.config.seed, rest] = numbers[statement.metric]
-        return found
-
-    ours = values(statement.arm)
-    others = dict.fromkeys(ours, 0.0) if statement.than is None else values(statement.than)
-    by_seed: dict[int, list[float]] = {}
-    for key in sorted(ours.keys() & others.keys()):
-        by_seed.setdefault(key[0], []).append(ours[key] - others[key])
-    means = [sum(differences) / len(differences) for differences in by_seed.values()]
-    effect = Estimate(float("nan"), 0)
-    if means:  # what a network costs is the same with every seed
-        is_exact = share is None or statement.metric in ("num_parameters", "macs")
-        effect = estimate(means) if is_exact else estimate_at_any_time(means, share or 1.0)
-    low, high = interval(effect)
-    return Finding(
-        *(statement.says, statement.metric, effect.mean, low, high, effect.n),
-        *(statement.expect, statement.by, verdict(statement.expect, statement.by, effect)),
-    )
-
-
-def interval(effect: Estimate) -> tuple[float | None, float | None]:
-    """Of the mean of two values or more; of values that are all equal it has no width."""
-    has_no_end = effect.look == AT_ANY_TIME and effect.half_width is None
-    if effect.n < 2 or has_no_end:
-        return None, None
-    width = effect.half_width or 0.0
-    return effect.mean - width, effect.mean + width
-
-
-def verdict(expect: str, by: float, effect: Estimate) -> Verdict:
-    """Supported if the whole interval is where it is expected, not supported if none of it is."""
-    low, high = interval(effect)
-    if low is None or high is None:
-        return "undecided"
-    if expect == "equal":
-        if -by <= low and high <= by:
-            return "supported"
-        return "not supported" if low > by or high < -by else "undecided"
-    if expect == "lower":
-        low, high = -high, -low
-    if low >= by:
-        return "supported"
-    return "not supported" if high < by else "undecided"
-
-
-def overall(findings: Sequence[Finding]) -> Verdict:
-    """A claim stands with all of its statements, and falls with one."""
-    verdicts = {finding.verdict for finding in findings}
-    if verdicts == {"supported"}:
-        return "supported"
-    return "not supported" if "not supported" in verdicts else "undecided"

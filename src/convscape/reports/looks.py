@@ -5,6 +5,8 @@ first look at all runs that were planned may err in four of five parts of the 5 
 share the rest in a series whose sum is finite (alpha spending, as Lan and DeMets 1983,
 https://doi.org/10.1093/biomet/70.3.659, without a known end). The same question about the same
 runs is the same look. A sweep of until=verdict has intervals for any number of looks.
+
+A claim asks in the same way: each set of arms, with what they are trained on, has its own series.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 FILE = "looks.jsonl"
 PLANNED_SHARE = 0.8
-_UNFINISHED = ("running", "interrupted")
+UNFINISHED = ("running", "interrupted")
+_UNTIL = "until=verdict"
 
 
 def look_at(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -> Look:
@@ -39,7 +42,7 @@ def look_at(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -
     """
     if not any(_is_question(table, metric) for table, metric in asked):
         return ALONE
-    note = _note(asked)
+    note = _of_tables(asked)
     sweeps = [folder for folder in folders if not RunFolder(folder).result_file.exists()]
     found = [_remembered(folder, note) for folder in sweeps]
     if all(typed_order(folder).get("until") == "verdict" for folder in folders):
@@ -54,12 +57,37 @@ def watch(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -> 
     """
     if not any(_is_question(table, metric) for table, metric in asked):
         return ALONE
-    digest = _note(asked)["digest"]
+    digest = _of_tables(asked)["digest"]
     sweeps = [folder for folder in folders if not RunFolder(folder).result_file.exists()]
     for folder in sweeps:
         if digest not in [each["digest"] for each in _read(folder)]:
             return AT_ANY_TIME
     return look_at(folders, asked)
+
+
+def look_at_claim(
+    folder: Path, question: str, found: Sequence[Any], num_runs: int, *, is_complete: bool
+) -> Look:
+    """This look at the runs of a claim, which is noted in its folder.
+
+    - `question`: names the arms, whatever their seeds; looks at other ones do not count.
+    - `found`: the values that its statements are judged by.
+    """
+    note = _note(found, num_runs, is_complete) | {"question": question}
+    before = _read(folder, question)
+    if before and before[0]["digest"] == _UNTIL:
+        return AT_ANY_TIME
+    return _remembered(folder, note)
+
+
+def look_until_settled(folder: Path, question: str) -> Look:
+    """That of a claim whose seeds come one after the other: all of its looks are one entry.
+
+    It may err in all of the 5 % if it is the first one, and else in what is left for its place.
+    """
+    note = _stamped(0, is_complete=False) | {"digest": _UNTIL, "question": question}
+    look = _remembered(folder, note)
+    return AT_ANY_TIME if look.number == 1 else Look(None, look.share)
 
 
 def _is_question(table: RunTable, metric: Metric) -> bool:
@@ -72,8 +100,8 @@ def _is_question(table: RunTable, metric: Metric) -> bool:
     return ok["seed"].nunique() > 1 and any(ok[key.name].nunique() > 1 for key in keys)
 
 
-def _note(asked: Sequence[tuple[RunTable, Metric]]) -> dict[str, Any]:
-    """A look as it is kept: what was there, and what was asked."""
+def _of_tables(asked: Sequence[tuple[RunTable, Metric]]) -> dict[str, Any]:
+    """The look of a report."""
     what = []
     for table, metric in asked:
         ok = table.ok
@@ -81,18 +109,25 @@ def _note(asked: Sequence[tuple[RunTable, Metric]]) -> dict[str, Any]:
         rows = sorted(zip(ok["run"], map(repr, values.astype(float)), strict=True))
         what.append([table.data, metric.name, [key.name for key in table.by], rows])
     frames = [table.frame for table, _ in asked]
-    return {
-        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "runs": sum(len(table.ok) for table, _ in asked),
-        "asked": [each[:3] for each in what],
-        "is_complete": not any(frame["status"].isin(_UNFINISHED).any() for frame in frames),
-        "digest": hashlib.sha256(json.dumps(what).encode(errors="replace")).hexdigest()[:16],
-    }
+    is_complete = not any(frame["status"].isin(UNFINISHED).any() for frame in frames)
+    note = _note(what, sum(len(table.ok) for table, _ in asked), is_complete)
+    return note | {"asked": [each[:3] for each in what]}
+
+
+def _note(what: Sequence[Any], num_runs: int, is_complete: bool) -> dict[str, Any]:
+    """A look as it is kept: what was there, and what was asked."""
+    digest = hashlib.sha256(json.dumps(what).encode(errors="replace")).hexdigest()[:16]
+    return _stamped(num_runs, is_complete) | {"digest": digest}
+
+
+def _stamped(num_runs: int, is_complete: bool) -> dict[str, Any]:
+    time = datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"time": time, "runs": num_runs, "is_complete": is_complete}
 
 
 def _remembered(folder: Path, note: dict[str, Any]) -> Look:
     """The look of `note` among those at a folder, where it is noted if it is new."""
-    before = _read(folder)
+    before = _read(folder, note.get("question"))
     digests = [each["digest"] for each in before]
     if note["digest"] not in digests:
         before.append(note)
@@ -111,8 +146,11 @@ def nth_look(are_complete: Sequence[bool], place: int) -> Look:
     return Look(place + 1, (1 - PLANNED_SHARE) / (number * (number + 1)))
 
 
-def _read(folder: Path) -> list[dict[str, Any]]:
-    """All looks at a folder in their order; lines that are none of ours count as nothing."""
+def _read(folder: Path, question: str | None = None) -> list[dict[str, Any]]:
+    """All looks at a folder in their order; lines that are none of ours count as nothing.
+
+    - `question`: that of a claim; None for the looks of reports.
+    """
     try:
         lines = files.read_bytes(folder / FILE).splitlines()
     except FileNotFoundError:
@@ -123,7 +161,9 @@ def _read(folder: Path) -> list[dict[str, Any]]:
     for line in lines:
         with suppress(ValueError):
             note = files.plain_json(line)
-            if isinstance(note, dict) and isinstance(note.get("digest"), str):
+            if not isinstance(note, dict) or note.get("question") != question:
+                continue
+            if isinstance(note.get("digest"), str):
                 note["is_complete"] = note.get("is_complete") is True
                 found.setdefault(note["digest"], note)
     return list(found.values())

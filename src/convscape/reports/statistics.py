@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from convscape.config.metrics import Metric
-from convscape.reports.contrasts import AT_ANY_TIME, Estimate, Judged
+from convscape.reports.contrasts import Estimate, Judged, Look
 from convscape.reports.results import COSTS, RunTable, SweptKey
 
 CONFIDENCE = 0.95
@@ -35,15 +35,13 @@ def estimate(values: Sequence[float] | np.ndarray, num_seeds: int | None = None)
     return Estimate(mean, n, sd, half_width, float(2 * stdtr(n - 1, -abs(mean) / error)))
 
 
-def estimate_at_any_time(values: Sequence[float], share: float = 1.0) -> Estimate:
-    """Mean of independent `values` with an interval that holds however often one looks.
-
-    - `share`: of the 5 % that it may err, as one of several.
-    """
+def estimate_at(values: Sequence[float], look: Look) -> Estimate:
+    """Mean of independent `values` with the interval of one of several looks at them."""
     plain = estimate(values)
-    has_spread = plain.half_width is not None
-    judged = Judged(plain.mean, plain.n, plain.sd, has_spread=has_spread)
-    return judged.estimate(share, AT_ANY_TIME)
+    if plain.half_width is None or plain.sd is None:
+        return replace(plain, look=look)
+    judged = Judged(plain.mean, plain.n, plain.sd, plain.sd**2 / plain.n, plain.n - 1, True)
+    return judged.estimate(1.0, look)
 
 
 def configurations(table: RunTable, metric: Metric) -> pd.DataFrame:
