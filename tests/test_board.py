@@ -12,9 +12,9 @@ import pytest
 
 from convscape.board.plugin import ConvscapePlugin
 from convscape.reports.looks import watch
-from convscape.reports.page import sections_of
+from convscape.reports.page import sections_of, write_report
 from convscape.reports.results import read_runs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 from tests.fake_runs import write_runs
 
 
@@ -113,3 +113,26 @@ def test_an_empty_logdir_has_no_tab(tmp_path):
     assert not ConvscapePlugin(Context()).is_active()
     write_runs(tmp_path, seeds=1, levels={"model.stride": [1]})
     assert ConvscapePlugin(Context()).is_active()
+
+
+def test_numbers_of_seventeen_digits_are_shown_as_short_as_on_the_terminal(browser, tmp_path):
+    drawn = 0.0012345678901234567
+    write_runs(tmp_path, seeds=2, levels={"model.padding": ["valid", "same"]})
+    for file in tmp_path.glob("*/result.json"):
+        config = json.loads(file.read_text())
+        is_first = config["config"]["model"]["padding"] == "valid"
+        config["config"]["model"]["padding"] = "valid"
+        config["config"]["optimizer"]["lr"] = drawn if is_first else 0.01
+        file.write_text(json.dumps(config))
+    lines = write_report([tmp_path]).lines
+    assert any("lr 0.01 instead of 0.001235" in line for line in lines)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto((tmp_path / "report.html").as_uri())
+    for tab in ("Answer", "Runs"):
+        page.get_by_role("tab", name=tab).click()
+        words = page.locator("body").inner_text()
+        assert ("0.001235" in words, str(drawn) in words) == (True, False)
+    for typed in (f"lr={drawn}", "lr=0.001235", "lr<0.0012346"):  # as known, as shown, as a number
+        page.get_by_label("filter").fill(typed)
+        wait_until(page, "document.querySelectorAll('.runs tbody tr td').length > 0")
+        wait_until(page, "document.body.innerText.includes('2 of 4 runs')")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convscape.config import metrics
-from convscape.reports.cells import text_of
+from convscape.reports.cells import level_text, text_of
 from convscape.reports.figures import (
     COST_TITLES,
     configuration_label,
@@ -24,7 +24,7 @@ from convscape.reports.figures import (
     pairs_of_keys,
     short_names,
 )
-from convscape.reports.sentences import effect_sentence
+from convscape.reports.sentences import change_in_words, effect_sentence
 from convscape.reports.statistics import level_means, pair_means, pareto_front
 from convscape.runs.folder import RunFolder
 from convscape.runs.progress import Pace
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from convscape.config.metrics import Metric
-    from convscape.reports.results import Reading
+    from convscape.reports.results import Reading, SweptKey
     from convscape.reports.section import Section
     from convscape.runs.result import Result
 
@@ -94,7 +94,7 @@ def _section(section: Section, results: dict[str, Result], beside: Path) -> dict
         "sentences": section.sentences,
         "cost": cost(section),
         "keys": [
-            {"name": key.name, "title": name, "words": key.words, "levels": list(key.levels)}
+            {"name": key.name, "title": name, "words": key.words} | _values(key)
             for key, name in zip(table.by, names, strict=True)
         ],
         "metrics": [metric_facts(metrics.metric(name)) for name in section.metric_order()],
@@ -109,6 +109,13 @@ def _section(section: Section, results: dict[str, Result], beside: Path) -> dict
         "origins": section.origins(),
         "figures": [f"figures/{path.stem}" for path in section.figures.values()],
     }
+
+
+def _values(key: SweptKey) -> dict[str, list[str]]:
+    """Those of a key, and as they are shown, where they have more digits than that."""
+    shown = [level_text(level) for level in key.levels]
+    levels = {"levels": list(key.levels)}
+    return levels if shown == levels["levels"] else levels | {"shown": shown}
 
 
 def metric_facts(metric: Metric) -> dict[str, Any]:
@@ -265,7 +272,7 @@ def _effect(section: Section, effect: Any) -> dict[str, Any]:
     estimate = effect.estimate
     return {
         "key": effect.key.name,
-        "words": f"{effect.key.words} {effect.level} instead of {effect.base}",
+        "words": change_in_words(effect),
         "level": effect.level,
         "base": effect.base,
         "mean": number(estimate.mean),

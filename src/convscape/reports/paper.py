@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from convscape.base.errors import CannotWrite
 from convscape.base.files import make_folder, write_atomic
 from convscape.base.values import counted, typed_value
+from convscape.reports.cells import level_text
+from convscape.reports.contrasts import ALONE
 from convscape.reports.figures import draw_figures
 from convscape.reports.page import CAPTIONS
 from convscape.reports.statistics import CONFIDENCE
@@ -167,7 +169,7 @@ def _effects(section: Section) -> Iterator[list[str]]:
         mean = metric.number(effect.estimate.mean)
         width, p = effect.estimate.half_width, effect.estimate.p
         yield [
-            *(effect.key.words, effect.level, effect.base),
+            *(effect.key.words, level_text(effect.level), level_text(effect.base)),
             mean if width is None else f"{mean} ± {metric.number(width)}",
             "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
             *(str(effect.estimate.n), str(effect.num_pairs)),
@@ -207,7 +209,26 @@ def methods_of(section: Section) -> str:
         "before the seeds are compared; their intervals and p-values are adjusted for all "
         "comparisons of the report."
     )
+    sentences += _looks(section)
     return " ".join([*sentences, _versions(section)])
+
+
+def _looks(section: Section) -> Iterator[str]:
+    """How often the runs were looked at, and what that does to the intervals of the effects."""
+    look = next(
+        (e.estimate.look for e in section.comparisons.effects if e.estimate.p is not None), ALONE
+    )
+    if look.number is None:
+        yield (
+            "Seeds were added one after the other: those intervals are valid at every number of "
+            "seeds at once, however often the runs were looked at (a confidence sequence)."
+        )
+    elif look != ALONE:
+        times = "once" if look.number == 1 else f"{look.number} times"
+        yield (
+            f"The runs were looked at {times}: of the 5 % by which all looks together may err, "
+            f"{5 * look.share:.2g} % are spent on this one (alpha spending)."
+        )
 
 
 def _a_result(section: Section) -> Result | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convscape.base.values import counted
+from convscape.reports.cells import level_text
 
 if TYPE_CHECKING:
     from convscape.config.metrics import Metric
@@ -18,7 +19,7 @@ def effect_sentence(effect: Effect, metric: Metric, num_images: int | None = Non
     - `num_images`: that the metric was measured on, where it is known.
     """
     estimate = effect.estimate
-    what = f"{effect.key.words} {effect.level} instead of {effect.base}"
+    what = change_in_words(effect)
     amount = _amount(abs(estimate.mean), estimate.half_width, metric)
     if effect.is_clear or estimate.p is None:
         better = (estimate.mean > 0) == metric.higher_is_better
@@ -32,6 +33,11 @@ def effect_sentence(effect: Effect, metric: Metric, num_images: int | None = Non
     if effect.num_left_out:
         rests_on += f"; {counted(effect.num_left_out, 'pair')} without all seeds left out"
     return f"{sentence}{' and ' + costs if costs else ''} ({rests_on})."
+
+
+def change_in_words(effect: Effect | Interaction) -> str:
+    """As in "stride 2 instead of 1"."""
+    return f"{effect.key.words} {level_text(effect.level)} instead of {level_text(effect.base)}"
 
 
 def _what_varies(
@@ -88,8 +94,9 @@ def interaction_sentence(
     i = interaction
     unit = " points" if metric.is_share else ""
     first, second = (f"{metric.scale * each:+.{metric.digits}f}{unit}" for each in i.effects)
+    base, level = level_text(i.other_base), level_text(i.other_level)
     return (
-        f"It depends: {i.key.words} {i.level} instead of {i.base} changes {metric.name} by {first} "
-        f"where {i.given.words} is {i.other_base} and by {second} where it is {i.other_level} "
+        f"It depends: {change_in_words(i)} changes {metric.name} by {first} "
+        f"where {i.given.words} is {base} and by {second} where it is {level} "
         f"({_what_varies(i.estimate, i.num_fours, _FOURS, metric, num_images)})."
     )

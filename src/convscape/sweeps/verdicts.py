@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from convscape.base.values import counted
 from convscape.config.kinds import seed_range
+from convscape.reports.sentences import change_in_words
 from convscape.reports.verdicts import Budget, verdict
 from convscape.sweeps.words import duration
 
@@ -129,5 +130,4 @@ def _line(one: Found, margin: float | None, most: int) -> str:
         low, high = estimate.mean - estimate.half_width, estimate.mean + estimate.half_width
         amount += f" ({number(low)} to {number(high)})"
     unit = "points" if metric.is_share else metric.name
-    what = f"{effect.key.words} {effect.level} instead of {effect.base}"
-    return f"{what} {is_}: {amount} {unit}, {counted(estimate.n, 'seed')}"
+    return f"{change_in_words(effect)} {is_}: {amount} {unit}, {counted(estimate.n, 'seed')}"

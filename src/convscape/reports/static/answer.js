@@ -34,7 +34,6 @@
     if (hasMetric && section.effects.length)
       body.push(figure("What each change does", "Each line is one value instead of another in runs that are equal in all else; bars that leave the zero line are clear. Click to see the runs.",
         plot((w) => differences(section, w, (e) => go.filter(section, `${e.key}=${e.level}`)), 860)));
-    const lead = body.length;
     if (hasMetric && costs.length && section.effects.length === 0 && all.n.length > 1) body.push(costFigure(section, costs, width, go));
     body.push(h("h3", {}, "In words"), h("ul", { class: "words" }, section.sentences.map((words) => h("li", {}, words))), h("p", { class: "soft" }, section.ranking));
     body.push(...best(section, go));
@@ -49,7 +48,7 @@
     }
     if (section.curves) body.push(figure("Learning curves", "Of the best configurations, by their number: mean and range of the seeds.", plot((w) => convscape.lines.curves(section, w, (i) => go.configuration(section, i)), 860)));
     body.push(...pictures.slice(1), ...unfinished(section, go), origins(section, document));
-    return h("section", { class: "data" }, body, lead ? null : null);
+    return h("section", { class: "data" }, body);
   }
   function costFigure(section, costs, width, go) {
     const columns = Math.max(1, Math.min(costs.length, Math.floor(width / 300)));
@@ -62,7 +61,7 @@
     if (!all.n.length) return [];
     const facts = section.facts.filter((f) => all.numbers[f.name]).slice(0, 3), { number, amount } = convscape.dom;
     const rows = all.n.slice(0, 10).map((n, i) => h("tr", { onclick: () => go.configuration(section, i) }, h("td", {}, String(i + 1)),
-      section.keys.map((key) => h("td", { class: "text" }, key.levels[all.keys[key.name][i]] ?? "")), h("td", {}, n < all.num_runs[i] ? `${n} of ${all.num_runs[i]}` : String(n)),
+      section.keys.map((key) => h("td", { class: "text" }, key.shown[all.keys[key.name][i]] ?? "")), h("td", {}, n < all.num_runs[i] ? `${n} of ${all.num_runs[i]}` : String(n)),
       shown.map((m) => h("td", {}, number(all.numbers[m.name][i], m), h("span", { class: "soft" }, half(all, m, i)))), facts.map((f) => h("td", {}, amount(all.numbers[f.name][i])))));
     const head = ["", ...section.keys.map((k) => k.title), "runs", ...shown.map((m) => m.title), ...facts.map((f) => f.title)];
     return [h("h3", {}, `Configurations${section.metric ? `, best first by ${section.metric.name}` : ""}`),

@@ -102,13 +102,13 @@
       parts.push(s("polyline", { class: "line", points: points.filter(Boolean).map((p) => p.join(",")).join(" "), style: { stroke: COLORS[place % COLORS.length] } }));
       one.means.forEach((mean, i) => {
         const every = Math.max(1, Math.ceil((n * 46) / (each - left)));
-        if (i % every === 0) parts.push(text(x(i), height - 30, clipped(key.levels[i], Math.max(5, Math.floor((each - left) / n / 7 * every))), { class: "tick", "text-anchor": "middle" }));
+        if (i % every === 0) parts.push(text(x(i), height - 30, clipped(key.shown[i], Math.max(5, Math.floor((each - left) / n / 7 * every))), { class: "tick", "text-anchor": "middle" }));
         if (mean === null) return;
         const half = one.half_widths[i], at = points[i];
         const group = s("g", { style: { color: COLORS[place % COLORS.length] } },
           half !== null && s("line", { class: "interval", x1: at[0], x2: at[0], y1: y((mean - half) * metric.scale), y2: y((mean + half) * metric.scale) }),
           s("circle", { cx: at[0], cy: at[1], r: 5 }), s("circle", { class: "hit", cx: at[0], cy: at[1], r: 14 }));
-        parts.push(tipped(group, () => [`${key.title}=${key.levels[i]}`, `${number(mean, metric)}${half === null ? "" : ` ± ${number(half, metric)}`} ${metric.unit}`]));
+        parts.push(tipped(group, () => [`${key.title}=${key.shown[i]}`, `${number(mean, metric)}${half === null ? "" : ` ± ${number(half, metric)}`} ${metric.unit}`]));
       });
       parts.push(text(left + (each - left) / 2, height - 8, key.title, { class: "axis", "text-anchor": "middle" }));
       return picture(each, height, `${metric.title} by ${key.title}`, ...parts);
@@ -121,11 +121,11 @@
     const [low, high] = range(section.pairs.flatMap((p) => p.values.flat().map((v) => (v === null ? null : v * metric.scale))), 0);
     const maps = section.pairs.map((pair) => {
       const [rows, columns] = pair.keys.map((k) => section.keys[k]);
-      const left = 34 + 7.2 * Math.min(14, Math.max(...rows.levels.map((l) => l.length)));
+      const left = 34 + 7.2 * Math.min(14, Math.max(...rows.shown.map((l) => l.length)));
       const cell = Math.max(46, Math.min(78, (Math.min(width, 460) - left) / columns.levels.length)), tall = 36;
       const w = left + cell * columns.levels.length + 2, height = tall * rows.levels.length + 44, parts = [];
-      rows.levels.forEach((level, i) => parts.push(text(left - 6, i * tall + tall / 2 + 4, clipped(level, 14), { class: "tick", "text-anchor": "end" })));
-      columns.levels.forEach((level, j) => parts.push(text(left + (j + 0.5) * cell, rows.levels.length * tall + 16, clipped(level, Math.floor(cell / 7)), { class: "tick", "text-anchor": "middle" })));
+      rows.shown.forEach((level, i) => parts.push(text(left - 6, i * tall + tall / 2 + 4, clipped(level, 14), { class: "tick", "text-anchor": "end" })));
+      columns.shown.forEach((level, j) => parts.push(text(left + (j + 0.5) * cell, rows.levels.length * tall + 16, clipped(level, Math.floor(cell / 7)), { class: "tick", "text-anchor": "middle" })));
       pair.values.forEach((line, i) => line.forEach((value, j) => {
         const shown = value === null ? null : value * metric.scale, missing = pair.missing[i][j];
         const fill = shown === null ? null : color(high > low ? (shown - low) / (high - low) : 0.5);
@@ -133,7 +133,7 @@
         const group = s("g", { class: shown === null ? "cell empty" : "cell" },
           s("rect", { x: left + j * cell, y: i * tall, width: cell - 2, height: tall - 2, rx: 2, style: fill ? { fill: css(fill) } : {} }),
           text(left + (j + 0.5) * cell - 1, i * tall + tall / 2 + 4, words, { class: "in", "text-anchor": "middle", style: fill ? { fill: ink(fill) } : {} }));
-        tipped(group, () => [`${rows.title}=${rows.levels[i]}, ${columns.title}=${columns.levels[j]}`, shown === null ? missing ?? "no run" : `${metric.title}: ${number(value, metric)}`, shown !== null && missing && `not all runs: ${missing}`]);
+        tipped(group, () => [`${rows.title}=${rows.shown[i]}, ${columns.title}=${columns.shown[j]}`, shown === null ? missing ?? "no run" : `${metric.title}: ${number(value, metric)}`, shown !== null && missing && `not all runs: ${missing}`]);
         group.addEventListener("click", () => choose([[rows, i], [columns, j]]));
         parts.push(group);
       }));

@@ -47,7 +47,7 @@
     const { metric, configurations: all } = section;
     const values = all.numbers[metric.name], [low, high] = range(values.map((v) => (v === null ? null : v * metric.scale)), 0);
     const places = values.map((_, i) => i).filter((i) => values[i] !== null).slice(0, MAX_POINTS);
-    const axes = section.keys.filter((k) => k.levels.length > 1).map((key) => ({ title: key.title, ticks: key.levels.map((level, i) => [level, (i + 0.5) / key.levels.length]),
+    const axes = section.keys.filter((k) => k.levels.length > 1).map((key) => ({ title: key.title, ticks: key.shown.map((level, i) => [level, (i + 0.5) / key.levels.length]),
       of: (i) => { const code = all.keys[key.name][i]; return code < 0 ? null : (code + 0.5) / key.levels.length; } }));
     axes.push({ title: metric.title, ticks: ticks(low, high, 5).map((t) => [String(t), (t - low) / (high - low)]), of: (i) => (values[i] * metric.scale - low) / (high - low) });
     const height = 300, top = 28, tall = height - top - 12;

@@ -9,6 +9,10 @@
     const names = ["Answer", "Runs", "Compare", ...(convscape.live ? ["Network", "Images"] : [])];
     return h("nav", { role: "tablist" }, names.map((name) => h("button", { role: "tab", "aria-selected": String(state.tab === name), onclick: () => turn(name) }, name)));
   }
+  function take(found) {
+    values = found;
+    for (const key of values.sections?.flatMap((s) => s.keys) ?? []) key.shown ??= key.levels;
+  }
   function turn(name) {
     state.tab = name;
     close();
@@ -65,7 +69,7 @@
         tag = found.tag;
         const isApart = state.tab === "Network" || state.tab === "Images"; // they ask for themselves
         const isBusy = isApart || board.contains(document.activeElement) && document.activeElement.matches("input, select");
-        values = found;
+        take(found);
         state.folder = found.folder ?? "";
         if (!isBusy || !board.firstChild) draw();
         else if (!isApart) setTimeout(draw, 3000);
@@ -97,7 +101,7 @@
   const inside = document.getElementById("document");
   if (inside) {
     begin();
-    values = JSON.parse(inside.textContent);
+    take(JSON.parse(inside.textContent));
     draw();
   }
 })();

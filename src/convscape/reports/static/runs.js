@@ -6,7 +6,10 @@
   const place = (folder) => folder.split("/").map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
 
   function shared(section, rows, halves) {
-    const keys = section.keys.map((key) => ({ ...text(key.name, key.title, rows.keys[key.name].map((code) => key.levels[code] ?? "")), order: (row) => rows.keys[key.name][row] }));
+    const keys = section.keys.map((key) => {
+      const level = (row) => rows.keys[key.name][row];
+      return { ...text(key.name, key.title, rows.keys[key.name].map((code) => key.levels[code] ?? "")), text: (row) => key.shown[level(row)] ?? "", order: level };
+    });
     const metrics = section.metrics.filter((m) => rows.numbers[m.name]).map((m, i) => ({ id: m.name, title: m.title, kind: "number", up: m.direction === "min", hidden: i > 3,
       value: (row) => rows.numbers[m.name][row], text: (row) => number(rows.numbers[m.name][row], m), half: halves ? (row) => convscape.answer.half(rows, m, row) : undefined }));
     const facts = section.facts.filter((f) => rows.numbers[f.name]).map((f, i) => ({ id: f.name, title: f.title, kind: "number", up: true, hidden: i > 3, value: (row) => rows.numbers[f.name][row], text: (row) => amount(rows.numbers[f.name][row]) }));

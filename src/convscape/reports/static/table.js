@@ -23,8 +23,8 @@
       const percent = wanted.endsWith("%");
       const limit = Number(percent ? wanted.slice(0, -1) : wanted) / (percent ? 100 : 1);
       return (row) => {
-        const value = column.value(row), shown = String(column.text(row)), number = column.kind === "text" ? Number(shown) : value;
-        const same = shown.toLowerCase() === wanted.toLowerCase() || (Number.isFinite(limit) && shown !== "" && number === limit);
+        const value = column.value(row), shown = String(column.text(row)), number = column.kind === "text" ? Number(value) : value;
+        const same = [shown, String(value)].some((text) => text.toLowerCase() === wanted.toLowerCase()) || (Number.isFinite(limit) && shown !== "" && number === limit);
         if (sign === "=") return same;
         if (sign === "!=") return !same;
         if (value === null || value === undefined || !Number.isFinite(number) || !Number.isFinite(limit)) return false;
@@ -62,7 +62,9 @@
     copied.addEventListener("change", async () => {
       const shown = visible(), kinds = shown.map((c) => c.kind), kind = copied.value;
       copied.value = "";
-      const texts = [shown.map((c) => c.title), ...order.map((row) => shown.map((c) => `${c.text(row)}${c.half?.(row) ?? ""}`))];
+      // a table of numbers has all digits of a key, one for a paper those that are shown
+      const whole = kind === "file" || kind === "CSV", cellOf = (c, row) => `${whole && c.kind === "text" ? c.value(row) ?? "" : c.text(row)}${c.half?.(row) ?? ""}`;
+      const texts = [shown.map((c) => c.title), ...order.map((row) => shown.map((c) => cellOf(c, row)))];
       if (kind === "file") return save("runs.csv", "text/csv", WRITERS.CSV(texts));
       await copy(WRITERS[kind](texts, kinds));
       said.textContent = `${counted(order.length, "row")} copied as ${kind}`;
