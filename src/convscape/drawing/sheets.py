@@ -6,20 +6,20 @@ Values become colours on a scale that stands below the sheet. When to draw is de
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Image as Picture
 from PIL.Image import Resampling
+
+from convscape.drawing.fonts import font_for
 
 TILE = 76  # about the side of a tile, in pixels
 GAP = 8
@@ -198,16 +198,16 @@ def confusion_matrix(split: str, counts: np.ndarray, classes: Sequence[str]) -> 
     canvas = Image.new("RGB", (max(CARD, left + len(cells) + GAP), top + len(cells) + 60), PAPER)
     draw = ImageDraw.Draw(canvas)
     for number, line in enumerate(titles):
-        draw.text((GAP, GAP + number * _line(TEXT)), line, INK, font(TEXT))
+        draw.text((GAP, GAP + number * _line(TEXT)), line, INK, font_for(line, TEXT))
     canvas.paste(Image.fromarray(cells), (left, top))
     for index, label in enumerate(labels):
-        middle = index * side + side // 2
-        draw.text((left - GAP, top + middle), label, INK, font(TEXT), anchor="rm")
+        middle, letters = index * side + side // 2, font_for(label, TEXT)
+        draw.text((left - GAP, top + middle), label, INK, letters, anchor="rm")
         if is_upright:
-            draw.text((left + middle, top - 4), label, INK, font(TEXT), anchor="mb")
+            draw.text((left + middle, top - 4), label, INK, letters, anchor="mb")
         else:
             turned = Image.new("L", (left, _line(TEXT)), 0)
-            ImageDraw.Draw(turned).text((4, _line(TEXT) // 2), label, 255, font(TEXT), anchor="lm")
+            ImageDraw.Draw(turned).text((4, _line(TEXT) // 2), label, 255, letters, anchor="lm")
             place = (left + middle - _line(TEXT) // 2, top - left)
             canvas.paste(INK, place, turned.rotate(90, expand=True))
         for column in map(int, np.flatnonzero(counts[index])):
@@ -319,7 +319,7 @@ def sheet(
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
     for number, words in enumerate(titles):
-        draw.text((GAP, GAP + number * line), words, INK, font(size_of_title))
+        draw.text((GAP, GAP + number * line), words, INK, font_for(words, size_of_title))
     for index, (each, caption) in enumerate(zip(tiles, captions, strict=True)):
         x = GAP + index % columns * (width + GAP)
         y = top + index // columns * (height + caption_height + GAP)
@@ -330,7 +330,7 @@ def sheet(
         room = (free + 1) * (width + GAP) - 2
         for number, words in enumerate(caption.split("\n")):
             place = (x, y + height + 3 + number * line)
-            draw.text(place, clipped(words, room, text), INK, font(text))
+            draw.text(place, clipped(words, room, text), INK, font_for(words, text))
     if scale:
         _draw_scale(draw, scale, (GAP, size[1] - bottom), text=text)
     return canvas
@@ -389,21 +389,15 @@ def _draw_scale(
     draw.text((x + 126, middle), high, INK, font(text), anchor="lm")
 
 
-@cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which Matplotlib brings along: Latin, Greek and Cyrillic class names."""
-    spec = importlib.util.find_spec("matplotlib")  # found, not imported: that takes half a second
-    assert spec is not None
-    assert spec.origin is not None
-    return ImageFont.truetype(
-        Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size
-    )
+    """Of numbers and words in English."""
+    return font_for("", size)
 
 
 @lru_cache(10_000)  # most words come again in the next picture
 def text_width(text: str, size: int) -> int:
     """Pixels of the longest line."""
-    return math.ceil(max(font(size).getlength(line) for line in text.split("\n")))
+    return math.ceil(max(font_for(line, size).getlength(line) for line in text.split("\n")))
 
 
 def clipped(text: str, width: int, size: int) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from convscape.base.errors import ConfigError
-from convscape.reports.figures import COLORS, STYLE
+from convscape.reports.figures import COLORS, figure_style
 from convscape.reports.statistics import CONFIDENCE
 from convscape.runs.predictions import Predictions, read_answers
 
@@ -155,7 +154,7 @@ def calibration(predictions: Predictions, num_bins: int = NUM_BINS) -> Calibrati
 
 def reliability_diagram(named: dict[str, Predictions]) -> Figure:
     """Accuracy over confidence, a line for each name; on the diagonal both agree."""
-    with rc_context(STYLE):
+    with figure_style():
         figure = Figure(figsize=(5.2, 4.4), layout="constrained")
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)

@@ -24,6 +24,7 @@ ALPHA = 1 - CONFIDENCE
 VERSIONS = ("git_commit", "torch", "lightning", "python", "device", "precision")
 ACCURACY = "test/acc"
 FIXED = ("num_parameters", "macs")  # whatever the seed
+VOTE = "vote of seeds"  # `answers.ensemble`
 Test = Literal["images", "paired seeds", "unpaired seeds"]
 Verdict = Literal["better", "worse", "higher", "lower", "equal", "unclear", "unknown"]
 
@@ -207,7 +208,7 @@ class Comparison:
         """A table with a row for each of the two."""
         is_by_image = self.over_images is not None
         rows = [["", "runs", self.metric.title]]
-        rows[0] += ["over images"] * is_by_image + ["ECE", "ensemble", "parameters", "MACs"]
+        rows[0] += ["over images"] * is_by_image + ["ECE", VOTE, "parameters", "MACs"]
         has_ensemble = any(len(self.seeds(group)) > 1 for _, group in self.sides)
         for name, group in self.sides:
             found = self.described(group)
@@ -220,7 +221,7 @@ class Comparison:
             row.append(f"{100 * found['ensemble_acc']:.2f}" if several else "")
             row += [count_text(found[cost] or float("nan")) for cost in FIXED]
             rows.append(row)
-        place = rows[0].index("ensemble")
+        place = rows[0].index(VOTE)
         return rows if has_ensemble else [row[:place] + row[place + 1 :] for row in rows]
 
     def amount(self) -> str:

@@ -7,6 +7,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from convscape.base.files import make_folder, read_bytes, write_atomic
 from convscape.config.metrics import MONITOR, Metric
 from convscape.config.metrics import metric as metric_named
+from convscape.drawing.fonts import families
 from convscape.reports.cells import level_text
 from convscape.reports.results import RunTable, SweptKey
 from convscape.reports.statistics import level_means, pair_means, pareto_front
@@ -46,7 +48,7 @@ FORMATS = ("png", "svg")
 LABEL_HEIGHT = 0.06  # of a label beside an axis, as a share of the axis
 
 LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-STYLE: dict[Any, Any] = {
+_STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -57,6 +59,11 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "text.parse_math": False,  # a "$" in a name is a dollar
 }
+
+
+def figure_style() -> AbstractContextManager[None]:
+    """Matplotlib as all figures want it, with the fonts that this system has for their names."""
+    return rc_context(_STYLE | {"font.family": families()})  # type: ignore[arg-type]
 
 
 def draw_figures(
@@ -84,7 +91,7 @@ def draw_figures(
     make_folder(folder, within=report)
     written = {}
     for name, make in makers.items():
-        with rc_context(STYLE):
+        with figure_style():
             figure = make()
             if figure is None:
                 continue

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,9 +21,10 @@ from convscape.base.pages import styled
 from convscape.base.values import counted
 from convscape.config.metrics import metric
 from convscape.drawing import sheets
+from convscape.drawing.fonts import readable
 from convscape.reports import answers as by_image
 from convscape.reports.comparison import Comparison
-from convscape.reports.figures import COLORS, STYLE, history
+from convscape.reports.figures import COLORS, figure_style, history
 from convscape.runs.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class _Pictures:
             self.notes.append(f"no sheet of the images that flipped: {error}")
             return None
         one, other = (by_image.ensemble(found.runs(group)) for _, group in found.sides)
-        labels, names = found.runs(found.first)[0].labels, runs[0].classes
+        labels, names = found.runs(found.first)[0].labels, readable(runs[0].classes)
         captions = [
             f"is {names[labels[place]]}\nA {names[one[place]]}, B {names[other[place]]}"
             for place in chosen
@@ -180,7 +180,7 @@ def curves(found: Comparison, notes: list[str]) -> Figure | None:
     """
     split, _, leaf = found.metric.name.partition("/")
     leaves = [leaf if split in ("val", "test") and leaf != "loss" else "acc", "loss"]
-    with rc_context(STYLE):
+    with figure_style():
         figure = Figure(figsize=(8.4, 3.2), layout="constrained")
         axes = figure.subplots(1, 2)
         drawn = [_draw(axis, found, each, notes) for axis, each in zip(axes, leaves, strict=True)]

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from convscape.base.files import make_folder, write_atomic
 from convscape.config.metrics import Metric
 from convscape.drawing import sheets
-from convscape.reports.figures import COLORS, DASHES, STYLE, save
+from convscape.reports.figures import COLORS, DASHES, figure_style, save
 from convscape.reports.statistics import estimate
 
 Arms = Mapping[str, Sequence[dict[str, Any]]]  # answers of a probe by arm, one for each seed
@@ -52,7 +51,7 @@ def draw_probe(name: str, arms: Arms, folder: Path, within: Path | None = None) 
     }
     if name not in makers:
         return None
-    with rc_context(STYLE):
+    with figure_style():
         figure = makers[name](arms)
         save(figure, path, within)
     return path
@@ -70,7 +69,7 @@ def draw_arms(
     size = (1 + 0.07 * max(map(len, names)) + PANEL * len(metrics), 1 + 0.26 * len(arms))
     make_folder(folder, within=within)
     path = folder / "arms.png"
-    with rc_context(STYLE):
+    with figure_style():
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axis, metric, color in zip(axes, metrics, itertools.cycle(COLORS), strict=False):

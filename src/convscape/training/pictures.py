@@ -7,6 +7,8 @@ that after epochs 1, 2, 4, 8, ... as far as the budget reaches. `visual=full` ke
 from __future__ import annotations
 
 import copy
+import logging
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +23,16 @@ from torch import Tensor, nn
 
 from convscape.base.files import make_folder, write_atomic
 from convscape.base.quick_lightning import pl
+from convscape.base.terminal import say
 from convscape.config.schema import Config
 from convscape.data.module import ImageDataModule, TrainLoader
-from convscape.drawing import sheets
+from convscape.drawing import fonts, sheets
 from convscape.models import inside
 from convscape.models.classifier import ImageClassifier
 from convscape.training.events import PREFIX, EventFile
 from convscape.training.torch_insides import SummaryWriter, trace
+
+logger = logging.getLogger("convscape")
 
 LIGHT_BUDGET = 0.05  # of the training time
 NUM_TRAINING_IMAGES = 16
@@ -151,6 +156,10 @@ class TensorBoardPictures(pl.callbacks.Callback):
 
     def _write_fixed(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         writer = _writer(trainer)
+        classes = trainer.datamodule.image_set.classes  # type: ignore[attr-defined]
+        if (unread := fonts.note(classes)) is not None:
+            logger.warning("%s", unread)
+            say(f"warning: {unread}", file=sys.stderr)
         text = yaml.safe_dump(self.config.model_dump(by_alias=True), sort_keys=False)
         writer.add_text("config", _as_code(text), 0)
         if isinstance(module, ImageClassifier):
@@ -163,7 +172,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
     def _draw_all(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         writer, step = _writer(trainer), trainer.global_step
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        classes = data.image_set.classes
+        classes = fonts.readable(data.image_set.classes)
         loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
         images, labels = loader.first_batch()
         count = NUM_TRAINING_IMAGES
@@ -188,7 +197,8 @@ class TensorBoardPictures(pl.callbacks.Callback):
     ) -> None:
         """What each convolution has made of the images, as the next layer that learns sees it."""
         images, labels = _examples(data, NUM_EXAMPLES)
-        captions = [data.image_set.classes[label] for label in labels.tolist()]
+        classes = fonts.readable(data.image_set.classes)
+        captions = [classes[label] for label in labels.tolist()]
         for name, maps in inside.feature_maps(module, images).items():
             picture = sheets.feature_maps(name, images.numpy(), maps.numpy(), captions)
             _add_picture(writer, f"feature_maps/{name}", picture, step)
@@ -198,7 +208,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         if predictions is None or not predictions.counts.any():
             return
         picture = sheets.confusion_matrix(
-            split, predictions.counts.cpu().numpy(), predictions.classes
+            split, predictions.counts.cpu().numpy(), fonts.readable(predictions.classes)
         )
         _add_picture(writer, f"confusion/{split}", picture, step)
         if len(predictions.worst_first()):
@@ -274,7 +284,7 @@ class _Predictions:
         images, labels, predictions, probabilities = (
             v.cpu().numpy()[order] for v in self._worst[1:]
         )
-        names = self.classes
+        names = fonts.readable(self.classes)
         return sheets.mistakes(
             split,
             images,
