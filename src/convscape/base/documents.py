@@ -29,7 +29,10 @@ Interval = tuple[float, float]
 
 
 class Side(TypedDict):
-    """One of two that are compared; `seeds` are those that are."""
+    """One of two that are compared; `seeds` are those that are.
+
+    `ensemble_acc` is that of the vote of the seeds: an image gets the class that most of them say.
+    """
 
     name: str
     seeds: list[int]
