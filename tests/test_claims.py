@@ -5,14 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from PIL import Image
 from scipy import stats
 
 from convscape.claims import run as claims
 from convscape.claims.claim import load, names
 from convscape.claims.findings import verdict as verdict_of
-from convscape.config.directory import CONFIG_DIR
 from convscape.reports.contrasts import AT_ANY_TIME, Look
 from convscape.reports.looks import FILE, PLANNED_SHARE, look_at_claim, look_until_settled
 from convscape.reports.page import write_report
@@ -20,6 +19,7 @@ from convscape.reports.statistics import estimate
 from convscape.trained import probes
 from tests.conftest import PATIENCE_S
 from tests.fake_runs import a_claim, write_runs
+from tests.test_config import initialised
 
 QUICK = (
     *("data=digits", "data.train_size=300", "data.val_size=100", "trainer.max_epochs=1"),
@@ -30,7 +30,7 @@ QUICK = (
 @pytest.fixture
 def planned():
     def plan(name, mode="quick"):
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        with initialised():
             return claims.plan_claim(load(name), [], mode, lambda words: compose("train", words))
 
     return plan

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -5,11 +7,18 @@ from omegaconf import OmegaConf
 from convscape.base.errors import ConfigError
 from convscape.config.check import check
 from convscape.config.directory import CONFIG_DIR
-from convscape.config.hydra_insides import with_own
+from convscape.config.hydra_insides import composed_once, with_own
+
+
+@contextmanager
+def initialised():
+    """Hydra, with the configs that ship; the files of a choice of groups are merged once in all."""
+    with composed_once(), initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        yield
 
 
 def composed(*overrides):
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialised():
         return OmegaConf.to_container(compose("train", with_own(overrides)), resolve=True)
 
 

@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -27,6 +27,7 @@ from convscape.runs.folder import RunFolder
 from convscape.runs.names import run_name
 from convscape.runs.result import Result
 from tests.conftest import PATIENCE_S, ROOT, TINY
+from tests.test_config import initialised
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "experiment", "sweep", "search")
 # as they are now: other tests may put files there
@@ -38,7 +39,7 @@ ENDINGS = {"trains", "infeasible", "refused"}
 
 @cache
 def composed():
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialised():
         return OmegaConf.to_container(compose("train"), resolve=True)
 
 
@@ -211,7 +212,7 @@ def stored_config(draw):
 def ending_of(arguments):
     """The way of scripts/train.py up to the training, without the process around it."""
     try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        with initialised():
             found = OmegaConf.to_container(compose("train", arguments), resolve=True)
         return planned(found, arguments)
     except ConfigError as error:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
@@ -20,6 +20,7 @@ from convscape.geometry.sequential import sequential_layers, whole_layers
 from convscape.models.networks import CNN, Sequential
 from convscape.runs.fingerprint import fingerprint
 from convscape.runs.names import run_name
+from tests.test_config import initialised
 
 SMALL = (
     "model=sequential",
@@ -33,7 +34,7 @@ SMALL = (
 
 
 def composed(*overrides):
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialised():
         return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
 
 
@@ -230,7 +231,7 @@ def test_a_layer_written_as_a_value_can_be_set_and_is_checked_in_python_too(comm
     ],
 )
 def test_a_sweep_sets_values_as_hydra_does(override):
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialised():
         composer = Composer(lambda overrides: compose("train", overrides))
         ours = composer.config(["model=sequential", override])
     assert check(ours) == check(composed("model=sequential", override))

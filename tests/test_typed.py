@@ -13,16 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 from convscape.base.errors import ConfigError
 from convscape.config import aliases
 from convscape.config.check import check
-from convscape.config.directory import CONFIG_DIR
 from convscape.config.sentences import explain
 from convscape.config.typed import known_keys, no_option, refusal, refuse_misread
+from tests.test_config import initialised
 
 
 def said_of(*words):
     """The sentence that plan.py and train.py answer with; None where they take the words."""
     if words[0].startswith("-"):
         return no_option(words[0].partition("=")[0], words)
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialised():
         try:
             refuse_misread(words)
             check(OmegaConf.to_container(hydra.compose("train", list(words)), resolve=True))
@@ -285,7 +285,7 @@ def test_the_added_key_of_a_search_is_accepted():
     from convscape.sweeps.search_config import checked_search
 
     words = ["search=geometry", "+search.space.model.dropout={low:0.0,high:0.9}"]
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialised():
         section = OmegaConf.to_container(hydra.compose("train", words))["search"]
     assert checked_search(section).space["model.dropout"].high == 0.9
 

@@ -314,8 +314,14 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
     return content
 
 
-# PyYAML's own parser in C is ten times as fast, where it was built with it
+# PyYAML's own in C are ten and four times as fast, where it was built with them
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def as_yaml(values: Any) -> str:
+    """Plain values as YAML, with their keys in their order."""
+    return str(yaml.dump(values, Dumper=_DUMPER, sort_keys=False))
 
 
 def read_yaml(path: Path) -> Any:

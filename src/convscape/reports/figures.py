@@ -106,6 +106,10 @@ def save(figure: Figure, path: Path, within: Path, formats: Sequence[str] = FORM
     - `within`: the folder that the user named.
     """
     date = {"svg": "Date", "pdf": "CreationDate"}  # the same figure is the same file
+    engine = figure.get_layout_engine()
+    if engine is not None:  # once: `savefig` draws the figure a second time to lay it out again
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     for kind in formats:
         content = io.BytesIO()
         metadata = {date[kind]: None} if kind in date else {}

@@ -18,7 +18,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from filelock import Timeout
 
 from convscape.base import files
@@ -106,7 +105,7 @@ class RunFolder:
             self._clear_up()
             self.write(result)
             # the last one: what has a config is a run
-            config = yaml.safe_dump(result.config, sort_keys=False)
+            config = files.as_yaml(result.config)
             files.write_atomic(self.config_file, config, within=self.path)
 
     def _clear_up(self) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from convscape.base import files
@@ -53,7 +52,7 @@ def note_search(folder: Path, search: SearchConfig, objectives: Sequence[Metric]
         "margin": search.confirm.margin,
     }
     with files.explained(folder):
-        files.write_atomic(folder / NOTE, yaml.safe_dump(note, sort_keys=False), within=folder)
+        files.write_atomic(folder / NOTE, files.as_yaml(note), within=folder)
 
 
 class Confirmation:

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from convscape.base import files
 from convscape.base.errors import CannotWrite, ConfigError
 from convscape.config.losses import BEFORE, IN_FULL, spelled
@@ -35,7 +33,7 @@ def reserve_name(
                 _check_until(name, before.get("until"), definition.get("until"))
                 if not extend:
                     check_same("sweep", name, before, definition)
-            text = yaml.safe_dump(definition, sort_keys=False)
+            text = files.as_yaml(definition)
             files.write_atomic(file, text, within=folder)
     except OSError as error:
         raise CannotWrite(folder, error) from None

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
 
-from convscape.base.files import make_folder, write_atomic
+from convscape.base.files import as_yaml, make_folder, write_atomic
 from convscape.base.quick_lightning import pl
 from convscape.base.terminal import say
 from convscape.config.schema import Config
@@ -160,7 +159,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         if (unread := fonts.note(classes)) is not None:
             logger.warning("%s", unread)
             say(f"warning: {unread}", file=sys.stderr)
-        text = yaml.safe_dump(self.config.model_dump(by_alias=True), sort_keys=False)
+        text = as_yaml(self.config.model_dump(by_alias=True))
         writer.add_text("config", _as_code(text), 0)
         if isinstance(module, ImageClassifier):
             if module.plan is not None:
