@@ -206,7 +206,7 @@ def test_a_cost_that_grows_little_is_said_in_percent(ratio, words):
     sentence = effect_sentence(effect, VAL)
     assert words in sentence
     assert ("takes" in sentence) == bool(words)
-    assert "over 3 seeds of 1 pair each, on the same validation images" in sentence
+    assert "over 3 seeds, on the same validation images" in sentence
 
 
 # --- simulated: an effect is claimed in at most 5 of 100 sweeps that have none -----------------

@@ -148,7 +148,7 @@ def test_what_depends_on_another_key_is_said(sweep):
     lines = "\n".join(write_report([sweep]).lines)
     assert re.search(
         r"It depends: kernel size 7 instead of 3 changes val/acc by \+1\.\d\d points where stride "
-        r"is 1 and by -48\.\d\d points where it is 2 \(over 3 seeds of 1 set of four runs each, "
+        r"is 1 and by -48\.\d\d points where it is 2 \(over 3 seeds, "
         r"on the same validation images, first look, p < 0\.001\)",
         lines,
     ), lines
@@ -158,7 +158,7 @@ def test_folds_are_averaged_and_not_compared(tmp_path):
     write_runs(tmp_path, seeds=3, levels={"data.fold": [0, 1], "model.kernel_size": [3, 5]})
     lines = "\n".join(write_report([tmp_path]).lines)
     assert "kernel size 5 instead of 3 gains" in lines
-    assert "over 3 seeds of 1 pair each, on the same validation images" in lines
+    assert "over 3 seeds, on the same validation images" in lines
     assert "fold 1 instead" not in lines
     assert set(load_sweep(tmp_path)["fold"]) == {0, 1}
 

@@ -19,6 +19,7 @@ def effect_sentence(effect: Effect, metric: Metric, num_images: int | None = Non
     - `num_images`: that the metric was measured on, where it is known.
     """
     estimate = effect.estimate
+    joint = " and "
     what = change_in_words(effect)
     amount = _amount(abs(estimate.mean), estimate.half_width, metric)
     if effect.is_clear or estimate.p is None:
@@ -28,11 +29,12 @@ def effect_sentence(effect: Effect, metric: Metric, num_images: int | None = Non
     else:
         sign = "+" if estimate.mean >= 0 else "-"
         sentence = f"{what}: no clear difference, {sign}{amount}"
+        joint = "; it "
     costs = _in_costs(effect.ratios)
     rests_on = _what_varies(estimate, effect.num_pairs, ("pair", "pairs"), metric, num_images)
     if effect.num_left_out:
         rests_on += f"; {counted(effect.num_left_out, 'pair')} without all seeds left out"
-    return f"{sentence}{' and ' + costs if costs else ''} ({rests_on})."
+    return f"{sentence}{joint + costs if costs else ''} ({rests_on})."
 
 
 def change_in_words(effect: Effect | Interaction) -> str:
@@ -48,8 +50,9 @@ def _what_varies(
     num_images: int | None,
 ) -> str:
     """As in "over 3 seeds of 4 pairs each, on the same 200 validation images, p = 0.031"."""
-    sets = f"of {counted(num_sets, *kind)}{' each' if estimate.n > 1 else ''}"
-    words = f"over {counted(estimate.n, 'seed')} {sets}"
+    words = f"over {counted(estimate.n, 'seed')}"
+    if num_sets > 1:
+        words += f" of {counted(num_sets, *kind)}{' each' if estimate.n > 1 else ''}"
     images = {"val": "validation", "test": "test", "train": "training"}.get(metric.split or "")
     if images:
         count = f"{num_images:,} " if num_images else ""
