@@ -20,7 +20,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes on the s
     os.environ.pop("COLUMNS", None)  # of the terminal of whoever started them, says readline
 
 import convscape  # noqa: F401  before TensorBoard, which it keeps from importing TensorFlow
+from convscape.base import distribution
 from tests.warm import WarmScript
+
+distribution.call_commands("python scripts/{}.py")  # also where the package is an installed one
 
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
@@ -145,7 +148,10 @@ def until_the_end():
     yield lambda process: started.append(process) or process
     for process in started:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
         process.communicate()
 
 

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import os
-import resource
 import signal
 import time
 from contextlib import suppress
@@ -69,6 +68,8 @@ def set_clock(days):
 
 def leave_no_room():
     """As a full disk: files end at their first byte. It needs no root and harms no one else."""
+    import resource  # Windows has none
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
 
 
@@ -93,6 +94,8 @@ def train_on_a_full_disk(overrides, path, moment, number):
 
 
 def _starve(runs, path, room_bytes, answers):
+    import resource
+
     from convscape.training.run import train
 
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
