@@ -128,7 +128,7 @@ def test_a_choice_that_is_wrong_or_missing_is_refused_with_one_that_works(comman
     for typed, said in {
         "kernal_size=3": "did you mean 'kernel_size'?",
         "kernel_size=4": "allowed: 3, 5",
-        "kernel_size=3,5": "'5' is no <key>=<value>",
+        "kernel_size=3,5": "'5' is not <key>=<value>",
     }.items():
         answer = command("compare", f"{mixed}:{typed}", mixed)
         assert (answer.code, said in answer.err) == (2, True), answer.err

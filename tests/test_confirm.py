@@ -197,7 +197,10 @@ def test_workers_do_not_train_a_confirmation_twice(start, tmp_path, space):
         (["search.confirm.seeds=9..4"], "search.confirm.seeds=9..4: allowed: at least 2"),
         (["search.confirm.margin=0"], "search.confirm.margin=0: allowed: more than 0"),
         (["+search.space.seed={choices:[0,1]}"], "search.space.seed: the best trials are"),
-        (["search.objectives=[val/acc,macs]"], "search.confirm.best=2: a search for two things"),
+        (
+            ["search.objectives=[val/acc,macs]"],
+            "search.confirm.best=2: a search with two objectives",
+        ),
         (["search.confirm.best=0"], "search.confirm.seeds=2..2: search.confirm.best=0 confirms"),
         (["search.objectives=[macs]"], "search.confirm.best=2: macs is the same with every seed"),
     ],

@@ -239,7 +239,7 @@ def test_one_pair_of_arrays_in_an_npz_is_split_and_may_be_flat(tmp_path, load):
     ("content", "message"),
     [
         (None, r"there is no file .*set data\.root to an \.npz with train_images"),
-        (b"garbage", "is no .npz"),
+        (b"garbage", "is not an .npz"),
         ({"a": [1], "b": [2]}, "holds a, b; expected train_images"),
         ({"x": np.zeros((4, 4, 4)), "y": np.array([{}] * 4)}, "Python objects, which is not open"),
         ({"x": np.zeros((4, 4, 4)), "y": [0, 1]}, "holds labels of int64"),

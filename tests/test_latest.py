@@ -57,7 +57,7 @@ def test_every_command_that_takes_a_run_knows_it(command, tmp_path):
     for script, more in taking.items():
         answer = command(script, "latest", *more)
         assert answer.code == 2
-        assert "holds no run, so that there is no latest" in answer.err.replace("\n", " "), script
+        assert "holds no run, so there is no latest" in answer.err.replace("\n", " "), script
     assert "holds no run" in command("train", "resume=latest").err
     assert command("train", *TINY, "trainer.max_epochs=1", "visual=off").code == 0
     assert "this run is finished" in command("train", "resume=latest").out

@@ -223,7 +223,7 @@ def test_what_no_page_computes_is_said(run, monkeypatch):
     ):
         with monkeypatch.context() as patch:
             patch.setattr(f"convscape.living.document.MAX_{limit}", 4)
-            assert obstacle(run).endswith(f" {words}, and a page computes up to 4")
+            assert obstacle(run).endswith(f" {words}, and a page can compute up to 4")
     model = CNN((1, 28, 28), 10, channels=[2])
     torch.nn.utils.parametrizations.weight_norm(model.network.block1.conv)
     assert obstacle(replace(run, model=model)).startswith("layer block1.conv (conv 3x3) is of a")

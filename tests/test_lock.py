@@ -233,7 +233,7 @@ def test_a_trusted_part_writes_nowhere_else(target, place):
     door, key = WRITES[target]
     for value in (place, f" {place}", [place], {"inner": place}):
         config = with_part(door, target, **{key: value})
-        with pytest.raises(ConfigError, match="writes within the run folder"):
+        with pytest.raises(ConfigError, match="writes inside the run folder"):
             check(config)
         check(config | {"allow_packages": ["lightning"]})
 
@@ -288,7 +288,7 @@ def test_a_stored_run_does_not_say_to_whom_it_is_told(tmp_path, capsys):
     run = resumed(asked, []).run
     assert run.config.logger.mlflow.tracking_uri is None
     assert run.config.logger.wandb.mode == "offline"
-    assert "is the run folder's word" in capsys.readouterr().err
+    assert "comes from the run folder" in capsys.readouterr().err
     run = resumed(asked | {"allow_packages": ["mlflow", "wandb"]}, []).run
     assert run.config.logger.mlflow.tracking_uri == "http://stranger.example"
     assert run.config.logger.wandb.mode == "online"

@@ -149,7 +149,7 @@ def test_a_run_of_its_own_that_is_killed_ends_with_the_same_bits(one_cycle, tmp_
     assert_equal_runs(*folders)
     for checkpoint in (folders[1].last_checkpoint, folders[1].best_checkpoint):
         checkpoint.unlink()
-    with pytest.raises(ConfigError, match="are lost, and with them what it went on from"):
+    with pytest.raises(ConfigError, match="are lost, and with them the state it continued from"):
         training.train(again.run, path)
 
 
@@ -233,4 +233,4 @@ def test_longer_from_the_shell_and_from_python(command, tmp_path):
 def test_a_parent_is_not_to_be_typed(command):
     parent = "+parent={fingerprint:'01234567',steps:3,new_schedule:false}"
     answer = command("train", *TINY, parent)
-    assert (answer.code, "has it from resume=<run folder>" in answer.err) == (2, True)
+    assert (answer.code, "gets it from resume=<run folder>" in answer.err) == (2, True)

@@ -199,7 +199,7 @@ def test_an_accuracy_that_is_no_number_is_named_where_nothing_is_ranked(command,
     assert said in answer.out
     assert said in log.read_text()
     lines = command("report", "outputs/runs").out
-    assert "Not ranked: val/acc, which chose the best epochs, is a number in no run" in lines
+    assert "Not ranked: val/acc, which chose the best epochs, is not a number in any run" in lines
 
 
 def test_without_a_monitor_the_last_epoch_is_kept(command, own, tmp_path):

@@ -136,7 +136,7 @@ def test_an_empty_door_is_no_door():
         ("other", "no train image has the test label 5"),
         ("fails", "OSError: the disk is gone"),
         ("absent", "has no attribute 'absent'"),
-        ("GREY", "data._target_=myparts.GREY is no function"),
+        ("GREY", "data._target_=myparts.GREY is not a function"),
     ],
 )
 def test_what_makes_no_data_set_is_one_sentence(command, tmp_path, name, words):

@@ -147,16 +147,16 @@ def test_python_takes_them_as_words(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("flipping", "otherwise when it is read again: its augmentation is random, and would be"),
-        ("Flipping", "say it by data.augment, such as data.augment.flip=true"),
+        ("flipping", "differently when it is read again: its augmentation is random, and would be"),
+        ("Flipping", "use data.augment instead, such as data.augment.flip=true"),
         ("breaking", "failed: OSError: the disk is gone ("),
         ("Breaking", "failed: OSError: the disk is gone ("),
         ("triples", "its items are tuples of 3; allowed: (image, label), or dicts with image or"),
         ("holed", "with NaN or infinite values"),
-        ("one_hot", "labels.argmax(1) makes numbers of one-hot labels"),
-        ("paths", "it has an image of str, <U5 (); allowed: of PIL, a NumPy array (H, W) or"),
+        ("one_hot", "labels.argmax(1) turns one-hot labels into numbers"),
+        ("paths", "it has an image of str, <U5 (); allowed: a PIL image, a NumPy array (H, W) or"),
         ("Two", "val_dataloader() returns list; allowed: one data loader"),
-        ("Weighted", "draws other images each time, and they are read once"),
+        ("Weighted", "draws different images each time, and each is read only once"),
     ],
 )
 def test_what_cannot_be_read_once_is_one_sentence(tmp_path, name, words):
@@ -167,7 +167,9 @@ def test_what_cannot_be_read_once_is_one_sentence(tmp_path, name, words):
 
 
 def test_a_data_set_takes_no_arguments(tmp_path):
-    with pytest.raises(convscape.ConfigError, match="INSTANCE is no function, and takes none"):
+    with pytest.raises(
+        convscape.ConfigError, match="INSTANCE is not a function, and takes no arguments"
+    ):
         own(tmp_path, "INSTANCE", {"num": 3})
 
 

@@ -474,7 +474,7 @@ def spoil_unknown_test_class(tree):
 
 def spoil_too_few_to_split(tree):
     paint(tree / "train" / "yellow" / "a.png")
-    return tree / "train", "'yellow' in .* has one picture only"
+    return tree / "train", "'yellow' in .* has only one picture"
 
 
 def spoil_name(tree):

@@ -71,7 +71,7 @@ def test_before_any_run_it_depends_on_how_many_answers_are_wrong(command):
     assert found["command"] is None
     answer = command("seeds", *GRID, "optimizer.lr=0.01,0.02", "margin=5")
     assert answer.code == 0, answer.err
-    assert "no run on these data is there" in answer.out
+    assert "there is no run on these data yet" in answer.out
     assert "seeds for 5 points" in answer.out
 
 

@@ -243,7 +243,7 @@ def test_a_pickled_classifier_answers_as_before_and_holds_no_images(fitted):
     [
         (np.zeros((4, 2, 2, 1, 1)), [0, 1, 0, 1], r"shape \(4, 2, 2, 1, 1\); allowed: \(n, H, W\)"),
         (np.full((4, 8, 8), np.nan), [0, 1, 0, 1], "Input X contains NaN"),
-        (np.zeros((4, 8, 8)), [1, 1, 1, 1], "y holds one class only, 1; a classifier needs two"),
+        (np.zeros((4, 8, 8)), [1, 1, 1, 1], "y holds only one class, 1; a classifier needs two"),
         (np.zeros((4, 8, 8)), [0, 1], "inconsistent numbers of samples"),
         (np.zeros((4, 8, 8)), [0.5, 0.1, 0.2, 0.7], "Unknown label type"),
         (np.full((4, 2, 2), "a"), [0, 1, 0, 1], "could not convert string to float"),

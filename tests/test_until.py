@@ -90,7 +90,7 @@ def test_it_ends_with_a_verdict_and_goes_on_where_it_was_stopped(command, tmp_pa
         words = [w for w in UNTIL if not w.startswith("until=")] if "=0" in extra else UNTIL
         answer = command("train", *words, extra, "extend=true")
         assert answer.code == 2
-        assert "go on with until=verdict and more seeds" in answer.err
+        assert "continue with until=verdict and more seeds" in answer.err
 
 
 def test_seeds_that_were_decided_on_do_not_turn_into_seeds_until_a_verdict(command):

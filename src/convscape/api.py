@@ -195,8 +195,8 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
     for argument in overrides:
         if re.match(r"[+~]*(hydra[./]|name=)", argument):
             raise ConfigError(
-                f"{argument}: in Python a sweep has its name=... as an argument of its own, and "
-                f"goes on in this process; {command_name('train')} -m takes Hydra's launchers"
+                f"{argument}: in Python a sweep takes name=... as an argument, and runs in this "
+                f"process; {command_name('train')} -m takes Hydra's launchers"
             )
     tell = LiveTable().add if notebook.is_here() else say_line
     with _hydra(arguments) as composer:
@@ -251,8 +251,8 @@ def _described(
 def _data_section(data: ImageDataModule) -> dict[str, Any]:
     if getattr(data, "config", None) is None:
         raise ConfigError(
-            "data: no config describes this data module, and so no run folder could; make it with "
-            "convscape.data_module(...), or train it in your own loop"
+            "data: no config describes this data module, so a run folder could not either; create "
+            "it with convscape.data_module(...), or train it in your own loop"
         )
     assert data.config is not None
     return data.config
@@ -294,7 +294,7 @@ def _own_section(model: ImageClassifier) -> dict[str, Any]:
     unknown = [name for name in named if name not in (*offered, *model.hparams)]
     if unknown:
         raise ConfigError(
-            f"model: {kind.__qualname__} does not remember what it was made with: "
+            f"model: {kind.__qualname__} does not record what it was made with: "
             f"{', '.join(unknown)}; call self.save_hyperparameters() in its __init__"
         )
     arguments = {

@@ -84,7 +84,7 @@ def words_and_places(
     - `may_be_other`: whether the data may be others than the run's.
     """
     parser.add_argument(
-        "--allow-packages", nargs="+", default=[], help="packages that hold parts of your own"
+        "--allow-packages", nargs="+", default=[], help="packages with parts of your own"
     )
     if may_be_other:
         parser.add_argument(
@@ -94,7 +94,7 @@ def words_and_places(
         )
     parser.add_argument_group(
         "data.root=<folder>, data.cache_dir=<folder>",
-        "where the data of the run are now, if not where they were",
+        "where the data of the run are now, if they have moved",
     )
     words = sys.argv[1:]
     if not any(word.startswith("data.") for word in words):
@@ -178,7 +178,7 @@ def answer_help(head: str) -> None:
     width = max(map(len, groups()))
     lines = [f"  {group:<{width}} = {', '.join(choices(group))}" for group in groups()]
     say(_as_typed(head.strip()), "", "Choices (conf/<name>/*.yaml hold their keys):", *lines)
-    say("", f"--config-dir <folder>, {VARIABLE} or a conf/ where you work adds your own.")
+    say("", f"--config-dir <folder>, {VARIABLE} or a conf/ in the working folder adds your own.")
     sys.exit(0)
 
 

@@ -188,7 +188,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             (only,) = self.classes_.tolist()
-            raise ValueError(f"y holds one class only, {only!r}; a classifier needs two or more")
+            raise ValueError(f"y holds only one class, {only!r}; a classifier needs two or more")
         self.image_shape_ = self._find_image_shape(flat.shape[1], own_shape)
         images = self._as_images(flat)
         training = _TrainingConfig(**self._values(_TrainingConfig))

@@ -46,8 +46,8 @@ class NotInside(ConfigError):
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            f"{path} is {what}, and nothing is written through it; move it away, or put a copy of "
-            "what it leads to in its place"
+            f"{path} is {what}, and nothing is written through it; move it away, or replace it "
+            "with a copy of its target"
         )
 
 

@@ -45,7 +45,7 @@ def chosen(asked: Iterable[str], layers: Iterable[str], key: str) -> set[str]:
             stages = list(dict.fromkeys(layer.partition(".")[0] for layer in layers))
             raise ConfigError(
                 f"{key}: there is no layer {name!r} with weights; allowed: {', '.join(stages)}, or "
-                f"a layer of theirs{hint(name, [*stages, *layers])}"
+                f"a layer inside them{hint(name, [*stages, *layers])}"
             )
         found |= mine
     return found

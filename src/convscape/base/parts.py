@@ -149,7 +149,7 @@ def check(
         if not isinstance(value, str | int | float | list | dict | None):
             raise ConfigError(
                 f"{name} is a {type(value).__name__}; allowed: numbers, words, lists and sections "
-                "(a date or a time stands in quotes)"
+                "(put a date or a time in quotes)"
             )
         if is_own:
             continue
@@ -158,12 +158,12 @@ def check(
         if last in _WEIGHTS and value not in (None, False):
             raise ConfigError(
                 f"{name}={value}: no weights are downloaded; leave it out, and the network is "
-                "trained from its beginning"
+                "trained from scratch"
             )
         if kind.writes and isinstance(value, str) and _is_place(value):
             raise ConfigError(
-                f"{name}={shortened(value, 200)}: {target} writes within the run folder; leave it "
-                f"out, or add allow_packages=[{package}] if it may reach anything"
+                f"{name}={shortened(value, 200)}: {target} writes inside the run folder only; "
+                f"leave it out, or add allow_packages=[{package}] to let it write anywhere"
             )
 
 

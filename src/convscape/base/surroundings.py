@@ -58,6 +58,6 @@ def not_seen(folder: Path, reason: str | None = None) -> ConfigError:
     """Of a folder that all machines should see, and this one does not."""
     why = f" ({reason})" if reason else ""
     return ConfigError(
-        f"the worker on {socket.gethostname()} does not see {folder.absolute()}{why}; the folder "
-        "you type in, output_dir and data.root must be shared by all nodes"
+        f"the worker on {socket.gethostname()} does not see {folder.absolute()}{why}; the working "
+        "folder, output_dir and data.root must be shared by all nodes"
     )

@@ -190,8 +190,8 @@ def book(answers: Sequence[ClaimResult], figures: Mapping[str, Sequence[str]]) -
         f"Measured with {command} on {environment.get('cpu')}, torch "
         f"{environment.get('torch')}. Intervals are "
         f"{100 * CONFIDENCE:.0f} % intervals of Student's t over seeds; a statement's is wider, so "
-        "that one may look again with more seeds. A verdict compares the interval with what was "
-        "expected before.",
+        "that you may look again with more seeds. A verdict compares the interval with what was "
+        "expected beforehand.",
         "",
         "| claim | verdict |",
         "|---|---|",

@@ -195,8 +195,8 @@ def plan_claim(
     for word in overrides:
         if word.lstrip("+~").partition("=")[0] in UNTIL_KEYS:
             raise ConfigError(
-                f"{word}: a claim does not read it; its statements say by how much, and "
-                "until=verdict seeds=3..30 says how long"
+                f"{word}: a claim does not read it; its statements contain the margin, and "
+                "until=verdict seeds=3..30 sets the number of seeds"
             )
     budget = claim.budget(mode)
     composer = Composer(compose)
@@ -247,9 +247,9 @@ def _check(name: str, claim: Claim, config: Config) -> None:
     brightness = border_brightness(run.image_set)
     if claim.needs_black_ground and brightness > BLACK_GROUND:
         raise ConfigError(
-            f"claim {name} moves objects over a black ground, and the images of "
+            f"claim {name} moves objects over a black background, and the images of "
             f"data={config.data.name} reach their border (mean {brightness:.2f} of 1 there); "
-            "allowed: digits, mnist, fashion_mnist, or such pictures of your own"
+            "allowed: digits, mnist, fashion_mnist, or similar pictures of your own"
         )
 
 

@@ -190,7 +190,7 @@ _IN_MEMORY = "all images are one tensor in memory, and no process loads them"
 _FEWER = (
     "data.train_size=<number> trains on fewer images, trainer.max_steps=<number> for fewer steps"
 )
-_OWN = "data.augment.own=[<package>.<function>] takes changes of yours, see docs/extending.md"
+_OWN = "data.augment.own=[<package>.<function>] takes functions of your own, see docs/extending.md"
 _SAVED = "the last and the best epoch are always saved; resume=<run folder> goes on from the last"
 
 # A word for which there is nothing here, and why.
@@ -199,17 +199,17 @@ NOTHING = {
         ("num_workers", "n_workers", "workers", "persistent_workers", "prefetch_factor"), _IN_MEMORY
     ),
     "pin_memory": "the images are moved to the device once, as one tensor",
-    "shuffle": "training images come in a new order in each epoch, others never do",
+    "shuffle": "training images are reshuffled in each epoch, others never",
     "accumulate_grad_batches": "data.batch_size is the whole batch of an optimiser step",
     "grad_accum_steps": "data.batch_size is the whole batch of an optimiser step",
     "steps_per_epoch": "an epoch goes once over all training images",
-    "check_val_every_n_epoch": "validation comes after every epoch",
-    "val_check_interval": "validation comes after every epoch",
+    "check_val_every_n_epoch": "validation runs after every epoch",
+    "val_check_interval": "validation runs after every epoch",
     "log_every_n_steps": "metrics are those of whole epochs",
     "log_interval": "metrics are those of whole epochs",
     "num_classes": "the data set knows its classes",
-    "input_shape": "the data set knows its shape; data.image_size=<H or HxW> makes another",
-    "sample_weight": "every image counts alike",
+    "input_shape": "the data set knows its shape; data.image_size=<H or HxW> changes it",
+    "sample_weight": "every image counts the same",
     "pretrained": "networks start with random weights, see model.init",
     "strategy": "several GPUs train by DDP: trainer.devices says how many",
     "sync_batchnorm": "the processes of one run always share their statistics",
@@ -234,7 +234,7 @@ def advice(key: str, value: Any, known: Collection[str], refusal: Refusal) -> st
     """
     word, typed = word_of(key), _as_typed(value)
     if word == "claim":
-        return f"; a claim has a command of its own: {command_name('claim')} {typed or '<claim>'}"
+        return f"; a claim has its own command: {command_name('claim')} {typed or '<claim>'}"
     if why := NOTHING.get(word):
         return f", and nothing to set: {why}"
     ways = list(_ways(key, typed, known))

@@ -73,6 +73,6 @@ _TYPES = {
     "bool_type": "true or false",
     "string_type": "a word",
     "list_type": "a list, such as [32,64]",
-    "dict_type": "names of yours, each with the class that it stands for (<name>._target_=...)",
+    "dict_type": "names that you choose, each with its class (<name>._target_=...)",
     "model_type": "a section with keys of its own",
 }

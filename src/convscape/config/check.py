@@ -90,7 +90,7 @@ def _check_parts(config: Config) -> None:
     if loss.target is None and loss.arguments:
         key = next(iter(loss.arguments))
         raise ConfigError(
-            f"loss.{key}: of which loss? Add loss._target_=torch.nn.<its class>; model.loss "
+            f"loss.{key}: for which loss? Add loss._target_=torch.nn.<its class>; model.loss "
             "chooses among those of this project, which take model.label_smoothing"
         )
 

@@ -166,7 +166,7 @@ def monitor_named(
         found = added.get(name, found)
     if found.direction is None:
         raise ConfigError(
-            f"trainer.monitor={name}: whether more of it is better is not known; add "
+            f"trainer.monitor={name}: it is not known whether more of it is better; add "
             f"trainer.monitor_mode=max or trainer.monitor_mode=min{hint(name, EPOCH_METRICS)}"
         )
     return found

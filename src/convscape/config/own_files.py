@@ -34,8 +34,8 @@ def refuse_untrusted(file: Path, config: Any, package: str = "") -> None:
     stray = f"@package {package}" if _is_closed(package) else next(_stray(config, True), None)
     if stray is not None:
         raise ConfigError(
-            f"{file}: {stray}: a file of a folder that merely lies here may be a stranger's, and "
-            "may not say this; type it, or --config-dir conf if you trust all of conf/"
+            f"{file}: {stray}: a conf/ that nobody named may be a stranger's, and its files may "
+            "not say this; type it, or --config-dir conf if you trust all of conf/"
         )
 
 

@@ -77,7 +77,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         where = re.search(r"\n\s*full_key: (.*)", text)
         return (
             f"{given or (where[1] if where else 'the config')}: the environment variable "
-            f"{match[1]} is not set; set it, or give a value for where it is not: "
+            f"{match[1]} is not set; set it, or give a default: "
             f"${{oc.env:{match[1]},value}}"
         )
     if removed := _removed(text, typed):
@@ -85,7 +85,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     if match := re.match(r"Could not (?:override|delete from config\.) '(.*?)'", text):
         return unknown_key(match[1].partition("=")[0], typed)
     if match := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
-        return f"{match[1]} is there already; write {match[1]}=... without the +"
+        return f"{match[1]} already exists; write {match[1]}=... without the +"
     if match := re.match(r"Multiple values for (.*?)\.", text):
         return f"{match[1]} is chosen twice; write {match[1]}=... without the +"
     # OmegaConf's own words, and below them where that was
@@ -143,9 +143,12 @@ def _no_choice(group: str, choice: str, given: str, options: Sequence[str]) -> s
         return f"{given}: there is no such choice; write {homes[0]}={choice}"
     matched = hint(choice, options)
     ways = {
-        "model": "; other networks are torchvision's (model=torchvision model.name=resnet18), "
-        "layers of yours (model=sequential) or a class of yours (docs/extending.md)",
-        "data": "; pictures of yours are data=image_folder data.root=<folder>, arrays data=own",
+        "model": "; for other networks take torchvision's (model=torchvision model.name=resnet18), "
+        "your own layers (model=sequential) or your own class (docs/extending.md)",
+        "data": (
+            "; for your own pictures write data=image_folder data.root=<folder>, for arrays "
+            "data=own"
+        ),
     }
     more = "" if matched else ways.get(group, "")
     return f"{given}: there is no such choice; allowed: {', '.join(options)}{matched}{more}"
@@ -223,5 +226,5 @@ def _unknown_layer_key(key: str, known: Sequence[str], home: str = "model.layers
     if leaf not in keys:
         return f"{key}: there is no such key; allowed: {', '.join(keys)}{hint(leaf, keys)}"
     if not any(k.startswith(f"{name}.") for k in inner):
-        return f"{key}: {name} is written as a value alone; write {home}.{name}={{{leaf}: ...}}"
-    return f"{key}: the key is not written in this network; +{key}=... adds it"
+        return f"{key}: {name} is a plain value; write {home}.{name}={{{leaf}: ...}}"
+    return f"{key}: the key is not set in this network; +{key}=... adds it"

@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Given]:
     if not path.is_file():
         raise DataError(f"there is no file {str(path)!r}; set data.root to an .npz with {EXPECTED}")
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{str(path)!r} is no .npz; expected: one with {EXPECTED}")
+        raise DataError(f"{str(path)!r} is not an .npz; expected: one with {EXPECTED}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = {name.casefold(): name for name in archive.files}

@@ -235,7 +235,7 @@ def plain_labels(labels: Any) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        more = "; labels.argmax(1) makes numbers of one-hot labels" if array.ndim == 2 else ""
+        more = "; labels.argmax(1) turns one-hot labels into numbers" if array.ndim == 2 else ""
         raise ValueError(f"{what}; allowed: one label for each image{more}")
     match array.dtype.kind:
         case "f" if np.isfinite(array).all() and (array == array.round()).all():

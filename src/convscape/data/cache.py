@@ -225,8 +225,8 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"cannot {verb} the cache {str(folder)!r}: {error.strerror or error}; make room or "
-        "allow it there, or set data.cache_dir (or CONVSCAPE_CACHE) to another folder"
+        f"cannot {verb} the cache {str(folder)!r}: {error.strerror or error}; free some space or "
+        "allow writing there, or set data.cache_dir (or CONVSCAPE_CACHE) to another folder"
     )
 
 

@@ -65,10 +65,11 @@ def load_own(
     found = parts.find("data", "data._target_", target, allow_packages)
     is_there = items.is_items(found) or items.is_module(found)
     if not callable(found) and not (is_there and isinstance(found, Hashable)):
-        raise ConfigError(f"data._target_={target} is no function")
+        raise ConfigError(f"data._target_={target} is not a function")
     if is_there and arguments:
         raise ConfigError(
-            f"data.arguments={arguments}: data._target_={target} is no function, and takes none"
+            f"data.arguments={arguments}: data._target_={target} is not a function, and takes no "
+            "arguments"
         )
     folder = Path(cache_dir).expanduser().absolute()
     return _loaded(

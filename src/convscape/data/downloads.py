@@ -55,8 +55,8 @@ def fetch(file_name: str, mirrors: Sequence[str], into: Path, digest: str) -> Pa
                 _fetch_from_any(file_name, mirrors, path, digest)
     except OSError as error:
         raise DataError(
-            f"cannot download into {str(into)!r}: {error.strerror or error}; make room or allow "
-            "it there, or set data.root (or CONVSCAPE_DATA) to another folder"
+            f"cannot download into {str(into)!r}: {error.strerror or error}; free some space or "
+            "allow writing there, or set data.root (or CONVSCAPE_DATA) to another folder"
         ) from error
     return path
 

@@ -189,9 +189,10 @@ def _of_class(folder: Path, label: int, left_out: Counter[str]) -> Iterator[Pict
     inner = sorted(entry.name for entry in entries if _is_folder(entry))
     if inner:
         raise DataError(
-            f"class folder {str(folder)!r} holds folders ({', '.join(inner[:3])}"
-            f"{', ...' * (len(inner) > 3)}), and pictures are looked for in it alone; set "
-            "data.root to the folder whose folders are the classes, or move the pictures up"
+            f"class folder {str(folder)!r} holds folders "
+            f"({', '.join(inner[:3])}{', ...' * (len(inner) > 3)}), and pictures are only looked "
+            "for directly in it; set data.root to the folder whose folders are the classes, or "
+            "move the pictures up"
         )
     for entry in entries:
         if _suffix(entry.name) not in SUFFIXES:
@@ -205,7 +206,7 @@ def _of_class(folder: Path, label: int, left_out: Counter[str]) -> Iterator[Pict
         if stat.S_ISREG(status.st_mode):
             yield Picture(entry.path, label, status.st_size, status.st_mtime_ns)
         else:  # a pipe would be waited for for ever
-            left_out[f"{_suffix(entry.name)} that is no file"] += 1
+            left_out[f"{_suffix(entry.name)} that is not a file"] += 1
 
 
 def _count_loose(folder: Path, left_out: Counter[str]) -> None:

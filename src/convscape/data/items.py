@@ -220,8 +220,9 @@ def _indices(loader: Any, split: str, wanted: Wanted) -> list[int]:
         raise DataError(f"data._target_={wanted.target}: its {split} data loader has no images")
     if chosen != drawn():
         raise DataError(
-            f"data._target_={wanted.target}: the sampler of its {split} data loader draws other "
-            "images each time, and they are read once; allowed: one that draws all of its images"
+            f"data._target_={wanted.target}: the sampler of its {split} data loader draws "
+            "different images each time, and each is read only once; allowed: one that draws all "
+            "of its images"
         )
     return chosen
 
@@ -284,9 +285,9 @@ def _check_alike(first: list[Any], again: list[Any], wanted: Wanted) -> None:
     )
     if not all(alike):
         raise DataError(
-            f"data._target_={wanted.target}: the same image comes out otherwise when it is read "
-            "again: its augmentation is random, and would be frozen, as every image is read once; "
-            "leave it out there, and say it by data.augment, such as data.augment.flip=true"
+            f"data._target_={wanted.target}: the same image comes out differently when it is read "
+            "again: its augmentation is random, and would be frozen because every image is read "
+            "once; remove it there, and use data.augment instead, such as data.augment.flip=true"
         )
 
 
@@ -350,8 +351,8 @@ def _plain_image(given: Any, wanted: Wanted) -> np.ndarray:
     if image.ndim != 3 or image.dtype.kind not in "biuf":
         raise DataError(
             f"data._target_={wanted.target}: it has an image of {type(given).__name__}, "
-            f"{image.dtype} {image.shape}; allowed: of PIL, a NumPy array (H, W) or (H, W, C), a "
-            "tensor (C, H, W)"
+            f"{image.dtype} {image.shape}; allowed: a PIL image, a NumPy array (H, W) or (H, W, "
+            "C), a tensor (C, H, W)"
         )
     # the other way round where that alone gives one or three channels
     first, last = image.shape[0] in (1, 3), image.shape[2] in (1, 3)

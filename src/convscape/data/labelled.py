@@ -31,8 +31,8 @@ def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
         broken = next((label for label, value in values.items() if value % 1), None)
         if broken is not None:
             raise DataError(
-                f"{str(path)!r} has labels such as {broken}, which are measurements and no "
-                "classes; allowed: whole numbers or words"
+                f"{str(path)!r} has labels such as {broken}, which are measurements, not classes; "
+                "allowed: whole numbers or words"
             )
         classes = tuple(str(number) for number in sorted({int(v) for v in values.values()}))
     else:
@@ -216,6 +216,6 @@ def _shape(path: Path, count: int, size: tuple[int, int] | None) -> tuple[int, i
         if side * side * channels == count:
             return channels, side, side
     raise DataError(
-        f"{str(path)!r} has {counted(count, 'pixel')} in a line, which are no square; "
-        "say what they are by data.image_size=<H>x<W>"
+        f"{str(path)!r} has {counted(count, 'pixel')} in a line, which is not a square; give the "
+        "image size with data.image_size=<H>x<W>"
     )

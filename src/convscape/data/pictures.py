@@ -82,13 +82,13 @@ def split_of_tree(
     """Pictures below `root` for training and for testing, by their names as `split_by_name`.
 
     Raises:
-        DataError: if a class has one picture only.
+        DataError: if a class has only one picture.
     """
     labels = [picture.label for picture in pictures]
     for label, count in enumerate(np.bincount(labels)):
         if count < 2:
             raise DataError(
-                f"class {classes[label]!r} in {str(root)!r} has one picture only, too few to "
+                f"class {classes[label]!r} in {str(root)!r} has only one picture, too few to "
                 "split into train and test; add some, or say which are for testing"
             )
     names = [Path(os.path.relpath(picture.path, root)).as_posix() for picture in pictures]

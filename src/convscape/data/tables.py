@@ -101,7 +101,7 @@ def open_table(path: Path, columns: Columns) -> Table:
     if not first_line:
         raise DataError(f"{str(path)!r} is empty; a line for each image is expected")
     if "\0" in first_line:
-        raise DataError(f"{str(path)!r} holds zero bytes and is no CSV")
+        raise DataError(f"{str(path)!r} holds zero bytes and is not a CSV")
     separator = max(SEPARATORS, key=lambda mark: len(_cells(first_line, mark)))
     cells = [cell.strip() for cell in _cells(first_line, separator)]
     if len(cells) < 2:
@@ -273,5 +273,5 @@ def _row(table: Table, cells: list[str], line: int, where: str) -> Row:
         try:
             pixels = np.array([float(cells[i]) for i in table.pixels], np.float32)
         except ValueError as error:
-            raise DataError(f"line {line} {where}: a pixel is no number ({error})") from None
+            raise DataError(f"line {line} {where}: a pixel is not a number ({error})") from None
     return Row(line, image, label, split, pixels)

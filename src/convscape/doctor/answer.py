@@ -66,7 +66,7 @@ def in_words(diagnosis: Diagnosis) -> list[str]:
         return _wrapped(_healthy(diagnosis)) + _notes(diagnosis)
     rules = counted(diagnosis.num_rules, "rule")
     head = f"{counted(len(findings), 'finding')} of {rules}, in {diagnosis.seconds:.1f} s"
-    lines = _wrapped(f"{head}; most worth first")
+    lines = _wrapped(f"{head}; most important first")
     for number, finding in enumerate(findings, 1):
         lines += ["", *_finding(number, finding, case)]
     return lines + _notes(diagnosis)

@@ -91,7 +91,7 @@ def _case_of_words(words: Sequence[str]) -> Case:
         composed: Any = OmegaConf.to_container(compose(list(words)), resolve=True)
     if composed["resume"] is not None:
         raise ConfigError(
-            f"resume={composed['resume']}: a run is named alone: {composed['resume']}"
+            f"resume={composed['resume']}: a run is given alone: {composed['resume']}"
         )
     return Case(composed)
 

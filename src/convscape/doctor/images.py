@@ -47,7 +47,7 @@ def copies_in_test(case: Case) -> Finding | None:
     return Finding(
         says="images are both trained and measured on",
         measured="; ".join(words),
-        why="what was learned by heart counts as understood: the accuracy is too good to be true",
+        why="memorised images count as understood: the accuracy is too good to be true",
         advice="take them out of one of the splits, before the splits are made",
         worth=worst,
     )
@@ -141,7 +141,7 @@ def constant_class(case: Case) -> Finding | None:
     return Finding(
         says="a class has nothing to learn from",
         measured="; ".join(words),
-        why="one image shows what is on it, and not what its class has in common",
+        why="a single image does not show what its class has in common",
         advice="look at its images: are they blank, or copies of one?",
         worth=(len(constant) + len(empty)) / len(names),
     )
@@ -161,7 +161,10 @@ def imbalance(case: Case) -> Finding | None:
         measured=(
             f"{names[most]} has {counts[most]:,} train images, {names[least]} {counts[least]:,}"
         ),
-        why="answering with the large classes alone is nearly right, and the small ones are missed",
+        why=(
+            "answering with nothing but the large classes is nearly right, and the small ones "
+            "are missed"
+        ),
         mends=mends,
         advice="more images of the small classes help more than weights do",
         worth=0.05,
@@ -178,7 +181,7 @@ def unlike_validation(case: Case) -> Finding | None:
     if not words:
         return None
     return Finding(
-        says="what it is measured on is unlike what it is trained on",
+        says="it is measured on images unlike those it is trained on",
         measured="; ".join(words),
         why="the network is asked about images of a kind that it has never seen",
         advice="make both splits in the same way, of the same pictures in random order",
@@ -223,7 +226,7 @@ def inputs_not_normalized(case: Case) -> Finding | None:
     return Finding(
         says="the inputs are not normalised",
         measured=f"the first layer gets values of mean {mean:.3g} and deviation {std:.3g}",
-        why="weights begin at a size that is meant for mean 0 and deviation 1",
+        why="initial weights are scaled for inputs of mean 0 and deviation 1",
         mends=(values,) if is_said else (),
         worth=0.2,
     )
@@ -259,7 +262,7 @@ def shuffled_labels(case: Case) -> Finding | None:
             f"right answers on {len(labels):,} images set apart, each class alike: "
             f"{', '.join(tried)}; guessing: {100 / present:.0f} %"
         ),
-        why="labels that were shuffled against their images can be learned by heart, and no more",
+        why="labels that were shuffled against their images can only be memorised",
         mends=() if seed is None else ({"data.change.shuffle_labels": None},),
         advice="look at some images with their labels: were they sorted, or joined, differently?",
         worth=0.9,

@@ -29,10 +29,10 @@ def loss_at_start(case: Case) -> Finding | None:
     if guess is None or not loss > START_FACTOR * guess + START_MORE:
         return None
     return Finding(
-        says="the network begins sure of wrong answers",
+        says="the untrained network is sure of wrong answers",
         measured=f"the loss before the first step is {loss:.3g}; guessing, ln(classes), is "
         f"{guess:.3g}",
-        why="the first steps go into taking back answers that nobody has asked for",
+        why="the first steps are spent on taking those answers back",
         mends=case.model_keys({"model.init": "glorot_uniform"}),
         advice="smaller weights in the last layer",
         worth=0.05,
@@ -70,7 +70,7 @@ def saturation(case: Case) -> Finding | None:
         return Finding(
             says="activations are saturated",
             measured=f"{when} {100 * share:.0f} % of the values of {layer} are at its ends",
-            why="there the slope is next to 0: what comes before it hardly gets a gradient",
+            why="the slope there is nearly 0: the layers before it get hardly any gradient",
             mends=(
                 *case.model_keys({"model.init": "glorot_uniform"}),
                 *case.model_keys({"model.activation": "relu"}),
@@ -105,7 +105,7 @@ def vanishing_gradients(case: Case) -> Finding | None:
         says="gradients vanish on their way to the first layers",
         measured=f"relative to its weights, the gradient of {layer} is "
         f"{gradients[layer]:.1g}, the largest of all layers {largest:.1g}",
-        why="the first layers stay as random as they began, and all others learn from those",
+        why="the first layers stay as random as they began, and all others build on them",
         mends=(
             *case.model_keys({"model.activation": "relu", "model.init": "kaiming_normal"}),
             *case.model_keys({"model.batch_norm": True}),
@@ -136,7 +136,7 @@ def exploding_gradients(case: Case) -> Finding | None:
     return Finding(
         says="gradients explode",
         measured=f"the gradient of {layer} is {value:.3g} times as large as its weights",
-        why="each step throws the weights far beyond where it looked",
+        why="each step moves the weights far beyond where its gradient holds",
         mends=(*case.model_keys({"model.init": "glorot_uniform"}), *clip),
         advice="smaller weights at the start, or inputs of deviation 1",
         worth=0.2,
@@ -154,7 +154,7 @@ def tiny_batch_norm(case: Case) -> Finding | None:
     return Finding(
         says="batch norm with tiny batches",
         measured=f"each batch has {size} images, and batch norm takes its means over them",
-        why="such means are mostly noise, and not those that the network is tested with",
+        why="such means are mostly noise, and differ from those used in testing",
         mends=({"data.batch_size": 32}, *case.model_keys({"model.batch_norm": False})),
         worth=0.1,
     )
@@ -170,9 +170,11 @@ def sees_too_little(case: Case) -> Finding | None:
         return None
     return Finding(
         says="each unit sees too little of the object",
-        measured=f"a unit of the last maps sees {seen} pixels on a side; what is in the images "
-        f"is about {object_side:.0f}, and model.head={model.head} forgets where it was",
-        why="parts that no unit sees together cannot be told from the same parts in disorder",
+        measured=(
+            f"a unit of the last maps sees {seen} pixels on a side; the objects in the images are "
+            f"about {object_side:.0f}, and model.head={model.head} forgets where they were"
+        ),
+        why="where no unit sees two parts together, the network cannot tell how they are arranged",
         mends=(*case.model_keys({"model.head": "flatten"}), *_larger_kernels(case, model)),
         is_suspicion=True,
         worth=0.1,
@@ -214,7 +216,7 @@ def sees_padding(case: Case) -> Finding | None:
         ]
         if used[0] * used[1] <= 0.5:
             return Finding(
-                says="kernels are larger than what they look at",
+                says="kernels are larger than their input",
                 measured=f"{100 * (1 - used[0] * used[1]):.0f} % of the weights of {row.name} see "
                 "nothing but padding",
                 why="they cost memory and time, and learn nothing",
@@ -261,7 +263,7 @@ def too_many_parameters(case: Case) -> Finding | None:
         measured=f"{num:,} parameters, {num_pixels:,} train pixels; after a short training "
         f"{100 * case.trial.train_acc:.0f} % of the train images are right and "
         f"{100 * case.trial.acc:.0f} % of others",
-        why="there is room to learn every image by heart",
+        why="there is room to memorise every image",
         mends=tuple(mends),
         advice="more images, or a smaller network",
         is_suspicion=True,
@@ -277,7 +279,7 @@ def cannot_overfit(case: Case) -> Finding | None:
     if share >= BY_HEART:
         return None
     return Finding(
-        says="it cannot even learn one batch by heart",
+        says="it cannot even memorise one batch",
         measured=f"after 120 steps on the same 32 images {100 * share:.0f} % of them are right",
         why="what cannot fit 32 images has too few units, no gradient, or a mistake in its code",
         advice="look for layers that do not learn, and outputs that do not depend on the image",

@@ -21,7 +21,7 @@ def facts(run: TrainedRun, other: TrainedRun) -> dict[str, Any]:
     """
     for each in (run, other):
         if (reason := obstacle(each)) is not None:
-            raise ConfigError(f"{each.path} cannot stand beside another run: {reason}")
+            raise ConfigError(f"{each.path} cannot be shown next to another run: {reason}")
     for what, one, two in (
         ("images of", "x".join(map(str, run.image_shape)), "x".join(map(str, other.image_shape))),
         ("the classes", ", ".join(run.classes), ", ".join(other.classes)),

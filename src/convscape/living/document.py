@@ -73,12 +73,14 @@ def obstacle(run: TrainedRun) -> str | None:
         return f"what {type(model).__name__} computes only its code says"
     assert isinstance(model, ImageClassifier)
     if (channels := plan.input_shape[0]) not in (1, 3):
-        return f"its images have {channels} channels, and a page draws those of one or three"
+        return f"its images have {channels} channels, and a page can only draw one or three"
     for row in plan.all_layers:
         kind = type(row.layer)
         is_known = kind in KINDS and getattr(row.layer, "kind", "max") in POOLS
         if not is_known or type(model.network.get_submodule(row.name)) not in _known_modules():
-            return f"layer {row.name} ({row.layer.describe()}) is of a kind that no page computes"
+            return (
+                f"layer {row.name} ({row.layer.describe()}) is of a kind that a page cannot compute"
+            )
     for count, most, what in (
         (plan.num_parameters, MAX_PARAMETERS, "parameters"),
         (plan.macs, MAX_MACS, "MACs for one image"),
@@ -87,7 +89,7 @@ def obstacle(run: TrainedRun) -> str | None:
         (len(run.classes), MAX_CLASSES, "classes"),
     ):
         if count > most:
-            return f"the network has {count:,} {what}, and a page computes up to {most:,}"
+            return f"the network has {count:,} {what}, and a page can compute up to {most:,}"
     return None
 
 

@@ -167,8 +167,8 @@ class _Named:
             )
         if learns and not loss.requires_grad:
             raise ConfigError(
-                f"loss._target_={self._target} gave a number in which autograd sees no logits, so "
-                "that nothing would be learned; compute it with torch's functions alone"
+                f"loss._target_={self._target} gave a number that autograd cannot trace back to "
+                "the logits, so nothing would be learned; compute it with torch's functions only"
             )
         self._is_checked = learns
 

@@ -224,7 +224,7 @@ class Confirmed:
             return []
         objective = self.search.objective
         if self.winner is None or (told := self.told(objective.name)) is None:
-            return ["Not confirmed yet: the same command of the search goes on."]
+            return ["Not confirmed yet: the search's command, typed again, continues."]
         numbers = [f"{objective.name} {self._amount(objective, told)}"]
         on_test = metric(objective.on_test, objective.direction)
         if objective.split != "test" and (test := self.told(on_test.name)) is not None:
@@ -234,7 +234,7 @@ class Confirmed:
             split = "validation" if objective.split == "val" else "test"
             rests_on += f", on the same {num_images:,} {split} images"
         if failed := len(self.telling) - told.n:
-            rests_on += f"; {counted(failed, 'more run')} did not come to the end"
+            rests_on += f"; {counted(failed, 'more run')} did not finish"
         label = self.search.label(self.winner)
         first = f"Confirmed: {label} reaches {', '.join(numbers)} ({rests_on})."
         return [first, *self._comparison()]

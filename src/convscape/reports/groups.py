@@ -95,7 +95,7 @@ def read_group(typed: str, split: Split = "test") -> Group:
     reading = read_runs([folder])
     reading.runs = [(path, each) for path, each in reading.runs if each.status == "ok"]
     if not reading.runs:
-        raise ConfigError(f"{folder} has no run that came to its end; allowed: a finished one")
+        raise ConfigError(f"{folder} has no finished run; allowed: one that has")
     for key, value in choice.items():
         reading.runs = _chosen(reading, typed, key, value)
     _refuse_several(reading, folder, choice)
@@ -117,7 +117,7 @@ def parse_choice(typed: str) -> tuple[Path, dict[str, str]]:
     parts = re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|[^,\[{])+", match["choice"])
     for part in parts:
         if "=" not in part:
-            raise ConfigError(f"{typed}: {part!r} is no <key>=<value>; a list is written [32,64]")
+            raise ConfigError(f"{typed}: {part!r} is not <key>=<value>; a list is written [32,64]")
     pairs = (part.split("=", 1) for part in parts)
     return named(match["folder"] or "."), {key.strip(): value.strip() for key, value in pairs}
 
@@ -199,5 +199,5 @@ def _answers(folder: Path, result: Result, split: Split) -> Predictions:
     if split not in found.splits:
         raise ConfigError(f"{folder} has no answers on {IMAGES[split]} images")
     if result.data_checksum not in (None, found.data_checksum):
-        raise ConfigError(f"{folder}: predictions.npz is of other data than result.json")
+        raise ConfigError(f"{folder}: predictions.npz comes from different data than result.json")
     return found.splits[split]

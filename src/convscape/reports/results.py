@@ -434,8 +434,8 @@ def ranking_metric(table: RunTable, asked: str | None) -> Metric:
     found = next((m for m in table.monitors if m.name == name and mode is None), found)
     if found.direction is None:
         raise ConfigError(
-            f"--rank {name}: whether more of it is better is not known; say --rank max:{name} or "
-            f"--rank min:{name}"
+            f"--rank {name}: it is not known whether more of it is better; say --rank max:{name} "
+            f"or --rank min:{name}"
         )
     return found
 

@@ -64,8 +64,8 @@ class Section:
         if not name:
             if chosen_by := ", ".join(each.name for each in self.table.monitors):
                 return (
-                    f"Not ranked: {chosen_by}, which chose the best epochs, is a number in no run; "
-                    "--rank <metric> ranks by another."
+                    f"Not ranked: {chosen_by}, which chose the best epochs, is not a number in any "
+                    "run; --rank <metric> ranks by another."
                 )
             logged = ", ".join(self.table.metrics) or "nothing"
             return (

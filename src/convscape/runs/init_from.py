@@ -53,7 +53,7 @@ def weights_of(init_from: InitFromConfig) -> Weights:
         weights = replace(weights, classes=_classes(place / RESULT_FILE))
     if init_from.checksum not in (None, weights.checksum):
         raise ConfigError(
-            f"init_from={init_from.run}: the weights are not those that the run was begun with: "
+            f"init_from={init_from.run}: the weights are not those that the run started with: "
             f"then checksum {init_from.checksum}, now {weights.checksum}"
         )
     return weights

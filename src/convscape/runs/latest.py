@@ -29,7 +29,7 @@ def named(place: str | Path, kind: Literal["runs", "sweeps"] = "runs") -> Path:
     runs = {file.parent: file.stat().st_mtime for file in _configs(home)}
     if not runs:
         begin = command_name("train") + (" -m ... name=<sweep>" if home.name == "sweeps" else "")
-        raise ConfigError(f"{home} holds no run, so that there is no {path}; begin one: {begin}")
+        raise ConfigError(f"{home} holds no run, so there is no {path}; begin one: {begin}")
     # of two in one second the later name, which begins with the time
     newest = max(runs, key=lambda run: (runs[run], run.name))
     return home / newest.relative_to(home).parts[0]

@@ -66,9 +66,9 @@ class Predictions:
         if not len(self.labels):
             return "it holds no image"
         if any(array.dtype.kind not in "ui" for array in arrays[:2]):
-            return "a class is no integer"
+            return "a class is not an integer"
         if any(array.dtype.kind != "f" for array in arrays[2:]):
-            return "a probability is no number"
+            return "a probability is not a number"
         if min(self.labels.min(), self.predicted.min()) < 0 or (
             max(self.labels.max(), self.predicted.max()) >= MAX_CLASSES
         ):

@@ -123,29 +123,29 @@ def _wrong_part(document: Any) -> str | None:
         return "status is missing or unknown"
     for key in ("data_checksum", "checkpoint"):
         if not isinstance(document.get(key), str | None):
-            return f"{key} is no text"
+            return f"{key} is not text"
     for value in document["environment"].values():
         if not (isinstance(value, str | bool | None) or _is_number(value)):
-            return "an entry of environment is no plain value"
+            return "an entry of environment is not a plain value"
     if not all(isinstance(override, str) for override in document["overrides"]):
-        return "an override is no text"
+        return "an override is not text"
     numbers = [document["seed"], *document["seconds"].values()]
     numbers += [document.get(key, 0) for key in ("epochs", "global_step", "attempts")]
     numbers += [document[key] for key in _NUMBERS if document.get(key) is not None]
     seen = document.get("receptive_field")
     if seen is not None and not (isinstance(seen, list) and len(seen) == 2):
-        return "receptive_field is no pair"
+        return "receptive_field is not a pair"
     if not all(_is_number(value) and math.isfinite(value) for value in [*numbers, *(seen or ())]):
-        return "a size or time is no number"
+        return "a size or time is not a number"
     if not all(map(_is_number, document["metrics"].values())):  # nan and inf may be
-        return "a metric is no number"
+        return "a metric is not a number"
     if not isinstance(document.get("data_checksum"), str | None):
-        return "data_checksum is no text"
+        return "data_checksum is not text"
     if not _is_dataset(document.get("dataset", {})):
         return "dataset is of the wrong kind"
     loaded = document.get("loaded", [])
     if not (isinstance(loaded, list) and all(isinstance(name, str) for name in loaded)):
-        return "loaded is no list of names"
+        return "loaded is not a list of names"
     if not _is_parent(document.get("parent")):
         return "parent is of the wrong kind"
     error = document.get("error")

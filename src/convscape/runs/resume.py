@@ -47,8 +47,8 @@ def _forget_servers(stored: dict[str, Any], allow_packages: list[str]) -> None:
         section[key] = instead
         if value != instead:
             say(
-                f"logger.{name}.{key}={shortened(str(value), 100)} is the run folder's word, and "
-                f"left out; allow_packages=[{name}] takes it",
+                f"logger.{name}.{key}={shortened(str(value), 100)} comes from the run folder, and "
+                f"is ignored; allow_packages=[{name}] takes it",
                 file=sys.stderr,
             )
 

@@ -49,11 +49,11 @@ def _check_until(name: str, before: Any, now: str | None) -> None:
         return
     if before is not None:
         raise ConfigError(
-            f"name={name} is a sweep of until={before}, whose intervals are made for that; go on "
-            f"with until={before} and more seeds, as seeds=3..60, or choose another name"
+            f"name={name} is a sweep of until={before}, whose intervals are made for that; "
+            f"continue with until={before} and more seeds, as seeds=3..60, or choose another name"
         )
     raise ConfigError(
-        f"name={name} is a sweep of seeds that were decided on; choose another name for "
+        f"name={name} is a sweep with a fixed number of seeds; choose another name for "
         f"until={now}, or leave it out"
     )
 

@@ -264,8 +264,8 @@ def _check_execution_keys(override: Override) -> None:
     key = override.key_or_group
     if override.is_sweep_override() and (is_execution_key(key) or key in UNTIL_KEYS):
         raise ConfigError(
-            f"{override.input_line}: it says where or how all runs of a sweep happen, so it "
-            "takes one value; for several, type a command for each"
+            f"{override.input_line}: it applies to all runs of a sweep, so it takes one value; for "
+            "several, type a command for each"
         )
 
 

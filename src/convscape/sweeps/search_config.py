@@ -148,7 +148,7 @@ def objectives_of(search: SearchConfig, config: Config) -> list[Metric]:
             )
         if name == "macs" and isinstance(config.model, OwnModelConfig):
             raise ConfigError(
-                "search.objectives=macs: of a network of your own they are not known; "
+                "search.objectives=macs: they are not known for a network of your own; "
                 "num_parameters are"
             )
     return [known[name] for name in search.objectives]
@@ -176,8 +176,8 @@ def refuse_without_effect(search: SearchConfig, config: Config, arguments: list[
     for argument in arguments:
         if (key := argument.lstrip("+~").partition("=")[0]) in search.space:
             raise ConfigError(
-                f"{argument}: the search tries values of its own for it; leave it out, or take "
-                f"the key out of the space with ~search.space.{key}"
+                f"{argument}: the search chooses its values; leave it out, or take the key out of "
+                f"the space with ~search.space.{key}"
             )
 
 
@@ -185,7 +185,7 @@ def _why_not(search: SearchConfig) -> str:
     if search.confirm.best == 0:
         return "search.confirm.best=0 confirms nothing; leave one of them out"
     if len(search.objectives) > 1:
-        return "a search for two things has no one winner to be confirmed; leave it out"
+        return "a search with two objectives has no single winner to confirm; leave it out"
     return f"{search.objectives[0]} is the same with every seed; leave it out"
 
 

@@ -64,7 +64,7 @@ def _importances(study: optuna.Study, name: str) -> tuple[str, Any]:
         return few, None
     words = (
         f"Which keys decide whether a trial is among the best quarter by {name} (PED-ANOVA). Bars: "
-        "95 % intervals over trials; keys whose intervals overlap take more trials to be ranked."
+        "95 % intervals over trials; keys whose intervals overlap need more trials to be ranked."
     )
     return words, _draw_importances(found)
 

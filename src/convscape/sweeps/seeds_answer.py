@@ -129,11 +129,11 @@ def in_words(grid: Grid, document: dict[str, Any], margin: float | None) -> list
         f"{command_name('seeds')} ... pilot=4 trains four seeds of each network and tells you more"
     )
     if not cases:
-        return [f"nothing is known of {metric.name} on these data; {pilot}"]
+        return [f"nothing is known about {metric.name} on these data; {pilot}"]
     measured = cases[0]["noise"]["source"] != "none"
     lines = _noise(metric, cases[0]["noise"], grid) if measured else wrapped(
-        "noise: no run on these data is there, so it depends on how many answers will be wrong; "
-        f"networks that hardly learn vary by more; {pilot}"
+        "noise: there is no run on these data yet, so it depends on how many answers will be "
+        f"wrong; networks that hardly learn vary by more; {pilot}"
     )  # fmt: skip
     lines.append("")
     lines += _table_of_errors(metric, cases, margin) if not measured else _table(
@@ -152,7 +152,7 @@ def in_words(grid: Grid, document: dict[str, Any], margin: float | None) -> list
 def _noise(metric: Metric, noise: dict[str, Any], grid: Grid) -> list[str]:
     runs = counted(noise["num_runs"], "run")
     error = "" if noise["error"] is None else f", {100 * noise['error']:.1f} % wrong"
-    expected = " and what so many images let expect" if grid.num_measured_by else ""
+    expected = " and what that many images lead one to expect" if grid.num_measured_by else ""
     lines = wrapped(
         f"noise: {metric.name} varies by {_size(metric, noise['sd'])} from seed to seed, by "
         f"{runs} {noise['source']}{error}{expected}"
@@ -235,7 +235,7 @@ def _not_seen(grid: Grid, cases: list[dict[str, Any]], margin: float | None) -> 
     if margin is not None and margin < low and is_measured:
         lines += wrapped(
             f"so margin={margin:g} holds for these {split} images alone: on other images it cannot "
-            "be told from nothing"
+            "be told from no difference"
         )
     if split == "val" and (num_test := grid.num_images["test"]):
         ratio = (num / num_test) ** 0.5
@@ -251,6 +251,6 @@ def _cost(document: dict[str, Any]) -> list[str]:
     if case["seconds"] is None:
         return [f"{runs}; a pilot tells how long they take"]
     how = "by their MACs, at a guessed rate" if document["seconds_are_guessed"] else (
-        "as long as those that are there took"
+        "as long as the existing ones took"
     )  # fmt: skip
     return wrapped(f"cost:  {runs}, {duration(case['seconds'])} one after the other ({how})")

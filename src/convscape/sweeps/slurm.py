@@ -37,7 +37,7 @@ def check_is_here() -> None:
 def jobs_of_user() -> dict[str, str] | None:
     """The state of each job of this user that is not over, as {"12_3": "RUNNING"}.
 
-    None if SLURM does not answer: then nothing is known of any.
+    None if SLURM does not answer: then nothing is known about any.
     """
     answer = _ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i %T")
     if answer is None:

@@ -44,7 +44,7 @@ from convscape.sweeps.definition import check_same
 IMPOSSIBLE = "impossible"  # of a trial: why its network cannot exist
 _WORKER = "worker"  # of a trial: the file that its worker holds
 _PUT_BACK = "put_back"  # of a trial in older studies, which is made once more under another number
-_TOO_LATE = "trial {} was given to another worker, since nothing was heard of this one"
+_TOO_LATE = "trial {} was given to another worker, because nothing was heard from this one"
 # What another search under the same name may have of its own, when it is asked to extend the first.
 # What its trials are measured by, and on what, is not among them: a best has to be one of equals.
 _EXTENSIBLE = ("search.space.", "search.sampler", "search.prune")

@@ -117,8 +117,8 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
         values = way.watched(inputs)
         check_logits(values, len(run.classes))
         what = (
-            f"the modules of {type(network).__name__} in the order in which they are called; how "
-            "they are connected only its code says"
+            f"the modules of {type(network).__name__} in the order in which they are called; only "
+            "its code says how they are connected"
         )
     layers = way.layers
     layers[-1]["classes"] = [run.classes[unit] for unit in layers[-1]["shown"]]

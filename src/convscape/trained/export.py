@@ -188,7 +188,7 @@ def metadata(run: TrainedRun) -> dict[str, str]:
     entries: dict[str, Any] = {
         "input": f"images: {kind} (N, {channels}, {height}, {width}), {colours}, pixels 0 to 255, "
         f"not normalised; any N{made}",
-        "output": "logits: float32 (N, num_classes); their softmax are the probabilities",
+        "output": "logits: float32 (N, num_classes); softmax turns them into probabilities",
         "classes": json.dumps(run.classes),
         "data": run.config.data.name,
         "model": run.config.model.target,

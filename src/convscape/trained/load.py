@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 # ends the sentence that refuses other data
-OTHER_DATA = "; --other-data (in Python other_data=True) goes on with them all the same"
+OTHER_DATA = "; --other-data (in Python other_data=True) continues with them anyway"
 
 
 @dataclass(repr=False)

@@ -106,7 +106,7 @@ def _pixels(
         check_same(run.image_set, result)
         data = data_module(run)
         if not np.array_equal(data.labels(split).numpy(), labels):
-            return None, "the images that the runs answered on are others than those here"
+            return None, "the runs answered on different images than those here"
         images = data.tensors(split, torch.tensor(places, dtype=torch.long))[0].numpy()
     except (ConfigError, OSError) as error:
         return None, str(error)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NO_PROBABILITIES = (
     "the network was trained with model.loss=logits_mse, to outputs of 0 and 1: their softmax is "
-    "nearly flat, and no measure of how sure it is; the order of the classes is right"
+    "nearly flat, and does not measure how sure it is; the order of the classes is right"
 )
 
 

@@ -117,7 +117,7 @@ def to_go_on_from(folder: RunFolder) -> Path | None:
     there = [path for path in (last, best) if path.is_file()]
     damaged = [path for path in there if is_damaged(path)]
     for path in damaged:
-        logger.warning("%s is damaged: training again what it stood for", path)
+        logger.warning("%s is damaged: training again what it contained", path)
     whole = [path for path in there if path not in damaged]
     if last in whole:
         best_epoch, is_the_best = _best_epoch(last)

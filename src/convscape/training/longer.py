@@ -159,8 +159,8 @@ def _check_rates(before: ResolvedRun, run: ResolvedRun, done: _Done) -> None:
     if not is_same:
         raise ConfigError(
             f"{name} spreads the learning rates over the whole training: {_length(run)} would have "
-            f"begun with others than {_length(before)}, so that it cannot simply be prolonged. Say "
-            "how the rest is to go, as a separate run: scheduler=cosine or scheduler=constant, "
+            f"begun with others than {_length(before)}, so it cannot simply be extended. Choose a "
+            "schedule for the rest, as a separate run: scheduler=cosine or scheduler=constant, "
             f"from optimizer.lr={run.config.optimizer.lr:g} or another; or train anew: {_anew(run)}"
         )
 

@@ -144,7 +144,7 @@ class AnswerKeeper(pl.callbacks.Callback):
         seen = [outputs] if is_ours else self._seen
         labels = batch[1] if isinstance(batch, list | tuple) and len(batch) == 2 else None
         if not (isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1):
-            self._unknown[self._split] = "its batches are no images and class ids"
+            self._unknown[self._split] = "its batches are not images and class ids"
         elif len(seen) == 1 and _are_logits(seen[0], (len(labels), self.num_classes)):
             self._sums.add(seen[0].detach(), labels, may_be_probabilities=not is_ours)
         else:

@@ -219,8 +219,8 @@ class _Session:
         result, loggers_, last = self.result, self.trainer.loggers, self.last
         if last is None and self.run.config.parent is not None:
             raise ConfigError(
-                f"the checkpoints of {self.folder.path} are lost, and with them what it went on "
-                "from; give resume=<the run before it> once more"
+                f"the checkpoints of {self.folder.path} are lost, and with them the state it "
+                "continued from; give resume=<the run before it> once more"
             )
         is_new = last is None or (
             result.parent is not None

@@ -113,7 +113,7 @@ def _unread(config: Config) -> dict[str, str]:
 def _ignored(config: Config) -> Iterator[tuple[str, str]]:
     """Keys that a run does not read, whatever they are, and who ignores them."""
     data, model = config.data, config.model
-    yield "parent", "a run that goes on from another one has it from resume=<run folder>"
+    yield "parent", "a run that continues another one gets it from resume=<run folder>"
     if data.is_brought or data.name in ("digits", "image_folder"):
         yield "data.download", f"data={data.name} has nothing to download"
     if not data.is_brought and data.name != "image_folder":
@@ -140,7 +140,7 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
     elif (config.trainer.freeze_epochs or 0) >= (config.trainer.max_epochs or math.inf):
         yield "trainer.freeze_epochs", f"trainer.max_epochs={config.trainer.max_epochs} are no more"
     if config.monitor is None:
-        yield "trainer.early_stopping", "trainer.monitor=null says nothing that could get better"
+        yield "trainer.early_stopping", "trainer.monitor=null names nothing that could get better"
     if config.logger.tensorboard is None and config.visual == "full":
         yield "visual", "its pictures go to TensorBoard, which is not among the loggers"
     if isinstance(model, CNNConfig):
