@@ -411,7 +411,8 @@ def machine() -> dict[str, Any]:
     """Hardware and versions."""
     import torch
 
-    from convscape.base.machine import available_cores, cpu_name
+    from convscape.base.cores import available_cores
+    from convscape.base.machine import cpu_name
 
     return {
         "cpu": cpu_name(),

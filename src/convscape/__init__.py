@@ -12,6 +12,7 @@ Everything here is loaded when it is first used, so that importing the package c
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -39,6 +40,13 @@ __version__ = "0.1.0"
 # TensorBoard's switch to do without TensorFlow. It would import it where it is installed, which
 # takes seconds, and aborts: its LLVM and that of torch's Triton do not bear each other.
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+
+# How often torch's threads look for work before they sleep; GNU's OpenMP reads it when torch is
+# imported. By default they look 300,000 times, and where other processes want the cores too, two
+# threads then train at a tenth of the pace of one, see docs/speed.md. It takes 1,000 itself where
+# threads outnumber cores. What the user has set stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __all__ = [
     "CNN",

@@ -1,4 +1,4 @@
-"""What this process may use and what it ran on: cores, memory, hardware, commit."""
+"""What this process may use and what it ran on: devices, memory, hardware, commit."""
 
 from __future__ import annotations
 
@@ -25,16 +25,6 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, and what SLURM, Ray or the user granted."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    limits = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")]
-    return min([cores, *(int(limit) for limit in limits if limit.isdigit() and int(limit))])
 
 
 def has_native_bf16(device: Device) -> bool:

@@ -14,9 +14,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base.cores import available_cores
 from convscape.base.distribution import command_name
 from convscape.base.errors import CannotWrite, ConfigError
-from convscape.base.machine import available_cores, check_device
+from convscape.base.machine import check_device
 from convscape.base.stopping import is_told_to_stop, stop_file
 from convscape.base.terminal import say, wrapped
 from convscape.claims.answer import ClaimResult, Run

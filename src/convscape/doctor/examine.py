@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from convscape.base import machine
+from convscape.base.cores import num_threads
 from convscape.base.errors import ConfigError
 from convscape.doctor.case import Case
 from convscape.doctor.finding import Finding, Mend
@@ -128,7 +128,7 @@ def _unexplained(case: Case) -> Finding:
 @contextmanager
 def _left_as_it_was(case: Case) -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(case.config.trainer.threads or machine.available_cores())
+    torch.set_num_threads(num_threads(case.config.trainer.threads))
     try:
         with torch.random.fork_rng():
             yield

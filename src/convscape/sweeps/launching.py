@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base.cores import available_cores
 from convscape.base.errors import ConfigError
-from convscape.base.machine import available_cores
 from convscape.runs.folder import RunFolder, RunIsBusy
 from convscape.sweeps.words import first_line
 

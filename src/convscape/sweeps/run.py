@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from convscape.base import files
+from convscape.base.cores import available_cores
 from convscape.base.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
-from convscape.base.machine import available_cores, check_device
+from convscape.base.machine import check_device
 from convscape.base.stopping import hand_on, is_told_to_stop, stop_file
 from convscape.base.surroundings import not_seen
 from convscape.base.terminal import say

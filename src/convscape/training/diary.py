@@ -135,6 +135,7 @@ def begin(
     sizes = ", ".join(f"{len(data.indices[name]):,} {name}" for name in ("train", "val", "test"))
     shape = "x".join(map(str, data.image_shape))
     threads = counted(known["threads"], "thread")
+    taken = f", {known['taken_cores']:g} cores used by others" if known["taken_cores"] else ""
     size = "" if result.num_parameters is None else f"{result.num_parameters:,} parameters"
     macs = "" if result.macs is None else f", {result.macs:,} MACs per image"
     entries = [
@@ -144,7 +145,7 @@ def begin(
         f"{len(data.classes)} classes: {_some(data.classes)}",
         *described,
         f"network: {size}{macs}",
-        f"on {known['device']} ({known['cpu']}, {threads}) in {known['precision']}, "
+        f"on {known['device']} ({known['cpu']}, {threads}{taken}) in {known['precision']}, "
         f"torch {known['torch']}, lightning {known['lightning']}, python {known['python']}",
     ]
     if (parent := result.parent) is not None:

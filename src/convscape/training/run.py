@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
-import random
 import sys
 import time
 import warnings
@@ -12,10 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from convscape import models
 from convscape.base import machine
@@ -28,7 +23,7 @@ from convscape.config.networks import OwnModelConfig
 from convscape.runs import data as run_data
 from convscape.runs.folder import FolderIsGone, RunFolder, local_rank, new_result
 from convscape.runs.obstacles import in_place_of_files
-from convscape.training import diary, loggers
+from convscape.training import conditions, diary, loggers
 from convscape.training.average import WeightAverage
 from convscape.training.build import (
     build_callbacks,
@@ -103,7 +98,8 @@ def train(
     free_bytes = 0
     is_ours = local_rank() == 0  # DDP's helpers leave config and result to the first process
     result = folder.begin(run) if is_ours else new_result(run)
-    result.environment = environment(config) | ({"weights": "given"} if model is not None else {})
+    result.environment = conditions.environment(config) | conditions.of_weights(model)
+    conditions.say_what_others_use(run, result)
     trackers: list[pl.loggers.Logger] = []
     with StopOnSignal(folder) as stop, diary.kept(folder):
         try:
@@ -283,7 +279,7 @@ def _prepared(
     config, trainer = run.config, run.config.trainer
     if isinstance(config.model, OwnModelConfig) and config.model.is_of_torchvision:
         size_of(config)  # its sentence says which images the network takes
-    _set_process_state(run)
+    conditions.set_for(run)
     named = build_callbacks(run, folder.path)
     looks_at_batches = any(overrides(each, BATCH_HOOKS) for each in named)
     if looks_at_batches and trainer.steps_per_execution == "auto":
@@ -421,30 +417,3 @@ def _timed(result: Result, phase: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     result.seconds[phase] = round(time.perf_counter() - start, 3)
-
-
-def _set_process_state(run: ResolvedRun) -> None:
-    """Everything that a run before in this process could have left behind."""
-    config = run.config
-    torch.set_num_threads(config.trainer.threads or machine.available_cores())
-    torch.use_deterministic_algorithms(config.trainer.deterministic)
-    torch.manual_seed(config.seed)
-    np.random.seed(config.seed)
-    random.seed(config.seed)
-    machine.keep_freed_memory()
-    machine.give_freed_memory_back()
-    machine.reset_peak_memory(str(run.device))
-
-
-def environment(config: Config) -> dict[str, Any]:
-    """Versions, hardware and commit that a result came from."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__.partition("+")[0],
-        "lightning": pl.__version__,
-        "device": config.trainer.device,
-        "cpu": machine.cpu_name(),
-        "threads": config.trainer.threads or machine.available_cores(),
-        "precision": config.trainer.precision,
-        **machine.git_state(),
-    }

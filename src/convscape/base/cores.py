@@ -1,0 +1,113 @@
+"""The cores that this process may use, what it makes of them, and what others take of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from convscape.base.values import counted
+
+_GROUPS = Path("/sys/fs/cgroup")
+_TAKEN = 0.5  # of a core; less is what every desktop does
+_MIN_S = 0.3  # the kernel counts in hundredths of a second
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, and what SLURM, Ray or the user granted.
+
+    A container's share counts too: with half of a machine's time, more threads only wait.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    limits = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")]
+    given = [int(limit) for limit in limits if limit.isdigit() and int(limit)]
+    return min([cores, *given, *(max(1, round(share)) for share in _granted())])
+
+
+def num_threads(asked: int | None, num_processes: int = 1) -> int:
+    """Threads of each of the processes that train a run: as asked, or the cores shared out.
+
+    The load of the machine has no say in it: the sums of a convolution depend on the number of
+    threads, and so would the bits of a run.
+    """
+    return asked or max(1, available_cores() // num_processes)
+
+
+def _granted() -> Iterator[float]:
+    """The cores' worth of time that each control group above this process allows it."""
+    for text in _in_groups("", "cpu.max"):  # "200000 100000", or "max 100000"
+        with suppress(ValueError):
+            quota, period = map(int, text.split())
+            yield quota / period
+    pairs = (_in_groups("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    for quota_us, period_us in zip(*pairs, strict=False):
+        with suppress(ValueError, ZeroDivisionError):
+            if int(quota_us) > 0:  # -1 where there is none
+                yield int(quota_us) / int(period_us)
+
+
+def _in_groups(controller: str, file: str) -> Iterator[str]:
+    """What `file` says in the control group of this process and in those above it.
+
+    - `controller`: of version 1, as cpu; empty: version 2.
+    """
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, names, place = line.split(":", 2)
+        if controller in names.split(","):
+            own = PurePosixPath(place.lstrip("/"))
+            for group in (own, *own.parents):  # a container may see its own as the uppermost only
+                if text := _text(_GROUPS / controller / group / file):
+                    yield text
+
+
+class Others:
+    """What other processes take of the cores since it was made, or was asked last."""
+
+    def __init__(self) -> None:
+        self._before = _moment()
+
+    def cores(self) -> float | None:
+        """So many cores, of those that this process may use; None where that cannot be told."""
+        before, self._before = self._before, _moment()
+        if before is None or self._before is None:
+            return None
+        seconds, busy, own = (now - then for now, then in zip(self._before, before, strict=True))
+        return max(0.0, round((busy - own) / seconds, 1)) if seconds >= _MIN_S else None
+
+
+def sentence(taken: float | None) -> str | None:
+    """What a person is told if others take as much; None if that is not worth a line."""
+    if taken is None or taken < _TAKEN:
+        return None
+    return (
+        f"other processes use {taken:g} of {counted(available_cores(), 'core')}: training is slower"
+    )
+
+
+def _moment() -> tuple[float, float, float] | None:
+    """Seconds: now, what was computed on the cores of this process, and by itself."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    names, busy = {f"cpu{number}" for number in os.sched_getaffinity(0)}, 0
+    lines = [line.split() for line in _text(Path("/proc/stat")).splitlines()]
+    for _, *counts in (line for line in lines if line and line[0] in names):
+        user, nice, system, _idle, _waiting, *rest = map(int, counts[:8])  # see man 5 proc_stat
+        busy += user + nice + system + sum(rest)
+    own = sum(os.times()[:4])
+    return (time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), own) if busy else None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError:
+        return ""
+
+
+# since this was imported, or the run before in this process began
+others = Others()

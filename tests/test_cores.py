@@ -1,0 +1,97 @@
+"""What a run takes of a machine's cores, and what it says of those that others take."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import convscape
+from convscape.base import cores
+from tests.conftest import TINY
+
+BUSY = "while True: pass"
+
+
+@pytest.fixture
+def one_core():
+    """This process on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield min(before)
+    os.sched_setaffinity(0, before)
+
+
+def test_a_loop_beside_is_told_from_ones_own_work(one_core):
+    others = cores.Others()
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as beside:  # on the same core
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            pass
+        taken, own = others.cores(), time.process_time()
+        beside.kill()
+    assert own > 0.1  # it worked as well
+    assert 0.2 < taken <= 1.1
+    assert cores.sentence(taken) == (
+        None if taken < 0.5 else f"other processes use {taken:g} of 1 core: training is slower"
+    )
+
+
+def test_what_was_measured_for_an_instant_is_not_told():
+    assert cores.Others().cores() is None
+    assert cores.sentence(None) is cores.sentence(0.4) is None
+
+
+def test_threads_are_shared_out_among_processes(monkeypatch):
+    monkeypatch.setattr(cores, "available_cores", lambda: 6)
+    assert [cores.num_threads(None, n) for n in (1, 2, 4, 8)] == [6, 3, 1, 1]
+    assert cores.num_threads(5, 2) == 5
+
+
+@pytest.mark.parametrize(
+    ("memberships", "files", "expected"),
+    [
+        ("0::/a/b", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("1:cpu,x:/x", {"cpu/x/cpu.cfs_quota_us": "20000", "cpu/x/cpu.cfs_period_us": "10000"}, 2),
+        ("1:cpu:/x", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+    ],
+)  # fmt: skip
+def test_a_container_has_its_share_of_the_cores(
+    memberships, files, expected, tmp_path, monkeypatch
+):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    read = cores._text
+    monkeypatch.setattr(
+        cores, "_text", lambda file: memberships if file.name == "cgroup" else read(file)
+    )
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    assert cores.available_cores() == expected
+
+
+def test_threads_do_not_spin_for_long_unless_the_user_says_so():
+    code = "import os, convscape; print(os.environ.get('GOMP_SPINCOUNT'))"
+    found = []
+    for given in ({}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}):
+        clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", *given)}
+        answer = subprocess.run(
+            [sys.executable, "-c", code], env=clean | given, capture_output=True, text=True
+        )
+        found.append(answer.stdout.strip())
+    assert found == ["1000", "7", "None"]
+
+
+def test_a_run_tells_what_others_took(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cores.others, "cores", lambda: 1.4)
+    monkeypatch.setattr(cores, "available_cores", lambda: 2)
+    words = [*TINY, "trainer.max_epochs=1", "trainer.progress=lines", f"output_dir={tmp_path}"]
+    run = convscape.train(*words)
+    assert "other processes use 1.4 of 2 cores: training is slower" in capsys.readouterr().err
+    assert run.result.environment["taken_cores"] == 1.4
+    assert "1 thread, 1.4 cores used by others) in " in (run.path / "run.log").read_text()
