@@ -2,6 +2,7 @@
 # make sweep   the geometry sweep; make sweep ARGS="data=mnist"
 # make bench   how fast is it, beside other ways to train the same network (about 40 minutes)
 # make test    lint, types and all tests that need neither long time nor other machines
+# make test-long   the tests that take ten seconds or more each
 # make test-clusters   the tests on SLURM, Ray and PostgreSQL, which they start; as root on Debian
 # make soak    break trainings and sweeps at random for 10 minutes, and count what was lost;
 #              make soak ARGS="--seconds 600 --seed 1"
@@ -24,7 +25,8 @@ DOWNLOAD := up to 3,150 MB
 locked = $(PIP) --require-hashes --requirement $(1)
 torch = @:
 endif
-.PHONY: train sweep test test-clusters lint pytest bench soak lock
+PYTEST := .venv/bin/python -m pytest --numprocesses auto --dist worksteal
+.PHONY: train sweep test test-long test-clusters lint pytest bench soak lock
 .DELETE_ON_ERROR:
 
 train: .venv/.train
@@ -38,7 +40,10 @@ test: .venv/.test
 	@$(MAKE) --no-print-directory --jobs=2 lint pytest
 
 pytest: .venv/.test
-	.venv/bin/python -m pytest --numprocesses auto --dist worksteal --durations=10 $(ARGS)
+	$(PYTEST) --durations=10 $(ARGS)
+
+test-long: .venv/.test
+	$(PYTEST) -m long --durations=10 $(ARGS)
 
 lint: .venv/.test
 	.venv/bin/ruff check

@@ -144,7 +144,9 @@ def at_most(draw, key, value):
     return "x".join(str(draw.randint(least, int(number))) for number in value.split("x"))
 
 
-@pytest.mark.parametrize("kind", ["cnn", "sequential", "tree"])
+@pytest.mark.parametrize(
+    "kind", ["cnn", "sequential", pytest.param("tree", marks=pytest.mark.long)]
+)
 def test_advice_for_an_impossible_network_makes_it_possible(kind):
     draw = random.Random(kind)
     base = compose(f"model={'cnn' if kind == 'cnn' else 'sequential'}")

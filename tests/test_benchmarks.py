@@ -15,6 +15,7 @@ def bench(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.long
 def test_speed_compares_with_the_loop_by_hand(tmp_path):
     table = bench(
         *("speed.py", "--images", 640, "--epochs", 2, "--repetitions", 1),

@@ -158,6 +158,7 @@ def test_looks_at_other_arms_do_not_count_and_until_verdict_is_one_entry(tmp_pat
     assert "look " not in " ".join(write_report([tmp_path / "runs"]).notes)
 
 
+@pytest.mark.long
 def test_one_seed_is_undecided(command, tmp_path):
     words = [word for word in QUICK if not word.startswith("seeds")]
     assert command("claim", "sampling", *words, "model.channels=[4,4]", "seeds=1").code == 0
@@ -166,6 +167,7 @@ def test_one_seed_is_undecided(command, tmp_path):
     assert (tmp_path / "outputs" / "claims" / "sampling" / "figures" / "shift.png").is_file()
 
 
+@pytest.mark.long
 def test_two_processes_give_what_one_gives(start, command, tmp_path):
     words = [word for word in QUICK if word not in ("jobs=1", "seeds=2")]
     assert command("claim", "depth", *words, "seeds=1", "jobs=1").code == 0

@@ -115,7 +115,15 @@ def write_files(text, folder):
                 begun.add(path)
 
 
-@pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if commands(text)])
+LONG = ("docs/extending.md", "docs/how_to.md", "docs/tutorial.md")
+WITH_COMMANDS = [
+    pytest.param(page, marks=[pytest.mark.long] if page in LONG else [])
+    for page, text in TEXTS.items()
+    if commands(text)
+]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_the_commands_of_a_page_work_in_their_order(command, workplace, monkeypatch, page):
     monkeypatch.chdir(workplace)
     write_files(TEXTS[page], workplace)

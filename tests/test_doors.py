@@ -80,7 +80,11 @@ SWEPT = {
 }
 
 
-@pytest.fixture(scope="module", params=list(WAYS))
+LONG = "torchvision's"  # networks of a hundred layers
+EACH = [pytest.param(way, marks=[pytest.mark.long] if way == LONG else []) for way in WAYS]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def way(request, tmp_path_factory):
     """Its name, its overrides, and a run that nobody stopped."""
     path = tmp_path_factory.mktemp("whole")

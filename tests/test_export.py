@@ -132,6 +132,7 @@ def assert_drawn_network_agrees(shape, model):
     assert_onnx_agrees(model, images)
 
 
+@pytest.mark.long
 @needs("onnx")
 @settings(
     max_examples=5,

@@ -107,6 +107,7 @@ def paper(drawn, side=200):
     return np.asarray(image)
 
 
+@pytest.mark.long
 def test_drawn_digits_are_recognised(page):
     missed = wrong(page, [*THREES[2::6], *DIGITS[1::4]])
     assert len(missed) <= 1, missed

@@ -40,6 +40,7 @@ def execute(folder):
     nbformat.write(lecture, folder / "executed.ipynb")
 
 
+@pytest.mark.long
 def test_the_textbook_window_gives_16_and_turned_20(lecture):
     cells, _ = lecture
     (cell,) = (c for c in cells if "F.conv2d" in c.source)
@@ -48,6 +49,7 @@ def test_the_textbook_window_gives_16_and_turned_20(lecture):
     assert {name: float(number) for name, number in numbers} == expected
 
 
+@pytest.mark.long
 def test_one_hot_and_number_give_one_loss_and_a_permutation_costs_an_mlp_nothing(lecture):
     cells, _ = lecture
     printed = "\n".join(text for c in cells if c.cell_type == "code" for text in outputs_of(c))
@@ -55,6 +57,7 @@ def test_one_hot_and_number_give_one_loss_and_a_permutation_costs_an_mlp_nothing
     assert re.findall(r"difference of a logit: ([\d.]+)", printed) == ["0.0000"] * 2
 
 
+@pytest.mark.long
 def test_the_numbers_of_its_text_are_those_of_its_tables(lecture):
     cells, _ = lecture
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
@@ -72,6 +75,7 @@ def test_the_numbers_of_its_text_are_those_of_its_tables(lecture):
     assert layers <= written
 
 
+@pytest.mark.long
 def test_it_leaves_its_runs_and_a_finished_sweep_in_the_outputs_of_the_checkout(lecture):
     _, folder = lecture
     assert len([*(folder / "outputs/lecture/runs").iterdir()]) == 3
@@ -79,6 +83,7 @@ def test_it_leaves_its_runs_and_a_finished_sweep_in_the_outputs_of_the_checkout(
     assert not [*(folder / "notebooks").iterdir()]
 
 
+@pytest.mark.long
 def test_a_sweep_is_a_table_that_grows(lecture):
     """What stands there in the end; nbclient keeps the last of what was shown in one place."""
     cells, _ = lecture

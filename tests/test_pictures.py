@@ -329,6 +329,7 @@ def test_two_thousand_classes_work(tmp_path, load):
     assert data.train_labels.tolist() == list(range(2000))
 
 
+@pytest.mark.long
 def test_two_thousand_classes_are_trained_reported_and_explained(command, browser, tmp_path):
     for split in ("train", "test"):
         for number in range(2000):

@@ -83,6 +83,7 @@ def test_settings_of_hydra_itself_are_heard(command):
     assert command("plan", "hydra.job.name=x", "hydra/launcher=basic", "seed=1,2").code == 0
 
 
+@pytest.mark.long
 def test_ten_thousand_runs_are_planned_in_seconds(start):
     process = start("plan", "model.kernel_size=3,5", "model.stride=1,2", "seed=range(2500)")
     out, err = process.communicate(timeout=PATIENCE_S)

@@ -44,6 +44,7 @@ def test_its_experiment_and_its_sweep_train(command, mylab):
     assert len(results(mylab / "outputs" / "sweeps" / "first")) == 8
 
 
+@pytest.mark.long
 def test_its_own_tests_pass(mylab):
     answer = subprocess.run(
         [sys.executable, "-m", "pytest", "-q"],

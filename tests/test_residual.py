@@ -392,6 +392,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, whol
     assert_equal_runs(RunFolder(tmp_path), whole)
 
 
+@pytest.mark.long
 def test_a_trained_resnet_is_evaluated_explained_exported_and_probed(command, whole, tmp_path):
     result = whole.read_result()
     assert result.num_parameters == 269_722 - 2 * 16 * 9  # grey images

@@ -196,6 +196,7 @@ def test_a_study_can_be_a_journal_file(command, tmp_path, space):
     assert len(folders(tmp_path)) == 6
 
 
+@pytest.mark.long
 def test_two_workers_started_at_once_share_a_study(start, tmp_path, space):
     workers = [start("search", space, *SMALL, "search.sampler_seed=null") for _ in range(2)]
     outs = [worker.communicate(timeout=PATIENCE_S) for worker in workers]
@@ -207,6 +208,7 @@ def test_two_workers_started_at_once_share_a_study(start, tmp_path, space):
     assert len({t.user_attrs["folder"] for t in done}) == len(folders(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("storage", ["sqlite:///{}/s.db", "journal:{}/s.log"])
 def test_four_workers_make_as_many_trials_as_are_asked_for(workers, tmp_path, storage):
     url = storage.format(tmp_path)

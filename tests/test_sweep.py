@@ -232,6 +232,7 @@ def test_two_processes_share_a_sweep(start, tmp_path):
     assert len([line for line in lines if "  ok  " in line]) == 6
 
 
+@pytest.mark.long
 def test_joblib_gives_what_the_basic_launcher_gives(start, command, tmp_path):
     sweep = ["-m", *TINY, "seed=0,1,2"]
     process = start("train", *sweep, "name=parallel", "hydra/launcher=joblib")

@@ -189,6 +189,7 @@ def test_what_has_no_other_way_is_told_why(words, said):
     assert "Exception" not in sentence
 
 
+@pytest.mark.long
 def test_a_key_that_is_removed_can_be_switched_off_as_the_sentence_says():
     switched_off = {}
     for key in known_keys([]):
