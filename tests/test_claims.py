@@ -1,7 +1,9 @@
 """Claims: verdicts from intervals, the same budget for all arms, and what a user reads."""
 
 import json
+import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -112,8 +114,8 @@ def test_equal_arms_come_out_as_not_supported_and_nothing_is_trained_twice(comma
     page = (tmp_path / "outputs" / "claims" / "spatial" / "report.html").read_text()
     assert '"verdict":"not supported"' in page
     again = command("claim", "spatial", *QUICK, "data.change.permute=0")
-    assert "[" in first.out
-    assert "  [" not in again.out
+    assert "[8/8]" in first.out
+    assert "[1/8]" not in again.out
 
 
 def test_shuffled_labels_support_nothing_and_more_seeds_are_a_second_look(command, tmp_path):
@@ -159,9 +161,20 @@ def test_looks_at_other_arms_do_not_count_and_until_verdict_is_one_entry(tmp_pat
 
 
 @pytest.mark.long
-def test_one_seed_is_undecided(command, tmp_path):
+def test_one_seed_is_undecided_and_a_terminal_of_80_columns_shows_one_table(
+    command, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     words = [word for word in QUICK if not word.startswith("seeds")]
-    assert command("claim", "sampling", *words, "model.channels=[4,4]", "seeds=1").code == 0
+    answer = command("claim", "sampling", *words, "model.channels=[4,4]", "seeds=1")
+    assert answer.code == 0
+    assert re.search(r"running  .*pool, seed 0", answer.err)  # an arm, and no run's name
+    assert re.search(r"\d of \d runs", answer.err)
+    addresses = ("report:", "tensorboard", "next:")
+    lines = [line for line in answer.out.splitlines() if not line.startswith(addresses)]
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
     answer = answer_of(tmp_path, "sampling")
     assert {finding["verdict"] for finding in answer["findings"]} == {"undecided"}
     assert (tmp_path / "outputs" / "claims" / "sampling" / "figures" / "shift.png").is_file()

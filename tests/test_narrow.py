@@ -15,6 +15,7 @@ COMMANDS = (
     ("train", *TINY),
     ("report", "outputs/sweeps/s"),
     ("evaluate", "latest"),
+    ("compare", "outputs/sweeps/s:kernel_size=3,lr=0.01", "outputs/sweeps/s:kernel_size=5,lr=0.01"),
 )
 
 

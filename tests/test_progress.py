@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 import time
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from convscape.runs.folder import RunFolder
 from convscape.runs.progress import NOTE, ToDo, note_to_do, progress, read_to_do, work
 from convscape.runs.result import Result
-from convscape.sweeps.live import _View
+from convscape.sweeps.live import TimeLeft, _View
 
 from .conftest import TINY
 from .fake_runs import finished_run, write_run
@@ -81,6 +82,29 @@ def test_what_is_to_be_done_once_more_has_not_begun(tmp_path, base):
     found = progress(tmp_path, runs, BEGAN + 6)
     assert (found.total, found.done, found.todo) == (3, 1, 2)
     assert found.counts == {"ok": 1}
+
+
+def test_trials_whose_values_nobody_knows_yet_count_as_much_as_those_that_are_done(tmp_path, base):
+    runs = [written(tmp_path, base, 0, 10, BEGAN - 9, BEGAN - 5)]  # of the search as it was before
+    runs += [written(tmp_path, base, n, 10, BEGAN + 4 * n - 4, BEGAN + 4 * n) for n in (1, 2, 3)]
+    runs += [written(tmp_path, base, 4, 10, BEGAN + 12, None, 5, BEGAN + 14)]
+    note_to_do(tmp_path, ToDo(BEGAN, more=10))
+    assert read_to_do(tmp_path).more == 10
+    found = progress(tmp_path, runs, BEGAN + 14)
+    assert (found.total, found.done, found.todo) == (11, 4, 6)
+    assert found.left_s == pytest.approx(26, rel=0.2)  # half of one, and six
+
+
+def test_the_line_of_a_run_and_the_table_estimate_the_time_left_alike(tmp_path, base):
+    now = time.time()
+    for number in (0, 1, 2):
+        written(tmp_path, base, number, 10, now - 300 + 100 * number, now - 200 + 100 * number)
+    note_to_do(tmp_path, ToDo(now - 300, {f"{n:08x}": None for n in range(6)}))
+    screen = Console(file=io.StringIO(), width=80)
+    screen.print(_View(tmp_path, screen, has_answer=False).drawn())
+    left = TimeLeft(tmp_path)()
+    assert left in screen.file.getvalue()
+    assert re.fullmatch(r"about [4-6] min left", left)
 
 
 @pytest.mark.parametrize(

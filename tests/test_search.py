@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -160,7 +161,10 @@ def test_a_search_ends_with_a_report_that_has_optunas_figures(command, tmp_path,
     assert "rank correlation" in page or "lr" in page
 
 
-def test_bad_trials_are_pruned_and_saved(command, tmp_path, space):
+def test_bad_trials_are_pruned_and_saved(command, monkeypatch, tmp_path, space):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     answer = command(
         *("search", space, *SMALL, "search.prune=true", "search.trials=14"),
         *("trainer.max_epochs=6", "search.sampler=random"),
@@ -173,6 +177,12 @@ def test_bad_trials_are_pruned_and_saved(command, tmp_path, space):
         result = json.loads((tmp_path / trial.user_attrs["folder"] / "result.json").read_text())
         assert (result["status"], result["error"]["type"]) == ("interrupted", "Pruned")
         assert 2 <= result["epochs"] < 6
+    # one table for all trials, and a line for each above it
+    assert re.search(r"\d+ of 14 runs", answer.err)
+    assert re.search(r"\d pruned", answer.err)
+    assert answer.out.count("pruned after epoch") == len(pruned)
+    lines = [line for line in answer.out.splitlines() if "outputs" not in line]
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
 
 
 @pytest.mark.slow

@@ -52,13 +52,17 @@ def columns() -> int | None:
     return shutil.get_terminal_size(fallback=(0, 0)).columns or None
 
 
-def wrapped(sentence: str) -> list[str]:
-    """A sentence in lines that fit the terminal; no word is broken."""
+def wrapped(sentence: str, head: str = "", indent: str = "  ") -> list[str]:
+    """A sentence in lines that fit the terminal; no word is broken.
+
+    - `head`, `indent`: begin its first line, and the others.
+    """
     width = columns()
-    if width is None or len(sentence) <= width:
-        return [sentence]
+    if width is None or len(head) + len(sentence) <= width:
+        return [f"{head}{sentence}"]
     options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(sentence, width, subsequent_indent="  ", **options)  # type: ignore[arg-type]
+    around = {"initial_indent": head, "subsequent_indent": indent}
+    return textwrap.wrap(sentence, width, **around, **options)  # type: ignore[arg-type]
 
 
 def shortened(text: str, width: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from convscape.base.distribution import command_name
 from convscape.base.files import write_atomic
-from convscape.base.terminal import format_table
+from convscape.base.terminal import format_table, wrapped
 from convscape.claims.claim import load, names
 from convscape.config.metrics import metric
 from convscape.reports.contrasts import ALONE
@@ -83,7 +83,8 @@ def _ratio(claim: Claim) -> float:
 def in_words(answer: ClaimResult) -> list[str]:
     """For the terminal: the arms, what was found, and the verdict."""
     lines = [format_table(*table_cells(answer))]
-    lines += [f"{f.verdict}: {f.says}: {_amount(f)}" for f in answer.findings]
+    for found in answer.findings:
+        lines += wrapped(f"{found.verdict}: {found.says}: {_amount(found)}")
     lines += [f"unfinished: {name}" for name in answer.unfinished]
     lines.append(f"{answer.claim}: {answer.verdict.upper()}")
     return lines

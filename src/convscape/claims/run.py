@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base import files
 from convscape.base.cores import available_cores
 from convscape.base.distribution import command_name
 from convscape.base.errors import CannotWrite, ConfigError
@@ -31,8 +32,10 @@ from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.looks import UNFINISHED, look_until_settled
 from convscape.reports.verdicts import Budget, seed_by_seed
 from convscape.runs.folder import RunFolder
+from convscape.runs.progress import ToDo, note_to_do
 from convscape.runs.resolved import ResolvedRun
-from convscape.sweeps.grid import UNTIL_KEYS, refuse_grid
+from convscape.sweeps import live
+from convscape.sweeps.grid import UNTIL_KEYS, refuse_grid, work_of
 from convscape.sweeps.run import SweepStopped, path_of_run, stop_of, train_if_missing
 from convscape.sweeps.states import find_results
 from convscape.sweeps.words import line
@@ -76,7 +79,7 @@ def run_claim(
     runs = plan_claim(claim, overrides, mode, compose, seeds if until is None else until[1])
     _check(name, claim, runs[0].config)
     budget = budget_in_words(claim, mode, runs)
-    say(f"claim {name}: {claim.question}", f"  {budget}")
+    say(*wrapped(f"claim {name}: {claim.question}"), *wrapped(budget, "  "))
     jobs = jobs or available_cores()
     if until is None:
         probes = _run_all(runs, claim.probes, folder, jobs)
@@ -124,7 +127,11 @@ def _unfinished(runs: Sequence[Run], results: Mapping[str, Result]) -> Iterator[
         result = results.get(run.fingerprint)
         if result is None or result.status != "ok":
             status = "not begun" if result is None else result.status
-            yield f"{title_of(run.labels)}, seed {run.config.seed}: {status}"
+            yield f"{_title(run)}: {status}"
+
+
+def _title(run: Run) -> str:
+    return f"{title_of(run.labels)}, seed {run.config.seed}"
 
 
 def _done(
@@ -156,7 +163,7 @@ def _until_settled(
     def train(cells: Collection[str], seeds: Sequence[int]) -> bool:
         wanted = [run for run in runs if title_of(run.labels) in cells and run.config.seed in seeds]
         asked.extend(wanted)
-        probes.update(_run_all(wanted, claim.probes, folder, jobs))
+        probes.update(_run_all(wanted, claim.probes, folder, jobs, is_open=True))
         return True
 
     def unsettled() -> list[str]:
@@ -255,10 +262,23 @@ def _check(name: str, claim: Claim, config: Config) -> None:
 
 
 def _run_all(
-    runs: Sequence[Run], probes: Sequence[dict[str, Any]], folder: Path, jobs: int
+    runs: Sequence[Run],
+    probes: Sequence[dict[str, Any]],
+    folder: Path,
+    jobs: int,
+    *,
+    is_open: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The probes' answers by fingerprint, after training what is missing; [] for what failed."""
+    """The probes' answers by fingerprint, after training what is missing; [] for what failed.
+
+    - `is_open`: whether there may be more runs than these.
+    """
     unique = list({run.fingerprint: run for run in runs}.values())
+    todo = {run.fingerprint: work_of(run.config, run.plan.macs) for run in unique if run.plan}
+    with files.explained(folder):
+        files.make_folder(folder, within=folder)
+    note_to_do(folder, ToDo(time.time(), todo, is_open=is_open))
+    titles = {run.fingerprint: _title(run) for run in unique}
     jobs = min(jobs, len(unique))
     threads = 1 if jobs > 1 else None
     tasks = [
@@ -266,11 +286,15 @@ def _run_all(
         for run in unique
     ]
     found = {}
-    for number, (place, (answers, result)) in enumerate(_each(tasks, folder, jobs), 1):
-        found[unique[place].fingerprint] = answers
-        if result is not None:
-            title = f"{title_of(unique[place].labels)}, seed {result.seed}"
-            say(f"  {line(replace(result, run=title), f'[{number}/{len(unique)}]')}")
+    style = unique[0].config.trainer.progress
+    with live.table(folder, style, has_answer=False, has_lines=False, titles=titles):
+        for number, (place, (answers, result)) in enumerate(_each(tasks, folder, jobs), 1):
+            fingerprint = unique[place].fingerprint
+            found[fingerprint] = answers
+            if result is not None:
+                left = "" if live.is_here() else live.time_left_of(folder)()
+                named = replace(result, run=titles[fingerprint])
+                say(line(named, f"[{number}/{len(unique)}]", left))
     return found
 
 

@@ -1,12 +1,11 @@
-"""What the doctor says: plain values (`base.documents.Doctor`), and words within 80 columns."""
+"""What the doctor says: plain values (`base.documents.Doctor`), and words that fit the terminal."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from convscape.base.terminal import columns, format_table
+from convscape.base.terminal import format_table, wrapped
 from convscape.base.values import counted
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from convscape.doctor.examine import Diagnosis
     from convscape.doctor.finding import Finding
     from convscape.doctor.trials import Trial
-
-WIDTH = 80  # where the terminal does not say
 
 
 def as_document(diagnosis: Diagnosis, subject: str, *, is_run: bool) -> dict[str, Any]:
@@ -63,10 +60,10 @@ def in_words(diagnosis: Diagnosis) -> list[str]:
     """The same for people; a healthy training is one sentence."""
     case, findings = diagnosis.case, diagnosis.findings
     if not findings:
-        return _wrapped(_healthy(diagnosis)) + _notes(diagnosis)
+        return wrapped(_healthy(diagnosis)) + _notes(diagnosis)
     rules = counted(diagnosis.num_rules, "rule")
     head = f"{counted(len(findings), 'finding')} of {rules}, in {diagnosis.seconds:.1f} s"
-    lines = _wrapped(f"{head}; most important first")
+    lines = wrapped(f"{head}; most important first")
     for number, finding in enumerate(findings, 1):
         lines += ["", *_finding(number, finding, case)]
     return lines + _notes(diagnosis)
@@ -86,11 +83,11 @@ def _healthy(diagnosis: Diagnosis) -> str:
 
 
 def _notes(diagnosis: Diagnosis) -> list[str]:
-    return [line for note in diagnosis.notes for line in _wrapped(note)]
+    return [line for note in diagnosis.notes for line in wrapped(note)]
 
 
 def _finding(number: int, finding: Finding, case: Case) -> Iterator[str]:
-    yield from _wrapped(f"{number}. {finding.says[0].upper()}{finding.says[1:]} ({finding.rule})")
+    yield from wrapped(f"{number}. {finding.says[0].upper()}{finding.says[1:]} ({finding.rule})")
     yield from _labelled("measured", finding.measured)
     yield from _labelled("why", finding.why)
     if finding.mend is not None:
@@ -111,23 +108,9 @@ def _finding(number: int, finding: Finding, case: Case) -> Iterator[str]:
     seconds = finding.before.seconds + finding.after.seconds
     images = f"{case.trial.num_images:,} {'validation' if case.held_out == 'val' else 'train'}"
     steps = counted(finding.after.steps, "step")
-    yield from (
-        f"   {line}" for line in _wrapped(f"{steps} each, {images} images, {seconds:.1f} s")
-    )
+    yield from wrapped(f"{steps} each, {images} images, {seconds:.1f} s", "   ", "   ")
 
 
 def _labelled(label: str, text: str) -> list[str]:
-    width = columns() or WIDTH
     head = f"   {label + ':':<10}"
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, columns() or WIDTH, break_long_words=False, break_on_hyphens=False)
+    return wrapped(text, head, " " * len(head))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from convscape.base.errors import ConfigError
-from convscape.base.terminal import format_table
+from convscape.base.terminal import format_table, wrapped
 from convscape.base.values import counted, typed_value
 from convscape.config.metrics import Metric, metric
 from convscape.reports import answers as by_image
@@ -197,11 +197,11 @@ class Comparison:
         differ = "; ".join(map(str, self.differences())) or "nothing that matters"
         return [
             *(f"{name}: {group.name}" for name, group in self.sides),
-            f"differ in: {differ}",
+            *wrapped(f"differ in: {differ}"),
             format_table(self.rows(), range(1, len(self.rows()[0]))),
-            f"B less A: {self.amount()}",
-            self.flips(),
-            f"verdict: {self.sentence}",
+            *wrapped(f"B less A: {self.amount()}"),
+            *wrapped(self.flips()),
+            *wrapped(f"verdict: {self.sentence}"),
         ]
 
     def rows(self) -> list[list[str]]:

@@ -10,9 +10,9 @@ import csv
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -52,11 +52,13 @@ class ToDo:
     - `since`: seconds, when it began with that.
     - `work`: of each run by its fingerprint, see `work`.
     - `is_open`: whether there may be more than these.
+    - `more`: how many more there will be, of which only the number is known: trials of a search.
     """
 
     since: float = 0.0
     work: Mapping[str, float | None] = field(default_factory=dict)
     is_open: bool = False
+    more: int = 0
 
 
 def note_to_do(folder: Path, todo: ToDo) -> None:
@@ -65,7 +67,7 @@ def note_to_do(folder: Path, todo: ToDo) -> None:
     Raises:
         CannotWrite: if it cannot be written.
     """
-    values = {"since": todo.since, "is_open": todo.is_open, "work": dict(todo.work)}
+    values = asdict(todo)
     try:
         files.write_atomic(folder / NOTE, json.dumps(values), within=folder)
     except OSError as error:
@@ -77,7 +79,8 @@ def read_to_do(folder: Path) -> ToDo:
     try:
         note = files.plain_json(files.read_bytes(folder / NOTE, _MAX_BYTES))
         known = {str(k): None if v is None else _finite(v) for k, v in note["work"].items()}
-        return ToDo(_finite(note["since"]), known, note["is_open"] is True)
+        more = int(_finite(note.get("more", 0)))
+        return ToDo(_finite(note["since"]), known, note["is_open"] is True, more)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return ToDo()
 
@@ -178,20 +181,26 @@ def progress(
         else:  # it will be taken up again
             waiting.append(fingerprint)
             counts[result.status] -= 1
-    left = _left(
-        todo, ended, {p: r for p, r in lasting if r.fingerprint in todo.work}, waiting, now
-    )
-    if left is None and not todo.work and running:
+    working = {path: r for path, r in lasting if r.fingerprint in todo.work or todo.more}
+    if todo.more:
+        others = [(p, r) for p, r in runs if r.fingerprint not in todo.work and p not in working]
+        ended += [(p, r) for p, r in others if changed(p / "result.json") / 1e9 >= todo.since]
+    begun = {path for path, r in ended if r.fingerprint not in todo.work}
+    begun |= {path for path, r in working.items() if r.fingerprint not in todo.work}
+    num_more = max(0, todo.more - len(begun))
+    works = [*(todo.work[each] for each in waiting), *[None] * num_more]
+    left = _left(todo, ended, working, works, now)
+    if left is None and not (todo.work or todo.more) and running:
         known = [pace.left_s for pace in running.values() if pace.left_s is not None]
         left = max(known, default=None) if len(known) == len(running) else None
-    return Progress(+counts, running, len(waiting), left, todo.is_open)
+    return Progress(+counts, running, len(works), left, todo.is_open)
 
 
 def _left(
     todo: ToDo,
     ended: list[tuple[Path, Result]],
     running: Mapping[Path, Result],
-    waiting: Iterable[str],
+    waiting: Sequence[float | None],
     now: float,
 ) -> float | None:
     """Seconds until all is done: what is left to what is done, as the time that this has taken.
@@ -209,9 +218,9 @@ def _left(
     seconds = _by_work(finished)
     spans = [(*_span(path), sum(result.seconds.values())) for path, result in ended]
     last = max(end for _, end, _ in spans)
-    left, longest = sum(seconds(todo.work[each]) for each in waiting), 0.0
+    left, longest = sum(map(seconds, waiting)), 0.0
     for path, result in running.items():
-        run, whole = RunFolder(path), seconds(todo.work[result.fingerprint])
+        run, whole = RunFolder(path), seconds(todo.work.get(result.fingerprint))
         last = max(last, changed(run.history_file) / 1e9)
         began = changed(run.config_file) / 1e9
         rest = Pace.of(run, result, now).left_s

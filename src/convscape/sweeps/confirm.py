@@ -7,7 +7,9 @@ The trials' own best is the luckiest of them. Each confirmation is an ordinary r
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,16 @@ from convscape.reports.confirmed import FOLDER, NOTE, Search, decides
 from convscape.reports.verdicts import seed_by_seed
 from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES
+from convscape.runs.progress import ToDo, note_to_do
+from convscape.sweeps import live
 from convscape.sweeps.launching import wait_for_others
 from convscape.sweeps.run import (
     SweepStopped,
     find_results,
-    say_line,
     stop_of,
     train_if_missing,
 )
+from convscape.sweeps.words import line
 
 if TYPE_CHECKING:
     from convscape.config.metrics import Metric
@@ -70,8 +74,10 @@ class Confirmation:
         self._values: dict[Arm, dict[str, Any]] = {}
         self._words = ""  # to be said before the next run
 
-    def work(self, trials: Iterable[FrozenTrial]) -> None:
+    def work(self, trials: Iterable[FrozenTrial], style: str = "off") -> None:
         """Train what is missing, together with other workers, until the winner is known.
+
+        - `style`: trainer.progress.
 
         Raises:
             KeyboardInterrupt: if a run was interrupted; `SweepStopped` if none can go on.
@@ -81,6 +87,10 @@ class Confirmation:
             return
         with files.explained(self.folder.parent):
             files.make_folder(self.folder, within=self.folder.parent)
+        with live.table(self.folder, style, has_answer=False, has_lines=False):
+            self._race(best)
+
+    def _race(self, best: Sequence[Arm]) -> None:
         budget = self.settings.budget
         if len(best) > 1:
             self._words = (
@@ -139,6 +149,8 @@ class Confirmation:
         if self._words and self._missing(runs):
             say(*wrapped(self._words))
             self._words = ""
+        with suppress(CannotWrite):  # the next run says so too
+            note_to_do(self.folder, ToDo(time.time(), dict.fromkeys(runs), is_open=True))
         todo = list(runs)  # what is done is left alone, or with retry=true has failed
         while todo:
             if blocked := obstacles.in_sweep(self.folder, todo):
@@ -162,7 +174,7 @@ class Confirmation:
             raise SweepStopped(str(error)) from None
         if result is None:  # another worker has it
             return
-        say_line(result, f"[seed {seed}]", "")
+        say(line(result, f"[seed {seed}]"))
         if result.status == "interrupted":
             raise stop_of(result)
 

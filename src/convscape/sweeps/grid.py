@@ -227,6 +227,11 @@ def _with_seeds(arguments: Sequence[str]) -> list[str]:
     return [*arguments, f"seed=range({most})"]
 
 
+def work_of(config: Config, macs: int | None) -> float | None:
+    """What the time of a run goes with, see `runs.progress.work`."""
+    return work(config.model_dump(include=_DECIDE_TIME), macs)
+
+
 def _planned(run: ResolvedRun) -> PlannedRun:
     overrides = tuple(o for o in run.overrides if key_of(o) not in UNTIL_KEYS)
     try:
@@ -235,10 +240,9 @@ def _planned(run: ResolvedRun) -> PlannedRun:
             from convscape.training.measure import size_of  # torch
 
             size = size_of(run.config)
-            done = work(run.config.model_dump(include=_DECIDE_TIME), size.macs)
+            done = work_of(run.config, size.macs)
             return PlannedRun(overrides, run.name, run.fingerprint, size=size, work=done)
-        macs = None if run.plan is None else run.plan.macs
-        done = work(run.config.model_dump(include=_DECIDE_TIME), macs)
+        done = work_of(run.config, None if run.plan is None else run.plan.macs)
         return PlannedRun(overrides, run.name, run.fingerprint, run.plan, work=done)
     except InfeasibleGeometry as error:
         return PlannedRun(overrides, run.name, run.fingerprint, reason=str(error))

@@ -1,4 +1,4 @@
-"""What a terminal shows while a sweep is going on: one table, in place of a line per epoch.
+"""What a terminal shows while runs are trained: one table, in place of a line per epoch.
 
 It reads the run folders, so that it knows of runs wherever they are: in this process, in others, on
 the nodes of a cluster.
@@ -10,8 +10,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from convscape.runs.progress import Progress
     from convscape.runs.result import Result
 
+_PRUNED = "Pruned"  # the error of a trial that a search has ended, whose status is interrupted
 _HERE = "CONVSCAPE_SWEEP_TABLE"
 _MAX_RUNNING = 8  # runs that have a line each
 _MAX_FAILED = 2
@@ -36,18 +40,27 @@ _SHARE = 0.05  # of the time that may go into the answer so far, which nobody ma
 
 
 @contextmanager
-def table(folder: Path, style: str, *, has_answer: bool = True) -> Iterator[None]:
-    """Show the runs in the folder of a sweep as long as this lasts, where there is a terminal.
+def table(
+    folder: Path,
+    style: str,
+    *,
+    has_answer: bool = True,
+    has_lines: bool = True,
+    titles: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """Show the runs in a folder as long as this lasts, where there is a terminal.
 
     - `style`: trainer.progress.
     - `has_answer`: whether it says what the runs show so far.
+    - `has_lines`: whether each run that ends has a line above the table.
+    - `titles`: of runs, by fingerprint; a run's name unless given.
     """
     if style != "auto" or not sys.stderr.isatty() or notebook.is_here():
         yield
         return
     from rich.console import Console
 
-    view = _View(folder, Console(stderr=True), has_answer)
+    view = _View(folder, Console(stderr=True), has_answer, has_lines, titles)
     os.environ[_HERE] = "1"
     try:
         with view.shown():
@@ -61,11 +74,61 @@ def is_here() -> bool:
     return _HERE in os.environ
 
 
+Reader = Callable[[Path], "Result | None"]
+
+
+def runs_in(folder: Path, read: Reader) -> list[tuple[Path, Result]]:
+    """Those in the folder of a sweep, with what `read` finds in the file of each result."""
+    files = sorted(folder.glob("*/result.json"))
+    return [(file.parent, result) for file in files if (result := read(file)) is not None]
+
+
+def time_left(found: Progress) -> str:
+    """As in "about 5 min left", as far as it can be known."""
+    if found.left_s is None or found.is_open:
+        return ""
+    return f"about {duration(found.left_s)} left"
+
+
+class TimeLeft:
+    """The time left of a sweep, for the line of each run, where there is no table.
+
+    In a folder of very many runs it is left out of most lines: to look takes a part of the time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._next = folder, 0.0
+        self._read = Remembered(lambda file: RunFolder(file.parent).read_result())
+
+    def __call__(self) -> str:
+        """As it is now."""
+        start = time.monotonic()
+        if start < self._next:
+            return ""
+        words = time_left(progress(self._folder, runs_in(self._folder, self._read)))
+        self._next = time.monotonic() + (time.monotonic() - start) / _SHARE
+        return words
+
+
+@lru_cache(maxsize=1)
+def time_left_of(folder: Path) -> TimeLeft:
+    """One for all runs of a process."""
+    return TimeLeft(folder)
+
+
 class _View:
     """The table of a folder, drawn from a thread of its own."""
 
-    def __init__(self, folder: Path, console: Console, has_answer: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        has_answer: bool,
+        has_lines: bool = True,
+        titles: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder, self.console, self.has_answer = folder, console, has_answer
+        self._has_lines, self._titles = has_lines, titles or {}
         self._read = Remembered(lambda file: RunFolder(file.parent).read_result())
         self._told: set[str] | None = None
         self._runs: list[tuple[Path, Result]] = []
@@ -108,8 +171,10 @@ class _View:
 
     def look(self) -> Progress:
         """Read what is new, and say which runs have ended since."""
-        files = sorted(self.folder.glob("*/result.json"))
-        self._runs = [(f.parent, r) for f in files if (r := self._read(f)) is not None]
+        self._runs = [
+            (path, replace(result, run=self._titles.get(result.fingerprint, result.run)))
+            for path, result in runs_in(self.folder, self._read)
+        ]
         found = progress(self.folder, self._runs)
         ended = [(path, r) for path, r in self._runs if r.status != "running"]
         if self._told is None:
@@ -119,7 +184,8 @@ class _View:
         new.sort(key=lambda each: changed(RunFolder(each[0]).result_file))
         of = "" if found.is_open else f"/{found.total}"
         for number, (_, result) in enumerate(new, found.done - len(new) + 1):
-            say(line(result, f"[{number}{of}]"))
+            if self._has_lines:
+                say(line(result, f"[{number}{of}]"))
         return found
 
     def drawn(self) -> RenderableType:
@@ -131,19 +197,17 @@ class _View:
 
         found = self.look()
         head = Table.grid(padding=(0, 2))
-        left = (
-            "" if found.left_s is None or found.is_open else f"about {duration(found.left_s)} left"
-        )
         head.add_row(
             ProgressBar(total=max(1, found.total), completed=found.done, width=24),
-            f"{found.done:,} of {found.total:,} runs", left,
+            f"{found.done:,} of {found.total:,} runs", time_left(found),
         )  # fmt: skip
         rows = Table.grid(padding=(0, 2))
         width = self.console.width
         for kind, name, *facts in self._rows(found):
             room = max(12, width - 40)
             rows.add_row(kind, shortened(name, room), *facts)
-        parts: list[Any] = [head, Text(_counts(found), style="dim"), rows]
+        pruned = sum(_is_pruned(result) for _, result in self._runs)
+        parts: list[Any] = [head, Text(_counts(found, pruned), style="dim"), rows]
         if self._answer:
             parts.append(Text(f"so far: {self._answer}"))
         return Group(*parts)
@@ -192,8 +256,15 @@ def _key(result: Result) -> str:
     return f"{result.fingerprint} {result.status}"
 
 
-def _counts(found: Progress) -> str:
-    words = [f"{count:,} {status.replace('_', ' ')}" for status, count in found.counts.items()]
+def _is_pruned(result: Result) -> bool:
+    return result.error is not None and result.error["type"] == _PRUNED
+
+
+def _counts(found: Progress, num_pruned: int = 0) -> str:
+    counts = Counter(found.counts)
+    counts["pruned"] += num_pruned
+    counts["interrupted"] -= num_pruned
+    words = [f"{count:,} {status.replace('_', ' ')}" for status, count in (+counts).items()]
     return ", ".join([*words, f"{found.todo:,} to do"])
 
 

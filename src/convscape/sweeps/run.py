@@ -57,7 +57,7 @@ from convscape.sweeps.launching import (
 )
 from convscape.sweeps.states import find_results, is_missing, settled
 from convscape.sweeps.verdicts import Comparing
-from convscape.sweeps.words import PROGRESS, first_line, line, overview, progress, summary
+from convscape.sweeps.words import NUM_RUNS, first_line, line, overview, place, summary
 
 if TYPE_CHECKING:
     from convscape.config.compose import Compose
@@ -171,9 +171,9 @@ class _Sweep:
             prepare(self.plan.data_configs.values(), self.plan.part_configs.values())
             if launcher_of(cfg) in ON_THIS_MACHINE:
                 check_device(cfg.trainer.device)
-        os.environ.pop(PROGRESS, None)
+        os.environ.pop(NUM_RUNS, None)
         if cfg.until is None:  # else nobody knows how many there will be
-            os.environ[PROGRESS] = f"{len(mine)} {time.time()}"
+            os.environ[NUM_RUNS] = str(len(mine))
             os.environ[KEYS_OF_SWEEP] = " ".join(self.plan.keys)
         extra = [f"name={folder.name}", *_for_all_runs(cfg)]
         works = {run.fingerprint: run.work for run in todo}
@@ -317,8 +317,7 @@ def run_in_sweep(
         return
     if result is None:
         return
-    done, left = progress(number + 1)
-    tell(result, done, left)
+    tell(result, place(number + 1), "" if live.is_here() else live.time_left_of(folder)())
     if result.status in FAILURES and config.fail_fast:
         files.append(folder / _STOP, within=folder).close()
     if result.status == "interrupted":

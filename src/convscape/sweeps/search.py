@@ -28,7 +28,9 @@ from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.cells import level_text
 from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES, RunFolder, output_folder
+from convscape.runs.progress import ToDo, note_to_do
 from convscape.runs.resolved import ResolvedRun
+from convscape.sweeps import live
 from convscape.sweeps.confirm import Confirmation, note_search
 from convscape.sweeps.definition import definition_of
 from convscape.sweeps.grid import key_of
@@ -83,9 +85,12 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     fixed = [a for a in arguments if not a.lstrip("+~").startswith(("search", "name="))]
     study = _study(cfg, search, objectives, folder, fixed)
     note_search(folder, search, objectives)
-    if len(finished(study.trials())) < search.trials:
+    num_left = search.trials - len(finished(study.trials()))
+    if num_left > 0:
         prepare([config], [config])
-    worker = _Worker(search, objectives, study, folder, [*fixed, *_quiet(cfg)], compose)
+    note_to_do(folder, ToDo(time.time(), more=max(0, num_left)))
+    style = config.trainer.progress
+    worker = _Worker(search, objectives, study, folder, [*fixed, *_quiet(cfg)], compose, style)
     confirmation = None
     if search.confirms:
         confirmation = Confirmation(search, objectives[0], folder, config.seed, worker.resolve)
@@ -105,9 +110,8 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
 
 
 def _quiet(cfg: DictConfig) -> list[str]:
-    """Where there is no terminal the line of each run is enough."""
-    is_wanted = cfg.trainer.progress != "auto" or sys.stderr.isatty()
-    return [] if is_wanted else ["trainer.progress=off"]
+    """A line for each run, or the table of all of them, is enough."""
+    return ["trainer.progress=off"] if cfg.trainer.progress == "auto" else []
 
 
 def _study(
@@ -150,9 +154,10 @@ class _Worker:
         folder: Path,
         fixed: list[str],
         compose: Compose,
+        style: str,
     ) -> None:
         self.search, self.objectives, self.study = search, objectives, study
-        self.folder = folder
+        self.folder, self.style = folder, style
         self.fixed, self.composer = fixed, Composer(compose)
 
     def work(self, confirmation: Confirmation | None) -> None:
@@ -163,13 +168,14 @@ class _Worker:
             ConfigError: if a value of the space makes no sense, or no network is possible.
         """
         with self.study.at_work():
-            self._make_trials()
-            if confirmation is None:
-                return
-            while self.study.is_running():  # at others, one of whom may die
-                time.sleep(_PATIENCE_S)
+            with live.table(self.folder, self.style, has_answer=False, has_lines=False):
                 self._make_trials()
-            confirmation.work(self.study.trials())
+                if confirmation is None:
+                    return
+                while self.study.is_running():  # at others, one of whom may die
+                    time.sleep(_PATIENCE_S)
+                    self._make_trials()
+            confirmation.work(self.study.trials(), self.style)
 
     def _make_trials(self) -> None:
         num_impossible = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from convscape.sweeps.grid import PlannedRun, SweepPlan
 
 
-PROGRESS = "CONVSCAPE_SWEEP_PROGRESS"  # runs to do and when they began, for the lines of the runs
+NUM_RUNS = "CONVSCAPE_SWEEP_RUNS"  # to do, for the lines of the runs
 
 _ELSEWHERE = "in other processes"
 
@@ -114,18 +113,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def progress(number: int) -> tuple[str, str]:
-    """As in "[3/36]" and "about 5 min left", as far as this process can know."""
-    if PROGRESS not in os.environ:
-        return f"[{number}]", ""
-    total, start = os.environ[PROGRESS].split()
-    left = (time.time() - float(start)) / number * (int(total) - number)
-    if number < 3 or number == int(total):
-        return f"[{number}/{total}]", ""
-    return (
-        f"[{number}/{total}]",
-        f"about {duration(left)} left",
-    )
+def place(number: int) -> str:
+    """As in "[3/36]", as far as this process can know."""
+    return f"[{number}/{os.environ[NUM_RUNS]}]" if NUM_RUNS in os.environ else f"[{number}]"
 
 
 def summary(
