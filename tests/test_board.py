@@ -90,6 +90,15 @@ def test_nothing_outside_of_the_logdir_is_served(server, name):
         ask(server, f"network?run={name}")
 
 
+def test_a_run_without_a_network_to_show_has_a_page_that_says_why(server, logdir):
+    run = next((logdir / "sweeps").glob("*/run00000")).relative_to(logdir)
+    reply = ask(server, f"network?run={run}")
+    page = reply.read().decode()
+    assert (reply.status, reply.headers.get_content_type()) == (200, "text/html")
+    assert "<p>name: the key is missing" in page  # of a config that was written by hand
+    assert "light dark" in page  # in the style of all pages
+
+
 def test_the_tab_opens_in_tensorboard(server, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     problems = []

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,9 +159,9 @@ class ConvscapePlugin(base_plugin.TBPlugin):
             with self._lock:
                 page = self._network(run)
         except (ConfigError, OSError, ValueError) as error:
-            return http_util.Respond(request, str(error), "text/plain", code=404)
+            return _page(_sentence(str(error)))
         # the page says itself which scripts may run: those that it holds
-        return wrappers.Response(page, content_type="text/html; charset=utf-8")
+        return _page(page)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._logdir).as_posix()
@@ -179,6 +180,19 @@ class ConvscapePlugin(base_plugin.TBPlugin):
                 key: page.html(page.values_of(loaded))
             }  # of the last: a page is megabytes
         return self._networks[key]
+
+
+def _page(text: str) -> wrappers.Response:
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return wrappers.Response(text, headers=headers, content_type="text/html; charset=utf-8")
+
+
+def _sentence(words: str) -> str:
+    """A page that says why there is no other."""
+    from convscape.base.pages import styled
+
+    style = styled("body { margin: 2rem; white-space: pre-line; }")
+    return f"<!DOCTYPE html><title>no network</title><style>{style}</style><p>{escape(words)}</p>"
 
 
 @wrappers.Request.application

@@ -93,7 +93,9 @@ class Section:
         if self.metric.name in self.configurations:
             label = configuration_label(self.table.by, best)
             value = " ".join(self._estimate(best, self.metric.name)).rstrip()
-            if self.confirmed is None:
+            if self.confirmed is None and not self.table.by:
+                yield f"{self.metric.name} is {value}{self._test_of(best)}."
+            elif self.confirmed is None:
                 yield f"Best by {self.metric.name}: {label} with {value}{self._test_of(best)}."
             else:
                 yield (
