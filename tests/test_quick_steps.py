@@ -27,6 +27,15 @@ def drawn_mlp(draw):
     }
 
 
+LOSSES = {
+    "cross_entropy": nn.functional.cross_entropy,
+    "smoothed": lambda logits, labels: nn.functional.cross_entropy(
+        logits, labels, label_smoothing=0.1
+    ),
+    "in place": lambda logits, labels: logits.exp_().sum(),
+}
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_gradients_are_those_of_autograd_to_the_bit(seed):
     draw = random.Random(seed)
@@ -34,22 +43,30 @@ def test_gradients_are_those_of_autograd_to_the_bit(seed):
     network = MLP(shape, draw.choice([2, 10]), **drawn_mlp(draw)).network.train()
     labels = torch.randint(0, 2, (draw.choice([1, 3, 128]),))
     images = torch.randn(len(labels), *shape)
+    loss_of = LOSSES[draw.choice([*LOSSES])]
+    if draw.random() < 0.2:  # as of images that are mixed
+        labels = nn.functional.one_hot(labels, network(images).shape[1]).float() * 0.8
+    with torch.autocast("cpu", torch.bfloat16, enabled=draw.random() < 0.5):
+        check_gradients(network, images, labels, loss_of, seed)
 
+
+def check_gradients(network, images, labels, loss_of, seed):
     torch.manual_seed(seed)
     logits = network(images)
-    loss = nn.functional.cross_entropy(logits, labels)
+    loss = loss_of(logits.clone(), labels)
     loss.backward()
+    torch.clear_autocast_cache()
     expected = [parameter.grad for parameter in network.parameters()]
     drawn = torch.rand(())
 
-    torch.manual_seed(seed)
-    chain = DenseChain.of(network)
+    chain = DenseChain.of(network, loss_of)
     for gradients in ([None] * len(expected), [torch.full_like(g, torch.nan) for g in expected]):
         torch.manual_seed(seed)
         for parameter, gradient in zip(network.parameters(), gradients, strict=True):
             parameter.grad = gradient
         found, found_loss = chain.gradients(images, labels)
         assert torch.equal(found, logits)
+        assert found.dtype == logits.dtype
         assert torch.equal(found_loss, loss)
         for parameter, gradient in zip(network.parameters(), expected, strict=True):
             assert torch.equal(parameter.grad, gradient)
@@ -107,7 +124,7 @@ def test_whoever_watches_the_optimiser_is_told(watch, monkeypatch):
     assert told == [1]
 
 
-def fitted(network, training, monkeypatch, *, quick):
+def fitted(network, training, monkeypatch, *, quick, precision="32-true"):
     """A model after two epochs on the digits, and whether a chain was used."""
     used = []
     with monkeypatch.context() as patch:
@@ -115,7 +132,7 @@ def fitted(network, training, monkeypatch, *, quick):
             gradients = DenseChain.gradients
             patch.setattr(DenseChain, "gradients", lambda *args: used.append(1) or gradients(*args))
         else:
-            patch.setattr(DenseChain, "of", lambda network: None)
+            patch.setattr(DenseChain, "of", lambda *_: None)
             patch.setattr(classifier, "bound_step", lambda optimizer: optimizer.step)
         pl.seed_everything(1, verbose=False)
         data = convscape.data_module("digits", train_size=300)
@@ -123,6 +140,7 @@ def fitted(network, training, monkeypatch, *, quick):
         trainer = pl.Trainer(
             max_epochs=2,
             accelerator="cpu",
+            precision=precision,
             **dict.fromkeys(
                 [
                     *("logger", "enable_checkpointing", "enable_progress_bar"),
@@ -167,15 +185,16 @@ QUICK = {
     "softmax regression": (of(MLP, hidden=[]), {}),
     "clipped": (of(MLP, hidden=[8]), {"gradient_clip_norm": 0.1}),
     "sgd": (of(MLP, hidden=[8]), {"optimizer": OPTIMIZERS[3]}),
+    "smoothed": (of(MLP, hidden=[8]), {"label_smoothing": 0.1}),
+    "weighted": (of(MLP, hidden=[8]), {"class_weights": [1.0, 2.0] * 5}),
+    "another loss": (of(MLP, hidden=[8]), {"loss": "mse"}),
+    "bf16": (of(MLP, hidden=[16, 8], dropout=0.1), {"optimizer": ADAM}),
     "sequential": (of(Sequential, layers=["flatten", {"dense": 8}]), {}),
 }
 ASIDE = {
     "cnn": (of(CNN, channels=[3]), {"optimizer": ADAM}),
     "batch norm": (of(MLP, hidden=[8], batch_norm=True), {}),
     "gelu": (of(MLP, hidden=[8], activation="gelu"), {}),
-    "smoothed": (of(MLP, hidden=[8]), {"label_smoothing": 0.1}),
-    "weighted": (of(MLP, hidden=[8]), {"class_weights": [1.0, 2.0] * 5}),
-    "another loss": (of(MLP, hidden=[8]), {"loss": "mse"}),
     "own loss": (of(OwnLoss, hidden=[8]), {}),
     "own forward": (of(OwnForward, hidden=[8]), {}),
     "hook": (watched, {}),
@@ -187,8 +206,9 @@ ASIDE = {
 @pytest.mark.parametrize("name", [*QUICK, *ASIDE])
 def test_a_training_is_the_same_to_the_bit(name, monkeypatch):
     network, training = (QUICK | ASIDE)[name]
-    quick, values, was_used = fitted(network, training, monkeypatch, quick=True)
-    plain, expected, _ = fitted(network, training, monkeypatch, quick=False)
+    how = {"precision": "bf16-mixed" if name == "bf16" else "32-true"}
+    quick, values, was_used = fitted(network, training, monkeypatch, quick=True, **how)
+    plain, expected, _ = fitted(network, training, monkeypatch, quick=False, **how)
     assert was_used == (name in QUICK)
     assert all(map(torch.equal, quick.parameters(), plain.parameters()))
     assert values == expected
@@ -197,7 +217,7 @@ def test_a_training_is_the_same_to_the_bit(name, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
-@pytest.mark.parametrize("watch", ["global hook", "parameter", "anomaly", "autocast", "replaced"])
+@pytest.mark.parametrize("watch", ["global hook", "parameter", "anomaly", "compiled", "replaced"])
 def test_whoever_watches_the_network_is_served(watch):
     network = MLP((1, 4, 4), 3, hidden=[5]).network.train()
     assert DenseChain.of(network) is not None
@@ -211,9 +231,9 @@ def test_whoever_watches_the_network_is_served(watch):
     elif watch == "anomaly":
         with torch.autograd.detect_anomaly(check_nan=False):
             assert DenseChain.of(network) is None
-    elif watch == "autocast":
-        with torch.autocast("cpu", torch.bfloat16):
-            assert DenseChain.of(network) is None
     else:
-        network.forward = lambda images: images.flatten(1)
+        if watch == "compiled":
+            network.compile()
+        else:
+            network.forward = lambda images: images.flatten(1)
         assert DenseChain.of(network) is None

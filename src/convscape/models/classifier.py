@@ -254,7 +254,7 @@ class ImageClassifier(pl.LightningModule):
         for step, (images, labels) in enumerate(batches, first_step):
             if not schedules:
                 self._set_learning_rate(optimizer, step)
-            if chain is not None and labels.ndim == 1:
+            if chain is not None:
                 logits, loss = chain.gradients(self.normalize(images), labels)
             else:
                 logits = self(images)
@@ -286,11 +286,11 @@ class ImageClassifier(pl.LightningModule):
     def _dense_chain(self) -> DenseChain | None:
         """Where nothing but autograd would be different: see models/quick_steps.py."""
         kind, plain = type(self), ImageClassifier
-        is_own = kind.forward is not plain.forward or kind.loss is not plain.loss
-        special = self.label_smoothing or self.class_weights is not None
-        if is_own or special or self.described_loss != "cross_entropy":
+        if kind.forward is not plain.forward or kind.loss is not plain.loss:
             return None
-        return DenseChain.of(self.network)
+        special = self.label_smoothing or self.class_weights is not None
+        is_plain = self.described_loss == "cross_entropy" and not special
+        return DenseChain.of(self.network, nn.functional.cross_entropy if is_plain else self.loss)
 
     def _only_optimizer(self) -> torch.optim.Optimizer:
         found = self.optimizers(use_pl_optimizer=False)

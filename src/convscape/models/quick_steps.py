@@ -14,9 +14,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.nn.modules.module import _has_any_global_hook
-from torch.optim.adam import adam
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from convscape.models.losses import Loss
 
 aten = torch.ops.aten
 _log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
@@ -41,25 +43,27 @@ class _Dense:
 
 
 class DenseChain:
-    """Dense layers in a row under cross-entropy; their gradients without a graph.
+    """Dense layers in a row; their gradients without a graph, in fp32 or under autocast.
 
     Forward and backward call the kernels that autograd would call, in its order, and draw the same
     random numbers.
+
+    - `loss`: of logits (N, K) and labels; any but torch's own cross-entropy has a graph of its own.
     """
 
-    def __init__(self, layers: list[_Dense]) -> None:
-        self._layers = layers
+    def __init__(self, layers: list[_Dense], loss: Loss) -> None:
+        self._layers, self._loss = layers, loss
         self._one = torch.ones(())
+        self._is_low = torch.is_autocast_enabled("cpu")
 
     @classmethod
-    def of(cls, network: nn.Module) -> Self | None:
+    def of(cls, network: nn.Module, loss: Loss = cross_entropy) -> Self | None:
         """None where `network` is not flatten, dense layers with activation or dropout, dense.
 
         Nor where somebody looks at its modules, at its graph, or at single parameters.
         """
         layers: list[_Dense] = []
-        is_special = torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled()
-        if is_special or _has_any_global_hook():
+        if torch.is_anomaly_enabled() or _has_any_global_hook():
             return None
         first, *others = _in_a_row(network)
         if type(first) is not nn.Flatten or first.start_dim != 1 or not others:
@@ -80,19 +84,20 @@ class DenseChain:
             return None
         if not all(map(_is_plain, network.modules())):  # last: most networks are no such chain
             return None
-        return cls(layers) if all(map(_is_learned, network.parameters())) else None
+        return cls(layers, loss) if all(map(_is_learned, network.parameters())) else None
 
     @torch.no_grad()
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, K) and mean loss () of normalised images for class ids (N,).
+        """Logits (N, K) and loss () of normalised images for class ids (N,) or soft labels (N, K).
 
         Each parameter's `grad` holds its gradient afterwards, whatever it held before.
         """
-        activated, y = [], images.flatten(1)
-        inputs, noises = [], []
+        activated, y = [], self._as_computed(images.flatten(1))
+        inputs, weights, noises = [], [], []
         for layer in self._layers:
             inputs.append(y)
-            y = torch.addmm(layer.bias, y, layer.weight.t())
+            weights.append(self._as_computed(layer.weight))
+            y = torch.addmm(self._as_computed(layer.bias), y, weights[-1].t())
             if layer.activation is not None:
                 y = _ACTIVATIONS[layer.activation][0](y)
             activated.append(y)
@@ -102,22 +107,42 @@ class DenseChain:
                 noise = torch.empty_like(y).bernoulli_(kept).div_(kept)
                 y = y * noise
             noises.append(noise)
-        log_probabilities = torch.log_softmax(y, 1)
-        nll = log_probabilities, labels, None, 1, -100  # no class weights, the mean, none left out
-        loss, total_weight = aten.nll_loss_forward.default(*nll)
-        gradient = aten.nll_loss_backward.default(self._one, *nll, total_weight)
-        gradient = _log_softmax_backward(gradient, log_probabilities, 1, y.dtype)
+        loss, gradient = self._loss_and_gradient(y, labels)
         for number in reversed(range(len(self._layers))):
             layer, noise = self._layers[number], noises[number]
             if noise is not None:
                 gradient = gradient * noise
             if layer.activation is not None:
                 gradient = _ACTIVATIONS[layer.activation][1](gradient, activated[number])
-            torch.mm(gradient.t(), inputs[number], out=_grad_of(layer.weight))
-            torch.sum(gradient, 0, out=_grad_of(layer.bias))
-            if number:
-                gradient = torch.mm(gradient, layer.weight)
+            if self._is_low:
+                _grad_of(layer.weight).copy_(torch.mm(gradient.t(), inputs[number]))
+                _grad_of(layer.bias).copy_(torch.sum(gradient, 0))
+            else:
+                torch.mm(gradient.t(), inputs[number], out=_grad_of(layer.weight))
+                torch.sum(gradient, 0, out=_grad_of(layer.bias))
+            if number and inputs[number].numel() > 1:
+                gradient = torch.mm(gradient, weights[number])
+            elif number:  # autograd takes a single number for column-major, and turns the product
+                gradient = torch.mm(weights[number].t(), gradient.t()).t()
         return y, loss
+
+    def _as_computed(self, values: Tensor) -> Tensor:
+        """In the precision of the products."""
+        return values.to(torch.get_autocast_dtype("cpu")) if self._is_low else values
+
+    def _loss_and_gradient(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss (), and its gradient (N, K) with respect to the logits."""
+        if self._loss is not cross_entropy or labels.ndim == 2:
+            with torch.enable_grad():
+                outputs = logits.detach().requires_grad_()
+                loss = self._loss(outputs.clone(), labels)  # which may write into them
+            return loss.detach(), torch.autograd.grad(loss, outputs)[0]
+        log_probabilities = torch.log_softmax(logits.float(), 1)  # fp32 also under autocast
+        nll = log_probabilities, labels, None, 1, -100  # no class weights, the mean, none left out
+        loss, total_weight = aten.nll_loss_forward.default(*nll)
+        gradient = aten.nll_loss_backward.default(self._one, *nll, total_weight)
+        gradient = _log_softmax_backward(gradient, log_probabilities, 1, log_probabilities.dtype)
+        return loss, gradient.to(logits.dtype)
 
 
 def _in_a_row(module: nn.Module) -> Iterator[Any]:
@@ -133,7 +158,8 @@ def _is_plain(module: nn.Module) -> bool:
     """Whether it trains, and does what its class says and nothing else."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     is_watched = any(getattr(module, name) for name in hooks)
-    return module.training and not is_watched and "forward" not in vars(module)
+    is_its_own = "forward" not in vars(module) and module._compiled_call_impl is None
+    return module.training and not is_watched and is_its_own
 
 
 def _is_learned(parameter: nn.Parameter) -> bool:
@@ -163,13 +189,15 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     group, *other_groups = optimizer.param_groups
     parameters = [each for each in group["params"] if each in optimizer.state]
     is_known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group["fused"]
-    if not is_known or not parameters or other_groups or group["amsgrad"] or _is_hooked(optimizer):
+    is_one_call = len({(each.device, each.dtype) for each in parameters}) == 1 and not other_groups
+    if not is_known or not is_one_call or group["amsgrad"] or _is_hooked(optimizer):
         return optimizer.step
     states = [optimizer.state[each] for each in parameters]
     averages = [state["exp_avg"] for state in states]
     squares = [state["exp_avg_sq"] for state in states]
     steps = [state["step"] for state in states]
-    beta1, beta2 = group["betas"]
+    beta1, beta2 = map(float, group["betas"])
+    kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
 
     def step() -> None:
         gradients = [each.grad for each in group["params"] if each.grad is not None]
@@ -177,9 +205,9 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
             optimizer.step()
             return
         with torch.no_grad():
-            adam(
+            torch._foreach_add_(steps, 1)
+            kernel(
                 *(parameters, gradients, averages, squares, [], steps),
-                fused=True,
                 amsgrad=False,
                 beta1=beta1,
                 beta2=beta2,
@@ -187,7 +215,6 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
                 weight_decay=group["weight_decay"],
                 eps=group["eps"],
                 maximize=group["maximize"],
-                decoupled_weight_decay=group["decoupled_weight_decay"],
             )
 
     return step
