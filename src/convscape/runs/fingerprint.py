@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from convscape.config.losses import BEFORE, LossConfig
@@ -125,18 +125,37 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config with the keys that it is too old to have, at what it meant."""
-    completed = copy.deepcopy(config)
-    completed.setdefault("loss", LossConfig().model_dump(by_alias=True))
-    completed.setdefault("init_from", InitFromConfig().model_dump())
+    completed = _copied(config)  # `copy.deepcopy` takes ten times as long, for each of all runs
+    if "loss" not in completed:
+        completed["loss"] = LossConfig().model_dump(by_alias=True)
+    if "init_from" not in completed:
+        completed["init_from"] = InitFromConfig().model_dump()
     completed.setdefault("parent", None)
+    for path, name, default in _later_keys():
+        values: Any = completed
+        for part in path:
+            values = values.get(part) if isinstance(values, dict) else None
+        if isinstance(values, dict):
+            values.setdefault(name, default)
+    return completed
+
+
+def _copied(section: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _copied(value) if isinstance(value, dict) else value
+        for name, value in section.items()
+    }
+
+
+@cache
+def _later_keys() -> tuple[tuple[list[str], str, Any], ...]:
+    """Of each key that was added later: the sections around it, its name, its default."""
+    found = []
     for key in ADDED_LATER:
         *path, leaf = key.split(".")
         section: Any = Config
-        values: Any = completed
         for part in path:
             section = section.model_fields[part].annotation
-            values = values.get(part) if isinstance(values, dict) else None
-        if isinstance(values, dict):
-            field = section.model_fields[leaf]
-            values.setdefault(field.alias or leaf, field.default)
-    return completed
+        field = section.model_fields[leaf]
+        found.append((path, field.alias or leaf, field.default))
+    return tuple(found)
