@@ -8,6 +8,7 @@ import pytest
 import convscape
 from convscape.base.errors import ConfigError
 from convscape.runs.resolved import ResolvedRun
+from convscape.training import unread
 from convscape.training.build import data_module
 from convscape.training.unread import refuse_unread
 from tests.conftest import TINY
@@ -116,6 +117,21 @@ def test_a_grid_in_which_some_runs_read_a_key_is_made(command):
     answer = command("plan", "model.pool=max,none", "model.pool_size=2,3")
     assert answer.code == 0, answer.err
     assert "1 duplicate is left out" in answer.out
+
+
+def test_a_grid_looks_up_each_default_once(monkeypatch):
+    looked_up, real = [], unread._file
+
+    def noted(name):
+        looked_up.append(name)
+        return real(name)
+
+    monkeypatch.setattr(unread, "_file", noted)
+    grid = unread.UnreadInGrid()
+    for kernel_size in (2, 3, 5):
+        grid.add(checked("model.pool=none", f"model.kernel_size={kernel_size}"), ["model.pool"])
+    assert looked_up
+    assert len(set(looked_up)) == len(looked_up)
 
 
 def test_one_batch_is_one_step_of_ones_own_module(own):

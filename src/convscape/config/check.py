@@ -54,9 +54,9 @@ def _check_together(config: Config) -> None:
             f"{config.trainer.devices}; allowed: trainer.device=cuda"
         )
     if not isinstance(config.model, OwnModelConfig):
-        _check_blocks(config.model)
+        layers = _layers_of(config.model)
         metrics.check_logged(config.monitor, config.added_metrics)
-        _check_layer_names(config, config.model)
+        _check_layer_names(config, layers)
     if config.trainer.freeze_epochs is not None and config.trainer.devices > 1:
         raise ConfigError(
             f"trainer.freeze_epochs={config.trainer.freeze_epochs}: several processes agree before "
@@ -154,17 +154,17 @@ def _check_secrets(logger: LoggerConfig) -> None:
         )
 
 
-def _check_blocks(model: CNNConfig | MLPConfig | SequentialConfig) -> None:
+def _layers_of(model: CNNConfig | MLPConfig | SequentialConfig) -> list[NamedLayer]:
     try:
-        model.named_layers(num_classes=1)
+        return model.named_layers(num_classes=1)
     except ValueError as error:
         raise ConfigError(f"model.{error}{_of_a_preset(str(error), model)}") from None
 
 
-def _check_layer_names(config: Config, model: CNNConfig | MLPConfig | SequentialConfig) -> None:
+def _check_layer_names(config: Config, layers: Iterable[NamedLayer]) -> None:
     """Refuse layers to freeze or to load that the network does not have."""
     freeze = config.trainer.freeze if isinstance(config.trainer.freeze, list) else []
-    names = list(_names(model.named_layers(num_classes=1)))
+    names = list(_names(layers))
     chosen(freeze, names, "trainer.freeze")
     chosen(config.init_from.layers or [], names, "init_from.layers")
 

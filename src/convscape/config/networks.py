@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Loss = Annotated[
     Literal["cross_entropy", "mse", "logits_mse", "softmax_mse"], AfterValidator(in_full)
 ]
+_BESIDE_THE_LAYERS = ("target", "init", "first_layer", "loss", "label_smoothing")
 Init = Literal["default", "glorot_uniform", "kaiming_normal", "dirac"]
 
 
@@ -74,7 +75,7 @@ class CNNConfig(Section):
     @property
     def knobs(self) -> dict[str, Any]:
         """The keys that shape the network, as `geometry.cnn_layers` takes them."""
-        return self.model_dump(exclude={"target", "init", "first_layer", "loss", "label_smoothing"})
+        return {key: value for key, value in self if key not in _BESIDE_THE_LAYERS}
 
     @property
     def title(self) -> str:
@@ -105,7 +106,7 @@ class MLPConfig(Section):
     @property
     def knobs(self) -> dict[str, Any]:
         """The keys that shape the network, as `geometry.mlp_layers` takes them."""
-        return self.model_dump(exclude={"target", "init", "loss", "label_smoothing"})
+        return {key: value for key, value in self if key not in _BESIDE_THE_LAYERS}
 
     @property
     def title(self) -> str:

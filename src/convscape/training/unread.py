@@ -7,7 +7,7 @@ whether it has an optimiser of its own, and only if there is one to be ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,8 @@ from convscape.config.directory import CONFIG_DIR, choices, values_in
 from convscape.config.metrics import MONITOR
 from convscape.config.networks import CNNConfig, MLPConfig, OwnModelConfig
 from convscape.config.schema import Config
+
+ValuesOf = Callable[[str], dict[str, Any]]  # of a file of conf/, by its name
 
 _POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
 _OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False, "until": None}
@@ -35,7 +37,7 @@ def refuse_unread(config: Config, *, is_alone: bool = False) -> None:
     Raises:
         ConfigError: one line for each key.
     """
-    found = _unread(config)
+    found = _unread(config, _file)
     if is_alone:
         set_keys = {key: getattr(config, key) for key in _OF_GRIDS}
         found |= {
@@ -54,10 +56,11 @@ class UnreadInGrid:
     def __init__(self) -> None:
         self._unread: dict[str, str] = {}
         self._read: set[str] = set()
+        self._values_of = cache(_file)  # for this grid: the next may find other files
 
     def add(self, config: Config, keys: Iterable[str]) -> None:
         """Take a run into account that sets `keys`."""
-        found = _unread(config)
+        found = _unread(config, self._values_of)
         self._unread |= found
         self._read |= set(keys) - found.keys()
 
@@ -93,16 +96,16 @@ def refuse_unread_space(config: Config, space: Collection[str]) -> None:
                 raise ConfigError(f"search.space.{key}: {who}; take it out of the space")
 
 
-def _unread(config: Config) -> dict[str, str]:
+def _unread(config: Config, values_of: ValuesOf) -> dict[str, str]:
     """Keys that are set and not read, each with the sentence that refuses it."""
     values = config.model_dump(by_alias=True)
     found = {}
     for key, who in _ignored(config):
-        value, default = value_at(values, key), _default(key, config)
+        value, default = value_at(values, key), _default(key, config, values_of)
         if value != default:
             found[key] = f"{key}={typed_value(value)}: {who}; leave it out"
     if isinstance(config.model, OwnModelConfig):
-        changed = {part: dict(_changed(part, values, config)) for part in _TRAINING}
+        changed = {part: dict(_changed(part, values, config, values_of)) for part in _TRAINING}
         ignored = _ignored_by_class(config) if any(changed.values()) else {}
         for part, who in ignored.items():
             for key, value in changed[part].items():
@@ -179,9 +182,11 @@ def _ignored_by_class(config: Config) -> dict[str, str]:
     }
 
 
-def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[tuple[str, Any]]:
+def _changed(
+    part: str, values: Mapping[str, Any], config: Config, values_of: ValuesOf
+) -> Iterator[tuple[str, Any]]:
     """Keys of a section, or the one key, that are not at their default."""
-    value, default = value_at(values, part), _default(part, config)
+    value, default = value_at(values, part), _default(part, config, values_of)
     if not isinstance(value, dict):
         is_so_anyway = part == "trainer.steps_per_execution" and value == 1
         if value != default and not is_so_anyway:
@@ -192,7 +197,7 @@ def _changed(part: str, values: Mapping[str, Any], config: Config) -> Iterator[t
         yield from ((f"{part}.{k}", v) for k, v in value.items() if v != default.get(k))
 
 
-def _default(key: str, config: Config) -> Any:
+def _default(key: str, config: Config, values_of: ValuesOf) -> Any:
     """The value of a key that nobody has set, as conf/ or its class has it."""
     section, _, leaf = key.partition(".")
     if section == "data":
@@ -211,7 +216,7 @@ def _default(key: str, config: Config) -> Any:
     if section not in files:
         default = Config.model_fields[section].default
         return getattr(default, leaf) if leaf else default
-    defaults = _file(files[section])
+    defaults = values_of(files[section])
     return defaults if section in ("optimizer", "scheduler") else defaults[leaf or section]
 
 
