@@ -2,13 +2,13 @@
 // the words, the pictures and where everything came from.
 "use strict";
 (() => {
-  const { h, counted, duration } = convscape.dom;
+  const { h, counted, duration, grouped } = convscape.dom;
   const { figure, differences, levels, heatMaps } = convscape.charts;
 
   function bill(section) {
     const { runs, seeds, seconds, statuses } = section.cost, ok = statuses.ok ?? 0;
-    const words = [ok === runs ? counted(runs, "run") : `${ok} of ${counted(runs, "run")} finished`, counted(seeds, "seed"), `${duration(seconds)} of training`];
-    for (const [status, n] of Object.entries(statuses)) if (status !== "ok") words.push(`${n} ${status.replaceAll("_", " ")}`);
+    const words = [ok === runs ? counted(runs, "run") : `${grouped(ok)} of ${counted(runs, "run")} finished`, counted(seeds, "seed"), `${duration(seconds)} of training`];
+    for (const [status, n] of Object.entries(statuses)) if (status !== "ok") words.push(`${grouped(n)} ${status.replaceAll("_", " ")}`);
     return words.join(" · ");
   }
   function opening(section, document, isFirst, width) {

@@ -71,7 +71,7 @@
     effects.forEach((effect, i) => {
       const y = i * row + (narrow ? 28 : 18), mean = effect.mean * metric.scale;
       const kind = !effect.is_clear ? "unclear" : effect.is_better ? "better" : "worse";
-      const words = `${mean > 0 ? "+" : mean < 0 ? "−" : ""}${Math.abs(mean).toFixed(metric.digits)}`;
+      const size = Math.abs(mean).toFixed(metric.digits), words = `${Number(size) === 0 ? "" : mean > 0 ? "+" : "−"}${size}`;
       const half = effect.half_width === null ? null : effect.half_width * metric.scale;
       const group = s("g", { class: `effect ${kind}`, tabindex: 0 },
         s("rect", { class: "hit", x: 0, y: i * row + 2, width, height: row - 2 }),
