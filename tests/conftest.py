@@ -20,7 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes on the s
     os.environ.pop("COLUMNS", None)  # of the terminal of whoever started them, says readline
 
 import convscape  # noqa: F401  before TensorBoard, which it keeps from importing TensorFlow
-from convscape.base import distribution
+from convscape.base import distribution, stopping
 from tests.warm import WarmScript
 
 distribution.call_commands("python scripts/{}.py")  # also where the package is an installed one
@@ -42,6 +42,11 @@ TINY = (
 
 # what a test waits for comes in seconds; this long only where the machine has much else to do
 PATIENCE_S = 300
+
+
+needs_signals = pytest.mark.skipif(
+    not stopping.HAS_SIGNALS, reason="on Windows a signal ends another process at once"
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import os
 import random
 import signal
 import time
@@ -15,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
-from tests.conftest import PATIENCE_S, wait_for
+from tests.conftest import PATIENCE_S, needs_signals, wait_for
 from tests.dying import MOMENTS, train_apart
 from tests.test_config import checked
 
@@ -214,7 +213,7 @@ def stop_at(monkeypatch, call):
     def stopping(self, *arguments):
         calls.append(None)
         if len(calls) == call:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return step(self, *arguments)
 
     monkeypatch.setattr(training.models.ImageClassifier, "training_step", stopping)
@@ -244,6 +243,7 @@ def run_folder(tmp_path):
     return next((tmp_path / "outputs" / "runs").iterdir())
 
 
+@needs_signals
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_command_with_a_checkpoint_and_the_way_on(
     start, command, tmp_path, signum, code

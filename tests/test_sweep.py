@@ -13,7 +13,7 @@ import convscape
 from convscape.base.errors import ConfigError
 from convscape.config.directory import CONFIG_DIR
 from convscape.sweeps.grid import EXECUTION_KEYS
-from tests.conftest import PATIENCE_S, TINY, wait_for
+from tests.conftest import PATIENCE_S, TINY, needs_signals, wait_for
 
 # what badnets.Net does in training, by the value of model.how
 BAD = """
@@ -207,6 +207,7 @@ def is_ok(path):
     return json.loads(path.read_text())["status"] == "ok"
 
 
+@needs_signals
 def test_ctrl_c_ends_a_sweep_with_130_and_it_goes_on(start, command, tmp_path):
     sweep = ["-m", "name=long", *TINY[:3], "seed=0,1", "trainer.threads=1"]
     process = start("train", *sweep, "trainer.max_epochs=3000")
