@@ -1,6 +1,6 @@
-"""How this code came here, as a checkout or as an installed package, and what follows from that.
+"""How this code was installed, as a checkout or as a package, and what follows from that.
 
-`conf/`, `scripts/` and `templates/` stand at the top of a checkout; a wheel has them inside of the
+`conf/`, `scripts/` and `templates/` are at the top of a checkout; in a wheel they are inside the
 package.
 """
 
@@ -21,7 +21,7 @@ def folder(name: str) -> Path:
 
 
 def call_commands(form: str) -> None:
-    """From now on commands are called so in sentences: "convscape {}"."""
+    """From now on sentences name commands in this form: "convscape {}"."""
     global _form
     _form = form
 

@@ -31,7 +31,7 @@ class RunFailed(RuntimeError):
 
 
 class Stopped(Exception):
-    """A run is asked to stop: it is saved, recorded as interrupted, and can go on."""
+    """A run is asked to stop: it is saved, recorded as interrupted, and can be resumed."""
 
 
 class CannotWrite(ConfigError):
@@ -53,7 +53,7 @@ class CannotWrite(ConfigError):
 
 
 def is_about_the_disk(error: BaseException) -> bool:
-    """Whether it says that a place cannot be written to, and nothing of who wanted to."""
+    """Whether it only says that a place cannot be written to, not who wanted to."""
     return isinstance(error, OSError) and error.errno in (
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
         *(errno.EROFS, errno.EACCES, errno.EPERM),

@@ -127,7 +127,7 @@ def make_folder(path: Path, *, within: Path) -> None:
 
 
 def write_atomic(path: Path, content: str | bytes | memoryview, *, within: Path) -> None:
-    """Write a file under a temporary name and rename it, so that no one sees half of it.
+    """Write a file under a temporary name and rename it, so no one sees half of it.
 
     It is on the disk before it gets its name: after a power cut there is the old or the new one.
     A link of that name is replaced, and what it leads to is left alone.
@@ -196,7 +196,7 @@ def replace(old: Path, new: Path, *, within: Path) -> None:
 
 
 def remove_folder(path: Path, *, within: Path) -> None:
-    """Remove a folder with all that is in it; nothing where there is none.
+    """Remove a folder and everything in it, if it exists.
 
     Raises:
         NotInside: if it, or a folder on the way, is a link.
@@ -210,7 +210,7 @@ def remove_folder(path: Path, *, within: Path) -> None:
 
 
 def append(path: Path, *, within: Path, is_new: bool = False) -> BinaryIO:
-    """The file `path`, open to be written on at its end, unbuffered; made where it is missing.
+    """The file `path`, opened for appending, unbuffered; created if it is missing.
 
     - `is_new`: it must be missing.
 
@@ -252,7 +252,7 @@ def refuse_links_below(folder: Path, *, within: Path) -> None:
 
 
 def remove(path: Path, *, within: Path) -> None:
-    """Remove a file, or a link and not what it leads to; nothing where there is none."""
+    """Remove a file, or a link but not its target, if it exists."""
     with _folder(path.parent, within) as folder, suppress(FileNotFoundError):
         name, place = folder.name(path.name), folder.descriptor
         _patiently(path, lambda: os.unlink(name, dir_fd=place))
@@ -299,7 +299,7 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is larger, or no plain file but a device or a pipe.
+        ValueError: if it is larger, or not a plain file but a device or a pipe.
     """
 
     def opener(name: str, flags: int) -> int:
@@ -360,7 +360,7 @@ def plain_json(content: bytes) -> Any:
     """The values in the bytes of a JSON file.
 
     Raises:
-        ValueError: if it is no JSON, or too deep.
+        ValueError: if it is not JSON, or too deep.
     """
     try:
         document = json.loads(content)

@@ -28,7 +28,7 @@ except ImportError:  # Windows
 
 
 def has_native_bf16(device: Device) -> bool:
-    """Whether a device computes in bfloat16 itself, not converting back and forth."""
+    """Whether a device computes in bfloat16 natively, without converting back and forth."""
     if device.kind == "cuda":
         import torch
 
@@ -163,7 +163,7 @@ def collecting_garbage() -> Iterator[None]:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Begin to measure `peak_memory` anew."""
+    """Start measuring `peak_memory` again."""
     import torch
 
     if device.startswith("cuda"):

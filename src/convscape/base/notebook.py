@@ -1,4 +1,4 @@
-"""What a notebook shows in place of a terminal: tables, and what changes while one looks at it."""
+"""What a notebook shows in place of a terminal: tables, and displays that change as you watch."""
 
 from __future__ import annotations
 

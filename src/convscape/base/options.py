@@ -8,14 +8,14 @@ from convscape.base.errors import ConfigError
 
 
 def take_flag(flag: str) -> bool:
-    """Whether `flag` is on the command line, which is then without it."""
+    """Whether `flag` is on the command line; it is then removed from it."""
     is_there = flag in sys.argv[1:]
     sys.argv[1:] = [word for word in sys.argv[1:] if word != flag]
     return is_there
 
 
 def take_option(option: str) -> str | None:
-    """What follows `option` on the command line, which is then without both.
+    """What follows `option` on the command line; both are then removed from it.
 
     Raises:
         ConfigError: if nothing follows it.
@@ -39,7 +39,7 @@ def take_count(given: dict[str, str], key: str) -> int | None:
     """What `given` says of `key`, which is then taken out of it; None if nothing.
 
     Raises:
-        ConfigError: if it is no integer of 1 or more.
+        ConfigError: if it is not an integer of 1 or more.
     """
     text = given.pop(key, None)
     if text is None:

@@ -1,4 +1,4 @@
-"""What would make an impossible network possible: changes of keys, tried on the whole of it."""
+"""What would make an impossible network possible: changes of keys, tried on the whole network."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inner_layers(written: Any) -> tuple[NamedLayer, ...]:
-    """Layers that stand in another, from what a person writes.
+    """Layers inside another layer, from what a person writes.
 
     Raises:
         LayerError: if one of them cannot be, none does anything, or they turn maps into a vector.

@@ -46,7 +46,7 @@ class Sliding(Layer):
 
     @property
     def default_stride(self) -> Pair:
-        """The stride of which nothing needs to be said."""
+        """The stride that need not be mentioned."""
         return 1, 1
 
     @property

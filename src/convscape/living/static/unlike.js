@@ -65,7 +65,7 @@
         `as all but 1 in ${rate} of its validation images. The answer means little.`;
     }
     if (sure === undefined) return { isUnlike, unlike, sure: "" }; // a page without data
-    if (sure === null) return { isUnlike, unlike, sure: "It was not trained to give probabilities: how sure it is, it cannot say." };
+    if (sure === null) return { isUnlike, unlike, sure: "It was not trained to give probabilities, so it cannot say how sure it is." };
     const best = Math.max(...state.probabilities);
     const level = levels.filter((least) => best >= least).length;
     const [count, right] = sure[level];

@@ -56,7 +56,7 @@
         found.runs > 1 ? choice("order", state.order, [["mistakes", "what most get wrong"], ["disagreements", "where they disagree"]], (v) => { state.order = v; redraw(); }) : "",
         h("span", { class: "soft", role: "status" }, found.runs ? `${counted(found.runs, "run")} on ${counted(found.images, "image")}` : ""));
       const notes = [found.missing, found.left_out > 0 && `${counted(found.left_out, "run")} that answered on other images, kept no answers or came late in a long list are left out`].filter(Boolean);
-      const none = found.runs ? "No image is taken for something else." : "No run here has kept what it answers on these images.";
+      const none = found.runs ? "No image is taken for something else." : "No run here has kept its answers on these images.";
       place.replaceChildren(...notes.map((words) => h("p", { class: "note" }, words)), ...(found.wrong.length ? grid(found, state).filter(Boolean) : [h("p", { class: "empty" }, none)]));
     }
     async function ask() {

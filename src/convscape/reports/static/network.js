@@ -5,7 +5,7 @@
   function network(document, state, url) {
     const choices = document.sections.flatMap((section) => section.runs.folder.map((folder, i) => ({ folder, words: section.runs.run[i], is: section.runs.checkpoint[i] === 1 && section.runs.status[i] === "ok", acc: section.metric ? section.runs.numbers[section.metric.name]?.[i] : null, sign: section.metric?.direction === "min" ? -1 : 1 })))
       .filter((c) => c.is).sort((a, b) => ((b.acc ?? -Infinity) - (a.acc ?? -Infinity)) * a.sign || 0);
-    if (!choices.length) return h("p", { class: "empty" }, "No run here has come to its end with a checkpoint.");
+    if (!choices.length) return h("p", { class: "empty" }, "No run here has finished with a checkpoint.");
     const chosen = choices.find((c) => c.folder === state.network) ?? choices[0];
     const select = h("select", { "aria-label": "run", onchange: () => { state.network = select.value; state.redraw(); } }, choices.slice(0, 500).map((c) => h("option", { value: c.folder }, c.folder)));
     select.value = chosen.folder;

@@ -66,7 +66,7 @@
         .flatMap(([kind, columns, ids, titles]) => ids.map((id, row) => ({ columns, row, title: titles[row], id, kind })).filter((side) => stateOf(state, `${i}${kind}`).pinned.has(side.id))).slice(0, 8);
       return sides.length ? [h("section", {}, h("h2", {}, section.data), sides.length === 1 && h("p", { class: "soft" }, "Pin one more in Runs to compare it with this one."), sideBySide(section, sides))] : [];
     });
-    return h("div", {}, parts.length ? parts : h("p", { class: "empty" }, "Pin two or more runs or configurations with ☆ in Runs: they stand side by side here."));
+    return h("div", {}, parts.length ? parts : h("p", { class: "empty" }, "Pin two or more runs or configurations with ☆ in Runs: they are shown side by side here."));
   }
   function sideBySide(section, sides) {
     const ids = [...new Set(sides.flatMap((side) => side.columns.map((c) => c.id)))].filter((id) => id !== "run" && id !== "number");
