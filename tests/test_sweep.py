@@ -361,9 +361,9 @@ def test_what_is_in_the_way_of_a_run_is_named_and_then_the_sweep_is_finished(com
 
 
 def test_what_breaks_before_the_training_is_named_and_the_sweep_goes_on(tmp_path, monkeypatch):
-    from convscape.training import run as training
+    from convscape.training import conditions
 
-    real, calls = training.environment, []
+    real, calls = conditions.environment, []
 
     def breaking_once(config):
         calls.append(config)
@@ -371,7 +371,7 @@ def test_what_breaks_before_the_training_is_named_and_the_sweep_goes_on(tmp_path
             raise RuntimeError("no such processor")
         return real(config)
 
-    monkeypatch.setattr(training, "environment", breaking_once)
+    monkeypatch.setattr(conditions, "environment", breaking_once)
     words = [*TINY, "trainer.max_epochs=1", "visual=off", "trainer.progress=off", "seed=0,1"]
     convscape.train_sweep(*words, f"output_dir={tmp_path}", name="broken")
     documents = [json.loads(f.read_text()) for f in tmp_path.glob("sweeps/broken/*/result.json")]
