@@ -1,13 +1,14 @@
 """Data of one's own that are no photographs: many channels, and other numbers than bytes."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from convscape.data import arrays, pictures
+from convscape.data import arrays, items, pictures
 from convscape.data.augment import Augment
 from convscape.data.cache import DataError
 from convscape.data.custom import load_own
@@ -207,3 +208,29 @@ def test_of_many_channels_the_first_are_seen_and_that_is_said():
 def test_channels_that_stand_last_are_told_from_many(shape, words):
     advice = arrays._advice(np.zeros(shape))
     assert advice == "" if words is None else words in advice
+
+
+def test_a_mapped_array_is_split_without_a_copy_of_it(tmp_path):
+    shape = (20_000, 1, 32, 32)
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, shape)
+    images[:] = np.arange(20_000, dtype=np.int64)[:, None, None, None] % 251
+    given = {"train": items.Given(images, np.arange(20_000) % 10)}
+    source = arrays.Source("data._target_=mine.load", "returned")
+    tracemalloc.start()
+    try:
+        checked = arrays.checked(source, given, 0.2, use_val=False)
+        contents = arrays.contents(checked, source, None, None)
+        name = arrays.digest(checked)
+        pixels = np.concatenate([some[:, 0, 0, 0].copy() for some, _ in contents.train])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < images.nbytes * 0.7
+    test_pixels = np.concatenate([some[:, 0, 0, 0] for some, _ in contents.test])
+    assert (len(pixels), len(test_pixels)) == (16_000, 4_000)
+    together = np.sort(np.concatenate([pixels, test_pixels]))
+    assert (together == np.sort(images[:, 0, 0, 0])).all()
+    plain = arrays.checked(
+        source, {"train": items.Given(np.array(images), np.arange(20_000) % 10)}, 0.2, False
+    )
+    assert name == arrays.digest(plain)

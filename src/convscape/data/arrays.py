@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -36,7 +36,8 @@ class Arrays(NamedTuple):
     """Images (N, C, H, W) as they were given and labels (N,) from 0, in two or three splits."""
 
     classes: tuple[str, ...]
-    splits: dict[str, tuple[np.ndarray, np.ndarray]]  # train, test, perhaps val
+    # train, test, perhaps val
+    splits: Mapping[str, tuple[np.ndarray | pictures.Picked, np.ndarray]]
     stretch: Stretch | None  # what makes pixels of the images, if they are no bytes
 
 
@@ -85,7 +86,9 @@ def digest(arrays: Arrays) -> str:
             if array.dtype not in (np.uint8, np.int64):
                 sha256.update(array.dtype.str.encode())
             sha256.update(repr(array.shape).encode())
-            sha256.update(np.ascontiguousarray(array).data)
+            for start in range(0, len(array), pictures.NUM_AT_ONCE):
+                some = array[start : start + pictures.NUM_AT_ONCE]
+                sha256.update(np.ascontiguousarray(some).data)
     return sha256.hexdigest()[:12]
 
 
@@ -119,9 +122,11 @@ def checked(
             )
     stretch = None if train_images.dtype == np.uint8 else Stretch.of(train_images)
     values, classes = _classes(source, splits, given["train"].names)
-    numbered = {s: (x, np.searchsorted(values, labels)) for s, (x, labels) in splits.items()}
+    numbered: dict[str, tuple[np.ndarray | pictures.Picked, np.ndarray]] = {
+        s: (x, np.searchsorted(values, labels)) for s, (x, labels) in splits.items()
+    }
     if "test" not in numbered:
-        images, numbers = numbered["train"]
+        numbers = numbered["train"][1]
         which = [str(index) for index in range(len(numbers))]
         train, test = pictures.split_by_name(which, numbers.tolist(), test_fraction)
         if not test:
@@ -129,8 +134,8 @@ def checked(
                 f"{source.says} one image of each class, too few to split into "
                 "train and test; allowed: more, or the four arrays of an official split"
             )
-        numbered["train"] = images[train], numbers[train]
-        numbered["test"] = images[test], numbers[test]
+        numbered["train"] = pictures.Picked(train_images, train), numbers[train]
+        numbered["test"] = pictures.Picked(train_images, test), numbers[test]
     return Arrays(classes, numbered, stretch)
 
 

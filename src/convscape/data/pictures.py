@@ -286,11 +286,34 @@ def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.tensordot(LUMA, image, 1)[None]
 
 
+class Picked:
+    """Some of the images of an array (N, C, H, W), copied only a few at a time.
+
+    An array that is mapped from a file may be larger than the memory.
+    """
+
+    def __init__(self, images: np.ndarray, which: Sequence[int]) -> None:
+        self._images, self._which = images, np.array(which)
+        self.shape, self.dtype = (len(which), *images.shape[1:]), images.dtype
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._which)
+
+    def __getitem__(self, some: slice) -> np.ndarray:
+        """A copy of some of them, (n, C, H, W)."""
+        chosen: np.ndarray = self._images[self._which[some]]
+        return chosen
+
+
+NUM_AT_ONCE = 4096
+
+
 def pieces(
-    images: np.ndarray,
+    images: np.ndarray | Picked,
     labels: np.ndarray,
     shape: Shape,
-    step: int = 4096,
+    step: int = NUM_AT_ONCE,
     stretch: Stretch | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Some images (n, C, H, W) of that shape and their labels (n,) at a time."""
