@@ -1,14 +1,18 @@
 """What a run takes of a machine's cores, and what it says of those that others take."""
 
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import convscape
-from convscape.base import cores
+from convscape.base import cores, machine
+from convscape.data import cache
 from tests.conftest import TINY
 
 BUSY = "while True: pass"
@@ -49,6 +53,18 @@ def test_threads_are_shared_out_among_processes(monkeypatch):
     assert cores.num_threads(5, 2) == 5
 
 
+def groups(memberships, files, tmp_path, monkeypatch):
+    """Control groups as they are in a container."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    read = cores._text
+    monkeypatch.setattr(
+        cores, "_text", lambda file: memberships if file.name == "cgroup" else read(file)
+    )
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("memberships", "files", "expected"),
     [
@@ -61,14 +77,7 @@ def test_threads_are_shared_out_among_processes(monkeypatch):
 def test_a_container_has_its_share_of_the_cores(
     memberships, files, expected, tmp_path, monkeypatch
 ):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
-    read = cores._text
-    monkeypatch.setattr(
-        cores, "_text", lambda file: memberships if file.name == "cgroup" else read(file)
-    )
-    monkeypatch.setattr(cores, "_GROUPS", tmp_path)
+    groups(memberships, files, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
@@ -89,9 +98,41 @@ def test_threads_do_not_spin_for_long_unless_the_user_says_so():
 
 def test_a_run_tells_what_others_took(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cores.others, "cores", lambda: 1.4)
-    monkeypatch.setattr(cores, "available_cores", lambda: 2)
+    monkeypatch.setattr(cores, "_cores_here", lambda: 2)
     words = [*TINY, "trainer.max_epochs=1", "trainer.progress=lines", f"output_dir={tmp_path}"]
     run = convscape.train(*words)
     assert "other processes use 1.4 of 2 cores: training is slower" in capsys.readouterr().err
     assert run.result.environment["taken_cores"] == 1.4
     assert "1 thread, 1.4 cores used by others) in " in (run.path / "run.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("memberships", "files", "expected"),
+    [
+        ("0::/a/b", {"a/memory.max": "1000000", "a/b/memory.max": "max"}, 1_000_000),
+        ("4:memory:/x", {"memory/x/memory.limit_in_bytes": "2000000"}, 2_000_000),
+    ],
+)
+def test_a_container_has_its_share_of_memory(memberships, files, expected, tmp_path, monkeypatch):
+    whole = machine.memory_limit()
+    groups(memberships, files, tmp_path, monkeypatch)
+    assert machine.memory_limit() == expected
+    assert whole is None or whole > expected
+
+
+@pytest.mark.parametrize("limit", [2**14, 2**30, None])
+def test_images_that_do_not_fit_into_memory_are_asked_for_and_no_others(
+    limit, tmp_path, monkeypatch
+):
+    images = np.arange(2**16, dtype=np.uint16).astype(np.uint8).reshape(-1, 1, 32, 32)
+    np.save(tmp_path / "train_images.npy", images)
+    opened = np.load(tmp_path / "train_images.npy", mmap_mode="c")
+    monkeypatch.setattr(machine, "memory_limit", lambda: limit)
+    ahead = cache.reads_ahead(opened)
+    maps = Path("/proc/self/smaps").read_text()  # rr: random reads, see man 5 proc_pid_smaps
+    own = re.findall(r"train_images\.npy\n(?:(?!\w+-).*\n)*?VmFlags: (.*)", maps)
+    assert (ahead is not None, "rr" in " ".join(own).split()) == (limit == 2**14,) * 2
+    if ahead is not None:
+        ahead([63, 0, 5])
+    assert (opened == images).all()
+    assert cache.reads_ahead(images) is None

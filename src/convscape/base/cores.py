@@ -20,13 +20,9 @@ def available_cores() -> int:
 
     A container's share counts too: with half of a machine's time, more threads only wait.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
     limits = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")]
     given = [int(limit) for limit in limits if limit.isdigit() and int(limit)]
-    return min([cores, *given, *(max(1, round(share)) for share in _granted())])
+    return min([_cores_here(), *given, *(max(1, round(share)) for share in _granted())])
 
 
 def num_threads(asked: int | None, num_processes: int = 1) -> int:
@@ -38,20 +34,24 @@ def num_threads(asked: int | None, num_processes: int = 1) -> int:
     return asked or max(1, available_cores() // num_processes)
 
 
+def _cores_here() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _granted() -> Iterator[float]:
     """The cores' worth of time that each control group above this process allows it."""
-    for text in _in_groups("", "cpu.max"):  # "200000 100000", or "max 100000"
+    for text in in_groups("", "cpu.max"):  # "200000 100000", or "max 100000"
         with suppress(ValueError):
             quota, period = map(int, text.split())
             yield quota / period
-    pairs = (_in_groups("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    pairs = (in_groups("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
     for quota_us, period_us in zip(*pairs, strict=False):
         with suppress(ValueError, ZeroDivisionError):
             if int(quota_us) > 0:  # -1 where there is none
                 yield int(quota_us) / int(period_us)
 
 
-def _in_groups(controller: str, file: str) -> Iterator[str]:
+def in_groups(controller: str, file: str) -> Iterator[str]:
     """What `file` says in the control group of this process and in those above it.
 
     - `controller`: of version 1, as cpu; empty: version 2.
@@ -84,9 +84,7 @@ def sentence(taken: float | None) -> str | None:
     """What a person is told if others take as much; None if that is not worth a line."""
     if taken is None or taken < _TAKEN:
         return None
-    return (
-        f"other processes use {taken:g} of {counted(available_cores(), 'core')}: training is slower"
-    )
+    return f"other processes use {taken:g} of {counted(_cores_here(), 'core')}: training is slower"
 
 
 def _moment() -> tuple[float, float, float] | None:

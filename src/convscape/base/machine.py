@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convscape.base.cores import in_groups
 from convscape.base.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -206,6 +207,18 @@ def free_memory(device: str) -> int:
         limit = int((group / "memory.max").read_text("utf-8"))
         free.append(limit - int((group / "memory.current").read_text("utf-8")))
     return min(free, default=0)
+
+
+def memory_limit() -> int | None:
+    """Bytes that this process could hold with nothing beside it: by the machine or its container.
+
+    None where the system does not tell.
+    """
+    limits = [_kibibytes("meminfo", "MemTotal")]
+    for text in (*in_groups("", "memory.max"), *in_groups("memory", "memory.limit_in_bytes")):
+        with suppress(ValueError):  # "max" where there is none
+            limits.append(int(text))
+    return min(filter(None, limits), default=None)
 
 
 def _kibibytes(file: str, key: str) -> int:

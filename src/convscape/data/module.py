@@ -16,7 +16,7 @@ from torch import Tensor
 from convscape.base import machine
 from convscape.base.quick_lightning import pl
 from convscape.data.augment import Augment
-from convscape.data.cache import ImageSet, Scene
+from convscape.data.cache import Ahead, ImageSet, Scene, reads_ahead
 from convscape.data.canvases import Canvases
 from convscape.data.pixels import standardized
 from convscape.data.splits import VAL_FRACTION, split, steps_per_epoch, taken_for_validation
@@ -46,6 +46,7 @@ class TrainLoader:
     - `num_steps`: of the whole training; what would come after is an empty item, so that every
       epoch has the same number of items.
     - `scene`: `images` are its objects, which are laid on canvases anew in each epoch.
+    - `ahead`: is told which images come next, see `cache.reads_ahead`.
     - `num_classes`: of the soft labels (N, num_classes), which images mixed of two have.
     - `rank`, `world_size`: of every batch this process takes each `world_size`-th image. All of
       them take the same steps and draw the same augmentation, however many they are.
@@ -69,8 +70,10 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         scene: Scene | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self.images, self.labels, self.indices = images, labels, indices
+        self.ahead = ahead
         self.device = device
         self.canvases = None if scene is None else Canvases(scene, images)
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
@@ -130,6 +133,8 @@ class TrainLoader:
         step = self.epoch * self.steps_per_epoch + index
         _seed_generators(_mix(self.seed, step, 2), self.device)
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        if self.ahead is not None:
+            self.ahead(chosen.tolist())
         # index_select takes a quarter of the time of images[chosen]
         if self.canvases is None:
             images = machine.moved(self.images.index_select(0, chosen), self.device)
@@ -169,8 +174,9 @@ class EvalLoader:
         *,
         device: torch.device,
         batch_size: int,
+        ahead: Ahead | None = None,
     ) -> None:
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.ahead = images, labels, ahead
         self.indices = indices.to(images.device)
         self.device, self.batch_size = device, batch_size
 
@@ -179,6 +185,8 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for chosen in self.indices.split(self.batch_size):
+            if self.ahead is not None:
+                self.ahead(chosen.tolist())
             images, labels = (t.index_select(0, chosen) for t in (self.images, self.labels))
             yield images.to(self.device), labels.to(self.device)
 
@@ -359,6 +367,7 @@ class ImageDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             scene=scene,
+            ahead=self._ahead("train", images),
         )
 
     def _eval_dataloader(self, split: str) -> EvalLoader:
@@ -366,12 +375,20 @@ class ImageDataModule(pl.LightningDataModule):
         return self._eval_loader(split, self.trainer.strategy.root_device)
 
     def _eval_loader(self, split: str, device: torch.device) -> EvalLoader:
+        images, labels = self._resident(split, device)
         return EvalLoader(
-            *self._resident(split, device),
+            images,
+            labels,
             self.indices[split],
             device=device,
             batch_size=self.eval_batch_size,
+            ahead=self._ahead(split, images),
         )
+
+    def _ahead(self, split: str, images: Tensor) -> Ahead | None:
+        """What is to be told which of the `images` of a split come next, if anything."""
+        whole = getattr(self.image_set, f"{self._source(split)}_images")
+        return reads_ahead(whole) if images.device.type == "cpu" else None
 
     def val_dataloader(self) -> EvalLoader:
         """The validation images in order."""
