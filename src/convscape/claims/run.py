@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -275,9 +276,9 @@ def _run_all(
     """
     unique = list({run.fingerprint: run for run in runs}.values())
     todo = {run.fingerprint: work_of(run.config, run.plan.macs) for run in unique if run.plan}
-    with files.explained(folder):
+    with suppress(CannotWrite), files.explained(folder):  # the first run says so too
         files.make_folder(folder, within=folder)
-    note_to_do(folder, ToDo(time.time(), todo, is_open=is_open))
+        note_to_do(folder, ToDo(time.time(), todo, is_open=is_open))
     titles = {run.fingerprint: _title(run) for run in unique}
     jobs = min(jobs, len(unique))
     threads = 1 if jobs > 1 else None
