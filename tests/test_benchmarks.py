@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 
@@ -49,3 +50,16 @@ def test_sweeps_counts_runs_one_at_a_time_and_one_on_each_core(tmp_path):
     rows = [line.split("  ")[1] for line in table.splitlines() if line.startswith("  ")]
     assert rows == ["one at a time, one core", "one at a time, all cores", "one on each core"]
     assert all(len(rates) == 1 for rates in json.loads(out.read_text()).values())
+
+
+@pytest.mark.long
+def test_a_record_counts_where_the_mean_of_ten_seeds_reaches_the_goal():
+    command = [sys.executable, ROOT / "benchmarks" / "records.py", "--goal", "100", *TINY]
+    tried = subprocess.run(command, capture_output=True, text=True)
+    assert tried.returncode == 1
+    assert tried.stderr.splitlines()[-1] == "no entry: the mean is below 100 %"
+    *_, row = tried.stdout.splitlines()
+    seconds, accuracy, _, _, words, _ = row.strip("| ").split(" | ")
+    assert 0 < float(seconds.split()[0]) < 60
+    assert 20 < float(accuracy.split()[0]) < 100
+    assert words == f"`{shlex.join(TINY)}`"
