@@ -10,7 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 import convscape
 from convscape.base.quick_lightning import pl
 from convscape.models import CNN, MLP, Sequential, classifier
-from convscape.models.quick_steps import DenseChain, bound_step
+from convscape.models.quick_steps import DenseChain, begin_momentum, bound_step
 
 ADAM = {"name": "adam", "lr": 0.01, "betas": [0.8, 0.99], "eps": 1e-6, "weight_decay": 0.01}
 OPTIMIZERS = (
@@ -237,3 +237,21 @@ def test_whoever_watches_the_network_is_served(watch):
         else:
             network.forward = lambda images: images.flatten(1)
         assert DenseChain.of(network) is None
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_who_learns_later_begins_without_momentum_as_in_torchs_plain_steps(nesterov):
+    def trained(**arguments):
+        parameters = [nn.Parameter(torch.arange(6.0) + place) for place in range(3)]
+        arguments |= {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01}
+        optimizer = torch.optim.SGD(parameters, **arguments)
+        if optimizer.param_groups[0]["fused"]:
+            optimizer.register_step_pre_hook(begin_momentum)
+        for learning in ([0], [0], [0, 1], [1, 2], [0, 1, 2]):
+            optimizer.zero_grad()
+            for place in learning:
+                parameters[place].grad = torch.sin(parameters[place].detach() + place)
+            optimizer.step()
+        return torch.stack([each.detach() for each in parameters])
+
+    torch.testing.assert_close(trained(fused=True), trained(fused=False, foreach=False))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from convscape.config.optimizers import OPTIMIZERS
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
@@ -85,10 +86,13 @@ def test_layers_are_asked_for_by_name(source, tmp_path, command):
     assert not torch.equal(*(each["network.block2.conv.weight"] for each in (before, after)))
 
 
-def test_frozen_layers_learn_after_their_epochs_and_resume_is_exact(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_frozen_layers_learn_after_their_epochs_and_resume_is_exact(
+    source, tmp_path, monkeypatch, optimizer
+):
     """Stopped while they are frozen, and again when they are not: ten steps an epoch."""
     words = [f"init_from={source.path}", "trainer.freeze=loaded", "trainer.freeze_epochs=1"]
-    words += ["init_from.layers=[block1,block2]", "visual=full"]
+    words += ["init_from.layers=[block1,block2]", f"optimizer={optimizer}", "visual=full"]
     words += ["trainer.steps_per_execution=3"]
     config = checked(*WORDS, *[w.replace("init_from=", "init_from.run=") for w in words])
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
@@ -165,13 +169,16 @@ class Harmful:
         ),
         (["trainer.freeze=[blok1]"], "did you mean 'block1'?"),
         (["trainer.freeze=[block1,block2,output]"], "nothing is left to learn"),
-        (["trainer.freeze=loaded"], "init_from=null loads nothing"),
+        (["trainer.freeze=loaded"], "init_from=null loads nothing; init_from=<run folder> does"),
         (["trainer.freeze_epochs=1"], "trainer.freeze=null freezes nothing"),
         (
             ["trainer.freeze=[block1]", "trainer.freeze_epochs=2"],
             "trainer.max_epochs=2 are no more",
         ),
-        (["init_from.layers=[block1]"], "init_from=null loads nothing"),
+        (
+            ["init_from.layers=[block1]"],
+            "init_from=null loads nothing; init_from=<run folder> does",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(command, source, tmp_path, words, sentence):

@@ -12,6 +12,7 @@ from convscape.training import unread
 from convscape.training.build import data_module
 from convscape.training.unread import refuse_unread
 from tests.conftest import TINY
+from tests.dying import train_apart
 from tests.test_config import checked
 from tests.test_metrics import OWN
 
@@ -129,9 +130,33 @@ def test_a_grid_looks_up_each_default_once(monkeypatch):
     monkeypatch.setattr(unread, "_file", noted)
     grid = unread.UnreadInGrid()
     for kernel_size in (2, 3, 5):
-        grid.add(checked("model.pool=none", f"model.kernel_size={kernel_size}"), ["model.pool"])
+        grid.add(checked("model.pool=none", f"model.kernel_size={kernel_size}"))
     assert looked_up
     assert len(set(looked_up)) == len(looked_up)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sweep", "code"),
+    [
+        ("trainer: {freeze: loaded, freeze_epochs: 1}", "init_from=null,{run}", 0),
+        ("trainer: {freeze: loaded}", "seed=0,1", 2),
+        ("model: {pool_size: 3}", "model.pool=max,none", 0),
+        ("model: {pool_size: 3}", "model.pool=none seed=0,1", 2),
+    ],
+)
+def test_what_an_experiment_sets_is_read_where_one_of_the_runs_reads_it(
+    command, tmp_path, made_once, experiment, sweep, code
+):
+    def make(folder):
+        train_apart([*TINY, "trainer.max_epochs=1"], folder / "run")
+
+    place = tmp_path / "conf" / "experiment"
+    place.mkdir(parents=True)
+    (place / "mine.yaml").write_text(f"# @package _global_\n{experiment}\n")
+    words = sweep.format(run=made_once("to_begin_with", make) / "run").split()
+    answer = command("plan", "experiment=mine", *TINY, *words)
+    assert answer.code == code, answer.out + answer.err
+    assert ("leave it out" in answer.err) == (code == 2)
 
 
 def test_one_batch_is_one_step_of_ones_own_module(own):

@@ -217,7 +217,7 @@ def plan_claim(
                 [*claim.base, *budget.overrides, *own, *overrides, f"seed={seed}"]
             )
             config = check(composer.config(words))
-            unread.add(config, [word.lstrip("+~").partition("=")[0] for word in words])
+            unread.add(config)
             try:
                 config.plan()
             except InfeasibleGeometry as error:

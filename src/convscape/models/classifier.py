@@ -22,7 +22,7 @@ from convscape.data.pixels import scale_and_shift
 from convscape.models.answers import both_ways, check_logits
 from convscape.models.losses import LOSSES, Loss, known, loss_of
 from convscape.models.named import VAL_LOSS, monitors, named_optimizer, named_schedule
-from convscape.models.quick_steps import DenseChain, bound_step
+from convscape.models.quick_steps import DenseChain, begin_momentum, bound_step
 from convscape.models.schedules import lr_factor
 from convscape.models.sums import MetricSums
 
@@ -228,6 +228,8 @@ class ImageClassifier(pl.LightningModule):
             if kind.has_fused and self.device.type in ("cpu", "cuda"):
                 arguments["fused"] = True
             optimizer = kind.torch_class(name)(self.parameters(), **arguments)
+            if name == "sgd":
+                optimizer.register_step_pre_hook(begin_momentum)
         if "_target_" not in self.schedule:
             return optimizer
         schedule = named_schedule(optimizer, self.schedule, packages)

@@ -220,6 +220,19 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     return step
 
 
+def begin_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Before a step of SGD: who learns later than others, as a layer that was frozen, begins at 0.
+
+    torch's kernel for all parameters takes the momentum of all or of none, and fails at a few.
+    """
+    for group in optimizer.param_groups:
+        learning = [each for each in group["params"] if each.grad is not None]
+        late = [p for p in learning if optimizer.state[p].get("momentum_buffer") is None]
+        if group["momentum"] and len(late) < len(learning):
+            for each in late:
+                optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
+
+
 def _is_hooked(optimizer: torch.optim.Optimizer) -> bool:
     """Whether somebody is told of its steps, or has put another step in place of its own."""
     hooks = (

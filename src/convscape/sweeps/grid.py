@@ -187,7 +187,7 @@ def plan_sweep(
             raise ConfigError(
                 "trainer.devices must be 1 in a sweep: its runs are the parallel part"
             )
-        unread.add(config, map(key_of, overrides))
+        unread.add(config)
         run = ResolvedRun(config, overrides)
         if run.fingerprint in seen:
             plan.duplicates += 1

@@ -7,7 +7,8 @@ whether it has an optimiser of its own, and only if there is one to be ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -55,14 +56,16 @@ class UnreadInGrid:
 
     def __init__(self) -> None:
         self._unread: dict[str, str] = {}
-        self._read: set[str] = set()
+        self._num_unread: Counter[str] = Counter()
+        self._num_runs = 0
         self._values_of = cache(_file)  # for this grid: the next may find other files
 
-    def add(self, config: Config, keys: Iterable[str]) -> None:
-        """Take a run into account that sets `keys`."""
+    def add(self, config: Config) -> None:
+        """Take a run into account."""
         found = _unread(config, self._values_of)
         self._unread |= found
-        self._read |= set(keys) - found.keys()
+        self._num_unread.update(found.keys())
+        self._num_runs += 1
 
     def refuse(self, swept: Collection[str] = ()) -> None:
         """Refuse what no run reads, and what is swept for runs that do not read it.
@@ -75,7 +78,8 @@ class UnreadInGrid:
         wrong = [
             sentence
             for key, sentence in self._unread.items()
-            if key not in self._read or (key in swept and not key.startswith("model."))
+            if self._num_unread[key] == self._num_runs
+            or (key in swept and not key.startswith("model."))
         ]
         if wrong:
             raise ConfigError("\n".join(wrong))
@@ -135,9 +139,10 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
             yield "trainer.monitor", where
         yield "trainer.early_stopping", f"{where}; trainer.monitor=train/loss needs none"
     if config.init_from.run is None:
-        yield "init_from.layers", "init_from=null loads nothing"
+        words = "init_from=null loads nothing; init_from=<run folder> does"
+        yield "init_from.layers", words
         if config.trainer.freeze == "loaded":
-            yield "trainer.freeze", "init_from=null loads nothing"
+            yield "trainer.freeze", words
     if config.trainer.freeze is None:
         yield "trainer.freeze_epochs", "trainer.freeze=null freezes nothing"
     elif (config.trainer.freeze_epochs or 0) >= (config.trainer.max_epochs or math.inf):
