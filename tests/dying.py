@@ -34,6 +34,9 @@ MOMENTS = {
 }
 
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows each signal ends a process at once
+
+
 def at(moment, number, happen, put=setattr):
     """Let `happen()` come with the `number`-th call of what `moment` names."""
     place, when = MOMENTS[moment]
@@ -105,9 +108,7 @@ def _starve(runs, path, room_bytes, answers):
         answers.put((result.status, result.error and result.error["message"]))
 
 
-def train_apart(
-    overrides, path, moment=None, number=1, signum=signal.SIGKILL, after_s=None, days=0
-):
+def train_apart(overrides, path, moment=None, number=1, signum=KILL, after_s=None, days=0):
     """The status that the run ended with; None where it died.
 
     It gets `signum` at the `number`-th `moment`, or after `after_s` seconds; or its clock is set.

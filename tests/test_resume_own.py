@@ -10,7 +10,7 @@ from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.training import events
 from convscape.training import run as training
-from tests.dying import train_apart
+from tests.dying import KILL, train_apart
 from tests.test_config import checked
 from tests.test_resume import OVERRIDES as OURS
 from tests.test_resume import assert_equal_runs, history, scalars
@@ -58,24 +58,24 @@ def test_what_is_logged_every_other_epoch_stands_in_its_epochs_alone(whole_own):
 @pytest.mark.parametrize(
     ("moment", "number", "signum"),
     [
-        ("begun", 1, signal.SIGKILL),
-        ("writing", 5, signal.SIGKILL),
-        ("renaming", 6, signal.SIGKILL),
-        ("renamed", 7, signal.SIGKILL),
-        ("own step", 6, signal.SIGKILL),
-        ("own validation", 5, signal.SIGKILL),
-        ("epoch", 2, signal.SIGKILL),
-        ("saved", 1, signal.SIGKILL),
-        ("saved", 2, signal.SIGKILL),
-        ("trained", 1, signal.SIGKILL),
-        ("own test", 2, signal.SIGKILL),
+        ("begun", 1, KILL),
+        ("writing", 5, KILL),
+        ("renaming", 6, KILL),
+        ("renamed", 7, KILL),
+        ("own step", 6, KILL),
+        ("own validation", 5, KILL),
+        ("epoch", 2, KILL),
+        ("saved", 1, KILL),
+        ("saved", 2, KILL),
+        ("trained", 1, KILL),
+        ("own test", 2, KILL),
         ("own step", 2, signal.SIGTERM),
         ("own step", 7, signal.SIGTERM),
         ("own validation", 5, signal.SIGTERM),
     ],
 )
 def test_a_module_of_ones_own_goes_on_bit_for_bit(tmp_path, whole_own, moment, number, signum):
-    status = None if signum == signal.SIGKILL else "interrupted"
+    status = None if signum == KILL else "interrupted"
     assert train_apart(OWN, tmp_path, moment, number, signum) == status
     assert train_apart(OWN, tmp_path) == "ok"
     folder = RunFolder(tmp_path)

@@ -14,14 +14,16 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
-context = multiprocessing.get_context("forkserver")
+HAS_FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # Windows starts each anew
+context = multiprocessing.get_context("forkserver" if HAS_FORKS else "spawn")
 context.set_forkserver_preload(
     ["convscape.training.run", "convscape.reports.page", "hydra", "tests.dying"]
 )
 
 
 def _become(path, arguments, folder, environment, outputs):
-    os.setsid()  # as in a terminal: its workers are in its group
+    if hasattr(os, "setsid"):
+        os.setsid()  # as in a terminal: its workers are in its group
     for number, output in enumerate(outputs, 1):
         os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     os.chdir(folder)
