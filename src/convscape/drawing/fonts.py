@@ -102,9 +102,7 @@ def _is_in(file: Path | None, letter: str) -> bool:
 @cache
 def _opened(file: Path | None, size: int) -> ImageFont.FreeTypeFont:
     if file is None:
-        spec = importlib.util.find_spec(
-            "matplotlib"
-        )  # found, not imported: that takes half a second
+        spec = importlib.util.find_spec("matplotlib")  # not imported: that takes half a second
         assert spec is not None
         assert spec.origin is not None
         file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
