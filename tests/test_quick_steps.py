@@ -176,6 +176,38 @@ def half_frozen(data, training):
     return model
 
 
+def watched_whole(data, training):
+    model = MLP.for_data(data, hidden=[8], training=training)
+    model.seen = []
+    model.register_forward_pre_hook(lambda *_: model.seen.append(1))
+    return model
+
+
+def replaced_forward(data, training):
+    model = MLP.for_data(data, hidden=[8], training=training)
+    forward = model.forward
+    model.forward = lambda images: forward(images) * 2
+    return model
+
+
+def replaced_loss(data, training):
+    model = MLP.for_data(data, hidden=[8], training=training)
+    model.loss = lambda logits, labels: nn.functional.cross_entropy(logits, labels) * 2
+    return model
+
+
+def a_layer_twice(data, training):
+    model = MLP.for_data(data, hidden=[8, 8, 8], training=training)
+    model.network.hidden3.dense = model.network.hidden2.dense
+    return model
+
+
+def a_shared_weight(data, training):
+    model = MLP.for_data(data, hidden=[8, 8, 8], training=training)
+    model.network.hidden3.dense.weight = model.network.hidden2.dense.weight
+    return model
+
+
 def of(kind, **knobs):
     return lambda data, training: kind.for_data(data, training=training, **knobs)
 
@@ -198,7 +230,12 @@ ASIDE = {
     "own loss": (of(OwnLoss, hidden=[8]), {}),
     "own forward": (of(OwnForward, hidden=[8]), {}),
     "hook": (watched, {}),
+    "hook of the whole": (watched_whole, {}),
+    "replaced forward": (replaced_forward, {}),
+    "replaced loss": (replaced_loss, {}),
     "frozen": (half_frozen, {}),
+    "a layer twice": (a_layer_twice, {}),
+    "a shared weight": (a_shared_weight, {}),
 }
 
 
@@ -212,7 +249,7 @@ def test_a_training_is_the_same_to_the_bit(name, monkeypatch):
     assert was_used == (name in QUICK)
     assert all(map(torch.equal, quick.parameters(), plain.parameters()))
     assert values == expected
-    if name == "hook":
+    if name.startswith("hook"):
         assert quick.seen == plain.seen != []
 
 
@@ -255,3 +292,12 @@ def test_who_learns_later_begins_without_momentum_as_in_torchs_plain_steps(neste
         return torch.stack([each.detach() for each in parameters])
 
     torch.testing.assert_close(trained(fused=True), trained(fused=False, foreach=False))
+
+
+def test_steps_without_momentum_keep_no_state():
+    model = MLP((1, 4, 4), 3, hidden=[5], training={"optimizer": {"name": "sgd", "lr": 0.1}})
+    optimizer = model.configure_optimizers()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert not optimizer.state

@@ -22,7 +22,7 @@ from convscape.data.pixels import scale_and_shift
 from convscape.models.answers import both_ways, check_logits
 from convscape.models.losses import LOSSES, Loss, known, loss_of
 from convscape.models.named import VAL_LOSS, monitors, named_optimizer, named_schedule
-from convscape.models.quick_steps import DenseChain, begin_momentum, bound_step
+from convscape.models.quick_steps import DenseChain, begin_momentum, bound_step, is_untouched
 from convscape.models.schedules import lr_factor
 from convscape.models.sums import MetricSums
 
@@ -289,6 +289,8 @@ class ImageClassifier(pl.LightningModule):
         """Where nothing but autograd would be different: see models/quick_steps.py."""
         kind, plain = type(self), ImageClassifier
         if kind.forward is not plain.forward or kind.loss is not plain.loss:
+            return None
+        if not is_untouched(self) or "loss" in vars(self):
             return None
         special = self.label_smoothing or self.class_weights is not None
         is_plain = self.described_loss == "cross_entropy" and not special

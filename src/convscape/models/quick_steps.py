@@ -60,7 +60,8 @@ class DenseChain:
     def of(cls, network: nn.Module, loss: Loss = cross_entropy) -> Self | None:
         """None where `network` is not flatten, dense layers with activation or dropout, dense.
 
-        Nor where somebody looks at its modules, at its graph, or at single parameters.
+        Nor where layers share parameters, or somebody looks at its modules, at its graph, or at
+        single parameters.
         """
         layers: list[_Dense] = []
         if torch.is_anomaly_enabled() or _has_any_global_hook():
@@ -82,9 +83,12 @@ class DenseChain:
                 return None
         if not layers or layers[-1].activation or layers[-1].dropout:
             return None
-        if not all(map(_is_plain, network.modules())):  # last: most networks are no such chain
+        if not all(map(is_untouched, network.modules())):  # last: most networks are no such chain
             return None
-        return cls(layers, loss) if all(map(_is_learned, network.parameters())) else None
+        parameters = list(network.parameters())  # one that two layers share comes once
+        if len(parameters) != 2 * len(layers) or not all(map(_is_learned, parameters)):
+            return None
+        return cls(layers, loss)
 
     @torch.no_grad()
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +158,7 @@ def _in_a_row(module: nn.Module) -> Iterator[Any]:
         yield from _in_a_row(child)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_untouched(module: nn.Module) -> bool:
     """Whether it trains, and does what its class says and nothing else."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     is_watched = any(getattr(module, name) for name in hooks)
@@ -226,9 +230,11 @@ def begin_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     torch's kernel for all parameters takes the momentum of all or of none, and fails at a few.
     """
     for group in optimizer.param_groups:
+        if not group["momentum"]:
+            continue
         learning = [each for each in group["params"] if each.grad is not None]
         late = [p for p in learning if optimizer.state[p].get("momentum_buffer") is None]
-        if group["momentum"] and len(late) < len(learning):
+        if len(late) < len(learning):
             for each in late:
                 optimizer.state[each]["momentum_buffer"] = torch.zeros_like(each)
 
