@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 
 import convscape
 from convscape.base import cores, machine
+from convscape.base.quick_lightning import pl
 from convscape.data import cache
 from tests.conftest import TINY
 
@@ -37,14 +40,39 @@ def test_a_loop_beside_is_told_from_ones_own_work(one_core):
         beside.kill()
     assert own > 0.1  # it worked as well
     assert 0.2 < taken <= 1.1
-    assert cores.sentence(taken) == (
+    assert cores.sentence(taken, 1) == (
         None if taken < 0.5 else f"other processes use {taken:g} of 1 core: training is slower"
     )
 
 
 def test_what_was_measured_for_an_instant_is_not_told():
     assert cores.Others().cores() is None
-    assert cores.sentence(None) is cores.sentence(0.4) is None
+    assert cores.sentence(None, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("taken", "num_threads", "is_said"),
+    [
+        *((1.0, 2, True), (0.4, 2, False)),
+        *((1.0, 1, False), (1.6, 1, True)),  # the second core is enough for one thread
+        *((0.0, 3, False), (0.5, 3, True)),  # one's own threads too many are not others'
+    ],
+)
+def test_others_are_named_where_they_leave_too_few_cores(taken, num_threads, is_said, monkeypatch):
+    monkeypatch.setattr(cores, "_cores_here", lambda: 2)
+    words = f"other processes use {taken:g} of 2 cores: training is slower"
+    assert cores.sentence(taken, num_threads) == (words if is_said else None)
+
+
+def test_a_containers_share_is_not_slower_while_the_machine_has_idle_cores(tmp_path, monkeypatch):
+    groups("0::/", {"cpu.max": "200000 100000"}, tmp_path, monkeypatch)
+    monkeypatch.setattr(cores, "_cores_here", lambda: 64)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    num_threads = cores.num_threads(None)
+    assert num_threads == 2
+    assert cores.sentence(40.0, num_threads) is None
+    assert cores.sentence(63.0, num_threads) is not None
 
 
 def test_threads_are_shared_out_among_processes(monkeypatch):
@@ -97,13 +125,46 @@ def test_threads_do_not_spin_for_long_unless_the_user_says_so():
 
 
 def test_a_run_tells_what_others_took(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cores.others, "cores", lambda: 1.4)
+    monkeypatch.setattr(cores.others, "cores", lambda: 1.6)
     monkeypatch.setattr(cores, "_cores_here", lambda: 2)
     words = [*TINY, "trainer.max_epochs=1", "trainer.progress=lines", f"output_dir={tmp_path}"]
     run = convscape.train(*words)
-    assert "other processes use 1.4 of 2 cores: training is slower" in capsys.readouterr().err
-    assert run.result.environment["taken_cores"] == 1.4
-    assert "1 thread, 1.4 cores used by others) in " in (run.path / "run.log").read_text()
+    assert "other processes use 1.6 of 2 cores: training is slower" in capsys.readouterr().err
+    assert run.result.environment["taken_cores"] == 1.6
+    assert "1 thread, 1.6 cores used by others) in " in (run.path / "run.log").read_text()
+
+
+@pytest.fixture
+def lightnings_processes(monkeypatch):
+    """A trainer that starts as with several processes, but one; the threads of each part."""
+    found = {}
+
+    class See(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            found["fit"] = torch.get_num_threads()
+
+        def on_test_epoch_start(self, trainer, pl_module):
+            found["test"] = torch.get_num_threads()
+
+    class Trainer(pl.Trainer):
+        def __init__(self, callbacks, **arguments):
+            super().__init__(callbacks=[*callbacks, See()], strategy="ddp", **arguments)
+
+    monkeypatch.setattr(pl, "Trainer", Trainer)
+    with patch.dict(os.environ):
+        os.environ.pop("OMP_NUM_THREADS", None)
+        yield found
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:.*sync_dist")
+def test_processes_that_train_a_run_keep_its_threads(lightnings_processes, tmp_path):
+    asked = 1 if len(os.sched_getaffinity(0)) > 1 else 2  # another number than Lightning's
+    run = convscape.train(
+        *TINY, "trainer.max_epochs=1", f"trainer.threads={asked}", f"output_dir={tmp_path}"
+    )
+    assert run.result.environment["threads"] == asked
+    assert lightnings_processes == {"fit": asked, "test": asked}
 
 
 @pytest.mark.parametrize(

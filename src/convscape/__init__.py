@@ -42,9 +42,9 @@ __version__ = "0.1.0"
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
 
 # How often torch's threads look for work before they sleep; GNU's OpenMP reads it when torch is
-# imported. By default they look 300,000 times, and where other processes want the cores too, two
-# threads then train at a tenth of the pace of one, see docs/speed.md. It takes 1,000 itself where
-# threads outnumber cores. What the user has set stays.
+# imported. By its own count, two threads on cores that other processes want too train at a tenth
+# to a quarter of the speed of one, and with 1,000 at least as fast as one, see docs/speed.md. What
+# the user has set stays.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -80,11 +80,16 @@ class Others:
         return max(0.0, round((busy - own) / seconds, 1)) if seconds >= _MIN_S else None
 
 
-def sentence(taken: float | None) -> str | None:
-    """What a person is told if others take as much; None if that is not worth a line."""
-    if taken is None or taken < _TAKEN:
+def sentence(taken: float | None, num_threads: int) -> str | None:
+    """What a person is told if others take as much of the cores that `num_threads` want.
+
+    None if that is not worth a line, as where enough cores are left.
+    """
+    num_cores = _cores_here()  # of the machine: a container's share of them may be anywhere
+    num_spare = max(0, num_cores - num_threads)
+    if taken is None or taken - num_spare < _TAKEN:
         return None
-    return f"other processes use {taken:g} of {counted(_cores_here(), 'core')}: training is slower"
+    return f"other processes use {taken:g} of {counted(num_cores, 'core')}: training is slower"
 
 
 def _moment() -> tuple[float, float, float] | None:

@@ -55,8 +55,9 @@ def of_weights(given: pl.LightningModule | None) -> dict[str, str]:
 
 
 def say_what_others_use(run: ResolvedRun, result: Result) -> None:
-    """Tell a person who watches that the cores are shared, and the training slower for it."""
-    words = cores.sentence(result.environment["taken_cores"])
+    """Tell a person who watches if too few cores are left, and the training is slower for it."""
+    num_threads = result.environment["threads"] * run.config.trainer.devices
+    words = cores.sentence(result.environment["taken_cores"], num_threads)
     is_seen = run.config.trainer.progress != "off" and local_rank() == 0
     if words is not None and is_seen and run.device.kind == "cpu":
         say(words, file=sys.stderr)

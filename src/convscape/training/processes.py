@@ -24,6 +24,20 @@ class WholeBatchGradients(pl.callbacks.Callback):
             trainer.strategy.model.register_comm_hook(loader, _sum_of_shares)
 
 
+class OwnThreads(pl.callbacks.Callback):
+    """Each process keeps the number of threads that it had when this was made.
+
+    Lightning sets its own once the processes run: all cores, shared out, whatever was asked for.
+    """
+
+    def __init__(self) -> None:
+        self._num_threads = torch.get_num_threads()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Of training and of testing: each starts the processes, or joins them."""
+        torch.set_num_threads(self._num_threads)
+
+
 def _sum_of_shares(
     loader: TrainLoader, bucket: dist.GradBucket
 ) -> torch.futures.Future[torch.Tensor]:

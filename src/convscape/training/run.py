@@ -45,7 +45,12 @@ from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
 from convscape.training.pictures import TensorBoardPictures
 from convscape.training.predictions import AnswerKeeper
-from convscape.training.processes import WholeBatchGradients, check_batch_norm, check_shares
+from convscape.training.processes import (
+    OwnThreads,
+    WholeBatchGradients,
+    check_batch_norm,
+    check_shares,
+)
 from convscape.training.progress import Progress
 from convscape.training.transfer import begin_with
 from convscape.training.watch import watches_of
@@ -293,8 +298,8 @@ def _prepared(
     keeper = AnswerKeeper(len(run.classes), is_compiled=trainer.compile)
     recorder = Recorder(folder, run.monitor, trainer.early_stopping, reports, keeper.choose)
     average = [] if trainer.ema is None else [WeightAverage(trainer.ema)]
-    callbacks = [*average, keeper, recorder, *callbacks, progress, WholeBatchGradients()]
-    callbacks += [*freezing, *watches_of(run, folder.path), *named]
+    callbacks = [*average, keeper, recorder, *callbacks, progress, OwnThreads()]
+    callbacks += [WholeBatchGradients(), *freezing, *watches_of(run, folder.path), *named]
     callbacks += [EpochKeeper(folder)] * trainer.keep_epochs
     if config.visual != "off" and config.logger.tensorboard is not None:
         callbacks.append(TensorBoardPictures(config.visual, config))
