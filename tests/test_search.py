@@ -16,6 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from convscape.config.directory import CONFIG_DIR
+from convscape.runs.folder import RunFolder
+from convscape.runs.progress import progress
 from convscape.sweeps.study import _storage
 from tests.conftest import PATIENCE_S, TINY, wait_for
 
@@ -183,6 +185,16 @@ def test_bad_trials_are_pruned_and_saved(command, monkeypatch, tmp_path, space):
     assert answer.out.count("pruned after epoch") == len(pruned)
     lines = [line for line in answer.out.splitlines() if "outputs" not in line]
     assert max(map(len, lines)) <= 80, max(lines, key=len)
+
+
+def test_a_network_that_was_tried_before_is_no_longer_to_do(command, tmp_path, preset):
+    one = preset("few", "{model.channels: {choices: ['[2]', '[4]']}}")
+    assert command("search", one, *SMALL, "search.trials=4").code == 0
+    folder = tmp_path / "outputs" / "searches" / "small"
+    assert len(study_of(tmp_path).trials) == 4
+    assert len(folders(tmp_path)) == 2
+    runs = [(path, RunFolder(path).read_result()) for path in folders(tmp_path)]
+    assert progress(folder, runs).todo == 0
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,7 +29,7 @@ from convscape.geometry.window import InfeasibleGeometry
 from convscape.reports.cells import level_text
 from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES, RunFolder, output_folder
-from convscape.runs.progress import ToDo, note_to_do
+from convscape.runs.progress import ToDo, note_to_do, read_to_do
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps import live
 from convscape.sweeps.confirm import Confirmation, note_search
@@ -252,6 +253,8 @@ class _Worker:
     def _trained(self, trial: optuna.Trial, run: ResolvedRun, path: Path) -> Result:
         before = RunFolder(path).read_result()
         if before is not None and before.status == "ok":
+            todo = read_to_do(self.folder)  # a trial without a run of its own
+            note_to_do(self.folder, replace(todo, more=max(0, todo.more - 1)))
             return before
         if before is not None and before.status in FAILURES:
             with explained(path):

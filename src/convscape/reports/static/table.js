@@ -23,7 +23,7 @@
       const percent = wanted.endsWith("%");
       const limit = Number(percent ? wanted.slice(0, -1) : wanted) / (percent ? 100 : 1);
       return (row) => {
-        const value = column.value(row), shown = String(column.text(row)), number = column.kind === "text" ? Number(value) : value;
+        const value = column.value(row), shown = String(column.text(row)), number = column.kind !== "text" ? value : value === "" ? NaN : Number(value);
         const same = [shown, String(value)].some((text) => text.toLowerCase() === wanted.toLowerCase()) || (Number.isFinite(limit) && shown !== "" && number === limit);
         if (sign === "=") return same;
         if (sign === "!=") return !same;
