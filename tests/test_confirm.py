@@ -176,6 +176,7 @@ def test_the_key_that_decides_is_told_from_those_that_do_not():
 # --- as a command -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_workers_confirm_a_winner_on_seeds_that_no_trial_had(start, command, tmp_path, space):
     workers = [start("search", space, *SMALL, "search.sampler_seed=null") for _ in range(2)]
     outs = [worker.communicate(timeout=PATIENCE_S)[0] for worker in workers]

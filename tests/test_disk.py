@@ -112,6 +112,7 @@ def test_a_full_disk_stops_a_claim_at_once(command, small_disk, monkeypatch):
     assert command("claim", *CLAIM, "jobs=1").code == 0
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_the_workers_of_a_claim(start, small_disk):
     fill(small_disk)
     process = start("claim", *CLAIM, "jobs=2")

@@ -115,7 +115,7 @@ def write_files(text, folder):
                 begun.add(path)
 
 
-LONG = ("docs/extending.md", "docs/how_to.md", "docs/tutorial.md")
+LONG = ("README.md", "docs/extending.md", "docs/how_to.md", "docs/tutorial.md")
 WITH_COMMANDS = [
     pytest.param(page, marks=[pytest.mark.long] if page in LONG else [])
     for page, text in TEXTS.items()

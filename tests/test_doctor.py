@@ -151,7 +151,7 @@ def test_a_run_that_diverged_is_examined(command, tmp_path):
     ("words", "says"),
     [
         (("outputs/runs/none",), "there is no such run"),
-        (("resume=outputs/runs/x",), "named alone"),
+        (("resume=outputs/runs/x",), "is given alone"),
         (("rules=bright",), "allowed: a list"),
         (("optimizer.lrr=1",), "optimizer.lr"),
         (("--epochs=5",), "no such option"),

@@ -261,6 +261,7 @@ def test_a_module_that_nobody_can_ask_is_one_sentence(command, tmp_path):
         assert (answer.code, "Silent has no forward" in answer.err) == (2, True), answer.err
 
 
+@pytest.mark.long
 def test_arguments_of_a_part_are_searched(command, tmp_path):
     words = ["search=learning", "name=s", "model=mlp", "model.hidden=[8]", "search.trials=2", OWN]
     space = "search.space={loss.gamma:{low:0.5,high:3.0}}"
@@ -278,11 +279,11 @@ def test_arguments_of_a_part_are_searched(command, tmp_path):
     ("words", "sentence"),
     [
         (["loss._target_=tests.bad_parts.no_mean"], "gave a tensor (32,); allowed: one number"),
-        (["loss._target_=tests.bad_parts.detached"], "in which autograd sees no logits"),
+        (["loss._target_=tests.bad_parts.detached"], "cannot trace back to the logits"),
         (["loss._target_=tests.bad_parts.Learned"], "has weights of its own to learn"),
         (["loss._target_=torch.nn.NLLLoss"], "allowed: torch.nn.CrossEntropyLoss"),
         (["loss._target_=torch.nn.MultiMarginLoss", "+loss.marginn=1"], "did you mean 'margin'?"),
-        (["+loss.margin=1"], "loss.margin: of which loss?"),
+        (["+loss.margin=1"], "loss.margin: for which loss?"),
         (["loss._target_=torch.nn.MSELoss", "loss.class_weights=balanced"], "takes no `weight`"),
         (["loss.class_weights=[1,2]"], "or 10 numbers, one for each of the classes"),
         (["model.loss=mse", "loss.class_weights=balanced"], "allowed: model.loss=cross_entropy"),

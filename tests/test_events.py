@@ -149,6 +149,7 @@ def test_pictures_graph_and_embedding_show_in_a_browser(tensorboard, browser, ta
         assert time.monotonic() < deadline, f"{tab}: {page.locator('body').inner_text()}"
 
 
+@pytest.mark.long
 def test_tensorflow_is_left_alone_where_it_is_installed(tmp_path):
     """It takes seconds, and its LLVM ends the process when torch loads its own."""
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")

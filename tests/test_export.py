@@ -154,6 +154,7 @@ def test_onnx_agrees_for_drawn_geometries(shape, knobs):
     assert_drawn_network_agrees(shape, model)
 
 
+@pytest.mark.long
 @needs("onnx")
 def test_where_two_grids_of_polyphase_pooling_are_alike_the_last_bit_decides():
     knobs = {"channels": [4, 4, 8], "kernel_size": 1, "stride": "1x2", "padding": "0x2"}

@@ -145,8 +145,8 @@ HEADER = ["id", "label"]
         (["only"], [], "begins with 'only', which is one column"),
         (None, [], "is empty"),
         (None, [["a.png", "b.png"]], "no header and 2 columns"),
-        (["label", *map(str, range(16))], [[1, *"123456789012345x"]], "line 2 .*no number"),
-        (["label", *map(str, range(17))], [[y, *[0] * 17] for y in (0, 0, 1, 1)], "no square"),
+        (["label", *map(str, range(16))], [[1, *"123456789012345x"]], "line 2 .*not a number"),
+        (["label", *map(str, range(17))], [[y, *[0] * 17] for y in (0, 0, 1, 1)], "not a square"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused_in_one_sentence(

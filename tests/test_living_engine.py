@@ -72,6 +72,7 @@ def test_the_drawn_networks_hold_every_kind_there_is(networks):
     assert any(max(getattr(layer, "dilation", (1,))) > 1 for layer in layers)
 
 
+@pytest.mark.long
 def test_every_layer_of_drawn_networks_gives_what_torch_gives(networks, browser):
     page = browser.new_page()
     page.add_script_tag(content=(files("convscape.living") / "static/engine.js").read_text())

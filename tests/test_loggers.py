@@ -96,6 +96,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_all_get_the_same_and_change_neither_result_nor_fingerprint(
     start, start_fresh, libraries, tmp_path
 ):

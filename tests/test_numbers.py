@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from convscape.runs.resolved import ResolvedRun
 from convscape.training import run as training
@@ -55,7 +56,7 @@ def test_the_step_at_which_the_loss_was_lost_is_named_whatever_the_call_holds(
     assert result.status == "diverged"
     assert "the loss is not finite at step 31 (learning rate" in result.error["message"]
     assert result.epochs == 2
-    weights = training.torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    weights = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert all(value.isfinite().all() for value in weights["state_dict"].values())
 
 

@@ -162,6 +162,7 @@ def test_a_run_killed_at_fifty_random_moments_ends_with_the_same_bits(tmp_path, 
         assert_equal_runs(RunFolder(path), whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("moment", "number"), [("trained", 1), ("pictures", 3), ("test", 1)])
 def test_what_is_drawn_at_the_end_is_drawn_by_a_run_that_only_had_this_left(
     tmp_path, moment, number

@@ -163,6 +163,7 @@ def test_a_search_ends_with_a_report_that_has_optunas_figures(command, tmp_path,
     assert "rank correlation" in page or "lr" in page
 
 
+@pytest.mark.long
 def test_bad_trials_are_pruned_and_saved(command, monkeypatch, tmp_path, space):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")

@@ -156,6 +156,7 @@ def test_a_run_that_kills_its_process_costs_no_other_run(start, bad, tmp_path, l
     }
 
 
+@pytest.mark.long
 def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_left_alone(start, command, tmp_path):
     sweep = ["-m", *TINY, "trainer.max_epochs=12", "model.dropout=0.2", "optimizer.lr=0.01,0.003"]
     sweep = [word for word in sweep if word != "trainer.max_epochs=2"] + ["seed=0,1"]

@@ -33,6 +33,7 @@ def swept(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_a_sweep_and_its_report_need_nothing_that_windows_lacks(swept):
     sweep = swept / "outputs" / "sweeps" / "two"
     assert len([*sweep.glob("*/result.json")]) == 2
@@ -41,12 +42,14 @@ def test_a_sweep_and_its_report_need_nothing_that_windows_lacks(swept):
     assert (sweep / "report.html").is_file()
 
 
+@pytest.mark.long
 def test_nor_does_what_a_run_is_put_to_use_for(swept):
     (run, _) = (swept / "outputs" / "sweeps" / "two").glob("mlp_4*")
     assert "confusion matrix" in run_without(swept, "evaluate", run)
     assert RunFolder(run).read_result().checkpoint == "checkpoints/best.ckpt"
 
 
+@pytest.mark.long
 def test_nor_does_a_run_that_goes_on(swept, tmp_path):
     (run, _) = (swept / "outputs" / "sweeps" / "two").glob("mlp_4*")
     folder = RunFolder(run)

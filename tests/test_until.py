@@ -138,6 +138,7 @@ def test_what_a_search_or_a_claim_does_not_read_is_refused(command, words, sente
     assert sentence in answer.err
 
 
+@pytest.mark.long
 def test_a_claim_is_asked_until_it_is_decided(command, tmp_path):
     """Two networks that hardly learn: nothing is decided with 2 or 3 seeds, and all are trained."""
     claim = ["claim", "depth", "data=digits", *TINY[1:], "until=verdict", "jobs=1"]

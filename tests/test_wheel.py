@@ -59,6 +59,7 @@ def convscape_command(installed, folder, *words):
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_wheel_sweeps_and_explains_in_an_empty_folder(installed, tmp_path):
     words = ["model=mlp", "model.hidden=[4]", "data.train_size=100", "trainer.max_epochs=1"]
     sweep = convscape_command(
@@ -94,6 +95,7 @@ def test_what_it_says_names_the_command_that_was_typed(installed, tmp_path, word
     assert "scripts/" not in answer.stdout + answer.stderr
 
 
+@pytest.mark.long
 def test_a_wheel_trains_in_two_processes(installed, tmp_path):
     words = ["model=mlp", "model.hidden=[4]", "data.train_size=100", "trainer.max_epochs=1"]
     words += ["trainer.devices=2", "trainer.device=cpu", "trainer.threads=1"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convscape.base.distribution import command_name
 from convscape.base.files import write_atomic
 from convscape.base.terminal import format_table, wrapped
+from convscape.base.values import counted
 from convscape.claims.claim import load, names
 from convscape.config.metrics import metric
 from convscape.reports.contrasts import ALONE
@@ -56,8 +57,8 @@ def budget_in_words(claim: Claim, mode: Mode, runs: Sequence[Run]) -> str:
     seeds = len({run.config.seed for run in runs})
     images = "all" if data.train_size is None else f"{data.train_size:,}"
     return (
-        f"{len(runs)} runs ({len(runs) // seeds} arms x {seeds} seeds) on {images} images of "
-        f"{data.name}, {trainer.max_epochs} epochs each; "
+        f"{len(runs)} runs ({len(runs) // seeds} arms x {counted(seeds, 'seed')}) on {images} "
+        f"images of {data.name}, {counted(trainer.max_epochs or 0, 'epoch')} each; "
         f"{duration(claim, mode)} on two cores of an AMD EPYC"
     )
 

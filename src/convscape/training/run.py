@@ -104,7 +104,6 @@ def train(
     is_ours = local_rank() == 0  # DDP's helpers leave config and result to the first process
     result = folder.begin(run) if is_ours else new_result(run)
     result.environment = conditions.environment(config) | conditions.of_weights(model)
-    conditions.say_what_others_use(run, result)
     trackers: list[pl.loggers.Logger] = []
     with StopOnSignal(folder) as stop, diary.kept(folder):
         try:
@@ -116,6 +115,7 @@ def train(
                 trackers += loggers.build(config, folder, result)
                 session = _prepared(run, folder, result, trackers, [stop], on_epoch, model)
                 result.seconds["setup"] = time.perf_counter() - start
+                conditions.say_what_others_use(run, result)
                 session.fit()
                 session.test()
             result.status = "ok"
