@@ -9,71 +9,95 @@ from matplotlib import font_manager
 from convscape.drawing import fonts, sheets
 from convscape.reports.figures import figure_style
 
-CAT, DOG = "猫", "犬"
+CAT, DOG, THAI = "猫", "犬", "หมา"
+CJK, LATIN = fonts.USUAL[0], fonts.AROUND_NAMES
 
 
 @pytest.fixture
-def forgetful():
-    """What is known of the system's fonts is looked for anew, before and after."""
+def install(tmp_path, monkeypatch):
+    """Fonts of triangles, the only ones of the system; what is known of others is forgotten."""
+    cached = [each for each in vars(fonts).values() if hasattr(each, "cache_clear")]
 
     def forget():
-        for cached in (fonts.others, fonts.families, fonts._is_in, sheets.text_width):
-            cached.cache_clear()
+        for each in (*cached, sheets.text_width):
+            each.cache_clear()
 
-    known = list(font_manager.fontManager.ttflist)
+    def install(stem, letters):
+        glyphs = {".notdef": [(0, 0), (0, 9), (9, 9)]}
+        glyphs |= {f"u{ord(letter):04X}": [(0, 0), (0, 99), (99, 0)] for letter in letters}
+        pens = {name: TTGlyphPen(None) for name in glyphs}
+        for name, (first, *corners) in glyphs.items():
+            pens[name].moveTo(first)
+            for corner in corners:
+                pens[name].lineTo(corner)
+            pens[name].closePath()
+        font = FontBuilder(100)
+        font.setupGlyphOrder(list(glyphs))
+        font.setupCharacterMap({ord(letter): f"u{ord(letter):04X}" for letter in letters})
+        font.setupGlyf({name: pen.glyph() for name, pen in pens.items()})
+        font.setupHorizontalMetrics(dict.fromkeys(glyphs, (100, 0)))
+        font.setupHorizontalHeader(ascent=100, descent=0)
+        font.setupNameTable({"familyName": stem, "styleName": "Regular"})
+        font.setupOS2()
+        font.setupPost()
+        font.save(tmp_path / f"{stem}.ttf")
+
+    look = font_manager.findSystemFonts
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: look([tmp_path]))
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     forget()
-    yield
-    font_manager.fontManager.ttflist[:] = known
+    yield install
     forget()
 
 
-@pytest.fixture
-def installed(tmp_path, forgetful):
-    """A font with one Chinese letter, a triangle, under the name of a usual one."""
-    pens = {name: TTGlyphPen(None) for name in (".notdef", "cat")}
-    for name, corners in (
-        (".notdef", [(0, 0), (0, 9), (9, 9)]),
-        ("cat", [(0, 0), (0, 99), (99, 0)]),
-    ):
-        pens[name].moveTo(corners[0])
-        for corner in corners[1:]:
-            pens[name].lineTo(corner)
-        pens[name].closePath()
-    font = FontBuilder(100)
-    font.setupGlyphOrder(list(pens))
-    font.setupCharacterMap({ord(CAT): "cat"})
-    font.setupGlyf({name: pen.glyph() for name, pen in pens.items()})
-    font.setupHorizontalMetrics(dict.fromkeys(pens, (100, 0)))
-    font.setupHorizontalHeader(ascent=100, descent=0)
-    font.setupNameTable({"familyName": "Usual CJK", "styleName": "Regular"})
-    font.setupOS2()
-    font.setupPost()
-    file = tmp_path / f"{fonts.USUAL[0]}.ttf"
-    font.save(file)
-    font_manager.fontManager.addfont(file)
-    return file
-
-
-def test_a_name_is_written_in_a_font_that_has_its_letters(installed):
-    assert fonts.font_for(CAT, 22).getname()[0] == "Usual CJK"
+def test_a_name_is_written_in_a_font_that_has_its_letters(install):
+    install(CJK, CAT + LATIN)
+    assert fonts.font_for(CAT, 22).getname()[0] == CJK
+    assert fonts.font_for(f"is {CAT}…", 22).getname()[0] == CJK
     assert fonts.font_for("cat, кот, γάτα", 22).getname()[0] == fonts.DEJAVU
     assert fonts.readable([CAT, DOG, "dog"]) == [CAT, "class 1", "dog"]
-    assert f"the letters of {DOG}: " in fonts.note([CAT, DOG, "dog"])
+    assert f"pictures number {DOG}; " in fonts.note([CAT, DOG, "dog"])
     matrix = np.asarray(sheets.confusion_matrix("val", np.eye(2, dtype=int), [CAT, "dog"]))
     # the triangle fills half of the letter, at the left of the first row
     assert (matrix[:, :30] < 100).all(-1).sum() > 150
     with figure_style():
         families = font_manager.FontProperties().get_family()
-    assert families == [fonts.DEJAVU, "Usual CJK"]
+    assert families == [fonts.DEJAVU, CJK]
 
 
-def test_what_no_font_has_is_numbered_and_said_in_a_sentence(forgetful, monkeypatch):
-    monkeypatch.setattr(fonts, "USUAL", ())
+@pytest.mark.parametrize("letters", [CAT, CAT + LATIN.replace("…", ""), CAT + LATIN[1:]])
+def test_a_font_without_the_letters_around_a_name_is_of_no_use_to_pictures(install, letters):
+    install(CJK, letters)
+    assert fonts.readable([CAT, "dog"]) == ["class 0", "dog"]
+    assert fonts.note([CAT, "dog"])
+
+
+def test_of_names_that_no_font_has_together_the_fewest_are_numbered(install):
+    """Else a line with both, as "1x a taken for b", would have boxes."""
+    install(CJK, CAT + DOG + LATIN)
+    install("NotoSansThai-Regular", THAI + LATIN)
+    names = [CAT, THAI, DOG]
+    assert fonts.readable([THAI, "cat"]) == [THAI, "cat"]
+    assert fonts.readable(names) == [CAT, "class 1", DOG]
+    assert fonts.readable([CAT, DOG, "кот"]) == [CAT, DOG, "class 2"]
+    assert fonts.note(names).startswith(
+        f"no font of this system has the letters of all class names: pictures number {THAI}; "
+    )
+
+
+def test_any_regular_noto_sans_of_the_system_is_taken(install):
+    install("NotoSansCherokee-Regular", "Ꮳ" + LATIN)
+    assert fonts.readable(["Ꮳ"]) == ["Ꮳ"]
+    assert fonts.families() == [fonts.DEJAVU]  # Matplotlib opens each that it is given
+
+
+def test_what_no_font_has_is_numbered_and_said_in_a_sentence(install):
     assert fonts.others() == ()
     assert fonts.families() == [fonts.DEJAVU]
     names = ["dog", CAT, DOG, "한국", "ไทย"]
     assert fonts.readable(names) == ["dog", "class 1", "class 2", "class 3", "class 4"]
-    assert fonts.note(names).startswith(
-        "no font of this system has the letters of 猫, 犬, 한국, ...: "
+    assert fonts.note(names) == (
+        "no font of this system has the letters of all class names: pictures number 猫, 犬, 한국, "
+        "...; install a font that has these letters to see the names"
     )
     assert fonts.note(["dog", "собака", "كلب"]) is None

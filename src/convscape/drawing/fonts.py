@@ -1,12 +1,14 @@
 """Letters of any script, as far as the system has a font for them; none comes along.
 
 DejaVu Sans, which Matplotlib brings along, has Latin, Greek, Cyrillic, Arabic and Hebrew. For what
-it lacks the fonts are taken that systems usually have. Where none has it, there is only a note.
+it lacks the fonts are taken that systems usually have. In pictures a name that cannot stand in one
+font with the others is a number, and a note says so.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import string
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,73 +30,93 @@ USUAL = (
 )
 
 
+# Pictures put names between English words and numbers, cut them with "…", and draw each line in one
+# font: a font that lacks these is of no use to them.
+AROUND_NAMES = string.ascii_letters + string.digits + string.punctuation + "…"
+
+
 @cache
 def others() -> tuple[Path, ...]:
-    """Files of the system's fonts for other scripts, the best first."""
+    """Files of the system's fonts for other scripts: those of USUAL, then all of Noto Sans."""
     from matplotlib import font_manager
 
-    known = [Path(entry.fname) for entry in font_manager.fontManager.ttflist]
-    if not any(file.stem in USUAL for file in known):  # Matplotlib remembers what there once was
-        known = [Path(file) for file in font_manager.findSystemFonts()]
-    by_stem = {file.stem: file for file in known if file.stem in USUAL and file.is_file()}
-    return tuple(by_stem[stem] for stem in USUAL if stem in by_stem)
+    # asked anew: Matplotlib's list may be older than a font that was installed to see the names
+    by_stem = {file.stem: file for file in map(Path, font_manager.findSystemFonts())}
+    noto = sorted(s for s in by_stem if s.startswith("NotoSans") and s.endswith("-Regular"))
+    return tuple(by_stem[stem] for stem in dict.fromkeys((*USUAL, *noto)) if stem in by_stem)
 
 
 @cache
 def families() -> list[str]:
-    """For Matplotlib, which looks for a letter in one after the other."""
+    """For Matplotlib, which looks for a letter in one after the other, and opens all of them.
+
+    Only fonts of USUAL, as there may be two hundred of Noto Sans.
+    """
     from matplotlib import font_manager
 
-    manager = font_manager.fontManager
-    names = [DEJAVU]
-    for file in others():
-        known = [entry.name for entry in manager.ttflist if Path(entry.fname) == file]
-        if not known:
-            manager.addfont(file)
-            known = [manager.ttflist[-1].name]
-        names.append(known[0])
-    return names
+    listed = font_manager.fontManager.ttflist
+    if not any(Path(entry.fname).stem in USUAL for entry in listed):  # the list may be old
+        for file in others():
+            if file.stem in USUAL:
+                font_manager.fontManager.addfont(file)
+    by_stem = {
+        Path(entry.fname).stem: entry.name for entry in listed if Path(entry.fname).is_file()
+    }
+    return [DEJAVU, *(by_stem[stem] for stem in USUAL if stem in by_stem)]
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
     """The first font that has every letter of `text`; DejaVu Sans where none has."""
-    if all(map(_is_in_dejavu, text)):
+    if _has(None, text):
         return _opened(None, size)
-    return _opened(next((file for file in others() if _has(file, text)), None), size)
+    return _opened(next((file for file in _for_lines() if _has(file, text)), None), size)
 
 
 def readable(names: Sequence[str]) -> list[str]:
     """Names of classes; "class 3" for one with a letter that would be a box."""
-    return [name if _can_be_drawn(name) else f"class {n}" for n, name in enumerate(names)]
+    drawn = _drawn(tuple(names))
+    return [name if name in drawn else f"class {n}" for n, name in enumerate(names)]
 
 
 def note(names: Sequence[str]) -> str | None:
-    """A sentence about names that no font here has the letters of; None if all can be drawn."""
-    unread = [name for name in names if not _can_be_drawn(name)]
+    """A sentence about names that pictures number instead; None if all can be drawn."""
+    drawn = _drawn(tuple(names))
+    unread = [name for name in names if name not in drawn]
     if not unread:
         return None
     few = ", ".join(map(on_one_line, unread[:3])) + ", ..." * (len(unread) > 3)
     return (
-        f"no font of this system has the letters of {few}: pictures number these classes; a font "
-        "such as Noto Sans CJK, installed, shows their names"
+        f"no font of this system has the letters of all class names: pictures number {few}; "
+        "install a font that has these letters to see the names"
     )
 
 
-def _can_be_drawn(text: str) -> bool:
-    return all(map(_is_in_dejavu, text)) or any(_has(file, text) for file in others())
+@lru_cache(16)
+def _drawn(names: tuple[str, ...]) -> frozenset[str]:
+    """The names that one font has, of the font that has most: a line may hold any two of them."""
+    if all(_has(None, name) for name in names):
+        return frozenset(names)
+    found = (frozenset(n for n in names if _has(file, n)) for file in (None, *_for_lines()))
+    return max(found, key=len)  # the first of equals
 
 
-def _has(file: Path, text: str) -> bool:
-    return all(_is_in(file, letter) for letter in text if not letter.isspace())
+@cache
+def _for_lines() -> tuple[Path, ...]:
+    return tuple(file for file in others() if _has(file, AROUND_NAMES))
 
 
-def _is_in_dejavu(letter: str) -> bool:
-    return letter < "\u0250" or letter.isspace() or _is_in(None, letter)
+def _has(file: Path | None, text: str) -> bool:
+    return all(letter.isspace() or _is_in(file, letter) for letter in text)
 
 
 @lru_cache(10_000)
 def _is_in(file: Path | None, letter: str) -> bool:
-    """Whether a font has a letter: all that it lacks look like what is no letter at all."""
+    """Whether a font has a letter: all that it lacks look like what is no letter at all.
+
+    - `file`: None for DejaVu Sans, which has all of Latin.
+    """
+    if file is None and letter < "\u0250":
+        return True
     font = _opened(file, 16)
     return bytes(font.getmask(letter)) != bytes(font.getmask("\U0010fffe"))
 

@@ -20,8 +20,7 @@ from convscape.base.files import make_folder, write_atomic
 from convscape.base.pages import styled
 from convscape.base.values import counted
 from convscape.config.metrics import metric
-from convscape.drawing import sheets
-from convscape.drawing.fonts import readable
+from convscape.drawing import fonts, sheets
 from convscape.reports import answers as by_image
 from convscape.reports.comparison import Comparison
 from convscape.reports.figures import COLORS, figure_style, history
@@ -142,7 +141,9 @@ class _Pictures:
             self.notes.append(f"no sheet of the images that flipped: {error}")
             return None
         one, other = (by_image.ensemble(found.runs(group)) for _, group in found.sides)
-        labels, names = found.runs(found.first)[0].labels, readable(runs[0].classes)
+        if (unread := fonts.note(runs[0].classes)) is not None:
+            self.notes.append(unread)
+        labels, names = found.runs(found.first)[0].labels, fonts.readable(runs[0].classes)
         captions = [
             f"is {names[labels[place]]}\nA {names[one[place]]}, B {names[other[place]]}"
             for place in chosen

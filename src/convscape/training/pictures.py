@@ -158,7 +158,8 @@ class TensorBoardPictures(pl.callbacks.Callback):
         classes = trainer.datamodule.image_set.classes  # type: ignore[attr-defined]
         if (unread := fonts.note(classes)) is not None:
             logger.warning("%s", unread)
-            say(f"warning: {unread}", file=sys.stderr)
+            if self.config.trainer.progress != "off":
+                say(f"warning: {unread}", file=sys.stderr)
         text = as_yaml(self.config.model_dump(by_alias=True))
         writer.add_text("config", _as_code(text), 0)
         if isinstance(module, ImageClassifier):
