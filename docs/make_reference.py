@@ -50,7 +50,7 @@ WORDS = (
     (kinds.Probabilities, "0 <= number < 1" + PER_BLOCK),
     (kinds.Activations, ", ".join(f"`{name}`" for name in ACTIVATIONS) + PER_BLOCK),
     (kinds.PoolKinds, ", ".join(f"`{name}`" for name in (*POOLINGS, "none")) + PER_BLOCK),
-    (kinds.SeedRange, "`3..30`: at least and at most so many; `30`: at most"),
+    (kinds.SeedRange, "`3..30`: at least 3 and at most 30; `30`: at most 30"),
     (kinds.Device, "`auto`, `cpu`, `cuda`, `cuda:<n>`, `mps`"),
 )
 KEYS_BY_HAND = {

@@ -103,9 +103,9 @@ def test_filtered_pictures_equal_torch():
     [
         ("edge_detecton", "did you mean edge_detection?"),
         ("1 2; 3", "its rows have 2, 1 entries"),
-        ("1 two; 3 4", "'two' is no number"),
-        ("1 nan; 3 4", "'nan' is no number"),
-        ("1 1/0; 3 4", "'1/0' is no number"),
+        ("1 two; 3 4", "'two' is not a number"),
+        ("1 nan; 3 4", "'nan' is not a number"),
+        ("1 1/0; 3 4", "'1/0' is not a number"),
     ],
 )
 def test_a_wrong_kernel_is_one_sentence(text, words):

@@ -71,7 +71,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_the_long_one(tmp_path, short, lon
     with going_on(short, tmp_path, "trainer.max_epochs=4") as (run, path, words):
         assert training.train(run, path).status == "ok"
     assert words == (
-        f"goes on from {short.path}, after 2 epochs, to the same bits as 4 epochs from the "
+        f"continues from {short.path}, after 2 epochs, to the same bits as 4 epochs from the "
         "beginning"
     )
     assert_equal_runs(RunFolder(path), long)
@@ -109,7 +109,7 @@ def test_a_schedule_that_depends_on_the_length_says_what_can_be_done(one_cycle):
     sentence = str(refused.value)
     assert "one_cycle spreads the learning rates over the whole training: 2 epochs" in sentence
     assert "scheduler=cosine or scheduler=constant, from optimizer.lr=0.005 or" in sentence
-    assert "train anew: python scripts/train.py" in sentence
+    assert "train from the start: python scripts/train.py" in sentence
 
 
 @pytest.mark.parametrize("name", ["cosine", "constant"])

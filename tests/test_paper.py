@@ -39,7 +39,7 @@ def test_tables_figures_and_methods_are_written_and_compile(command, sweep):
         "PyTorch 2.15.0",
         "commit 0123456",
         "checksum of the data abc",
-        "The runs were looked at once: of the 5 % by which all looks together may err, 4 % are",
+        "The runs were looked at once: 4 % of the total error rate of 5 % is spent on this look",
     ):
         assert fact in methods
     assert (paper / "figures" / "main_effects.pdf").read_bytes().startswith(b"%PDF")

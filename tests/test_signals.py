@@ -35,7 +35,7 @@ def test_a_run_stopped_in_its_first_second_can_go_on(start_fresh, tmp_path, sign
     ended, out, seconds = end(process, signum)
     assert (ended, seconds < 60) == (code, True)
     assert statuses(tmp_path / "outputs" / "runs") == ["interrupted"]
-    assert "to go on:  python scripts/train.py resume=outputs/runs/" in out
+    assert "to continue:  python scripts/train.py resume=outputs/runs/" in out
 
 
 SLOW = """

@@ -173,7 +173,7 @@ class Harmful:
         (["trainer.freeze_epochs=1"], "trainer.freeze=null freezes nothing"),
         (
             ["trainer.freeze=[block1]", "trainer.freeze_epochs=2"],
-            "trainer.max_epochs=2 are no more",
+            "trainer.max_epochs=2 is not longer than that",
         ),
         (
             ["init_from.layers=[block1]"],

@@ -162,7 +162,7 @@ def train(
         with place as path:
             result = training.train(run, path, model=model)
     if result.status == "interrupted":
-        raise KeyboardInterrupt(f'to go on: convscape.train("resume={path}")')
+        raise KeyboardInterrupt(f'to continue: convscape.train("resume={path}")')
     if result.error is not None:
         what = f"{result.status}: {result.error['type']}: {result.error['message']}"
         raise RunFailed(f"{what}; more in {path / 'run.log'}", path)

@@ -191,9 +191,9 @@ def book(answers: Sequence[ClaimResult], figures: Mapping[str, Sequence[str]]) -
         "",
         f"Measured with {command} on {environment.get('cpu')}, torch "
         f"{environment.get('torch')}. Intervals are "
-        f"{100 * CONFIDENCE:.0f} % intervals of Student's t over seeds; a statement's is wider, so "
-        "that you may look again with more seeds. A verdict compares the interval with what was "
-        "expected beforehand.",
+        f"{100 * CONFIDENCE:.0f} % intervals of Student's t over seeds; those of statements are "
+        "wider, so that you can look again with more seeds. A verdict compares the interval "
+        "with what was expected beforehand.",
         "",
         "| claim | verdict |",
         "|---|---|",

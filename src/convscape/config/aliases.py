@@ -191,7 +191,7 @@ _FEWER = (
     "data.train_size=<number> trains on fewer images, trainer.max_steps=<number> for fewer steps"
 )
 _OWN = "data.augment.own=[<package>.<function>] takes functions of your own, see docs/extending.md"
-_SAVED = "the last and the best epoch are always saved; resume=<run folder> goes on from the last"
+_SAVED = "the last and the best epoch are always saved; resume=<run folder> continues from the last"
 
 # A word for which there is nothing here, and why.
 NOTHING = {
@@ -199,7 +199,7 @@ NOTHING = {
         ("num_workers", "n_workers", "workers", "persistent_workers", "prefetch_factor"), _IN_MEMORY
     ),
     "pin_memory": "the images are moved to the device once, as one tensor",
-    "shuffle": "training images are reshuffled in each epoch, others never",
+    "shuffle": "training images are reshuffled every epoch; validation and test images never are",
     "accumulate_grad_batches": "data.batch_size is the whole batch of an optimiser step",
     "grad_accum_steps": "data.batch_size is the whole batch of an optimiser step",
     "steps_per_epoch": "an epoch goes once over all training images",

@@ -66,7 +66,7 @@ def _number(entry: str) -> float:
     except (ValueError, ZeroDivisionError):
         value = np.nan
     if not np.isfinite(value):
-        raise ValueError(f"{entry!r} is no number")
+        raise ValueError(f"{entry!r} is not a number")
     return value
 
 

@@ -226,8 +226,8 @@ def _looks(section: Section) -> Iterator[str]:
     elif look != ALONE:
         times = "once" if look.number == 1 else f"{look.number} times"
         yield (
-            f"The runs were looked at {times}: of the 5 % by which all looks together may err, "
-            f"{5 * look.share:.2g} % are spent on this one (alpha spending)."
+            f"The runs were looked at {times}: {5 * look.share:.2g} % of the total error rate "
+            "of 5 % is spent on this look (alpha spending)."
         )
 
 

@@ -105,7 +105,7 @@ def summary(result: Result, path: Path) -> list[str]:
             command = f"{command_name('train')} resume={shlex.quote(str(path))}"
             return [
                 f"interrupted after epoch {result.epochs}: {result.error['message']}",
-                f"to go on:  {command}",
+                f"to continue:  {command}",
             ]
         case _:
             assert result.error is not None

@@ -106,8 +106,8 @@ class Comparing:
         )
         if any(one.verdict == "open" for one in found):
             lines.append(
-                f"more seeds go on with it: seeds={self.budget.least}..{2 * self.budget.most}"
-                + (", or a larger margin settles it" if self.margin is not None else "")
+                f"to continue with more seeds: seeds={self.budget.least}..{2 * self.budget.most}"
+                + ("; or choose a larger margin" if self.margin is not None else "")
             )
         return lines
 

@@ -70,7 +70,7 @@ def longer(resumed: Resumed) -> Longer:
     is_new_schedule = _rates(before.config) != _rates(run.config)
     if not is_new_schedule and not has_own_training(run.config):
         _check_rates(before, run, done)
-    words = f"goes on from {folder.path}, after {counted(done.epochs, 'epoch')}"
+    words = f"continues from {folder.path}, after {counted(done.epochs, 'epoch')}"
     why = _why_another(before, done)
     if is_new_schedule or why is not None:
         parent = ParentConfig(
@@ -89,7 +89,7 @@ def _done(folder: RunFolder, run: ResolvedRun) -> _Done:
     last = folder.last_checkpoint
     what = "no checkpoint yet" if not last.is_file() else f"a damaged {last.name}"
     if not last.is_file() or is_damaged(last):
-        raise ConfigError(f"{folder.path} has {what}; train anew: {_anew(run)}")
+        raise ConfigError(f"{folder.path} has {what}; train from the start: {_anew(run)}")
     checkpoint = read_checkpoint(last)
     try:
         recorder, rate = checkpoint["callbacks"]["Recorder"], checkpoint.get("last_rate")
@@ -161,7 +161,8 @@ def _check_rates(before: ResolvedRun, run: ResolvedRun, done: _Done) -> None:
             f"{name} spreads the learning rates over the whole training: {_length(run)} would have "
             f"begun with others than {_length(before)}, so it cannot simply be extended. Choose a "
             "schedule for the rest, as a separate run: scheduler=cosine or scheduler=constant, "
-            f"from optimizer.lr={run.config.optimizer.lr:g} or another; or train anew: {_anew(run)}"
+            f"from optimizer.lr={run.config.optimizer.lr:g} or another; or train from the start: "
+            f"{_anew(run)}"
         )
 
 

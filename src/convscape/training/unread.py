@@ -146,7 +146,10 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
     if config.trainer.freeze is None:
         yield "trainer.freeze_epochs", "trainer.freeze=null freezes nothing"
     elif (config.trainer.freeze_epochs or 0) >= (config.trainer.max_epochs or math.inf):
-        yield "trainer.freeze_epochs", f"trainer.max_epochs={config.trainer.max_epochs} are no more"
+        yield (
+            "trainer.freeze_epochs",
+            f"trainer.max_epochs={config.trainer.max_epochs} is not longer than that",
+        )
     if config.monitor is None:
         yield "trainer.early_stopping", "trainer.monitor=null names nothing that could get better"
     if config.logger.tensorboard is None and config.visual == "full":
