@@ -52,8 +52,7 @@ class Look:
             return []
         return [
             f"This is look {self.number} at these runs. Its intervals are wider than those of a "
-            "first look, so that all looks together report an effect that does not exist in at "
-            "most 5 of 100 cases."
+            "only look, so that all looks together are wrong no more often than one would be."
         ]
 
 
