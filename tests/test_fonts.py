@@ -1,10 +1,13 @@
 """Names in scripts that the font of the pictures lacks: a font of the system's, or a number."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
+from PIL import Image
 
 from convscape.drawing import fonts, sheets
 from convscape.reports.figures import figure_style
@@ -44,7 +47,9 @@ def install(tmp_path, monkeypatch):
 
     look = font_manager.findSystemFonts
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: look([tmp_path]))
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    manager = font_manager.fontManager
+    own = [entry for entry in manager.ttflist if "mpl-data" in entry.fname]  # has DejaVu Sans
+    monkeypatch.setattr(manager, "ttflist", own)
     forget()
     yield install
     forget()
@@ -101,3 +106,22 @@ def test_what_no_font_has_is_numbered_and_said_in_a_sentence(install):
         "...; install a font that has these letters to see the names"
     )
     assert fonts.note(["dog", "собака", "كلب"]) is None
+
+
+def test_that_names_are_numbered_is_said_by_a_run_and_by_a_comparison(install, command, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, name, number in product(("train", "test"), (CAT, DOG), range(12)):
+        file = tmp_path / "pictures" / split / name / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(file)
+    words = ["data=image_folder", "data.root=pictures", "data.image_size=8", "data.channels=1"]
+    words += ["model=mlp", "model.hidden=[4]", "trainer.max_epochs=1"]
+    note = fonts.note(sorted([CAT, DOG]))
+    for seed, progress in enumerate(("lines", "off")):
+        answer = command("train", *words, f"trainer.progress={progress}", f"seed={seed}")
+        assert answer.code == 0, answer.err
+        assert (note in answer.err) == (progress == "lines")
+    runs = list(tmp_path.glob("outputs/runs/*"))
+    assert all(note in (run / "run.log").read_text() for run in runs)
+    assert command("compare", *runs).code == 0
+    assert note in (tmp_path / "outputs/compare/compare.html").read_text()
