@@ -17,6 +17,7 @@ from PIL import Image
 
 from convscape.geometry.window import parse_size
 from tests.conftest import ROOT, TINY
+from tests.dying import train_apart
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES}
@@ -80,8 +81,9 @@ def shortened(words):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with some pictures, where the commands of all pages are typed."""
+    """A folder with some pictures and a run, where the commands of all pages are typed."""
     folder = tmp_path_factory.mktemp("workplace")
+    assert train_apart(TINY, folder / "outputs" / "runs" / "first") == "ok"
     (folder / "pictures").mkdir()
     Image.new("RGB", (40, 30), "gray").save(folder / "pictures" / "one.png")
     for kind, grey in (("cats", 60), ("dogs", 200)):
