@@ -269,10 +269,11 @@ def test_the_same_config_on_other_files_is_told_apart_by_its_folder(tmp_path):
 def test_hardware_and_versions_that_differ_are_noted(sweep):
     file = sweep / "run00000" / "result.json"
     result = json.loads(file.read_text())
-    result["environment"]["cpu"] = "another processor"
+    result["environment"] |= {"cpu": "another processor", "taken_cores": 1.5}
     file.write_text(json.dumps(result))
     page = (write_report([sweep]).folder / "report.html").read_text()
     assert '"cpu":["another processor","a processor"]' in page
+    assert '"taken_cores":[' not in page  # it changes how long, and not what comes of it
 
 
 def test_optimizers_are_one_key_and_not_a_dozen(tmp_path):

@@ -109,7 +109,7 @@ class Section:
         for trend in trends(self.table, self.metric):
             yield (
                 f"{trend.key.words}: rank correlation {trend.correlation:+.2f} with "
-                f"{self.metric.name} over {trend.n} runs; best at {trend.best}."
+                f"{self.metric.name} over {trend.n} runs; best at {level_text(trend.best)}."
             )
         for key in self.table.keys:
             if key.together:
@@ -199,9 +199,13 @@ class Section:
     # --- where it came from -------------------------------------------------------------------
 
     def origins(self) -> dict[str, list[str]]:
-        """Versions, hardware, commit and checksum of the data, each with its values."""
+        """Versions, hardware, commit and checksum of the data, each with its values.
+
+        What other processes took of the cores is none: it changes how long a run takes.
+        """
         frame = self.table.frame
         names = [column for column in frame if column.startswith("environment/")]
+        names = [column for column in names if column != "environment/taken_cores"]
         found = {name: frame[name].dropna() for name in [*names, "data_checksum"] if name in frame}
         return {
             name.removeprefix("environment/"): [str(value) for value in values.unique()]
