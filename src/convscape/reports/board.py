@@ -164,9 +164,10 @@ def verdict(section: Section) -> dict[str, str]:
             f" {more} of the other {len(effects) - 1} differences {is_} clear too." if more else ""
         )
         return {"kind": "clear", "words": sentence[:1].upper() + sentence[1:] + after}
-    if any(each.estimate.p is not None for each in effects):
+    compared = [each.estimate.n for each in effects if each.estimate.p is not None]
+    if compared:
         none = "the one difference is not" if len(effects) == 1 else "none of the differences is"
-        words = f"Nothing can be told from chance: {none} clear over {section.num_seeds} seeds."
+        words = f"Nothing can be told from chance: {none} clear over {max(compared)} seeds."
         return {"kind": "open", "words": words}
     return {"kind": "none", "words": section.sentences[0]}
 
