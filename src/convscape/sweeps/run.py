@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from convscape.base import files
-from convscape.base.cores import available_cores
+from convscape.base.cores import num_threads
 from convscape.base.errors import CannotWrite, ConfigError, code_of_stop, stopped_by
 from convscape.base.machine import check_device
 from convscape.base.stopping import hand_on, is_told_to_stop, stop_file
@@ -406,11 +406,8 @@ def _for_all_runs(cfg: DictConfig) -> list[str]:
     if launcher_of(cfg) not in ON_THIS_MACHINE:
         extra.append("hydra.sweep.dir=.")  # else Hydra makes it, on a node that does not see it too
     # joblib's processes share the cores: two threads for one core make both crawl
-    num_jobs = cfg.hydra.launcher.get("n_jobs")
-    if num_jobs is not None and cfg.trainer.threads is None:
-        cores = available_cores()
-        jobs = num_jobs if num_jobs > 0 else max(1, cores + 1 + num_jobs)
-        extra.append(f"trainer.threads={max(1, cores // jobs)}")
+    if cfg.hydra.launcher.get("n_jobs") is not None and cfg.trainer.threads is None:
+        extra.append(f"trainer.threads={num_threads(None, num_at_once(cfg))}")
     return extra
 
 
