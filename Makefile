@@ -51,7 +51,7 @@ lint: .venv/.test
 	.venv/bin/mypy
 
 test-clusters: .venv/.clusters
-	PYTHONPATH=src .venv/clusters/bin/python -m pytest -m "slurm or ray or postgres" -ra --durations=10 $(ARGS)
+	PYTHONPATH=$(CURDIR)/src .venv/clusters/bin/python -m pytest -m "slurm or ray or postgres" -ra --durations=10 $(ARGS)
 
 bench: .venv/.bench
 	.venv/bin/python benchmarks/startup.py

@@ -12,13 +12,19 @@ import textwrap
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
+from optuna.distributions import FloatDistribution
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 
 from convscape.config.directory import CONFIG_DIR
 from convscape.runs.folder import RunFolder
 from convscape.runs.progress import progress
-from convscape.sweeps.study import _storage
+from convscape.sweeps import database
+from convscape.sweeps.study import _storage, open_study
 from tests.conftest import PATIENCE_S, TINY, wait_for
 
 SMALL = [*TINY[1:], "search.trials=6", "search.sampler_seed=1", "name=small"]
@@ -116,6 +122,33 @@ def test_a_search_makes_its_trials_and_the_same_command_does_no_more(command, tm
     again = command("search", space, *SMALL)
     assert again.code == 0
     assert len(study_of(tmp_path).trials) == len(study.trials)
+
+
+def test_what_a_stopping_database_kept_without_an_answer_is_told_once(tmp_path, monkeypatch):
+    one = {"x": FloatDistribution(0, 1)}, ["x"], False
+    rest = [StudyDirection.MAXIMIZE], RandomSampler(), NopPruner(), {}, *one
+    shared = open_study(tmp_path, None, *rest)
+    keep = RDBStorage.set_trial_state_values
+    monkeypatch.setattr(database, "_PAUSE_S", 0)
+
+    def stops_after(step):
+        def stopping(*arguments, **named):
+            monkeypatch.setattr(RDBStorage, "set_trial_state_values", keep)
+            step(*arguments, **named)
+            raise StorageInternalError
+
+        monkeypatch.setattr(RDBStorage, "set_trial_state_values", stopping)
+
+    with shared.at_work():
+        trial = shared.next_trial(1)
+        stops_after(keep)
+        shared.tell(trial, [0.5])
+        assert [(each.state.name, each.value) for each in shared.trials()] == [("COMPLETE", 0.5)]
+        trial = shared.next_trial(2)
+        stops_after(lambda *_, **__: database.put_back(shared.study, trial))
+        with pytest.raises(UpdateFinishedTrialError):  # another worker has it now
+            shared.tell(trial, [0.5])
+    assert states(shared.study) == ["COMPLETE", "FAIL", "WAITING"]
 
 
 def test_a_trial_is_an_ordinary_run_with_the_value_it_reports(command, tmp_path, space):

@@ -271,7 +271,7 @@ class _Worker:
             if epoch not in reported:  # by a worker that died before it was saved
                 self.study.report(trial, row[name], epoch)
             is_last = epoch == run.max_epochs
-            if self.search.prunes and not is_last and trial.should_prune():
+            if self.search.prunes and not is_last and self.study.is_hopeless(trial):
                 raise Pruned(f"worse than the median of the others at epoch {epoch}")
 
         return train(run, path, on_epoch)

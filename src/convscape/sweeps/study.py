@@ -22,6 +22,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from convscape.base.distribution import install
 from convscape.base.errors import ConfigError
@@ -133,8 +134,14 @@ class SharedStudy:
 
     def report(self, trial: optuna.Trial, value: float, epoch: int) -> None:
         """Note an intermediate value; one that the storage does not take is lost, and no more."""
-        with suppress(UpdateFinishedTrialError, StorageInternalError):
+        with suppress(UpdateFinishedTrialError, StorageInternalError, DBAPIError):
             trial.report(value, epoch)
+
+    def is_hopeless(self, trial: optuna.Trial) -> bool:
+        """Whether the pruner would end it; a database that does not answer prunes nothing."""
+        with suppress(StorageInternalError, DBAPIError):
+            return trial.should_prune()
+        return False
 
     def tell(
         self,
@@ -147,13 +154,16 @@ class SharedStudy:
         Raises:
             UpdateFinishedTrialError: if this worker was taken for dead meanwhile; see `held`.
         """
-        if patiently(lambda: self.trials()[trial.number]).state.is_finished():
+        if self.trials()[trial.number].state.is_finished():
             raise UpdateFinishedTrialError
-        patiently(lambda: self.study.tell(trial, values, state))
+        # a database that stopped before it could answer may have noted it all the same
+        told = patiently(lambda: self.study.tell(trial, values, state, skip_if_finished=True))
+        if told.state == TrialState.FAIL and trial.number in retried(self.trials()):
+            raise UpdateFinishedTrialError
 
     def trials(self) -> list[FrozenTrial]:
         """All of them, as they are now."""
-        return self.study.get_trials(deepcopy=False)
+        return patiently(lambda: self.study.get_trials(deepcopy=False))
 
 
 def _living(folder: Path) -> set[str]:
