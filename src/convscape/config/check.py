@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from convscape.base import parts
 from convscape.base.errors import ConfigError
@@ -17,7 +17,7 @@ from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
 from convscape.config.directory import choices, values_in
-from convscape.config.networks import OwnModelConfig
+from convscape.config.networks import OwnModelConfig, layers_of
 from convscape.config.optimizers import OPTIMIZERS, OptimizerConfig
 from convscape.config.schema import MAX_MISTAKES, Config
 from convscape.geometry.sequential import LayerError
@@ -25,21 +25,36 @@ from convscape.geometry.window import InfeasibleGeometry
 
 if TYPE_CHECKING:
     from convscape.base.sections import Section
-    from convscape.config.networks import CNNConfig, MLPConfig, SequentialConfig
+    from convscape.config.networks import Network
     from convscape.config.schema import LoggerConfig
     from convscape.geometry.kinds import NamedLayer
 
+_MOST_KNOWN = 10_000  # sections, of some kB each
+Known = tuple[dict[str, Any], BaseModel]  # a section as it was composed, and typed
 
-def check(composed: dict[str, Any]) -> Config:
+
+def check(composed: dict[str, Any], known: dict[int, Known] | None = None) -> Config:
     """The typed config of one run.
+
+    - `known`: sections of other runs of a grid, which are not validated again where this one has
+      the same dict; those of this one are added.
 
     Raises:
         ConfigError: one line for every mistake.
     """
+    if known is None:
+        known = {}
+    sections = {key: value for key, value in composed.items() if isinstance(value, dict)}
+    typed = {key: known[id(value)][1] for key, value in sections.items() if id(value) in known}
     try:
-        config = Config.model_validate(composed)
+        config = Config.model_validate({**composed, **typed})
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(error.errors(), composed))) from None
+    if len(known) > _MOST_KNOWN:
+        known.clear()
+    for key, value in sections.items():
+        if key not in typed and isinstance(section := getattr(config, key), BaseModel):
+            known[id(value)] = value, section
     _check_together(config)
     return _with_val_size(config)
 
@@ -154,9 +169,9 @@ def _check_secrets(logger: LoggerConfig) -> None:
         )
 
 
-def _layers_of(model: CNNConfig | MLPConfig | SequentialConfig) -> list[NamedLayer]:
+def _layers_of(model: Network) -> list[NamedLayer]:
     try:
-        return model.named_layers(num_classes=1)
+        return layers_of(model, 1)
     except ValueError as error:
         raise ConfigError(f"model.{error}{_of_a_preset(str(error), model)}") from None
 
@@ -164,9 +179,11 @@ def _layers_of(model: CNNConfig | MLPConfig | SequentialConfig) -> list[NamedLay
 def _check_layer_names(config: Config, layers: Iterable[NamedLayer]) -> None:
     """Refuse layers to freeze or to load that the network does not have."""
     freeze = config.trainer.freeze if isinstance(config.trainer.freeze, list) else []
-    names = list(_names(layers))
-    chosen(freeze, names, "trainer.freeze")
-    chosen(config.init_from.layers or [], names, "init_from.layers")
+    loaded = config.init_from.layers or []
+    if freeze or loaded:
+        names = list(_names(layers))
+        chosen(freeze, names, "trainer.freeze")
+        chosen(loaded, names, "init_from.layers")
 
 
 def _names(layers: Iterable[NamedLayer], within: str = "") -> Iterator[str]:
@@ -175,7 +192,7 @@ def _names(layers: Iterable[NamedLayer], within: str = "") -> Iterator[str]:
         yield from _names(layer.parts, f"{within}{name}.")
 
 
-def _of_a_preset(sentence: str, model: CNNConfig | MLPConfig | SequentialConfig) -> str:
+def _of_a_preset(sentence: str, model: Network) -> str:
     """What to write where the values that do not fit are not those of the user."""
     key = sentence.partition("=")[0]
     values = getattr(model, key, None)

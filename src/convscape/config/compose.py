@@ -6,7 +6,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -19,16 +19,20 @@ Compose = Callable[[list[str]], DictConfig]
 
 
 class Composer:
-    """Turns the overrides of a run into its config, with one Hydra composition per group choice."""
+    """Turns the overrides of a run into its config, with one Hydra composition per group choice.
+
+    A section in which two runs are the same is one and the same dict, which nobody may change.
+    """
 
     def __init__(self, compose: Compose) -> None:
         self._compose = compose
         self._bases: dict[tuple[str, ...], _Base] = {}
-        self._values: dict[str, tuple[list[str], Any]] = {}
+        self._values: dict[str, _Value | None] = {}
 
     def config(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The composed and resolved config, as plain values."""
-        choices = tuple(o for o in overrides if not _sets_plain_value(o))
+        values = [self._value(o) for o in overrides]
+        choices = tuple(o for o, value in zip(overrides, values, strict=True) if value is None)
         if choices not in self._bases:
             try:
                 self._compose(list(overrides))  # Hydra checks that every key exists
@@ -39,13 +43,16 @@ class Composer:
         if not base.is_simple:
             resolved: Any = OmegaConf.to_container(self._compose(list(overrides)), resolve=True)
             return resolved
-        values = [self._parsed(o) for o in overrides if o not in choices]
-        return base.with_values(values)
+        return base.with_values([value for value in values if value is not None])
 
-    def _parsed(self, override: str) -> tuple[list[str], Any]:
+    def _value(self, override: str) -> _Value | None:
+        """What it sets; None where it chooses a group, or adds or removes."""
         if override not in self._values:
-            (parsed,) = parse_overrides([override])
-            self._values[override] = parsed.key_or_group.split("."), parsed.value()
+            value = None
+            if _sets_plain_value(override):
+                (parsed,) = parse_overrides([override])
+                value = _Value(override, parsed.key_or_group.split("."), parsed.value())
+            self._values[override] = value
         return self._values[override]
 
 
@@ -59,6 +66,14 @@ def _sets_plain_value(override: str) -> bool:
     )
 
 
+class _Value(NamedTuple):
+    """What a word of the command line sets, and where."""
+
+    word: str
+    path: list[str]
+    value: Any
+
+
 class _Base:
     """A composed config in which values can be set without Hydra.
 
@@ -67,27 +82,62 @@ class _Base:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        self._config = pickle.dumps(OmegaConf.to_container(cfg, resolve=True))  # quick to copy
-        self._references: list[tuple[list[str], list[str]]] = []
+        self._config: dict[str, Any] = {
+            str(key): value for key, value in _plain(cfg, resolve=True).items()
+        }
+        self._pickled = {key: pickle.dumps(value) for key, value in self._config.items()}
+        self._sections: dict[tuple[str, ...], Any] = {}  # by name and words
+        # of a section with references: where they stand, and what they say
+        self._references: dict[str, list[tuple[list[str], list[str]]]] = {}
         self.is_simple = True
-        for path, text in _interpolations(OmegaConf.to_container(cfg, resolve=False)):
+        for path, text in _interpolations(_plain(cfg, resolve=False)):
             if match := re.fullmatch(r"\$\{([\w.]+)\}", text):
-                self._references.append((path, match[1].split(".")))
+                self._references.setdefault(path[0], []).append((path, match[1].split(".")))
             elif not re.fullmatch(r"\$\{oc\.env:[^${}]*\}", text):
                 self.is_simple = False
+        for name, references in self._references.items():
+            others = {target[0] for _, target in references} - {name}
+            self.is_simple &= others.isdisjoint(self._references)
 
-    def with_values(self, values: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
-        """A copy of the config with `values` set at their paths."""
-        config: dict[str, Any] = pickle.loads(self._config)
-        own = []
-        for path, value in values:
-            section = _parent(config, path)
-            section[path[-1]] = _merged(section.get(path[-1]), value)
-            own.append(path)
-        for path, target in self._references:
-            if path not in own:
-                _parent(config, path)[path[-1]] = _parent(config, target)[target[-1]]
+    def with_values(self, values: Iterable[_Value]) -> dict[str, Any]:
+        """The config with `values` set at their paths."""
+        own: dict[str, list[_Value]] = {}
+        for value in values:
+            own.setdefault(value.path[0], []).append(value)
+        config = self._config.copy()
+        # sections that refer to others are made last
+        for name in sorted({*own, *self._references}, key=self._references.__contains__):
+            references = self._references.get(name, [])
+            read = {name, *(target[0] for _, target in references)}
+            key = (name, *(v.word for section in sorted(read) for v in own.get(section, ())))
+            if key not in self._sections:
+                if len(self._sections) >= _MAX_SECTIONS:
+                    self._sections.clear()
+                config[name] = pickle.loads(self._pickled[name])  # quick to copy
+                _set(config, own.get(name, []), references)
+                self._sections[key] = config[name]
+            config[name] = self._sections[key]
         return config
+
+
+_MAX_SECTIONS = 10_000  # of up to 2 kB each
+
+
+def _set(
+    config: dict[str, Any], values: list[_Value], references: list[tuple[list[str], list[str]]]
+) -> None:
+    for _, path, value in values:
+        section = _parent(config, path)
+        section[path[-1]] = _merged(section.get(path[-1]), value)
+    own = [value.path for value in values]
+    for path, target in references:
+        if path not in own:
+            _parent(config, path)[path[-1]] = _parent(config, target)[target[-1]]
+
+
+def _plain(cfg: DictConfig, resolve: bool) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(cfg, resolve=resolve)
+    return plain
 
 
 def _interpolations(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:

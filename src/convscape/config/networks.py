@@ -16,6 +16,7 @@ from pydantic import (
 
 from convscape import geometry
 from convscape.base.sections import Fraction, Part, Positive, Section
+from convscape.base.shared import once_for_each
 from convscape.config.kinds import (
     Activations,
     Flags,
@@ -29,9 +30,11 @@ from convscape.config.kinds import (
 from convscape.config.losses import in_full
 from convscape.geometry.kinds import ACTIVATIONS
 from convscape.geometry.sequential import kind_of, sequential_layers, whole_layers
+from convscape.geometry.window import InfeasibleGeometry
 
 if TYPE_CHECKING:
     from convscape.geometry.kinds import NamedLayer
+    from convscape.geometry.plan import Plan
 
 
 Loss = Annotated[
@@ -162,6 +165,37 @@ class OwnModelConfig(Part):
     def is_of_torchvision(self) -> bool:
         """Whether it is one of the networks that torchvision has ready."""
         return self.target.startswith("torchvision.models.")
+
+
+Network = CNNConfig | MLPConfig | SequentialConfig
+
+
+@once_for_each
+def layers_of(model: Network, num_classes: int) -> list[NamedLayer]:
+    """The network as a list of layers."""
+    return model.named_layers(num_classes)
+
+
+def plan_of(model: Network, image_shape: tuple[int, int, int], num_classes: int) -> Plan:
+    """Shapes, parameters and MACs of the network.
+
+    Raises:
+        InfeasibleGeometry: if it cannot exist.
+    """
+    found = _plan_or_error(model, image_shape, num_classes)
+    if isinstance(found, InfeasibleGeometry):
+        raise InfeasibleGeometry(str(found))
+    return found
+
+
+@once_for_each
+def _plan_or_error(
+    model: Network, image_shape: tuple[int, int, int], num_classes: int
+) -> Plan | InfeasibleGeometry:
+    try:
+        return geometry.plan_layers(layers_of(model, num_classes), image_shape, num_classes)
+    except InfeasibleGeometry as error:
+        return error.with_traceback(None)
 
 
 def _model_kind(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,11 +24,12 @@ from pydantic_core import PydanticKnownError
 
 from convscape import geometry
 from convscape.base.sections import Fraction, Part, Positive, Section, Seed
+from convscape.base.shared import once_for_each
 from convscape.base.values import MAX_INTEGER
 from convscape.config.kinds import Device, SeedRange
 from convscape.config.losses import LossConfig
 from convscape.config.metrics import METRICS, MONITOR, Metric, added_metrics, monitor_named
-from convscape.config.networks import ModelConfig, OwnModelConfig
+from convscape.config.networks import ModelConfig, OwnModelConfig, layers_of, plan_of
 from convscape.config.optimizers import AnyOptimizer
 from convscape.config.schedulers import SchedulerConfig
 from convscape.data.variants import ChangeConfig
@@ -347,7 +348,6 @@ class Config(Section):
     @cached_property
     def image_shape(self) -> tuple[tuple[int, int, int], int]:
         """Shape (C, H, W) of an image and the number of classes, from the data set's facts."""
-        from convscape.data.datasets import image_shape
         from convscape.data.variants import variant_shape
 
         data = self.data
@@ -356,9 +356,7 @@ class Config(Section):
             _, *size = image_set.train_images.shape
             shape, num_classes = (size[0], size[1], size[2]), len(image_set.classes)
         else:
-            shape, num_classes = image_shape(
-                data.name, root=data.root, image_size=data.image_size, channels=data.channels
-            )
+            shape, num_classes = _shape_of_known(data)
         return variant_shape(shape, data.change), num_classes
 
     def _own_images(self) -> ImageSet:
@@ -420,7 +418,7 @@ class Config(Section):
         """The network as a list of layers; None for a model of the user's own."""
         if isinstance(self.model, OwnModelConfig):
             return None
-        return self.model.named_layers(self.image_shape[1])
+        return layers_of(self.model, self.image_shape[1])
 
     def plan(self) -> Plan | None:
         """Shapes, parameters and MACs; None for a model of the user's own.
@@ -428,10 +426,18 @@ class Config(Section):
         Raises:
             InfeasibleGeometry: if the network cannot exist.
         """
-        return None if self.layers is None else _plan(tuple(self.layers), *self.image_shape)
+        if isinstance(self.model, OwnModelConfig):
+            return None
+        return plan_of(self.model, *self.image_shape)
 
 
-_plan = lru_cache(geometry.plan_layers)  # runs that differ in the seed share it
+@once_for_each
+def _shape_of_known(data: DataConfig) -> tuple[tuple[int, int, int], int]:
+    from convscape.data.datasets import image_shape
+
+    return image_shape(
+        data.name, root=data.root, image_size=data.image_size, channels=data.channels
+    )
 
 
 MAX_MISTAKES = 50  # that are told; a list may hold thousands of wrong entries

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from math import prod
 from typing import TYPE_CHECKING
@@ -110,12 +111,12 @@ class Plan:
         """The same, each with its depth in the tree."""
         return [(depth, row) for depth, _, row in _walk(self.layers)]
 
-    @property
+    @cached_property
     def num_parameters(self) -> int:
         """Trainable numbers: weights and biases."""
         return sum(row.num_parameters for row in self.all_layers)
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of the layers for one image, biases not counted."""
         return sum(row.macs for row in self.all_layers)

@@ -6,13 +6,20 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from convscape.base.shared import once_for_each
 from convscape.config.losses import BEFORE, LossConfig
-from convscape.config.networks import OwnModelConfig
+from convscape.config.networks import OwnModelConfig, layers_of
 from convscape.config.schema import Config, InitFromConfig
 from convscape.geometry.kinds import all_layers
 from convscape.geometry.layers import Conv
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from convscape.config.networks import Network
+    from convscape.config.schema import DataConfig, TrainerConfig
 
 SECTIONS = (
     "data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks",
@@ -37,6 +44,7 @@ ADDED_LATER = (
     *(f"data.augment.{key}" for key in ("rand_augment", "random_erasing", "mixup", "cutmix")),
     *(f"data.{key}" for key in TABLE_KEYS),
 )
+_NO_LOSS = LossConfig()  # of the user's
 
 
 def fingerprint(config: Config) -> str:
@@ -44,43 +52,81 @@ def fingerprint(config: Config) -> str:
 
     Networks that are equal layer by layer are equal here, however they were written.
     """
-    matter = config.model_dump(include={"data", "optimizer", "scheduler", "trainer", "seed"})
-    for section, keys in FINGERPRINT_EXCLUDES.items():
-        for key in keys:
-            matter[section].pop(key)
+    matter = {
+        "data": _data(config.data, config.content_digest() or ""),
+        "optimizer": _json_of(config.optimizer),
+        "scheduler": _json_of(config.scheduler),
+        "trainer": _trainer(config.trainer),
+        "seed": str(config.seed),
+    }
+    for section in ("metrics", "callbacks"):
+        if named := getattr(config, section):
+            parts = {name: part.model_dump() for name, part in named.items()}
+            matter[section] = json.dumps(parts, sort_keys=True)
+    if config.loss != _NO_LOSS:
+        matter["loss"] = _json_of(config.loss)
+    if config.init_from.run is not None:
+        known = config.init_from.model_dump(exclude={"run"})
+        matter["init_from"] = json.dumps(known, sort_keys=True)
+    if config.parent is not None:
+        matter["parent"] = _json_of(config.parent)
+    model = config.model
+    if isinstance(model, OwnModelConfig):
+        matter["model"] = json.dumps(_canonical(model.model_dump()), sort_keys=True)
+    else:
+        matter["model"] = _network(model, config.image_shape[1])
+    # as json.dumps(..., sort_keys=True) writes it, from pieces that runs of a grid share
+    whole = ", ".join(f'"{section}": {matter[section]}' for section in sorted(matter))
+    return hashlib.sha256(f"{{{whole}}}".encode()).hexdigest()[:8]
+
+
+@once_for_each
+def _json_of(section: BaseModel) -> str:
+    return json.dumps(section.model_dump(), sort_keys=True)
+
+
+@once_for_each
+def _data(data: DataConfig, content: str) -> str:
+    matter = _without_added("data", data, FINGERPRINT_EXCLUDES["data"])
+    if content:
+        matter["content"] = content
+        for key in TABLE_KEYS:
+            matter.pop(key, None)
+    return json.dumps(matter, sort_keys=True)
+
+
+@once_for_each
+def _trainer(trainer: TrainerConfig) -> str:
+    return json.dumps(
+        _without_added("trainer", trainer, FINGERPRINT_EXCLUDES["trainer"]), sort_keys=True
+    )
+
+
+def _without_added(name: str, section: BaseModel, excluded: tuple[str, ...]) -> dict[str, Any]:
+    """What matters of a section, without keys that were added later and say nothing."""
+    matter = section.model_dump(exclude=set(excluded))
     for key in ADDED_LATER:
-        *path, leaf = key.split(".")
-        described: Any = config
+        first, *path, leaf = key.split(".")
+        if first != name:
+            continue
+        described: Any = section
         values = matter
         for part in path:
             described, values = getattr(described, part), values[part]
         if values[leaf] == type(described).model_fields[leaf].default:
             del values[leaf]
-    for section in ("metrics", "callbacks"):
-        if named := getattr(config, section):
-            matter[section] = {name: part.model_dump() for name, part in named.items()}
-    if config.loss != LossConfig():
-        matter["loss"] = config.loss.model_dump()
-    if config.init_from.run is not None:
-        matter["init_from"] = config.init_from.model_dump(exclude={"run"})
-    if config.parent is not None:
-        matter["parent"] = config.parent.model_dump()
-    if (content := config.content_digest()) is not None:
-        matter["data"]["content"] = content
-        for key in TABLE_KEYS:
-            matter["data"].pop(key, None)
-    model = config.model
-    if isinstance(model, OwnModelConfig):
-        matter["model"] = _canonical(model.model_dump())
-    else:
-        layers = config.layers
-        assert layers is not None
-        matter["model"] = [str(named.layer) for named in layers]
-        loss = "mse" if model.loss == BEFORE["mse"] else model.loss  # as it was called at first
-        matter["model"] += [model.init, loss, model.label_smoothing]
-        if any(isinstance(layer, Conv) for layer in all_layers(layers)):
-            matter["model"].append(getattr(model, "first_layer", "learned"))
-    return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()[:8]
+    return matter
+
+
+@once_for_each
+def _network(model: Network, num_classes: int) -> str:
+    layers = layers_of(model, num_classes)
+    loss = "mse" if model.loss == BEFORE["mse"] else model.loss  # as it was called at first
+    matter: list[Any] = [str(named.layer) for named in layers]
+    matter += [model.init, loss, model.label_smoothing]
+    if any(isinstance(layer, Conv) for layer in all_layers(layers)):
+        matter.append(getattr(model, "first_layer", "learned"))
+    return json.dumps(matter, sort_keys=True)
 
 
 def _canonical(value: Any) -> Any:

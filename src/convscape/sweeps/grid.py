@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 
 from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError
+from convscape.base.shared import once_for_each
 from convscape.base.terminal import format_table, wrapped
-from convscape.config.check import check
+from convscape.config.check import Known, check
 from convscape.config.compose import Composer
 from convscape.config.hydra_insides import Override, RangeSweep, parse_overrides, with_own
 from convscape.config.kinds import seed_range
@@ -28,6 +29,7 @@ from convscape.runs.resolved import ResolvedRun
 from convscape.training.unread import UnreadInGrid
 
 if TYPE_CHECKING:
+    from convscape.base.sections import Section
     from convscape.config.compose import Compose
     from convscape.training.measure import Size
 
@@ -40,7 +42,6 @@ EXECUTION_KEYS = (
 )  # fmt: skip
 UNTIL_KEYS = ("until", "margin", "seeds")  # how until=verdict goes on
 MAX_RUNS = 100_000  # of a grid, which is planned before the first run
-_DECIDE_TIME = {"data", "trainer"}  # parts of a config
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,16 @@ def _row(runs: list[PlannedRun], reasons: list[str]) -> tuple[str, ...]:
         macs = size.macs if size is not None else None
         counts = ("" if size is None else f"{size.num_parameters:,}", f"{macs:,}" if macs else "")
         return str(len(runs)), "", *counts, "", possible
+    return str(len(runs)), *_described(plan), "yes"
+
+
+@once_for_each
+def _described(plan: Plan) -> tuple[str, ...]:
     return (
-        str(len(runs)),
         " > ".join("x".join(map(str, row.output_shape)) for row in plan.stages),
         f"{plan.num_parameters:,}",
         f"{plan.macs:,}",
         format_size(plan.receptive_field),
-        "yes",
     )
 
 
@@ -177,10 +181,11 @@ def plan_sweep(
     plan = SweepPlan([], [key_of(values[0]) for values in choices if len(values) > 1])
     unread = UnreadInGrid()
     seen: set[str] = set()
+    known: dict[int, Known] = {}
     is_sweep = is_sweep or any(len(values) > 1 for values in choices)
     for overrides in itertools.product(*choices):
         try:
-            config = check(composer.config(overrides))
+            config = check(composer.config(overrides), known)
         except ConfigError as error:
             raise ConfigError(refused_in_grid(error, overrides, arguments)) from None
         if config.trainer.devices > 1 and is_sweep:
@@ -194,7 +199,7 @@ def plan_sweep(
             continue
         seen.add(run.fingerprint)
         plan.runs.append(_planned(run))
-        plan.data_configs.setdefault(config.data.model_dump_json(), config)
+        plan.data_configs.setdefault(_json_of(config.data), config)
         named = tuple((key, part.target) for _, key, part in config.parts())
         plan.part_configs.setdefault(named, config)
         if plan.runs[-1].reason is not None:
@@ -229,7 +234,12 @@ def _with_seeds(arguments: Sequence[str]) -> list[str]:
 
 def work_of(config: Config, macs: int | None) -> float | None:
     """What the time of a run goes with, see `runs.progress.work`."""
-    return work(config.model_dump(include=_DECIDE_TIME), macs)
+    return work({"data": _values(config.data), "trainer": _values(config.trainer)}, macs)
+
+
+@once_for_each
+def _values(section: Section) -> dict[str, Any]:
+    return section.model_dump()
 
 
 def _planned(run: ResolvedRun) -> PlannedRun:
@@ -246,6 +256,11 @@ def _planned(run: ResolvedRun) -> PlannedRun:
         return PlannedRun(overrides, run.name, run.fingerprint, run.plan, work=done)
     except InfeasibleGeometry as error:
         return PlannedRun(overrides, run.name, run.fingerprint, reason=str(error))
+
+
+@once_for_each
+def _json_of(section: Section) -> str:
+    return section.model_dump_json()
 
 
 def key_of(argument: str) -> str:

@@ -12,7 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+
 from convscape.base.errors import ConfigError
+from convscape.base.shared import once_for_each
 from convscape.base.values import typed_value, value_at
 from convscape.config.directory import CONFIG_DIR, choices, values_in
 from convscape.config.metrics import MONITOR
@@ -24,6 +27,7 @@ ValuesOf = Callable[[str], dict[str, Any]]  # of a file of conf/, by its name
 _POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
 _OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False, "until": None}
 _MIXING = ("data.augment.mixup", "data.augment.cutmix")
+_MOST_KNOWN = 1000  # configs of a grid, of some kB each
 _TRAINING = (
     *("optimizer", "scheduler", "loss", "trainer.steps_per_execution", "trainer.test_flip"),
     *_MIXING,
@@ -59,10 +63,23 @@ class UnreadInGrid:
         self._num_unread: Counter[str] = Counter()
         self._num_runs = 0
         self._values_of = cache(_file)  # for this grid: the next may find other files
+        self._known: dict[tuple[Any, ...], tuple[Config, dict[str, str]]] = {}
 
     def add(self, config: Config) -> None:
         """Take a run into account."""
-        found = _unread(config, self._values_of)
+        # runs that differ in the seed share their sections
+        key = tuple(
+            [
+                id(value) if isinstance(value, BaseModel) else repr(value)
+                for name, value in config
+                if name != "seed"
+            ]
+        )
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = config, _unread(config, self._values_of)
+        _, found = self._known[key]
         self._unread |= found
         self._num_unread.update(found.keys())
         self._num_runs += 1
@@ -102,7 +119,7 @@ def refuse_unread_space(config: Config, space: Collection[str]) -> None:
 
 def _unread(config: Config, values_of: ValuesOf) -> dict[str, str]:
     """Keys that are set and not read, each with the sentence that refuses it."""
-    values = config.model_dump(by_alias=True)
+    values = {name: _dumped(v) if isinstance(v, BaseModel) else v for name, v in config}
     found = {}
     for key, who in _ignored(config):
         value, default = value_at(values, key), _default(key, config, values_of)
@@ -115,6 +132,11 @@ def _unread(config: Config, values_of: ValuesOf) -> dict[str, str]:
             for key, value in changed[part].items():
                 found[key] = f"{key}={typed_value(value)}: {who}; leave it out"
     return found
+
+
+@once_for_each
+def _dumped(section: BaseModel) -> dict[str, Any]:
+    return section.model_dump(by_alias=True)
 
 
 def _ignored(config: Config) -> Iterator[tuple[str, str]]:
