@@ -6,7 +6,10 @@ The trials' own best is the luckiest of them. Each confirmation is an ordinary r
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,6 +28,7 @@ from convscape.runs import obstacles
 from convscape.runs.folder import FAILURES
 from convscape.runs.progress import ToDo, note_to_do
 from convscape.sweeps import live
+from convscape.sweeps.database import next_of_database
 from convscape.sweeps.launching import wait_for_others
 from convscape.sweeps.run import (
     SweepStopped,
@@ -32,6 +36,7 @@ from convscape.sweeps.run import (
     stop_of,
     train_if_missing,
 )
+from convscape.sweeps.study import WORKER
 from convscape.sweeps.words import line
 
 if TYPE_CHECKING:
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from convscape.reports.confirmed import Arm
     from convscape.runs.resolved import ResolvedRun
     from convscape.sweeps.search_config import SearchConfig
+    from convscape.sweeps.study import SharedStudy
 
 # the run of a trial's values with a seed
 Resolve = Callable[[dict[str, Any], int], "ResolvedRun"]
@@ -181,3 +187,63 @@ class Confirmation:
     def num_failed(self) -> int:
         """Runs that did not come to their end."""
         return sum(r.status in FAILURES for r in find_results(self.folder).values())
+
+    def words(self) -> str:
+        """What came out, for those who do not see the folder."""
+        told = self.search.confirmed.sentences(None)
+        place = f"{socket.gethostname()}:{self.folder.resolve()}"
+        return " ".join([*told, f"Confirmed by another worker, in {place}."])
+
+    def digest(self, trials: Iterable[FrozenTrial]) -> str:
+        """What is to be confirmed: other trials, or more seeds, want another confirmation."""
+        done = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
+        text = json.dumps([done, self.settings.model_dump()])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_WHAT, _WORDS = "what", "words"  # of a turn: the digest, and what came out
+
+
+def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) -> list[str]:
+    """Confirm the best trials, each run once; what another worker found, if it was done elsewhere.
+
+    Workers that see one folder share the runs by its locks. Of others on a database one confirms,
+    and the rest wait for what it says, or take over if it dies.
+
+    Raises:
+        KeyboardInterrupt: as `Confirmation.work`.
+    """
+    turns = shared.turns("confirmed")
+
+    def work() -> None:
+        confirmation.work(shared.trials(), style)
+
+    if turns is None:
+        work()
+        return []
+    what, is_waiting = confirmation.digest(shared.trials()), False
+
+    def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+        return [trial for trial in complete if trial.user_attrs.get(_WHAT) == what]
+
+    def join(running: Sequence[FrozenTrial]) -> None:
+        nonlocal is_waiting
+        if any(shared.is_here(trial) for trial in running):
+            work()
+        elif not is_waiting:
+            is_waiting = True
+            say("waiting for another worker, which confirms the best trials")
+
+    while (turn := next_of_database(turns.study, 1, done, join)) is not None:
+        with turns.held(turn):
+            turns.note(turn, _WHAT, what)
+            turns.note(turn, WORKER, shared.worker)
+            work()
+            turns.note(turn, _WORDS, confirmation.words())
+            turns.tell(turn, [confirmation.num_failed()])
+    if confirmation.folder.is_dir():  # of this worker, or of one that shares its folder
+        work()  # what is missing, if it was made to fail or removed
+        return []
+    last = done(turns.trials())[-1]
+    return [last.user_attrs[_WORDS]]

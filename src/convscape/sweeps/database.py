@@ -115,8 +115,11 @@ def next_of_database(
     study: optuna.Study,
     num_wanted: int,
     finished: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]],
+    meanwhile: Callable[[Sequence[FrozenTrial]], None] | None = None,
 ) -> optuna.Trial | None:
     """A trial to be made, of those that were put back or a new one; None once enough are made.
+
+    - `meanwhile`: what a worker does, again and again, while others have those that are left.
 
     No lock holds the other workers off. Each asks and then looks which numbers are below its own,
     which the database has given out one after the other: the first `num_wanted` stay.
@@ -135,6 +138,8 @@ def next_of_database(
             if _is_wanted(trial.number, num_wanted, _trials(study), finished):
                 return trial
             _leave_out(study, trial._trial_id)
+        elif meanwhile is not None:
+            meanwhile(running)
         elif len(running) != num_told:
             num_told = len(running)
             say(f"waiting for {counted(num_told, 'trial')} of other workers")

@@ -32,7 +32,7 @@ from convscape.runs.folder import FAILURES, RunFolder, output_folder
 from convscape.runs.progress import ToDo, note_to_do, read_to_do
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps import live
-from convscape.sweeps.confirm import Confirmation, note_search
+from convscape.sweeps.confirm import Confirmation, confirm_once, note_search
 from convscape.sweeps.definition import definition_of
 from convscape.sweeps.grid import key_of
 from convscape.sweeps.run import SweepStopped, path_of_run, prepare, stop_of
@@ -95,9 +95,9 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     confirmation = None
     if search.confirms:
         confirmation = Confirmation(search, objectives[0], folder, config.seed, worker.resolve)
-    code = None
+    code, elsewhere = None, list[str]()
     try:
-        worker.work(confirmation)
+        elsewhere = worker.work(confirmation)
     except SweepStopped as stop:
         code = 1
         say(f"error: {stop}", file=sys.stderr)
@@ -105,7 +105,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
         code = code_of_stop(stop)
         say("interrupted; the same command continues")
     failed = [t for t in finished(study.trials()) if t.state == TrialState.FAIL]
-    say(*_summary(search, study, failed, folder))
+    say(*_summary(search, study, failed, folder, elsewhere))
     is_well = not failed and (confirmation is None or not confirmation.num_failed())
     return int(not is_well) if code is None else code
 
@@ -161,8 +161,10 @@ class _Worker:
         self.folder, self.style = folder, style
         self.fixed, self.composer = fixed, Composer(compose)
 
-    def work(self, confirmation: Confirmation | None) -> None:
+    def work(self, confirmation: Confirmation | None) -> list[str]:
         """Make trials until all workers together have made enough, and confirm the best.
+
+        Returns what another worker said of them, if it confirmed them in a folder of its own.
 
         Raises:
             KeyboardInterrupt: if a trial was interrupted; whoever comes next takes it up.
@@ -172,11 +174,11 @@ class _Worker:
             with live.table(self.folder, self.style, has_answer=False, has_lines=False):
                 self._make_trials()
                 if confirmation is None:
-                    return
+                    return []
                 while self.study.is_running():  # at others, one of whom may die
                     time.sleep(_PATIENCE_S)
                     self._make_trials()
-            confirmation.work(self.study.trials(), self.style)
+            return confirm_once(confirmation, self.study, self.style)
 
     def _make_trials(self) -> None:
         num_impossible = 0
@@ -313,7 +315,11 @@ class _Worker:
 
 
 def _summary(
-    search: SearchConfig, shared: SharedStudy, failed: Sequence[FrozenTrial], folder: Path
+    search: SearchConfig,
+    shared: SharedStudy,
+    failed: Sequence[FrozenTrial],
+    folder: Path,
+    elsewhere: list[str],
 ) -> list[str]:
     """Counts, what failed, the best trials, and the report."""
     study, trials = shared.study, shared.trials()
@@ -335,7 +341,7 @@ def _summary(
 
     figures = draw_study(study, search.objectives, list(search.space))
     report = write_report([folder], extra=figures)
-    confirmed = [line for section in report.sections for line in section.winner]
+    confirmed = [*elsewhere, *(line for section in report.sections for line in section.winner)]
     title = "no other is better in both:"
     if len(search.objectives) == 1:
         title = f"the best of {len(finished(trials))} trials, and so the luckiest:"

@@ -43,7 +43,7 @@ from convscape.sweeps.database import (
 from convscape.sweeps.definition import check_same
 
 IMPOSSIBLE = "impossible"  # of a trial: why its network cannot exist
-_WORKER = "worker"  # of a trial: the file that its worker holds
+WORKER = "worker"  # of a trial: the file that its worker holds
 _PUT_BACK = "put_back"  # of a trial in older studies, which is made once more under another number
 _TOO_LATE = "trial {} was given to another worker, because nothing was heard from this one"
 # What another search under the same name may have of its own, when it is asked to extend the first.
@@ -66,7 +66,8 @@ class SharedStudy:
     ) -> None:
         self.study, self.folder, self.space = study, folder, space
         self._has_heartbeat = has_heartbeat
-        self._file = folder / f".worker-{uuid4().hex}"
+        self.worker = f".worker-{uuid4().hex}"
+        self._file = folder / self.worker
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -107,18 +108,31 @@ class SharedStudy:
             living = _living(self.folder)
             trials = self.trials()  # after the look at who may still end one
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-            left = [trial for trial in running if trial.user_attrs.get(_WORKER) not in living]
+            left = [trial for trial in running if trial.user_attrs.get(WORKER) not in living]
             if len(finished(trials)) + len(running) - len(left) >= num_wanted:
                 return None
             trial = optuna.Trial(self.study, left[0]._trial_id) if left else self.study.ask()
-            trial.set_user_attr(_WORKER, self._file.name)
+            trial.set_user_attr(WORKER, self.worker)
             return trial
+
+    def turns(self, what: str) -> SharedStudy | None:
+        """A study of who does `what`, as trials; None where the locks of the folder tell that."""
+        if not self._has_heartbeat:
+            return None
+        settings: dict[str, Any] = {"storage": self.study._storage, "load_if_exists": True}
+        name = f"{self.study.study_name} {what}"
+        study = patiently(lambda: optuna.create_study(study_name=name, **settings))
+        return SharedStudy(study, self.folder, {}, has_heartbeat=True)
+
+    def is_here(self, trial: FrozenTrial) -> bool:
+        """Whether the worker of a trial sees the folder of this one, and is at work in it."""
+        return trial.user_attrs.get(WORKER) in _living(self.folder)
 
     def is_running(self) -> bool:
         """Whether a worker that lives has a trial in hand."""
         living = _living(self.folder)
         return any(
-            trial.state == TrialState.RUNNING and trial.user_attrs.get(_WORKER) in living
+            trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER) in living
             for trial in self.trials()
         )
 
