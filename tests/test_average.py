@@ -1,7 +1,9 @@
 """The average of the weights, the mirrored test images and soft labels, in whole runs."""
 
 import copy
+import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,8 @@ from convscape.models.losses import loss_of
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.trained.evaluate import evaluate
+from convscape.trained.export import export
+from convscape.trained.predict import predictions
 from convscape.training.build import build_model, data_module
 from tests.test_config import checked
 
@@ -141,3 +145,20 @@ def test_an_own_loss_that_reads_soft_labels_otherwise_than_ids_is_refused():
         loss_of(wrong, allow_packages=packages)(LOGITS, SHARES)
     found = loss_of(right, allow_packages=packages)(LOGITS, SHARES)
     torch.testing.assert_close(found, F.cross_entropy(LOGITS, SHARES))
+
+
+def test_what_answers_with_the_average_says_so(trained, tmp_path):
+    assert ", with the averaged weights (trainer.ema=0.8)\n" in str(evaluate(trained, "val"))
+    picture = tmp_path / "one.npy"
+    np.save(picture, trained.data.tensors("test", slice(1))[0][0].numpy())
+    _, table, errors = predictions(trained, [picture], top=1, invert=False)
+    exported = str(export(trained, "torch_export", tmp_path / "model.pt2"))
+    assert not errors
+    for said in (table, exported):
+        assert said.endswith(
+            "with the averaged weights (trainer.ema=0.8)\neach image alone; test/acc averages it "
+            "with its mirror image (trainer.test_flip)"
+        )
+    plain = dataclasses.replace(trained, config=checked(*FEW, "trainer.ema=null"))
+    assert not plain.weights
+    assert len(plain.remarks) == 1

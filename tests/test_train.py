@@ -327,7 +327,8 @@ def test_two_processes_come_to_the_result_of_one(start, command, tmp_path):
     common = ["data.train_size=261", "data.val_size=101", "trainer.max_epochs=2"]
     common += ["model.channels=[4]", "trainer.threads=1", "trainer.device=cpu", "optimizer=sgd"]
     common += ["trainer.precision=fp32", "data.augment.shift=1", "data.eval_batch_size=50"]
-    common += ["data.batch_size=32"]
+    common += ["data.batch_size=32", "trainer.ema=0.8", "data.augment.mixup=0.4"]
+    common += ["data.augment.random_erasing=0.5", "data.augment.rand_augment=9"]
     process = start("train", *common, "trainer.devices=2", "output_dir=two")
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out + err
@@ -335,11 +336,11 @@ def test_two_processes_come_to_the_result_of_one(start, command, tmp_path):
     assert command("train", *common, "output_dir=one").code == 0
     (two,), (one,) = (list(tmp_path.glob(f"{name}/runs/*")) for name in ("two", "one"))
     ours, theirs = (
-        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for folder in (two, one)
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in (two, one)
     )
-    for key in theirs:
-        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=1e-5, atol=1e-6)
+    weights, expected = (each["callbacks"]["WeightAverage"]["other"] for each in (ours, theirs))
+    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
     ours, theirs = result_of(two), result_of(one)
     assert ours["fingerprint"] == theirs["fingerprint"]
     assert ours["global_step"] == theirs["global_step"] == 18

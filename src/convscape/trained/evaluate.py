@@ -43,6 +43,7 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)  # what the config adds: f1
     temperature: Temperature | None = None
     flip: bool = False  # whether each image is answered together with its mirror image
+    weights: str = ""  # which ones, where they are not those that were trained
 
     @property
     def num_images(self) -> int:
@@ -85,7 +86,8 @@ class Evaluation:
         low, high = wilson_interval(self.acc, self.num_images)
         lines = [
             f"{self.split} split of {self.data}: {counted(self.num_images, 'image')}"
-            + ", each together with its mirror image" * self.flip,
+            + ", each together with its mirror image" * self.flip
+            + f", with {self.weights}" * bool(self.weights),
             f"accuracy {100 * self.acc:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), "
             + ", ".join(f"{k} {v:.4f}" for k, v in {"loss": self.loss, **self.metrics}.items()),
             *([] if self.temperature is None else [str(self.temperature)]),
@@ -154,6 +156,7 @@ def evaluate(
         {name: float(value) for name, value in sums.measured().items()},
         _temperature(run, logits, labels, flip) if with_temperature else None,
         flip,
+        run.weights,
     )
 
 

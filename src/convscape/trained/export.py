@@ -83,6 +83,7 @@ class Export:
     - `checked_on`: the images, in words.
     - `opset`: of ONNX.
     - `num_undecided`: images aside, see `most_undecided`.
+    - `remarks`: what else is to be known of its answers.
     """
 
     path: Path
@@ -91,15 +92,18 @@ class Export:
     checked_on: str
     opset: int | None = None
     num_undecided: int = 0
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         aside = f"; {self.num_undecided} aside, where polyphase pooling finds two grids alike"
         opset = f", opset {self.opset}" if self.opset is not None else ""
-        return (
-            f"{self.path}: {self.path.stat().st_size:,} bytes{opset}\n"
+        lines = (
+            f"{self.path}: {self.path.stat().st_size:,} bytes{opset}",
             f"checked on {self.checked_on}: logits differ by at most {self.max_difference:.1e} "
-            f"(allowed: {self.tolerance:.1e}){aside if self.num_undecided else ''}"
+            f"(allowed: {self.tolerance:.1e}){aside if self.num_undecided else ''}",
+            *self.remarks,
         )
+        return "\n".join(lines)
 
 
 def check_packages(format: str) -> None:
@@ -156,7 +160,7 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
     except OSError as error:
         raise CannotWrite(path.parent, error, f"--out <file>{SUFFIXES[format]}") from None
     difference = float(differences[agree].max())
-    return Export(path, difference, tolerance, checked_on, opset, num_others)
+    return Export(path, difference, tolerance, checked_on, opset, num_others, tuple(run.remarks))
 
 
 def most_undecided(model: nn.Module, num_images: int) -> int:
@@ -192,6 +196,7 @@ def metadata(run: TrainedRun) -> dict[str, str]:
         "classes": json.dumps(run.classes),
         "data": run.config.data.name,
         "model": run.config.model.target,
+        "weights": run.weights or None,
         "seed": run.config.seed,
         "exported_with": json.dumps(
             {

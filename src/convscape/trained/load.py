@@ -108,6 +108,22 @@ class TrainedRun:
         return result
 
     @property
+    def weights(self) -> str:
+        """Which weights it has, in words; nothing where they are those that were trained."""
+        decay = self.config.trainer.ema
+        return "" if decay is None else f"the averaged weights (trainer.ema={decay:g})"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be known of answers to single images, a line each."""
+        lines = [f"with {self.weights}"] if self.weights else []
+        if self.config.trainer.test_flip:
+            lines.append(
+                "each image alone; test/acc averages it with its mirror image (trainer.test_flip)"
+            )
+        return lines
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Losses, and accuracies from 0 to 1, of the chosen checkpoint: val/acc, test/acc ..."""
         return self.result.metrics

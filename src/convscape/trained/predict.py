@@ -177,8 +177,9 @@ def predictions(
             (str(one.path), one.label, f"{100 * probabilities[0][1]:.1f} %", others, one.fitted)
         )
     table = format_table(rows, right_aligned=(2,)) if predictions else ""
-    if table and not gives_probabilities(run.model):
-        table += f"\n{NO_PROBABILITIES}"
+    if table:
+        notes = [] if gives_probabilities(run.model) else [NO_PROBABILITIES]
+        table = "\n".join([table, *notes, *run.remarks])
     if num_inverted := sum(one.looks_inverted for one in predictions):
         table += f"\n{warning_of_negatives(num_inverted, len(predictions))}"
     return [one.as_dict() for one in predictions], table, errors
