@@ -1,13 +1,15 @@
 """Why a network does not learn: what the doctor finds, what it tries, and what it leaves alone."""
 
 import re
+from html import escape
 
 import numpy as np
 import pytest
 import torch
 
+import convscape
 from convscape import api
-from convscape.doctor.answer import in_words
+from convscape.doctor.answer import Answer, in_words
 from convscape.doctor.case import Case
 from convscape.doctor.examine import examine
 from convscape.doctor.finding import Finding
@@ -68,6 +70,35 @@ def test_what_is_said_fits_the_terminal(ill, monkeypatch):
         lines = in_words(ill)
         assert f"   try:      {ill.findings[0].words[0]}" in lines
         assert max(map(len, lines)) <= width
+
+
+def test_a_notebook_shows_what_is_printed(ill):
+    answer = Answer("words", False, ill)
+    assert answer.findings is ill.findings
+    assert (str(answer), answer.is_healthy) == ("\n".join(in_words(ill)), False)
+    page = answer._repr_html_()
+    first = ill.findings[0]
+    for said in (first.measured, first.why, *first.words):
+        assert f"<dd>{escape(said)}" in page
+    assert page.count("<li>") == len(ill.findings)
+    assert f"{100 * first.after.acc:.1f} %</td>" in page
+    document = answer.as_dict()
+    assert document["findings"][0]["mend"] == first.words
+
+
+def test_python_asks_as_the_shell_does(tmp_path):
+    with pytest.raises(convscape.ConfigError, match=r"model\.kernal_size.*kernel_size"):
+        convscape.diagnose("model.kernal_size=3")
+    with pytest.raises(convscape.ConfigError, match="there is no such run"):
+        convscape.diagnose(str(tmp_path / "none"))
+    words = (*SMALL, "trainer.max_epochs=1", "visual=off", f"output_dir={tmp_path}")
+    run = convscape.train(*words, "trainer.progress=off")
+    with pytest.raises(convscape.ConfigError, match="is given; allowed: one of the two"):
+        convscape.diagnose("latest", run=run)
+    answer = convscape.diagnose(run=run)
+    assert (answer.subject, answer.is_run, answer.is_healthy) == (str(run.path), True, True)
+    assert answer.diagnosis.case.trained is not None
+    assert "nothing found by 20 rules: after" in answer._repr_html_()
 
 
 # `python -m tests.drawn_trainings` draws hundreds, of the slower kinds too

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convscape.api import data_module, plan, train, train_sweep
+    from convscape.api import data_module, diagnose, plan, train, train_sweep
     from convscape.base.errors import ConfigError, RunFailed
     from convscape.data.cache import DataError
     from convscape.data.module import ImageDataModule
@@ -61,6 +61,7 @@ __all__ = [
     "Sequential",
     "TrainedRun",
     "data_module",
+    "diagnose",
     "evaluate",
     "inside",
     "kernels",
@@ -74,7 +75,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("data_module", "plan", "train", "train_sweep"),
+    "api": ("data_module", "diagnose", "plan", "train", "train_sweep"),
     "base.errors": ("ConfigError", "RunFailed"),
     "data.cache": ("DataError",),
     "data.module": ("ImageDataModule",),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from convscape.data.module import ImageDataModule
+    from convscape.doctor.answer import Answer
     from convscape.geometry.plan import Plan
     from convscape.models.classifier import ImageClassifier
     from convscape.trained.load import TrainedRun
@@ -59,11 +60,18 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 def _hydra(overrides: Sequence[str]) -> Iterator[Callable[[list[str]], DictConfig]]:
     """Hydra on conf/, to compose configs with; what it refuses of `overrides` is a ConfigError."""
     from convscape.config.directory import composing
+
+    with _explained(overrides), composing() as composer:
+        yield composer
+
+
+@contextmanager
+def _explained(overrides: Sequence[str]) -> Iterator[None]:
+    """What Hydra refuses of `overrides` is a ConfigError."""
     from convscape.config.sentences import explain
 
     try:
-        with composing() as composer:
-            yield composer
+        yield
     except Exception as error:
         sentence = explain(error, overrides)
         if sentence is None:
@@ -86,6 +94,32 @@ def plan(*overrides: str) -> Plan:
     if planned is None:
         raise ConfigError("a network of your own: its shapes are known only once it is built")
     return planned
+
+
+def diagnose(*words: str, run: TrainedRun | None = None) -> Answer:
+    """Why a network does not learn: what the doctor finds, with overrides that it has tried.
+
+    print(convscape.diagnose("data=mnist", "optimizer.lr=1"))
+    convscape.diagnose(run=run).findings
+
+    - `words`: overrides, or the folder of a run, as on the command line of scripts/doctor.py;
+      rules=[mypackage.rule] too.
+    - `run`: one that is loaded, in place of its folder.
+
+    Raises:
+        ConfigError: if the words are wrong.
+        DataError: if the data set is missing or damaged, or is not the run's.
+    """
+    from convscape.doctor.command import answer
+
+    given = list(map(str, words))
+    if run is not None:
+        if given and "=" not in given[0]:
+            raise ConfigError(f"{given[0]}: run={run.path} is given; allowed: one of the two")
+        packages = ",".join(run.config.allow_packages)
+        given = [str(run.path), *given, *[f"allow_packages=[{packages}]"] * bool(packages)]
+    with _explained(given):
+        return answer(given)
 
 
 def data_module(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
+from convscape.base import notebook
 from convscape.base.terminal import format_table, wrapped
 from convscape.base.values import counted
 
@@ -13,6 +16,49 @@ if TYPE_CHECKING:
     from convscape.doctor.examine import Diagnosis
     from convscape.doctor.finding import Finding
     from convscape.doctor.trials import Trial
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the doctor says; it prints as in a terminal, and a notebook shows it with its tables.
+
+    - `subject`: the words that were examined; `is_run`: whether they name a run.
+    - `diagnosis`: all that was measured, with the network of each short training.
+    """
+
+    subject: str
+    is_run: bool
+    diagnosis: Diagnosis = field(repr=False)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found, most important first; `words` of one are the overrides that mend it."""
+        return self.diagnosis.findings
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `convscape doctor --json` prints them."""
+        return as_document(self.diagnosis, self.subject, is_run=self.is_run)
+
+    def __str__(self) -> str:
+        return "\n".join(in_words(self.diagnosis))
+
+    def _repr_html_(self) -> str:
+        """The findings in a notebook."""
+        diagnosis = self.diagnosis
+        head = _healthy(diagnosis) if self.is_healthy else _head(diagnosis)
+        parts = [f"<p>{escape(head)}</p>"]
+        for finding in self.findings:
+            facts = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in _facts(finding))
+            parts.append(f"<li>{escape(_name(finding))}<dl>{facts}</dl>{_tried_html(finding)}</li>")
+        if self.findings:
+            parts[1:] = ["<ol>", *parts[1:], "</ol>"]
+        notes = [f"<p>{escape(note)}</p>" for note in diagnosis.notes]
+        return f"<div>{''.join([*parts, *notes])}</div>"
 
 
 def as_document(diagnosis: Diagnosis, subject: str, *, is_run: bool) -> dict[str, Any]:
@@ -61,12 +107,16 @@ def in_words(diagnosis: Diagnosis) -> list[str]:
     case, findings = diagnosis.case, diagnosis.findings
     if not findings:
         return wrapped(_healthy(diagnosis)) + _notes(diagnosis)
-    rules = counted(diagnosis.num_rules, "rule")
-    head = f"{counted(len(findings), 'finding')} of {rules}, in {diagnosis.seconds:.1f} s"
-    lines = wrapped(f"{head}; most important first")
+    lines = wrapped(_head(diagnosis))
     for number, finding in enumerate(findings, 1):
         lines += ["", *_finding(number, finding, case)]
     return lines + _notes(diagnosis)
+
+
+def _head(diagnosis: Diagnosis) -> str:
+    rules = counted(diagnosis.num_rules, "rule")
+    found = counted(len(diagnosis.findings), "finding")
+    return f"{found} of {rules}, in {diagnosis.seconds:.1f} s; most important first"
 
 
 def _healthy(diagnosis: Diagnosis) -> str:
@@ -87,28 +137,49 @@ def _notes(diagnosis: Diagnosis) -> list[str]:
 
 
 def _finding(number: int, finding: Finding, case: Case) -> Iterator[str]:
-    yield from wrapped(f"{number}. {finding.says[0].upper()}{finding.says[1:]} ({finding.rule})")
-    yield from _labelled("measured", finding.measured)
-    yield from _labelled("why", finding.why)
-    if finding.mend is not None:
-        yield from _labelled("try", " ".join(finding.words))
-    if finding.advice:
-        yield from _labelled("or" if finding.mend is not None else "do", finding.advice)
-    if finding.goes_too:
-        yield from _labelled(
-            "also", f"with it this is gone too: {'; '.join(each.says for each in finding.goes_too)}"
-        )
+    yield from wrapped(f"{number}. {_name(finding)}")
+    for label, text in _facts(finding):
+        yield from _labelled(label, text)
     if finding.before is None or finding.after is None:
         return
-    rows = [("tried", "loss", "right", "each class alike")]
-    for name, trial in (("as it is", finding.before), ("with it", finding.after)):
-        loss = f"{trial.loss:.3g}" if trial.is_finite else "not finite"
-        rows.append((name, loss, f"{100 * trial.acc:.1f} %", f"{100 * trial.macro_acc:.1f} %"))
-    yield from (f"   {line}" for line in format_table(rows, (1, 2, 3)).splitlines())
+    table = format_table(_tried(finding.before, finding.after), (1, 2, 3))
+    yield from (f"   {line}" for line in table.splitlines())
     seconds = finding.before.seconds + finding.after.seconds
     images = f"{case.trial.num_images:,} {'validation' if case.held_out == 'val' else 'train'}"
     steps = counted(finding.after.steps, "step")
     yield from wrapped(f"{steps} each, {images} images, {seconds:.1f} s", "   ", "   ")
+
+
+def _name(finding: Finding) -> str:
+    return f"{finding.says[0].upper()}{finding.says[1:]} ({finding.rule})"
+
+
+def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
+    """What is said of a finding, each with its label."""
+    yield "measured", finding.measured
+    yield "why", finding.why
+    if finding.mend is not None:
+        yield "try", " ".join(finding.words)
+    if finding.advice:
+        yield "or" if finding.mend is not None else "do", finding.advice
+    if finding.goes_too:
+        others = "; ".join(each.says for each in finding.goes_too)
+        yield "also", f"with it this is gone too: {others}"
+
+
+def _tried(before: Trial, after: Trial) -> list[tuple[str, ...]]:
+    """Both short trainings, a row each below the head."""
+    rows: list[tuple[str, ...]] = [("tried", "loss", "right", "each class alike")]
+    for name, trial in (("as it is", before), ("with it", after)):
+        loss = f"{trial.loss:.3g}" if trial.is_finite else "not finite"
+        rows.append((name, loss, f"{100 * trial.acc:.1f} %", f"{100 * trial.macro_acc:.1f} %"))
+    return rows
+
+
+def _tried_html(finding: Finding) -> str:
+    if finding.before is None or finding.after is None:
+        return ""
+    return notebook.table(_tried(finding.before, finding.after), (1, 2, 3))
 
 
 def _labelled(label: str, text: str) -> list[str]:

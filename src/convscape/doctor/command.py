@@ -19,9 +19,9 @@ from convscape.config.directory import composing
 from convscape.config.hydra_insides import parse_overrides
 from convscape.config.networks import OwnModelConfig
 from convscape.config.typed import refuse_misread
-from convscape.doctor.answer import as_document, in_words
+from convscape.doctor.answer import Answer
 from convscape.doctor.case import Case
-from convscape.doctor.examine import Diagnosis, examine
+from convscape.doctor.examine import examine
 from convscape.doctor.rules import Rule
 from convscape.models import ImageClassifier
 from convscape.runs import data as run_data
@@ -34,7 +34,22 @@ OWN_WORDS = ("rules", "allow_packages")  # of which a run folder says nothing
 
 
 def diagnose(words: Sequence[str], *, is_json: bool) -> None:
-    """Examine what `words` describe, overrides or a run, and print what was found.
+    """Examine what `words` describe, and print what was found.
+
+    Raises:
+        ConfigError: if the words are wrong.
+    """
+    with stops():
+        if is_json:
+            print_document("doctor", lambda: answer(words).as_dict())
+            return
+        with redirect_stdout(sys.stderr):
+            found = answer(words)
+    say(str(found))
+
+
+def answer(words: Sequence[str]) -> Answer:
+    """What is found in what `words` describe, overrides or a run.
 
     Raises:
         ConfigError: if the words are wrong.
@@ -42,19 +57,9 @@ def diagnose(words: Sequence[str], *, is_json: bool) -> None:
     words, targets, packages = _take_rules(words)
     rules = own_rules(targets, packages)
     is_run = bool(words) and "=" not in words[0]
-
-    def examined() -> Diagnosis:
-        case = _case_of_run(words, packages) if is_run else _case_of_words(words)
-        return examine(case, rules)
-
+    case = _case_of_run(words, packages) if is_run else _case_of_words(words)
     subject = str(named(words[0])) if is_run else " ".join(words)
-    with stops():
-        if is_json:
-            print_document("doctor", lambda: as_document(examined(), subject, is_run=is_run))
-            return
-        with redirect_stdout(sys.stderr):
-            found = examined()
-    say(*in_words(found))
+    return Answer(subject, is_run, examine(case, rules))
 
 
 def own_rules(targets: Sequence[str], packages: Sequence[str]) -> list[Rule]:
