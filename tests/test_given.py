@@ -209,6 +209,76 @@ def test_colour_pixels_have_their_channels_last(tmp_path, load):
     assert data.test_images.tolist() == images[4:].transpose(0, 3, 1, 2).tolist()
 
 
+def test_pixels_in_one_column_and_the_usage_of_kaggle(tmp_path, load):
+    """As FER2013 has them."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 3))
+    usage = ["Training"] * 3 + ["PublicTest", "PrivateTest", "PrivateTest"]
+    lines = [
+        [i % 2, " ".join(map(str, image.ravel())), use]
+        for i, (image, use) in enumerate(zip(images, usage, strict=True))
+    ]
+    write(tmp_path / "fer.csv", ["emotion", "pixels", "Usage"], lines)
+    data = load(tmp_path, labels="fer.csv", size=None)
+    assert data.train_images.tolist() == images[:3, None].tolist()
+    assert data.val_images.tolist() == images[3:4, None].tolist()
+    assert data.test_images.tolist() == images[4:, None].tolist()
+    assert data.test_labels.tolist() == [0, 1]
+    lines[4][1] += " 7"
+    write(tmp_path / "fer.csv", ["emotion", "pixels", "Usage"], lines)
+    with pytest.raises(DataError, match=r"line 6 .* has 10 pixels, and line 2 of .* 9; all"):
+        load(tmp_path, labels="fer.csv", size=None)
+
+
+def test_a_column_for_each_class_says_the_class(folder, load):
+    """As the skin lesions of ISIC have it; the names have no suffix."""
+    lines = [[n, *(f"{float(n[:-1] == c)}" for c in COLOURS)] for n in NAMES]
+    write(folder / "labels.csv", ["image", *COLOURS], lines)
+    data = load(folder)
+    assert data.classes == ("blue", "green", "red")
+    assert colours_are_right(data.train_images, data.train_labels, data.classes)
+    lines[3][1:] = ["1.0", "0.0", "1.0"]
+    write(folder / "labels.csv", ["image", *COLOURS], lines)
+    with pytest.raises(DataError, match=r"line 5 .* 1 in several columns \(blue, red\).*one class"):
+        load(folder)
+    assert load(folder, label_column="blue").classes == ("0", "1")  # which the sentence says
+    lines[3][1:] = ["0", "0", "0"]
+    write(folder / "labels.csv", ["image", *COLOURS], lines)
+    with pytest.raises(DataError, match=r"line 5 .* has a 1 in none of blue, green, red; fill it"):
+        load(folder)
+
+
+@pytest.mark.parametrize("mark", ["|", ", ", " "])
+def test_labels_of_several_classes_are_refused(folder, load, mark):
+    labels = [n[:-1] for n in NAMES]
+    labels[:2] = labels[3:5] = [f"red{mark}blue", f"green{mark}red"]
+    write(folder / "labels.csv", HEADER, zip(NAMES, labels, strict=True))
+    with pytest.raises(
+        DataError, match=r"several classes, such as 'green.*another mark: green_red"
+    ):
+        load(folder)
+    written = [label.replace(mark, "_") for label in labels]  # which the sentence says
+    write(folder / "labels.csv", HEADER, zip(NAMES, written, strict=True))
+    assert load(folder).classes[1:3] == ("green", "green_red")
+
+
+def test_pictures_in_folders_are_found_by_their_names(folder, load):
+    """As HAM10000 is in two parts; the names have no suffix."""
+    for name in NAMES:
+        part = folder / f"part_{int(name[-1]) % 2}" / "of it"
+        part.mkdir(exist_ok=True, parents=True)
+        (folder / f"{name}.png").rename(part / f"{name}.png")
+    write(folder / "labels.csv", HEADER, GOOD)
+    data = load(folder)
+    assert len(data.train_labels) + len(data.test_labels) == len(NAMES)
+    assert colours_are_right(data.train_images, data.train_labels, data.classes)
+    twin = folder / "red0.png"
+    Image.new("RGB", (9, 8)).save(folder / "part_1" / twin.name)
+    with pytest.raises(DataError, match=r"'red0' is in several folders, as .*; write the folder"):
+        load(folder)
+    write(folder / "labels.csv", HEADER, [*GOOD[:2], ["part_1/red0.png", "red"], *GOOD[3:]])
+    assert load(folder).classes == data.classes  # which the sentence says
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
         DataError: if there are fewer than two, or they are measurements.
     """
     found = set(labels)
+    _refuse_several(path, found)
     if all(map(is_number, found)):
         values = {label: float(label) for label in found}
         broken = next((label for label, value in values.items() if value % 1), None)
@@ -41,6 +43,23 @@ def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
         held = f"one class, {classes[0]!r}" if classes else "no image"
         raise DataError(f"{str(path)!r} holds {held}; two classes or more are needed")
     return classes
+
+
+def _refuse_several(path: Path, labels: set[str]) -> None:
+    """Refuse labels that are made of other labels, as where an image has several classes."""
+    for mark in ("|", ";", ",", " "):
+        made = [
+            label
+            for label in sorted(labels)
+            if mark in label and labels.issuperset(part.strip() for part in label.split(mark))
+        ]
+        # a "hot dog" beside a "dog" and "hot" is one class
+        if len(made) > (mark == " "):
+            raise DataError(
+                f"{str(path)!r} has labels of several classes, such as {on_one_line(made[0])!r}, "
+                "and an image has one class here; remove such lines, or write what is one class "
+                f"with another mark: {on_one_line('_'.join(made[0].replace(mark, ' ').split()))}"
+            )
 
 
 def as_class(label: str, classes: Sequence[str]) -> str:
@@ -129,7 +148,11 @@ def _without_repeats(found: Sequence[tuple[Table, Row]]) -> list[tuple[Table, Ro
 
 
 class _Places:
-    """Where the named files are: in the folder of the pictures or beside the table."""
+    """Where the named files are: below the folder of the pictures, or beside the table.
+
+    Raises:
+        DataError: from `find`, if a file of that name is in several folders.
+    """
 
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
@@ -152,8 +175,28 @@ class _Places:
                     self.suffixes.remove(suffix)
                     self.suffixes.insert(0, suffix)
                 return Picture(path, label, status.st_size, status.st_mtime_ns)
+        places = self._deeper.get(name, [])
+        if len(places) > 1:
+            shown = " and ".join(map(repr, places[:2]))
+            raise DataError(
+                f"{on_one_line(name)!r} is in several folders, as {shown}; write the folder with "
+                "the name"
+            )
+        if places:
+            status = os.stat(places[0])
+            return Picture(places[0], label, status.st_size, status.st_mtime_ns)
         self.missing.append(name)
         return None
+
+    @cached_property
+    def _deeper(self) -> dict[str, list[str]]:
+        """The pictures in folders in that of the pictures, by name with and without suffix."""
+        found: dict[str, list[str]] = {}
+        for folder, _, names in os.walk(self.folders[0]):
+            for name in filter(is_picture, names):
+                for known in (name, os.path.splitext(name)[0]):
+                    found.setdefault(known, []).append(os.path.join(folder, name))
+        return found
 
     def refuse_missing(self, table: Path) -> None:
         """Raises DataError if any was."""
@@ -183,14 +226,13 @@ def read_pixels(
     found = all_rows(root, columns)
     path = found[0][0].path if found else find(root, columns.labels)
     classes = class_order(path, [row.label for _, row in found if row.split in (None, "train")])
+    _check_number_of_pixels(found)
     given = {}
     for split in ("train", "test", "val"):
         chosen = [row for _, row in found if (row.split or "train") == split]
         if not chosen:
             continue
         pixels = [row.pixels for row in chosen if row.pixels is not None]
-        if len({len(each) for each in pixels}) > 1 or len(pixels[0]) != len(found[0][0].pixels):
-            raise DataError("data.labels and data.test_labels differ in their number of pixels")
         channels, height, width = _shape(path, len(pixels[0]), size)
         images = np.stack(pixels).reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
         labels = np.array([as_class(row.label, classes) for row in chosen])
@@ -206,6 +248,22 @@ def read_pixels(
     if all(map(is_number, classes)):
         given = {s: Given(g.images, g.labels.astype(np.int64)) for s, g in given.items()}
     return given
+
+
+def _check_number_of_pixels(found: Sequence[tuple[Table, Row]]) -> None:
+    """Refuse images of different sizes.
+
+    Raises:
+        DataError: naming the first that is unlike the one before.
+    """
+    numbers = [0 if row.pixels is None else len(row.pixels) for _, row in found]
+    for (table, row), number in zip(found, numbers, strict=True):
+        if number != numbers[0]:
+            raise DataError(
+                f"line {row.line} of {str(table.path)!r} has {counted(number, 'pixel')}, and line "
+                f"{found[0][1].line} of {str(found[0][0].path)!r} {numbers[0]:,}; all images are "
+                "to be of one size"
+            )
 
 
 def _shape(path: Path, count: int, size: tuple[int, int] | None) -> tuple[int, int, int]:

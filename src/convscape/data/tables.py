@@ -32,6 +32,9 @@ LABEL_COLUMNS = (
 SPLIT_COLUMNS = ("split", "subset", "set", "usage", "partition", "data set")
 PIXEL = re.compile(r"(pixel|px|p|x)?[ _-]?\d+([x_]\d+)?", re.IGNORECASE)  # pixel0, px_12, 1x28
 MIN_PIXELS = 16  # columns, of a table of pixels
+PACKED = "pixels"  # a column with all of them, blanks between: that of FER2013
+# in any case; Kaggle's public images are for choosing, its private ones for the final score
+SPLITS = SPLIT_NAMES | {"publictest": "val", "privatetest": "test"}
 SEPARATORS = ",;\t|"
 
 
@@ -56,17 +59,22 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A file, how it is read, and which of its columns is what."""
+    """A file, how it is read, and which of its columns is what.
+
+    - `image`: None where `pixels` are the image, one column each, or one that holds them all.
+    - `label`: None where `classes` are columns of which one is 1 in each line, and the rest 0.
+    """
 
     path: Path
     encoding: str
     separator: str
     header: list[str]
     has_header: bool
-    image: int | None  # None: `pixels` are the image
-    label: int
-    split: int | None
-    pixels: list[int]
+    image: int | None = None
+    label: int | None = None
+    split: int | None = None
+    pixels: Sequence[int] = ()
+    classes: Sequence[int] = ()
 
 
 def find(root: Path, name: str) -> Path:
@@ -116,8 +124,8 @@ def open_table(path: Path, columns: Columns) -> Table:
                     f"{str(path)!r} has no header, and data.{key} names a column of it; "
                     "add a first line with the names of the columns"
                 )
-        return _without_header(Table(path, encoding, separator, cells, False, None, 0, None, []))
-    return _with_header(Table(path, encoding, separator, cells, True, None, 0, None, []), columns)
+        return _without_header(Table(path, encoding, separator, cells, False))
+    return _with_header(Table(path, encoding, separator, cells, True), columns)
 
 
 def _encoding(path: Path) -> str:
@@ -178,18 +186,28 @@ def _with_header(table: Table, columns: Columns) -> Table:
     pixels = [i for i, name in enumerate(header) if PIXEL.fullmatch(name) and name not in asked]
     image = None
     if columns.image_column is not None or len(pixels) < MIN_PIXELS:
-        pixels = []
         image = _column(path, header, IMAGE_COLUMNS, "image", columns.image_column)
-        if image is None:
+        pixels = [i for i, name in enumerate(header) if name.casefold() == PACKED and image is None]
+        if image is None and not pixels:
             raise _unclear(path, header, "image")
     others = [i for i in range(len(header)) if i not in (image, split, *pixels) and header[i]]
     if columns.label_column is None and len(others) == 1:
         label: int | None = others[0]
     else:
         label = _column(path, header, LABEL_COLUMNS, "label", columns.label_column)
+    table = table._replace(image=image, label=label, split=split, pixels=pixels)
+    if label is None and _are_classes(table, others):
+        return table._replace(classes=others)
     if label is None or label == image:
         raise _unclear(path, header, "label")
-    return table._replace(image=image, label=label, split=split, pixels=pixels)
+    return table
+
+
+def _are_classes(table: Table, columns: Sequence[int]) -> bool:
+    """Whether these columns hold nothing but 0 and 1, and each line says its class with them."""
+    lines = [[cells[i].strip() for i in columns] for _, cells in _lines(table)]
+    values = {cell for line in lines for cell in line}
+    return bool(lines) and all(is_number(cell) and float(cell) in (0, 1) for cell in values)
 
 
 def _column(
@@ -227,6 +245,16 @@ def rows(table: Table) -> Iterator[Row]:
     Raises:
         DataError: naming the line that is none.
     """
+    for line, cells in _lines(table):
+        yield _row(table, cells, f"line {line} of {str(table.path)!r}", line)
+
+
+def _lines(table: Table) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each line below the header.
+
+    Raises:
+        DataError: naming the line that cannot be read.
+    """
     where = f"of {str(table.path)!r}"
     with open(table.path, encoding=table.encoding, newline="") as file:
         reader = csv.reader(file, delimiter=table.separator, skipinitialspace=True)
@@ -244,34 +272,49 @@ def rows(table: Table) -> Iterator[Row]:
                         f"the first one {len(table.header)}; quote what holds a "
                         f"{table.separator!r}"
                     )
-                yield _row(table, cells, reader.line_num, where)
+                yield reader.line_num, cells
         except csv.Error as error:
             raise DataError(f"line {reader.line_num} {where} cannot be read: {error}") from None
         except UnicodeDecodeError:
             raise _not_utf8(table.path, reader.line_num + 1) from None
 
 
-def _row(table: Table, cells: list[str], line: int, where: str) -> Row:
-    label = cells[table.label].strip()
+def _row(table: Table, cells: list[str], where: str, line: int) -> Row:
+    label = _class(table, cells, where) if table.label is None else cells[table.label].strip()
     image = "" if table.image is None else cells[table.image].strip()
     if not label:
-        raise DataError(f"line {line} {where} has no label; fill it in or remove the line")
+        raise DataError(f"{where} has no label; fill it in or remove the line")
     if table.image is not None and not image:
-        raise DataError(f"line {line} {where} names no picture; fill it in or remove the line")
+        raise DataError(f"{where} names no picture; fill it in or remove the line")
     split = None
     if table.split is not None:
         said = cells[table.split].strip()
-        split = SPLIT_NAMES.get(said.casefold())
+        split = SPLITS.get(said.casefold())
         if split is None:
             name = table.header[table.split]
             raise DataError(
-                f"line {line} {where}: {name} is {said!r}; allowed: train, val, test, or leave the "
-                "column out"
+                f"{where}: {name} is {said!r}; allowed: train, val, test, or leave the column out"
             )
     pixels = None
     if table.image is None:
+        is_packed = len(table.pixels) == 1
+        values = cells[table.pixels[0]].split() if is_packed else [cells[i] for i in table.pixels]
         try:
-            pixels = np.array([float(cells[i]) for i in table.pixels], np.float32)
+            pixels = np.array([float(value) for value in values], np.float32)
         except ValueError as error:
-            raise DataError(f"line {line} {where}: a pixel is not a number ({error})") from None
+            raise DataError(f"{where}: a pixel is not a number ({error})") from None
     return Row(line, image, label, split, pixels)
+
+
+def _class(table: Table, cells: list[str], where: str) -> str:
+    """Name of the one column that holds a 1."""
+    found = [table.header[i] for i in table.classes if float(cells[i]) == 1]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        names = _shown([table.header[i] for i in table.classes])
+        raise DataError(f"{where} has a 1 in none of {names}; fill it in or remove the line")
+    raise DataError(
+        f"{where} has a 1 in several columns ({_shown(found)}), and an image has one class here; "
+        f"remove such lines, or tell one class from the rest: data.label_column={found[0]}"
+    )
