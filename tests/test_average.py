@@ -141,7 +141,7 @@ def test_an_own_loss_that_reads_soft_labels_otherwise_than_ids_is_refused():
         {"_target_": f"tests.own_parts.{name}"} for name in ("first_share", "of_shares")
     )
     packages = ["tests"]
-    with pytest.raises(ValueError, match=r"of one-hot labels it gives .*, of their class ids "):
+    with pytest.raises(ValueError, match=r"for one-hot labels it gives .*, for their class ids "):
         loss_of(wrong, allow_packages=packages)(LOGITS, SHARES)
     found = loss_of(right, allow_packages=packages)(LOGITS, SHARES)
     torch.testing.assert_close(found, F.cross_entropy(LOGITS, SHARES))

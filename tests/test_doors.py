@@ -280,12 +280,12 @@ def test_arguments_of_a_part_are_searched(command, tmp_path):
     [
         (["loss._target_=tests.bad_parts.no_mean"], "gave a tensor (32,); allowed: one number"),
         (["loss._target_=tests.bad_parts.detached"], "cannot trace back to the logits"),
-        (["loss._target_=tests.bad_parts.Learned"], "has weights of its own to learn"),
+        (["loss._target_=tests.bad_parts.Learned"], "has its own weights to learn"),
         (["loss._target_=torch.nn.NLLLoss"], "allowed: torch.nn.CrossEntropyLoss"),
         (["loss._target_=torch.nn.MultiMarginLoss", "+loss.marginn=1"], "did you mean 'margin'?"),
         (["+loss.margin=1"], "loss.margin: for which loss?"),
         (["loss._target_=torch.nn.MSELoss", "loss.class_weights=balanced"], "takes no `weight`"),
-        (["loss.class_weights=[1,2]"], "or 10 numbers, one for each of the classes"),
+        (["loss.class_weights=[1,2]"], "or 10 numbers, one per class"),
         (["model.loss=mse", "loss.class_weights=balanced"], "allowed: model.loss=cross_entropy"),
         (
             ["loss._target_=torch.nn.MSELoss", "model.loss=mse"],
@@ -310,7 +310,7 @@ def test_arguments_of_a_part_are_searched(command, tmp_path):
         ),
         (
             ["model._target_=tests.own_parts.Margins", "loss._target_=torch.nn.MSELoss"],
-            "tests.own_parts.Margins.loss says it, and ignores this; leave it out",
+            "tests.own_parts.Margins.loss decides that, and ignores this; leave it out",
         ),
         (
             ["model._target_=tests.own_parts.Margins", "optimizer.lr=0.1"],

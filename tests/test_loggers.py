@@ -205,7 +205,7 @@ def test_a_server_that_is_away_costs_one_warning(
     answer = command("train", *TINY, f"logger=[csv,{kind}]", *words)
     assert answer.code == 0, answer.err
     assert answer.err.count("warning") == 1
-    assert f"warning: logger={kind} failed, the run goes on without it: " in answer.err
+    assert f"warning: logger={kind} failed, the run continues without it: " in answer.err
     (folder,) = run_folders(tmp_path)
     assert json.loads(folder.result_file.read_text())["seconds"]["setup"] < 30
     assert "test/acc" in (folder.path / "metrics.csv").read_text()

@@ -78,7 +78,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_the_long_one(tmp_path, short, lon
     assert points(RunFolder(path)) == points(long)  # its hyper-parameters stand once
     parent = json.loads(RunFolder(path).result_file.read_text())["parent"]
     assert parent == {"run": short.path.name, "epochs": 2, "steps": 26}
-    assert f"went on from {short.path.name}, after 2 epochs" in (path / "run.log").read_text()
+    assert f"continues {short.path.name}, after 2 epochs" in (path / "run.log").read_text()
 
 
 @pytest.mark.parametrize(("moment", "number"), [("begun", 1), ("step", 3), ("saved", 1)])
@@ -118,7 +118,7 @@ def test_the_rest_has_learning_rates_of_its_own(one_cycle, tmp_path, name):
     with going_on(one_cycle, tmp_path, *words) as (run, path, said):
         assert training.train(run, path).status == "ok"
     before = float(history(one_cycle)[0]["lr"])
-    assert f"the learning rate was {before:.3g} and goes on at 0.001 (scheduler={name})" in said
+    assert f"the learning rate was {before:.3g} and continues at 0.001 (scheduler={name})" in said
     rates = [float(row["lr"]) for row in history(RunFolder(path))]
     rest = [
         0.001 * lr_factor(step, name=name, steps_per_epoch=13, total_steps=26) for step in (12, 25)
@@ -177,7 +177,7 @@ def test_what_is_no_part_of_the_result_may_be_said_anew(short, tmp_path):
         (["trainer.max_epochs=3", "data.root=x", "model.stride=2"], "leave out model.stride=2"),
         (
             ["trainer.max_epochs=3", "scheduler._target_=torch.optim.lr_scheduler.StepLR"],
-            "for the rest of a run allowed: scheduler=constant",
+            "allowed for the rest of a run: scheduler=constant",
         ),
     ],
 )

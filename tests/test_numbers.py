@@ -24,7 +24,7 @@ def test_a_run_out_of_memory_says_what_would_fit_and_the_next_one_works(tmp_path
     small = [*WIDE[:-1], "data.batch_size=32", "data.train_size=64"]
     (bad, advice), (good, _) = train_in_little_memory([WIDE, small], tmp_path, ROOM)
     assert (bad, good) == ("out_of_memory", "ok"), advice
-    words = r"batches of 1,024 take ([\d,]+) MiB by estimate, and ([\d,]+) MiB were free"
+    words = r"batches of 1,024 take an estimated ([\d,]+) MiB, and ([\d,]+) MiB were free"
     needed, free = (int(text.replace(",", "")) for text in re.search(words, advice).groups())
     assert needed > 1000 > 500 >= free
     fits = int(re.search(r"try data.batch_size=(\d+)", advice)[1])

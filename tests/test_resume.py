@@ -41,7 +41,7 @@ OVERRIDES = [
     "trainer.ema=0.9",
     "trainer.test_flip=true",
 ]
-# and what a run that went on from another one says of it
+# and what a run that continues another one says about it
 TIMES = ("seconds", "samples_per_second", "peak_memory_bytes", "environment", "attempts", "parent")
 
 
@@ -188,7 +188,7 @@ def test_a_run_that_stopped_early_goes_on_to_its_test_and_no_further(tmp_path):
 
 @pytest.mark.parametrize("number", [1, 4, 6])
 def test_a_signal_in_the_validation_keeps_the_epoch(tmp_path, whole, number):
-    """It has three batches; what was trained is saved, and validated once more."""
+    """It has three batches; what was trained is saved, and validated again."""
     status = train_apart(OVERRIDES, tmp_path, "validation", number, signal.SIGTERM)
     assert status == "interrupted"
     epoch = (number + 2) // 3

@@ -64,7 +64,7 @@ def test_the_rest_begins_new_where_it_does_not_fit(source, tmp_path, capsys):
     folder = trained(tmp_path, *words, f"init_from={source.path}")
     said = capsys.readouterr().out
     assert "7 layers with weights: 4 loaded, 3 new, 0 left" in said
-    assert "new: it is not there" in said
+    assert "new: it does not exist" in said
     assert "new: 10x100 there, 10x36 here" in said
     before, after = weights(source.best_checkpoint), weights(folder.best_checkpoint)
     for name in ("network.block1.conv.weight", "network.block2.batch_norm.running_mean"):

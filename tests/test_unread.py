@@ -41,7 +41,7 @@ def own(tmp_path, monkeypatch):
     [
         (["data.download=true"], "data.download=true: data=digits has nothing to download"),
         (["+data.test_fraction=0.3"], "data=digits has its own test images"),
-        (["+data.on_unreadable=skip"], "data=digits reads no files"),
+        (["+data.on_unreadable=skip"], "data=digits reads no picture files"),
         (["+data.arguments.noise=3"], "data.arguments={noise:3}: data=digits calls no function"),
         (["data=digits", "+data._target_=a.b"], "data._target_=a.b: data=digits calls no function"),
         (["model.pool=none", "model.pool_size=3"], "model.pool_size=3: model.pool=none"),
@@ -216,6 +216,10 @@ def test_a_share_that_is_no_image_is_no_validation(command):
     words = [*TINY[:2], "data.val_size=0.0001", "trainer.max_epochs=1", "visual=off"]
     answer = command("train", *words)
     assert answer.code == 0, answer.err
-    assert "data.val_size=0.0001 is not one image: the weights of the last epoch" in answer.err
+    assert (
+        "data.val_size=0.0001 is less than one image: the weights of the last epoch" in answer.err
+    )
     answer = command("train", *words, "trainer.early_stopping=2")
-    assert (answer.code, "is not one image to validate on" in answer.err) == (2, True), answer.err
+    assert (answer.code, "is less than one image to validate on" in answer.err) == (2, True), (
+        answer.err
+    )

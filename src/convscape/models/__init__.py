@@ -1,4 +1,4 @@
-"""Networks as Lightning modules: `ImageClassifier` and its children `CNN`, `MLP` and `Sequential`.
+"""Networks as Lightning modules: `ImageClassifier` and its subclasses `CNN`, `MLP`, `Sequential`.
 
 It imports `config`, `drawing` and what is below them. Begin with `classifier`, then `networks`.
 """

@@ -1,4 +1,4 @@
-"""What a network answers: who can be asked, what is no answer, and asking twice."""
+"""A network's answers: which modules give one, which outputs are valid, answering both ways."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convscape.base.quick_lightning import pl
 
 
 def check_forward(module: nn.Module) -> None:
-    """Refuse to ask a LightningModule that says in its steps alone how an image is answered.
+    """Refuse a LightningModule that only says in its steps how an image is classified.
 
     Raises:
         ConfigError: saying what to add.
@@ -25,7 +25,7 @@ def check_forward(module: nn.Module) -> None:
 
 
 def check_logits(logits: Any, num_classes: int) -> None:
-    """Refuse what a network of the user's answers that are no logits (N, num_classes).
+    """Refuse a user's network's outputs that are not logits (N, num_classes).
 
     Raises:
         ConfigError: saying what they are.
@@ -43,5 +43,5 @@ def check_logits(logits: Any, num_classes: int) -> None:
 
 
 def both_ways(answer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Logits (N, K) of images (N, C, H, W): the mean of what each and its mirror image get."""
+    """Logits (N, K) of images (N, C, H, W): the mean over each image and its mirror image."""
     return (answer(images) + answer(images.flip(3))) / 2

@@ -1,7 +1,7 @@
-"""`ImageClassifier(LightningModule)` and its children `MLP`, `CNN` and `Sequential`.
+"""`ImageClassifier(LightningModule)`, the base of `MLP`, `CNN` and `Sequential`.
 
-Everything is built from plain numbers, strings, lists and dicts, so that a checkpoint loads with
-`weights_only=True` and rebuilds its model alone: `CNN.load_from_checkpoint(path)`.
+Everything is built from plain numbers, strings, lists and dicts, so a checkpoint loads with
+`weights_only=True` and is enough to rebuild its model: `CNN.load_from_checkpoint(path)`.
 """
 
 from __future__ import annotations
@@ -54,25 +54,26 @@ class Diverged(ArithmeticError):
 class ImageClassifier(pl.LightningModule):
     """A network that turns images into logits, and how it is trained.
 
-    Several optimiser steps run in one call of `training_step`, which spares Lightning's work
-    around each call; see benchmarks/README.md for what that is worth.
+    Several optimiser steps run in one call of `training_step`, which saves Lightning's work around
+    each call; benchmarks/README.md has the gain.
 
     - `network`: any module from normalised images (N, C, H, W) to logits (N, num_classes).
     - `mean`, `std`: per channel, of pixels scaled to 0..1; normalisation is part of the model.
     - `classes`: their names, in the order of the logits.
     - `loss`: "cross_entropy"; "mse" between logits and one-hot labels, "logits_mse" in full; or
-      "softmax_mse" between softmax and one-hot labels; or `_target_`, any other, and its arguments.
-    - `class_weights`: how much each class counts in the training's loss; None: all alike.
+      "softmax_mse" between softmax and one-hot labels; or any other as `_target_` with its
+      arguments.
+    - `class_weights`: how much each class counts in the training loss; None: all alike.
     - `optimizer`: `name` as in conf/optimizer, or `_target_`, and that optimiser's arguments.
     - `schedule`: as conf/scheduler, with `steps_per_epoch` and `total_steps`; none is constant.
 
-    `allow_packages` are those of the user's that a `_target_` may come from; with `test_flip` a
-    test image is answered together with its mirror image. Both are set on the object and in no
-    checkpoint.
+    `allow_packages` are the user's packages that a `_target_` may come from; with `test_flip`, the
+    answer for a test image is averaged with that for its mirror image. Both are set on the object
+    and not saved in checkpoints.
 
     Your own loop needs `model(images)` with images of 0..255, `model.loss(logits, labels)`
-    and `model.configure_optimizers()`: see examples/plain_loop.py. `plan` says its layers, where
-    they are known; `print(model)` shows them as a table.
+    and `model.configure_optimizers()`: see examples/plain_loop.py. `plan` has its layers, if they
+    are known; `print(model)` shows them as a table.
     """
 
     scale: Tensor
@@ -125,10 +126,10 @@ class ImageClassifier(pl.LightningModule):
         schedule: Mapping[str, Any] | None = None,
         gradient_clip_norm: float | None = None,
     ) -> None:
-        """Everything about a model but its network, as the class says; what is left out is reset.
+        """Everything about a model except its network, as in the class; what is left out is reset.
 
         Raises:
-            ConfigError: if there is no such loss or optimiser.
+            ConfigError: if the loss or optimiser does not exist.
         """
         self.classes = list(classes)
         self.described_loss = (
@@ -144,24 +145,26 @@ class ImageClassifier(pl.LightningModule):
         self.schedule = dict(schedule or {})
         self.gradient_clip_norm = gradient_clip_norm
         scale, shift = scale_and_shift(mean, std)
-        self._only_scale = scale.item() if len(scale) == 1 else None  # then both in one pass
+        self._only_scale = (
+            scale.item() if len(scale) == 1 else None
+        )  # then scale and shift in one pass
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
     @property
     def loss_name(self) -> str:
-        """What it is called: a name of this project's, or the full one of another's."""
+        """The loss's name: one of this project's, or the full name of any other."""
         described = self.described_loss
         return described if isinstance(described, str) else str(described["_target_"])
 
     def measure(self, metrics: Mapping[str, Metric]) -> None:
-        """Log these too, of probabilities (N, num_classes) and labels (N,): train/f1, val/f1 ...
+        """Log these too, from probabilities (N, num_classes) and labels (N,): train/f1, val/f1 ...
 
         None of them is part of the model or of its checkpoints.
         """
         self._train_sums.metrics = {name: metric.clone() for name, metric in metrics.items()}
         for metric in self._train_sums.metrics.values():
-            metric.persistent(True)  # a checkpoint within an epoch keeps what they have counted
+            metric.persistent(True)  # a checkpoint within an epoch keeps their counts
         self._eval_sums.metrics = {name: metric.clone() for name, metric in metrics.items()}
         for metric in self._eval_sums.metrics.values():
             metric.sync_on_compute = False  # every process evaluates all images
@@ -173,7 +176,7 @@ class ImageClassifier(pl.LightningModule):
             pixels = torch.add(self.shift, images, alpha=self._only_scale)
         else:
             pixels = images.mul(self.scale).add_(self.shift)
-        # only now: with three channels innermost the above would take four times as long
+        # only now: with three channels innermost, the above would take four times as long
         is_gray = images.shape[1] == 1
         return pixels if is_gray else pixels.to(memory_format=torch.channels_last)
 
@@ -184,10 +187,10 @@ class ImageClassifier(pl.LightningModule):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of logits (N, K) for class ids (N,) or one-hot or soft labels (N, K).
 
-        Class weights count in train mode alone: what is measured is each image alike.
+        Class weights apply only in train mode: evaluation counts every image alike.
 
         Raises:
-            ConfigError: if they are not one for each of `classes`.
+            ConfigError: if there is not one weight per class.
         """
         if self.classes:
             check_logits(logits, len(self.classes))
@@ -206,7 +209,7 @@ class ImageClassifier(pl.LightningModule):
     # --- training -----------------------------------------------------------------------------
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of optimiser step `step`, counted from 0, as a schedule of ours has it."""
+        """Learning rate of optimiser step `step`, counted from 0, by our own schedules."""
         return self.optimizer_arguments["lr"] * self._lr_factor(step)
 
     def _lr_factor(self, step: int) -> float:
@@ -216,7 +219,7 @@ class ImageClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser; `training_step` sets its learning rate before each step.
 
-        With a schedule that is named by `_target_`, both, as Lightning takes them.
+        With a schedule named by `_target_`, both, in Lightning's form.
         """
         arguments = dict(self.optimizer_arguments)
         packages = self.allow_packages
@@ -236,16 +239,16 @@ class ImageClassifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, steps: Iterable[Batch] | Batch, batch_idx: int) -> None:
-        """Take one optimiser step for each batch of `steps`, or for the batch that it is.
+        """Take one optimiser step for each batch of `steps`, or for the one batch given.
 
         Raises:
-            ConfigError: if a child of this class has several optimisers.
+            ConfigError: if a subclass has several optimisers.
             Diverged: if a loss is not finite (on a GPU the check waits for the end of the epoch).
         """
         optimizer = self._only_optimizer()
         schedules, is_watched = self.trainer.lr_scheduler_configs, self._is_watched()
-        # Lightning's own backward prepares the exchange of gradients, and tells who watches them;
-        # without either it only costs time
+        # Lightning's own backward prepares the exchange of gradients and calls hooks; without a
+        # need for either it only costs time
         is_plain = self.trainer.world_size == 1 and not is_watched
         backward = Tensor.backward if is_plain else self.manual_backward
         chain = self._dense_chain() if is_plain else None
@@ -279,14 +282,14 @@ class ImageClassifier(pl.LightningModule):
             all_logits.append(logits.detach())
             all_labels.append(labels)
         if losses:
-            self._last_rate = rate  # an attribute of a module takes its time to be set
+            self._last_rate = rate  # setting a module's attribute is slow
             count_steps(self.trainer, len(losses))
             self._train_sums.add(losses, all_logits, all_labels)
             if self.device.type == "cpu":
                 self._check_finite()
 
     def _dense_chain(self) -> DenseChain | None:
-        """Where nothing but autograd would be different: see models/quick_steps.py."""
+        """A chain that does autograd's work, if nothing else differs: see models/quick_steps.py."""
         kind, plain = type(self), ImageClassifier
         if kind.forward is not plain.forward or kind.loss is not plain.loss:
             return None
@@ -306,7 +309,7 @@ class ImageClassifier(pl.LightningModule):
         )
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """That of the config; of an optimiser that a child of this class made, its own."""
+        """Set the config's rate; an optimiser made by a subclass keeps its own."""
         is_own = self.has_own_optimizer
         for group in optimizer.param_groups:
             if is_own:
@@ -315,7 +318,7 @@ class ImageClassifier(pl.LightningModule):
                 group["lr"] = self.learning_rate(step)
 
     def _step_schedules(self, interval: str, count: int) -> None:
-        """Tell the schedules of torch's that one more `interval`, the `count`-th, is over."""
+        """Tell torch's schedules that another `interval`, the `count`-th, is over."""
         for number, config in enumerate(self.trainer.lr_scheduler_configs):
             schedule: Any = config.scheduler
             if config.interval != interval or count % config.frequency:
@@ -334,11 +337,11 @@ class ImageClassifier(pl.LightningModule):
 
     @property
     def has_own_optimizer(self) -> bool:
-        """Whether a child of this class makes it."""
+        """Whether a subclass makes the optimiser."""
         return type(self).configure_optimizers is not ImageClassifier.configure_optimizers
 
     def _is_watched(self) -> bool:
-        """Whether a callback, or a child of this class, wants to see gradients or steps."""
+        """Whether a callback or a subclass wants to see gradients or steps."""
         watchers: list[Any] = [self, *callbacks_of(self.trainer)]
         return any(overrides(each, GRADIENT_HOOKS) for each in watchers)
 
@@ -354,23 +357,23 @@ class ImageClassifier(pl.LightningModule):
             raise Diverged(step + 1, self._rate_at(step))
 
     def _rate_at(self, step: int) -> float:
-        """As well as it is known: that of the last step where no formula says more."""
+        """The learning rate as far as known: that of the last step if there is no formula."""
         return self._last_rate if self.trainer.lr_scheduler_configs else self.learning_rate(step)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean loss and accuracy, each over every image as it was trained on."""
+        """Log the epoch's mean loss and accuracy, counting each image when it was trained on."""
         self._check_finite()
         self._log_sums("train", self._train_sums)
         self.log("lr", self._last_rate, logger=False)
         self._step_schedules("epoch", self.current_epoch + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what a checkpoint within an epoch has counted so far."""
+        """Save the counts so far in a checkpoint within an epoch."""
         checkpoint["train_tally"] = self._train_sums.state_dict()
         checkpoint["last_rate"] = self._last_rate
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting where the checkpoint stopped; its loss is the one it was saved with."""
+        """Continue counting where the checkpoint stopped, with the loss that it was saved with."""
         training = checkpoint.get("hyper_parameters", {}).get("training")
         if isinstance(training, dict) and training.get("loss") == "mse":
             self.described_loss = BEFORE["mse"]
@@ -387,7 +390,7 @@ class ImageClassifier(pl.LightningModule):
         return self._counted(self(images), labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """As `validation_step`, but for `test_flip`."""
+        """As `validation_step`, but with `test_flip`."""
         if not self.test_flip:
             return self.validation_step(batch, batch_idx)
         images, labels = batch
@@ -409,7 +412,7 @@ class ImageClassifier(pl.LightningModule):
         """Log what was counted.
 
         Raises:
-            Diverged: if a loss is not finite: the step before has spoiled the weights.
+            Diverged: if a loss is not finite: the step before has ruined the weights.
         """
         if self._eval_sums.first_not_finite() is not None:
             raise Diverged(self.global_step, self._last_rate)
@@ -417,20 +420,20 @@ class ImageClassifier(pl.LightningModule):
 
     def _log_sums(self, split: str, sums: MetricSums) -> None:
         totals = sums.totals()
-        # every process evaluates all images; where GPUs talk to each other, that is where sums are
+        # every process evaluates all images; with several GPUs the sums must be on the GPU
         if split == "train" and self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum")
         loss_sum, correct, count = totals.tolist()
         if count:
             exact = torch.tensor([loss_sum, correct], dtype=torch.float64) / count
             values = {"loss": exact[0], "acc": exact[1], **sums.measured()}
-            # not to the loggers: `Recorder` tells them of an epoch before it saves its checkpoint
+            # not to the loggers: `Recorder` sends them the epoch before it saves its checkpoint
             self.log_dict({f"{split}/{name}": v for name, v in values.items()}, logger=False)
         sums.reset()
 
 
 def with_full_name(training: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`training` as checkpoints keep it: with the loss's name in full."""
+    """`training` as checkpoints keep it: with the loss's full name."""
     known = dict(training or {})
     loss = known.get("loss")
     return known | ({"loss": in_full(loss)} if isinstance(loss, str) else {})

@@ -1,4 +1,4 @@
-"""What is inside a network: the filters that look at the image, and the maps of every block."""
+"""Inside a network: the filters applied to the image, and the feature maps of every block."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from convscape.models.classifier import ImageClassifier
 
 
 def first_filters(model: nn.Module, limit: int = 32) -> Tensor | None:
-    """A copy of the first weights (N, C, H, W) that look at an image, at most `limit` of them.
+    """A copy of the first weights (N, C, H, W) applied to the image, at most `limit` of them.
 
-    Those of a dense layer have the shape of the image. None if neither a convolution nor a dense
-    layer looks at it.
+    A dense layer's have the shape of the image. None if the image goes into neither a convolution
+    nor a dense layer.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
@@ -32,9 +32,9 @@ def first_filters(model: nn.Module, limit: int = 32) -> Tensor | None:
 
 @torch.no_grad()
 def feature_maps(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
-    """What each convolution makes of uint8 images (N, C, H, W), as the next layer sees it.
+    """Each convolution's output for uint8 images (N, C, H, W), as the next layer sees it.
 
-    Maps (N, M, H, W) by the name of the block: behind its activation and pooling.
+    Maps (N, M, H, W) by the name of the block: after its activation and pooling.
     """
     found = {}
     maps = model.normalize(images.to(model.device))
@@ -52,9 +52,9 @@ def feature_maps(model: ImageClassifier, images: Tensor) -> dict[str, Tensor]:
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards each module trains or evaluates as before, whatever `model` was set to.
+    """Restore each module's training or evaluation mode afterwards, however `model` was set.
 
-    Each for itself: what is frozen stays in evaluation mode.
+    Module by module: what is frozen stays in evaluation mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     try:

@@ -1,4 +1,4 @@
-"""What the training makes small: the losses of this project, and those that a config names."""
+"""What training minimises: this project's losses, and those that a config names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from convscape.base.sections import Part
 from convscape.base.values import hint
 
 LOSSES = ("cross_entropy", "logits_mse", "softmax_mse")
-# torch's losses of logits (N, K), and what they compare those with; the others of torch.nn are
-# losses of something else: probabilities, their logarithms, pairs
+# torch's losses of logits (N, K), and what they compare them with; torch.nn's others are for
+# something else: probabilities, their logarithms, pairs
 OF_LABELS = ("CrossEntropyLoss", "MultiMarginLoss")
 OF_ONE_HOT = (
     "BCEWithLogitsLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss",
@@ -40,8 +40,8 @@ def loss_of(
     - `class_weights`: how much each class counts, (K,).
 
     Raises:
-        ConfigError: if there is no such loss, or it knows no class weights; when it is called,
-            if it gives no mean, or takes class ids alone and gets soft labels.
+        ConfigError: if the loss does not exist, or has no class weights; when it is called, if it
+            does not return a mean, or only takes class ids and gets soft labels.
     """
     if isinstance(described, str):
         return _of_ours(described, label_smoothing, class_weights)
@@ -53,7 +53,7 @@ def known(key: str, name: Any, allowed: Iterable[str]) -> str:
     """The name, if it is one of `allowed`.
 
     Raises:
-        ConfigError: with the closest of them, if it is not.
+        ConfigError: naming the closest one, if it is not.
     """
     if name not in allowed:
         raise ConfigError(f"{key}={name}: allowed: {', '.join(allowed)}{hint(name, allowed)}")
@@ -61,7 +61,7 @@ def known(key: str, name: Any, allowed: Iterable[str]) -> str:
 
 
 def gives_probabilities(model: nn.Module) -> bool:
-    """Whether the softmax of its logits is what it was trained to make a probability."""
+    """Whether it was trained to make the softmax of its logits a probability."""
     name = getattr(model, "loss_name", "cross_entropy")
     is_raw = name == "logits_mse" or name.startswith("torch.nn.")
     return not is_raw or name.endswith(".CrossEntropyLoss")
@@ -106,8 +106,8 @@ def _named(part: Part, weights: Tensor | None, allow_packages: Sequence[str]) ->
         built: Any = parts.call(key, part.target, found, (), arguments)
         if any(True for _ in built.parameters()):
             raise ConfigError(
-                f"{key}={part.target} has weights of its own to learn; allowed: a LightningModule "
-                "that has this loss"
+                f"{key}={part.target} has its own weights to learn; allowed: a LightningModule "
+                "that contains this loss"
             )
     else:
         parts.check_arguments(key, part.target, found, ("logits", "labels"), arguments)
@@ -116,14 +116,14 @@ def _named(part: Part, weights: Tensor | None, allow_packages: Sequence[str]) ->
 
 
 class _Named:
-    """A loss of torch's or of the user's; what it gives is looked at once."""
+    """One of torch's losses or a user's; its output is checked once."""
 
     def __init__(self, target: str, built: Any, takes_one_hot: bool) -> None:
         self._target, self._built, self._takes_one_hot = target, built, takes_one_hot
         self._is_checked = self._takes_shares = False
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits = logits.float()  # as torch's own losses have it where the network computes in bf16
+        logits = logits.float()  # as torch's own losses do if the network computes in bf16
         is_one_hot = self._takes_one_hot and labels.ndim == 1
         targets = F.one_hot(labels, logits.shape[1]).to(logits) if is_one_hot else labels
         if isinstance(self._built, nn.Module):
@@ -137,17 +137,15 @@ class _Named:
 
     @torch.no_grad()
     def _check_shares(self, logits: Tensor, ids: Tensor) -> None:
-        """Try whether a whole share of one class is what that class's id is."""
+        """Check that a one-hot label gives the same loss as the class id."""
         shares = F.one_hot(ids, logits.shape[1]).to(logits)
         devices = [logits.device] if logits.device.type == "cuda" else []
-        with torch.random.fork_rng(
-            devices
-        ):  # it may draw numbers, and a run that goes on tries too
+        with torch.random.fork_rng(devices):  # it may draw numbers, and a resumed run checks again
             try:
                 given, expected = self._built(logits, shares), self._built(logits, ids)
                 self._takes_shares = torch.allclose(given, expected)
-                why = f"of one-hot labels it gives {given:.6g}, of their class ids {expected:.6g}"
-            except Exception as error:  # noqa: BLE001  a function of the user's may raise anything
+                why = f"for one-hot labels it gives {given:.6g}, for their class ids {expected:.6g}"
+            except Exception as error:  # noqa: BLE001  a user's function may raise anything
                 why = parts.told(error)
         if not self._takes_shares:
             raise ConfigError(
@@ -174,9 +172,9 @@ class _Named:
 
 
 def balanced(labels: Tensor, num_classes: int) -> list[float]:
-    """Weights with which every class counts alike: images / (classes * images of the class).
+    """Weights that make every class count alike: images / (classes * images of the class).
 
-    Those of scikit-learn's class_weight="balanced"; of a class without images, 0.
+    As scikit-learn's class_weight="balanced"; 0 for a class without images.
     """
     counts = labels.bincount(minlength=num_classes).double()
     weights = torch.where(counts > 0, len(labels) / (num_classes * counts), 0.0)

@@ -1,7 +1,7 @@
 """Convolution and pooling modules with every padding mode at every stride, and their builder.
 
 All modules take images of shape (N, C, H, W). SAME padding is TensorFlow's, see
-`geometry.same_padding`; where it is the same on both sides, torch's own padding does it for free.
+`geometry.same_padding`; if it is equal on both sides, torch's own padding does it for free.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MaxPool2d(nn.Module):
 
 
 class AvgPool2d(nn.Module):
-    """Mean per window over the pixels of the image; padding is left out of sum and divisor."""
+    """Mean per window over pixels of the image; padding counts in neither sum nor divisor."""
 
     def __init__(self, pool: geometry.Pool) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class AvgPool2d(nn.Module):
 class BlurPool2d(nn.Module):
     """Maximum at every position, then a binomial blur at the stride; padding counts as 0.
 
-    The blur takes away what the stride would alias (Zhang 2019, https://arxiv.org/abs/1904.11486).
+    The blur removes what the stride would alias (Zhang 2019, https://arxiv.org/abs/1904.11486).
     """
 
     kernel: Tensor
@@ -120,10 +120,10 @@ class BlurPool2d(nn.Module):
 
 
 class PolyphasePool2d(nn.Module):
-    """Maximum at every position, then for each image the grid of them with the largest norm.
+    """Maximum at every position, then for each image the strided grid with the largest norm.
 
-    Of the stride's grids the choice moves with the image, so that a shift changes no value: exactly
-    so where padding is circular and the size a multiple of the stride (Chaman and Dokmanic 2021,
+    The chosen grid moves with the image, so a shift changes no value: exactly so if padding is
+    circular and the size a multiple of the stride (Chaman and Dokmanic 2021,
     https://arxiv.org/abs/2011.14214).
     """
 
@@ -142,7 +142,7 @@ class PolyphasePool2d(nn.Module):
         firsts = torch.arange(num, device=images.device) * height * width
         places = (firsts + chosen // along * width + chosen % along).view(-1, 1, 1)
         places = places + rows.view(-1, 1) * width + columns
-        # one gather of whole pixels: channels_last keeps theirs together
+        # one gather of whole pixels: channels_last keeps their channels together
         pixels = maxima.permute(0, 2, 3, 1).reshape(-1, channels)
         kept = pixels.index_select(0, places.flatten())
         return kept.view(num, height // down, width // along, channels).permute(0, 3, 1, 2)
@@ -150,12 +150,12 @@ class PolyphasePool2d(nn.Module):
     def choose(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The maximum at every position (N, C, H, W), and for each image its grid (N,).
 
-        Grids are counted along the rows: the second begins one column further.
+        Grids are counted along the rows: the second starts one column further on.
         """
         down, along = self.pool.stride
         maxima = _maxima(images, self.pool, self.windows)
         height, width = maxima.shape[2] // down * down, maxima.shape[3] // along * along
-        # in 64 bits: the sum must not depend on where a value stands; Apple's GPUs have 32
+        # in 64 bits: the sum must not depend on a value's position; Apple's GPUs have only 32
         exact = torch.float64 if images.device.type in ("cpu", "cuda") else torch.float32
         norms = [
             maxima[:, :, top:height:down, left:width:along].to(exact).square().sum((1, 2, 3))
@@ -175,10 +175,10 @@ def _maxima(
 
 
 class _SingleValueBatchNorm:
-    """Batch norm that takes a batch with one value per channel as evaluation does.
+    """Batch norm that treats a batch with one value per channel as in evaluation.
 
-    A value alone has no deviation, and torch refuses to train on it: the last batch of an epoch may
-    hold a single image.
+    A single value has no deviation, and torch refuses to train on it: the last batch of an epoch
+    may have only one image.
     """
 
     def forward(self: Any, values: Tensor) -> Tensor:
@@ -191,11 +191,11 @@ class _SingleValueBatchNorm:
 
 
 class BatchNorm1d(_SingleValueBatchNorm, nn.BatchNorm1d):
-    """Per feature, of (N, C)."""
+    """Normalises (N, C) per feature."""
 
 
 class BatchNorm2d(_SingleValueBatchNorm, nn.BatchNorm2d):
-    """Per channel, of (N, C, H, W)."""
+    """Normalises (N, C, H, W) per channel."""
 
 
 class GlobalPool(nn.Module):
@@ -211,9 +211,9 @@ class GlobalPool(nn.Module):
 
 
 class Residual(nn.Module):
-    """The sum of branches, each of which takes the input; one without modules passes it on.
+    """The sum of branches, which all get the input; one without modules passes it through.
 
-    Their modules are this one's own, so that `network.residual1.conv1` is found.
+    Their modules are registered on this one, so `network.residual1.conv1` exists.
     """
 
     def __init__(self, *branches: nn.Sequential) -> None:
@@ -236,7 +236,7 @@ class Residual(nn.Module):
 
 
 class Subsample(nn.Module):
-    """Every position at a stride, and channels of zeros behind the others."""
+    """Every position at a stride, with channels of zeros appended."""
 
     def __init__(self, stride: Pair, num_zeros: int) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ def _convolve(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """F.conv2d; in fp32 where torch's bf16 on the CPU takes twenty times as long backwards."""
+    """F.conv2d; in fp32 where torch's bf16 backward pass takes twenty times as long on the CPU."""
     is_depthwise = 1 < groups == images.shape[1]
     if is_depthwise and max(stride) > 1 and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
@@ -274,7 +274,7 @@ def _pad(
     value: float,
     is_circular: bool = False,
 ) -> tuple[Tensor, Pair]:
-    """Images and the padding that is left for torch: all of it where both sides get the same."""
+    """The padded images, and the padding left to torch: all of it if both sides get the same."""
     top, bottom = geometry.pad_amounts(images.shape[2], windows[0])
     left, right = geometry.pad_amounts(images.shape[3], windows[1])
     if is_circular:
@@ -285,7 +285,7 @@ def _pad(
 
 
 def _wrapped(images: Tensor, axis: int, before: int, after: int) -> Tensor:
-    """What is at the other end, on both ends of an axis."""
+    """Images padded along an axis with the pixels from its other end."""
     # F.pad would undo channels_last, and so would an empty part
     first = [images.narrow(axis, images.shape[axis] - before, before)] if before else []
     last = [images.narrow(axis, 0, after)] if after else []
@@ -309,8 +309,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-# one for each of `geometry.LAYER_KINDS`: from a layer and its input shape to a module; of a layer
-# that is made of layers, the modules of its branches come behind them
+# one for each of `geometry.LAYER_KINDS`: from a layer and its input shape to a module; a layer made
+# of layers also gets the modules of its branches
 MODULES: dict[type[geometry.Layer], Callable[..., nn.Module]] = {
     geometry.Conv: lambda conv, shape: Conv2d(shape[0], conv),
     geometry.Pool: lambda pool, shape: _pool(pool),
@@ -339,8 +339,8 @@ def _pool(pool: geometry.Pool) -> nn.Module:
 def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
     """The modules of a planned network; "block1.conv" becomes `network.block1.conv`.
 
-    Max pooling runs before the ReLU that it follows, which changes no number: both orders take the
-    largest value of a window, or 0. ReLU then has a quarter of the values to look at.
+    Max pooling runs before the ReLU that it follows, which changes no number: either order gives
+    the largest value of a window, or 0. ReLU then has a quarter of the values to process.
     """
     network = _in_a_row(plan.layers)
     initialize(network, init)
@@ -348,7 +348,7 @@ def build_network(plan: Plan, init: str = "default") -> nn.Sequential:
 
 
 def _in_a_row(rows: Iterable[LayerPlan], within: str = "") -> nn.Sequential:
-    """The modules of one layer after the other, under their names `within` another layer."""
+    """The modules of the layers in sequence, under their names `within` another layer."""
     stages: OrderedDict[str, OrderedDict[str, nn.Module]] = OrderedDict()
     for row in rows:
         stage, _, part = row.name.removeprefix(within).partition(".")
@@ -370,7 +370,7 @@ def _in_a_row(rows: Iterable[LayerPlan], within: str = "") -> nn.Sequential:
 
 
 def _pooling_first(parts: OrderedDict[str, nn.Module]) -> nn.Sequential:
-    """The parts in a row, a ReLU behind the max pooling that follows it."""
+    """The parts in sequence, each ReLU moved behind the max pooling that follows it."""
     row = list(parts.items())
     for place in range(len(row) - 1):
         first, second = row[place][1], row[place + 1][1]
@@ -382,7 +382,7 @@ def _pooling_first(parts: OrderedDict[str, nn.Module]) -> nn.Sequential:
 def freeze_first_layer(network: nn.Module, filters: Tensor | None = None) -> None:
     """Keep the first convolution as it is, or as `filters` (out, h, w), while the rest learns.
 
-    - `filters`: laid on every input channel alike; the bias is then 0.
+    - `filters`: used for every input channel alike; the bias is then 0.
     """
     conv = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     if filters is not None:
@@ -394,7 +394,7 @@ def freeze_first_layer(network: nn.Module, filters: Tensor | None = None) -> Non
 
 
 def initialize(network: nn.Module, init: str) -> None:
-    """Fill the weights of conv and dense layers; all but torch's default set the biases to zero.
+    """Fill the weights of conv and dense layers; all except torch's default zero the biases.
 
     - "default": as torch.nn does.
     - "glorot_uniform": Keras' default, https://proceedings.mlr.press/v9/glorot10a.html

@@ -13,17 +13,17 @@ from convscape.base import parts
 from convscape.base.errors import ConfigError
 from convscape.base.sections import Part
 
-VAL_LOSS = "val/loss"  # what a schedule watches if nothing else is said
+VAL_LOSS = "val/loss"  # what a schedule watches unless told otherwise
 
 
 def named_optimizer(
     parameters: Iterable[nn.Parameter], described: Mapping[str, Any], allow_packages: Sequence[str]
 ) -> torch.optim.Optimizer:
-    """Any optimiser of torch.optim, or the user's, over `parameters`.
+    """Any optimiser of torch.optim, or a user's, for `parameters`.
 
     Raises:
-        ConfigError: if there is none, or it does not take what is said; also of one that computes
-            the loss itself, several times in each step.
+        ConfigError: if it does not exist, does not take the arguments, or computes the loss itself,
+            several times per step.
     """
     part = Part.model_validate(dict(described))
     learned = [each for each in parameters if each.requires_grad]
@@ -40,9 +40,9 @@ def named_optimizer(
 
 
 def monitors(configured: Any) -> list[str]:
-    """The metric of each schedule that a `configure_optimizers` gives, for those that watch one.
+    """The metrics watched by the schedules that a `configure_optimizers` returns.
 
-    Lightning forgets it where a module takes its steps itself, as `ImageClassifier` does.
+    Lightning drops them if a module takes its steps itself, as `ImageClassifier` does.
     """
     schedules: Any = []
     if isinstance(configured, dict):
@@ -56,13 +56,13 @@ def monitors(configured: Any) -> list[str]:
 def named_schedule(
     optimizer: torch.optim.Optimizer, described: Mapping[str, Any], allow_packages: Sequence[str]
 ) -> dict[str, Any]:
-    """A schedule of torch's or the user's, as Lightning takes it.
+    """One of torch's schedules or a user's, in Lightning's form.
 
-    Of what is not said it gets the length of the training in its own interval, the learning rate
-    as its highest one, and the direction of the monitor.
+    Unless they are given, it gets the length of the training in its own interval, the learning rate
+    as its maximum, and the direction of the monitor.
 
     Raises:
-        ConfigError: if there is none, or it does not take what is said.
+        ConfigError: if it does not exist, or does not take the arguments.
     """
     known = dict(described)
     total, per_epoch = known.pop("total_steps", 1), known.pop("steps_per_epoch", 1)

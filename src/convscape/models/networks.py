@@ -63,22 +63,22 @@ class CNN(PlannedClassifier):
     - `channels`: output channels of each block; as many blocks as entries.
     - `kernel_size` (3), `stride` (1), `dilation` (1): of each convolution, in pixels.
     - `padding` ("valid"): "valid", "same" as in TensorFlow, "circular", or pixels on each side.
-    - `groups` (1): groups of channels that do not see each other.
+    - `groups` (1): groups of channels that are convolved separately.
     - `pool` ("max"): "max", "avg", "blur", "aps" or "none".
     - `pool_size` (2), `pool_stride` (None: the same), `pool_padding` ("valid").
-    - `pool_ceil_mode` (False): count a last window that the input fills only in part.
+    - `pool_ceil_mode` (False): keep a last window that the input fills only partly.
     - `batch_norm` (False): after each convolution, which then has no bias.
     - `activation` ("relu"): its name in torch.nn.functional, or "none".
     - `dropout` (0.0): probability, at the end of each block.
     - `head` ("flatten"): "flatten", "global_avg" or "global_max".
     - `dense` (()): widths of the hidden layers after the head; `dense_dropout` (0.0) after each.
-    - `output_layer` ("dense"): "none" where the layers end in one number per class themselves.
-    - `init`: how the weights begin, see `modules.initialize`.
+    - `output_layer` ("dense"): "none" if the layers already end in one number per class.
+    - `init`: how the weights are initialised, see `modules.initialize`.
     - `first_layer`: "learned", or "random" or "designed" and frozen.
-    - `training`: everything but the network, as `ImageClassifier` takes it.
+    - `training`: everything except the network, as `ImageClassifier` takes it.
 
     Raises:
-        ConfigError: if an argument has another name or value than is allowed.
+        ConfigError: if an argument's name or value is not allowed.
         InfeasibleGeometry: if a window does not fit its input.
     """
 
@@ -93,7 +93,7 @@ class CNN(PlannedClassifier):
         training: Mapping[str, Any] | None = None,
         **knobs: Unpack[geometry.CNNKnobs],
     ) -> None:
-        training = with_full_name(training)  # which is what the checkpoint will hold
+        training = with_full_name(training)  # as the checkpoint will hold it
         given = {"channels": channels, "init": init, "first_layer": first_layer, **knobs}
         check_arguments(CNNConfig, given)
         layers = geometry.cnn_layers(num_classes, channels=channels, **knobs)
@@ -151,7 +151,7 @@ class Sequential(PlannedClassifier):
 
     - `layers`: as `sequential.whole_layers` takes them: {"conv1": 32, "pool1": 2, "dense1": 64}, or
       a list of layers without names: [{"conv": {"channels": 32, "kernel_size": 5}}, "flatten"].
-    - `output_layer`: "dense", or "none" where `layers` end in a number per class themselves.
+    - `output_layer`: "dense", or "none" if `layers` already end in one number per class.
     """
 
     def __init__(

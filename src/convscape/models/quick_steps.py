@@ -1,8 +1,8 @@
-"""Optimiser steps with less of Python and of autograd around the same kernels, to the same bits.
+"""Optimiser steps with less Python and autograd around the same kernels, to the same bits.
 
-A step of a small MLP is half bookkeeping: autograd's graph, an optimiser that looks up what never
-changes. `DenseChain` goes back through dense layers by itself, `bound_step` keeps what Adam looks
-up. Both stand aside wherever anything is not as they know it; benchmarks/README.md has the gain.
+Half of a small MLP's step is bookkeeping: autograd's graph, and an optimiser that looks up what
+never changes. `DenseChain` back-propagates through dense layers itself, `bound_step` keeps what
+Adam looks up. Both step aside if anything is not as they expect; benchmarks/README.md has the gain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from convscape.models.losses import Loss
 aten = torch.ops.aten
 _log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
 
-Backward = Callable[[Tensor, Tensor], Tensor]  # of a gradient, and what the activation gave
+Backward = Callable[[Tensor, Tensor], Tensor]  # of a gradient and the activation's output
 
 _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] = {
     nn.ReLU: (torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
@@ -43,12 +43,12 @@ class _Dense:
 
 
 class DenseChain:
-    """Dense layers in a row; their gradients without a graph, in fp32 or under autocast.
+    """A sequence of dense layers; gradients without a graph, in fp32 or under autocast.
 
     Forward and backward call the kernels that autograd would call, in its order, and draw the same
     random numbers.
 
-    - `loss`: of logits (N, K) and labels; any but torch's own cross-entropy has a graph of its own.
+    - `loss`: of logits (N, K) and labels; any but torch's own cross-entropy uses its own graph.
     """
 
     def __init__(self, layers: list[_Dense], loss: Loss) -> None:
@@ -58,10 +58,10 @@ class DenseChain:
 
     @classmethod
     def of(cls, network: nn.Module, loss: Loss = cross_entropy) -> Self | None:
-        """None where `network` is not flatten, dense layers with activation or dropout, dense.
+        """None unless `network` is flatten, dense layers with activation or dropout, dense.
 
-        Nor where layers share parameters, or somebody looks at its modules, at its graph, or at
-        single parameters.
+        Also None if layers share parameters, or if something hooks its modules, its graph or single
+        parameters.
         """
         layers: list[_Dense] = []
         if torch.is_anomaly_enabled() or _has_any_global_hook():
@@ -83,9 +83,11 @@ class DenseChain:
                 return None
         if not layers or layers[-1].activation or layers[-1].dropout:
             return None
-        if not all(map(is_untouched, network.modules())):  # last: most networks are no such chain
+        if not all(
+            map(is_untouched, network.modules())
+        ):  # last: most networks are not such a chain
             return None
-        parameters = list(network.parameters())  # one that two layers share comes once
+        parameters = list(network.parameters())  # one that two layers share is listed once
         if len(parameters) != 2 * len(layers) or not all(map(_is_learned, parameters)):
             return None
         return cls(layers, loss)
@@ -94,7 +96,7 @@ class DenseChain:
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, K) and loss () of normalised images for class ids (N,) or soft labels (N, K).
 
-        Each parameter's `grad` holds its gradient afterwards, whatever it held before.
+        Afterwards each parameter's `grad` holds its gradient, whatever it held before.
         """
         activated, y = [], self._as_computed(images.flatten(1))
         inputs, weights, noises = [], [], []
@@ -126,12 +128,14 @@ class DenseChain:
                 torch.sum(gradient, 0, out=_grad_of(layer.bias))
             if number and inputs[number].numel() > 1:
                 gradient = torch.mm(gradient, weights[number])
-            elif number:  # autograd takes a single number for column-major, and turns the product
+            elif (
+                number
+            ):  # autograd takes a single number as column-major, and transposes the product
                 gradient = torch.mm(weights[number].t(), gradient.t()).t()
         return y, loss
 
     def _as_computed(self, values: Tensor) -> Tensor:
-        """In the precision of the products."""
+        """The values in the precision of the products."""
         return values.to(torch.get_autocast_dtype("cpu")) if self._is_low else values
 
     def _loss_and_gradient(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,10 +143,16 @@ class DenseChain:
         if self._loss is not cross_entropy or labels.ndim == 2:
             with torch.enable_grad():
                 outputs = logits.detach().requires_grad_()
-                loss = self._loss(outputs.clone(), labels)  # which may write into them
+                loss = self._loss(outputs.clone(), labels)  # the loss may modify them in place
             return loss.detach(), torch.autograd.grad(loss, outputs)[0]
         log_probabilities = torch.log_softmax(logits.float(), 1)  # fp32 also under autocast
-        nll = log_probabilities, labels, None, 1, -100  # no class weights, the mean, none left out
+        nll = (
+            log_probabilities,
+            labels,
+            None,
+            1,
+            -100,
+        )  # no class weights, the mean, nothing ignored
         loss, total_weight = aten.nll_loss_forward.default(*nll)
         gradient = aten.nll_loss_backward.default(self._one, *nll, total_weight)
         gradient = _log_softmax_backward(gradient, log_probabilities, 1, log_probabilities.dtype)
@@ -159,7 +169,7 @@ def _in_a_row(module: nn.Module) -> Iterator[Any]:
 
 
 def is_untouched(module: nn.Module) -> bool:
-    """Whether it trains, and does what its class says and nothing else."""
+    """Whether it is in train mode and does exactly what its class does."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     is_watched = any(getattr(module, name) for name in hooks)
     is_its_own = "forward" not in vars(module) and module._compiled_call_impl is None
@@ -187,7 +197,7 @@ def _grad_of(parameter: nn.Parameter) -> Tensor:
 def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     """`optimizer.step`, for as long as neither its parameters nor its state are replaced.
 
-    Of Adam and AdamW with one kernel for all parameters it is that kernel alone; the learning rate
+    For Adam and AdamW with one kernel for all parameters it is just that kernel; the learning rate
     is read at each step.
     """
     group, *other_groups = optimizer.param_groups
@@ -205,7 +215,7 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
 
     def step() -> None:
         gradients = [each.grad for each in group["params"] if each.grad is not None]
-        if len(gradients) != len(parameters):  # one is thawed or frozen
+        if len(gradients) != len(parameters):  # one was unfrozen or frozen
             optimizer.step()
             return
         with torch.no_grad():
@@ -225,9 +235,9 @@ def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
 
 
 def begin_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Before a step of SGD: who learns later than others, as a layer that was frozen, begins at 0.
+    """Start momentum at 0, before an SGD step, for layers that join later, once unfrozen.
 
-    torch's kernel for all parameters takes the momentum of all or of none, and fails at a few.
+    torch's kernel for all parameters needs the momentum of all or of none, and fails on a mix.
     """
     for group in optimizer.param_groups:
         if not group["momentum"]:
@@ -240,7 +250,7 @@ def begin_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 
 def _is_hooked(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether somebody is told of its steps, or has put another step in place of its own."""
+    """Whether its steps are hooked, or its `step` was replaced."""
     hooks = (
         *(optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks),
         *(_global_optimizer_pre_hooks, _global_optimizer_post_hooks),

@@ -1,4 +1,4 @@
-"""Learning rates as a function of the step alone, so that nothing needs to be saved or restored."""
+"""Learning rates as a function of the step alone, so nothing needs to be saved or restored."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def lr_factor(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> float:
-    """What to multiply the peak learning rate with at `step`, counted from 0.
+    """The factor of the peak learning rate at `step`, counted from 0.
 
     "step" and "multistep" change between epochs, "cosine" and "one_cycle" at each step, as
-    torch.optim.lr_scheduler does. With warm-up the first `warmup_epochs` rise along a straight
-    line, and the cosine begins after them. Of a run that goes on from another one, all of this
-    begins at `first_step`.
+    torch.optim.lr_scheduler does. With warm-up, the rate rises linearly for the first
+    `warmup_epochs`, and the cosine begins after them. In a run that continues another one, all of
+    this starts at `first_step`.
 
     Raises:
         ValueError: if `name` is unknown.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class MetricSums:
     """Losses and correct predictions of the batches so far, on the device until asked for.
 
-    - `metrics`: what else is measured, of probabilities (N, K) and labels (N,), by name.
+    - `metrics`: what else is measured, from probabilities (N, K) and labels (N,), by name.
     """
 
     def __init__(self) -> None:
@@ -51,20 +51,20 @@ class MetricSums:
         """Sum of losses over images, number of correct predictions, number of images."""
         if not self._sizes:
             return torch.zeros(3)
-        # what a checkpoint has brought is on the CPU
+        # sums loaded from a checkpoint are on the CPU
         losses = torch.cat([losses.cpu() for losses in self._losses]).double()
         correct = torch.stack([correct.cpu() for correct in self._correct]).sum().double()
         sizes = torch.tensor(self._sizes, dtype=torch.float64)
         return torch.stack([(losses * sizes).sum(), correct, sizes.sum()])
 
     def measured(self) -> dict[str, Tensor]:
-        """What `metrics` say of the batches so far."""
+        """The values of `metrics` over the batches so far."""
         return {name: metric.compute().cpu().double() for name, metric in self.metrics.items()}
 
     def first_not_finite(self) -> int | None:
-        """Which batch, counted from 0, was the first with a loss that is NaN or infinite.
+        """Index of the first batch with a loss that is NaN or infinite.
 
-        Only what has come since it was last asked is looked at, after which there is no going on.
+        Only batches since the last call are checked; once one is found, training cannot continue.
         """
         for losses in self._losses[self._calls_checked :]:
             bad = (~losses.isfinite()).nonzero()
@@ -84,7 +84,7 @@ class MetricSums:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.reset()
         if state["sizes"]:
             self._losses = [torch.tensor(state["losses"])]

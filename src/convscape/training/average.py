@@ -13,19 +13,19 @@ from convscape.base.quick_lightning import pl
 
 
 class WeightAverage(pl.Callback):
-    """Averages the weights after each step of the optimiser, and shows the average.
+    """Averages the weights after each optimiser step, and shows the average.
 
-    The model holds the average wherever somebody looks: in the validation, the pictures, the
-    checkpoints of whole epochs and after the training. While it learns it holds the weights that
-    the optimiser moves. To be the first of the callbacks.
+    The model holds the average wherever it is looked at: during validation, in the pictures, in the
+    checkpoints of whole epochs and after training. While it learns it holds the weights that the
+    optimiser moves. This must be the first callback.
 
-    Averaged are parameters and the statistics of batch norm, as timm does: the statistics of one
-    set of weights are not those of another. Lightning's own callback serves whoever takes one step
-    in a call of `training_step`: it counts the calls, and a run that is stopped in its validation
-    would save the two the wrong way round.
+    Both the parameters and the batch-norm statistics are averaged, as in timm: the statistics of
+    one set of weights do not fit another. Lightning's own callback expects one step per call of
+    `training_step`: it counts the calls, and a run stopped during validation would save the two
+    sets the wrong way round.
 
-    - `decay`: what stays of the average in a step, once there were enough of them: at first it is
-      (1 + t) / (10 + t) after t steps, so that a short training forgets its random beginning
+    - `decay`: how much of the average a step keeps, once there have been enough steps; early on it
+      is (1 + t) / (10 + t) after t steps, so a short training forgets its random start
       (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
     """
 
@@ -36,12 +36,12 @@ class WeightAverage(pl.Callback):
         self._other: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with the weights as they are, or go on with those of a checkpoint."""
+        """Start from the weights as they are, or continue with those of a checkpoint."""
         own = _averaged(pl_module)
         for name, tensor in own.items():
             other = torch.empty_like(tensor)
             self._other[name] = other.copy_(self._other.get(name, tensor).detach())
-        # of several optimisers the last one ends a step
+        # with several optimisers, the last one ends a step
         trainer.optimizers[-1].register_step_post_hook(lambda *_: self._update(own))
 
     def on_train_batch_start(
@@ -56,11 +56,11 @@ class WeightAverage(pl.Callback):
             self._show(pl_module, True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the average also where nothing is validated."""
+        """Show the average even if nothing is validated."""
         self._show(pl_module, True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The one of the two that the model does not hold, for the checkpoint."""
+        """Whichever set of weights the model does not hold, for the checkpoint."""
         return {
             "num_updates": self._num_updates,
             "is_shown": self._is_shown,
@@ -81,7 +81,7 @@ class WeightAverage(pl.Callback):
 
     @torch.no_grad()
     def _show(self, module: pl.LightningModule, is_shown: bool) -> None:
-        """Swap the numbers, and not the tensors: the optimiser knows its own by identity."""
+        """Swap the values, not the tensors: the optimiser knows its tensors by identity."""
         if self._is_shown is is_shown:
             return
         self._is_shown = is_shown
@@ -92,7 +92,7 @@ class WeightAverage(pl.Callback):
 
 
 def _averaged(module: torch.nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint holds of it and is a number with a point, each tensor once."""
+    """Its floating-point tensors that a checkpoint holds, each one once."""
     saved = module.state_dict().keys()
     named = chain(module.named_parameters(), module.named_buffers())
     return {name: t for name, t in named if name in saved and t.is_floating_point()}

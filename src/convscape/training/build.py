@@ -33,9 +33,9 @@ def data_module(
 ) -> ImageDataModule:
     """The splits and batches of a run.
 
-    - `steps_per_execution`: how many batches an item of its training loader holds; always one for
-      a LightningModule of the user's, whose training step takes one.
-    - `single`: an item is the batch itself, for callbacks that look at it.
+    - `steps_per_execution`: how many batches an item of its training loader holds; always one for a
+      user's LightningModule, whose training step takes one.
+    - `single`: an item is the batch itself, for callbacks that inspect it.
     """
     config, data = run.config, run.config.data
     is_foreign = has_own_training(config)
@@ -66,13 +66,13 @@ def build_metrics(
 ) -> dict[str, Metric]:
     """What is measured besides loss and accuracy: torchmetrics of (probabilities, labels).
 
-    Of what is not said, torchmetrics gets `task="multiclass"`, `num_classes` and
-    `average="macro"`, the mean over classes: without it precision, recall and F1 are all equal to
-    the accuracy.
+    Unless they are given, torchmetrics gets `task="multiclass"`, `num_classes` and
+    `average="macro"`, the mean over classes: without it precision, recall and F1 all equal the
+    accuracy.
 
     Raises:
-        ConfigError: if there is no such class, it does not take the arguments, or it gives no
-            single number.
+        ConfigError: if there is no such class, it does not take the arguments, or it does not give
+            a single number.
     """
     if not named:
         return {}
@@ -84,7 +84,7 @@ def build_metrics(
         built[name] = parts.build("metrics", key, part, allow_packages, offered=offered)
         try:
             value = built[name](probabilities, labels)
-        except Exception as error:  # noqa: BLE001  one of the user's may raise anything
+        except Exception as error:  # noqa: BLE001  a user's metric may raise anything
             place = parts.line_of(error, [part.target.partition(".")[0]])
             raise ConfigError(
                 f"metrics.{name}: {part.target}: {parts.told(error)}{place}"
@@ -97,7 +97,7 @@ def build_metrics(
 
 
 def build_callbacks(run: ResolvedRun, folder: Path) -> list[pl.Callback]:
-    """What `callbacks` names; those of Lightning's that write files do it in the run `folder`.
+    """The callbacks that `callbacks` names; Lightning's write their files in the run `folder`.
 
     Raises:
         ConfigError: if there is no such class, or it does not take the arguments.
@@ -114,7 +114,7 @@ def build_callbacks(run: ResolvedRun, folder: Path) -> list[pl.Callback]:
 
 
 def build_model(run: ResolvedRun) -> pl.LightningModule:
-    """The model of a run: `CNN`, `MLP`, `Sequential`, or a class of the user's.
+    """The model of a run: `CNN`, `MLP`, `Sequential`, or a user's class.
 
     Raises:
         ConfigError: if the user's class cannot be found or built.
@@ -134,7 +134,7 @@ def build_model(run: ResolvedRun) -> pl.LightningModule:
 
 
 def training_arguments(run: ResolvedRun) -> dict[str, Any]:
-    """Everything about a model but its network, as `ImageClassifier.set_training` takes it."""
+    """Everything about a model except its network, as `ImageClassifier.set_training` takes it."""
     config = run.config
     mean, std = run.normalization
     training: dict[str, Any] = {
@@ -167,10 +167,10 @@ def schedule_arguments(run: ResolvedRun) -> dict[str, Any]:
 
 
 def _class_weights(run: ResolvedRun) -> list[float]:
-    """One for each class, of the images that are trained on.
+    """One weight per class, from the training images.
 
     Raises:
-        ConfigError: if they are not one for each.
+        ConfigError: if there is not one per class.
     """
     asked, num_classes = run.config.loss.class_weights, len(run.classes)
     if asked == "balanced":
@@ -180,7 +180,7 @@ def _class_weights(run: ResolvedRun) -> list[float]:
     if len(asked) != num_classes or not any(asked):
         raise ConfigError(
             f"loss.class_weights={typed_value(asked)}: allowed: balanced, or {num_classes} "
-            f"numbers, one for each of the classes {', '.join(run.classes)}, not all 0"
+            f"numbers, one per class: {', '.join(run.classes)}, not all 0"
         )
     return asked
 
@@ -197,7 +197,7 @@ def build_own(
     num_classes: int,
     training: dict[str, Any],
 ) -> pl.LightningModule:
-    """The user's module, or one of torchvision's, as it is to be trained.
+    """The user's module, or one of torchvision's, ready to be trained.
 
     Raises:
         ConfigError: if it cannot be found or does not take the arguments.
@@ -230,7 +230,7 @@ def own_module(
     wanted = parts.parameters(found)
     if parts.is_of_torchvision(found):
         _check_name(model)
-        given = {"num_classes": num_classes}  # which each of them hands on
+        given = {"num_classes": num_classes}  # which each of them passes on
     elif parts.is_class(found, models.PlannedClassifier) and models.takes_keywords(wanted):
         given = facts  # as class Mine(CNN) with __init__(self, **knobs) does
     else:
@@ -245,7 +245,7 @@ def _check_name(model: OwnModelConfig) -> None:
     known = ready.list_models(module=ready)
     if model.target.endswith(".get_model") and (name := model.arguments.get("name")) not in known:
         raise ConfigError(
-            f"model.name={name}: allowed: a classification network of torchvision's, such as "
+            f"model.name={name}: allowed: one of torchvision's classification networks, such as "
             f"resnet18, mobilenet_v3_small, vgg11_bn{hint(name, known)}"
         )
 
@@ -253,7 +253,7 @@ def _check_name(model: OwnModelConfig) -> None:
 def tell(
     model: models.ImageClassifier, training: dict[str, Any], allow_packages: Sequence[str]
 ) -> None:
-    """Set how a model is trained; its loss is its own where the config has none."""
+    """Set how a model is trained; it uses its own loss if the config has none."""
     loss: dict[str, Any] = {"loss": model.described_loss, "label_smoothing": model.label_smoothing}
     model.set_training(**loss | training)
     model.allow_packages = allow_packages
@@ -262,13 +262,13 @@ def tell(
 
 
 def has_own_training(config: Config) -> bool:
-    """Whether the model is a LightningModule that brings its own training step and optimiser."""
+    """Whether the model is a LightningModule with its own training step and optimiser."""
     found = _own_class(config)
     return is_lightning(config) and not parts.is_class(found, models.ImageClassifier)
 
 
 def is_lightning(config: Config) -> bool:
-    """Whether the model is a LightningModule of the user's."""
+    """Whether the model is a user's LightningModule."""
     return parts.is_class(_own_class(config), pl.LightningModule)
 
 
@@ -279,7 +279,7 @@ def _own_class(config: Config) -> Any:
 
 
 def made_by_class(config: Config, method: str) -> bool:
-    """Whether a child of `ImageClassifier` has a `method` of its own that does not ask ours."""
+    """Whether a subclass of `ImageClassifier` has its own `method` that does not call ours."""
     assert isinstance(config.model, OwnModelConfig)
     found = parts.find("model", "model._target_", config.model.target, config.allow_packages)
     if not parts.is_class(found, models.ImageClassifier):
@@ -292,10 +292,10 @@ def made_by_class(config: Config, method: str) -> bool:
 
 
 def find_parts(config: Config) -> None:
-    """Look for all that a config names, so that what is not there shows before anything is trained.
+    """Look up everything that a config names, to find what is missing before training starts.
 
     Raises:
-        ConfigError: if it is not there or of another kind.
+        ConfigError: if something is missing or of the wrong kind.
     """
     for door, key, part in config.parts():
         found = parts.find(door, key, part.target, config.allow_packages)

@@ -1,4 +1,4 @@
-"""What happens around training: checkpoints and history, and stopping on a signal."""
+"""What happens around training: checkpoints, history, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Interrupted(Stopped):
 
 
 class MonitorNotLogged(ValueError):
-    """The metric that a run is to be chosen by does not exist."""
+    """The metric that chooses the best epoch does not exist."""
 
     def __init__(self, monitor: str, logged: Iterable[str]) -> None:
         super().__init__(
-            f"trainer.monitor={not_logged(monitor, logged)}; train a new run, with one that is "
+            f"trainer.monitor={not_logged(monitor, logged)}; train a new run with one that is "
             "(trainer.monitor_mode=max or min says which way is better), or with "
             "trainer.monitor=null, which keeps the last epoch"
         )
@@ -73,14 +73,15 @@ class NothingLearned(ValueError):
 class Recorder(pl.callbacks.Checkpoint):
     """Keeps the history, TensorBoard's curves and the checkpoints `last` and `best`.
 
-    `best` is that of the best `monitor`, the earliest first. `last.ckpt` is written last of all:
-    whatever it counts on is there, and a kill before it only means that the epoch is done again.
-    A child of `Checkpoint`, since Lightning calls those after the module has logged its epoch.
+    `best` is the epoch with the best `monitor`, the earliest of equals. `last.ckpt` is written
+    last: everything it relies on is then on disk, and a kill before that only means that the epoch
+    is repeated. A subclass of `Checkpoint`, because Lightning calls those after the module has
+    logged its epoch.
 
-    - `monitor`: what decides; None: the last epoch is the best.
-    - `patience`: stop after as many epochs without a better one.
-    - `reports`: told of each epoch's row once it is saved.
-    - `on_best`: told that this epoch is the best so far, before it is saved.
+    - `monitor`: the metric that decides; None: the last epoch is the best.
+    - `patience`: stop after this many epochs without a better one.
+    - `reports`: called with each epoch's row once it is saved.
+    - `on_best`: called when this epoch is the best so far, before it is saved.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Recorder(pl.callbacks.Checkpoint):
         self._had_loss = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what came after the checkpoint that the run goes on from."""
+        """Forget what came after the checkpoint that the run continues from."""
         if trainer.is_global_zero:
             events.truncate_events(self._old_events, self._event_sizes, self.folder.path)
             if self.history:
@@ -113,14 +114,14 @@ class Recorder(pl.callbacks.Checkpoint):
         trainer.should_stop = self._is_enough()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make up for what Lightning has not saved."""
+        """Restore what Lightning does not save."""
         if self._is_resumed:
             catch_up(trainer, pl_module, self._logged, len(self.history))
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Test the weights that the checkpoint holds, which every later command takes.
+        """Test the weights in the checkpoint, which every later command uses.
 
-        A callback may have put others in their place, as one that averages them does.
+        A callback may have replaced them, as one that averages weights does.
         """
         if any(overrides(each, ["on_load_checkpoint"]) for each in callbacks_of(trainer)):
             pl_module.load_state_dict(read_checkpoint(self.folder.best_checkpoint)["state_dict"])
@@ -148,16 +149,16 @@ class Recorder(pl.callbacks.Checkpoint):
         if pl_module.automatic_optimization and not self._had_loss and not self.history:
             raise NothingLearned(pl_module)
         logged = dict(trainer.callback_metrics)
-        # Lightning keeps what an earlier epoch has logged: those are the same objects
+        # Lightning keeps what an earlier epoch logged: those are the same objects
         metrics = {k: float(v) for k, v in logged.items() if v is not self._logged.get(k)}
         self._logged = logged
         log_epoch_now(trainer)
         seconds, self._train_seconds = self._train_seconds, 0.0
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        # a module may log its own "epoch", counted from 0; the run's is what resume goes by
+        # a module may log its own "epoch", counted from 0; resume relies on the run's
         row |= {key: value for key, value in metrics.items() if key not in row}
         row["train_seconds"] = seconds
-        # a run of a time when that was no error may have earlier rows without it
+        # a run of an earlier version may have rows without it
         if self.monitor is not None and self.monitor.name not in row and not self.history:
             raise MonitorNotLogged(self.monitor.name, metrics)
         self.history.append(row)
@@ -170,7 +171,7 @@ class Recorder(pl.callbacks.Checkpoint):
             self._write_history()
         if is_best:
             trainer.save_checkpoint(self.folder.best_checkpoint)
-            if trainer.is_global_zero:  # a copy: one bad sector is not to take both
+            if trainer.is_global_zero:  # a copy: one bad sector must not destroy both
                 best = self.folder.best_checkpoint.read_bytes()
                 write_atomic(self.folder.last_checkpoint, best, within=self.folder.path)
         else:
@@ -185,7 +186,7 @@ class Recorder(pl.callbacks.Checkpoint):
     ) -> None:
         rate = trainer.datamodule.num_train_images / row["train_seconds"]  # type: ignore[attr-defined]
         points = {"samples_per_second": rate}
-        if isinstance(pl_module, ImageClassifier):  # another's module has Lightning log them
+        if isinstance(pl_module, ImageClassifier):  # a user's module has Lightning log them
             points |= {key: value for key, value in row.items() if "/" in key or key == "lr"}
         for logger in trainer.loggers:
             logger.log_metrics(points, step=trainer.global_step)
@@ -223,13 +224,13 @@ class Recorder(pl.callbacks.Checkpoint):
         self.best_epoch = state_dict["best_epoch"]
         self._train_seconds = state_dict["train_seconds"]
         self._event_sizes = state_dict["event_sizes"]
-        self._logged = state_dict.get("logged", {})  # not in those of earlier versions
+        self._logged = state_dict.get("logged", {})  # earlier versions did not save it
         self._is_resumed = True
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    # a module may log something every other epoch; the time stays last
+    # a module may log something only every other epoch; the time stays last
     columns = dict.fromkeys(key for row in rows for key in row if key != "train_seconds")
     writer = csv.DictWriter(text, fieldnames=[*columns, "train_seconds"], restval="")
     writer.writeheader()
@@ -240,13 +241,13 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 class StopOnSignal(pl.callbacks.Callback):
     """Turns Ctrl-C and SIGTERM into a checkpoint and `Interrupted`; a second one ends at once.
 
-    Used as a context around the whole run. While it trains it waits for a good moment: the end of
-    the current `training_step` call, a fraction of a second, or of a batch of validation images.
-    An epoch of another's LightningModule is done again from its beginning: Lightning does not save
-    what it has logged so far.
-    At all other times `at_once` it raises where the run is; what is half done then is done again.
-    SIGUSR1 and SIGUSR2 are a scheduler's, where its launcher listens for them: they stop the run
-    in the same way and are then handed on, so that the launcher can put the job back in the queue.
+    A context manager around the whole run. During training it waits for a good moment: the end of
+    the current `training_step` call, a fraction of a second, or of a batch of validation images. An
+    epoch of a user's LightningModule is repeated from its start: Lightning does not save what it
+    has logged so far. At all other times, within `at_once`, it raises wherever the run is;
+    unfinished work is then repeated. SIGUSR1 and SIGUSR2 come from a scheduler, if its launcher
+    listens for them: they stop the run in the same way and are then passed on, so the launcher can
+    requeue the job.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -270,7 +271,7 @@ class StopOnSignal(pl.callbacks.Callback):
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise `Interrupted` from anywhere within, but for the training; outside only note it."""
+        """Raise `Interrupted` anywhere within, except while training; elsewhere only note it."""
         self._raises = True
         try:
             self._raise_if_received()
@@ -279,7 +280,7 @@ class StopOnSignal(pl.callbacks.Callback):
             self._raises = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if signum in self.received:  # a terminal and a launcher may each send one of their own
+        if signum in self.received:  # a terminal and a launcher may each send one
             os._exit(128 + signum)
         self.received.append(signum)
         if self._raises:
@@ -295,7 +296,7 @@ class StopOnSignal(pl.callbacks.Callback):
             raise Interrupted(self.received[0])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on wait for a good moment; Lightning has just put its own handlers in place."""
+        """From now on wait for a good moment; Lightning has just installed its own handlers."""
         for signum in self._previous:
             signal.signal(signum, self._handle)
         self._raises = False
@@ -303,24 +304,24 @@ class StopOnSignal(pl.callbacks.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """Save within the epoch, unless it is complete but for its validation."""
+        """Save within the epoch, unless only its validation is left."""
         if self._is_to_stop() and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that was stopped in its validation begins it again, and so does the counting."""
+        """A run that was stopped during validation restarts it, and the counting too."""
         if trainer.state.fn == "fit":
             validate_from_its_beginning(trainer)
             self.on_validation_batch_end(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save with the epoch trained and its validation still to be done."""
+        """Save with the epoch trained and its validation still to do."""
         if self._is_to_stop() and trainer.state.fn == "fit":
             validate_again(trainer)
             self._save(trainer)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Once more, should a library have taken the first for an error of its own."""
+        """Raise again, in case a library took the first for an error of its own."""
         self._raise_if_received()
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -329,10 +330,10 @@ class StopOnSignal(pl.callbacks.Callback):
         self._raise_if_received()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The epoch before was saved at its end."""
+        """The previous epoch was saved at its end."""
         self._raise_if_received()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All epochs are saved; what is left is the test."""
+        """All epochs are saved; only the test is left."""
         self._raises = True
         self._raise_if_received()

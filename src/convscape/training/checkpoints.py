@@ -1,4 +1,4 @@
-"""The checkpoints of a run: whole or damaged, which to go on from, and how to read a stranger's."""
+"""The checkpoints of a run: whole or damaged, which to continue from, how to read a stranger's."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _DIGITS = 64  # of a SHA-256 in hexadecimal
 def sealed(checkpoint: dict[str, Any]) -> memoryview:
     """A checkpoint as bytes: torch's zip file, and as that file's comment their checksum.
 
-    Those of the zip format leave out its table of contents.
+    The zip format's own checksums do not cover its table of contents.
     """
     content = io.BytesIO()
     torch.save(checkpoint, content)
-    content.seek(-2, io.SEEK_END)  # what comes last is the length of the comment
+    content.seek(-2, io.SEEK_END)  # the length of the comment comes last
     content.write((len(_SEAL) + _DIGITS).to_bytes(2, "little") + _SEAL)
     with content.getbuffer() as so_far:
         digest = hashlib.sha256(so_far).hexdigest()
@@ -42,7 +42,7 @@ def sealed(checkpoint: dict[str, Any]) -> memoryview:
 
 
 class NotPlain(TypeError):
-    """A part of the user's keeps what no checkpoint can: it could not be read again."""
+    """A user's part keeps a value that could not be read back from a checkpoint."""
 
     def __init__(self, path: str, value: Any) -> None:
         super().__init__(
@@ -55,7 +55,7 @@ _PLAIN = (bool, int, float, str, bytes, type(None), torch.Size, torch.dtype, tor
 
 
 def check_plain(value: Any, path: str = "") -> None:
-    """Refuse what `read_checkpoint` would not read.
+    """Refuse values that `read_checkpoint` would not read.
 
     Raises:
         NotPlain: naming where it is.
@@ -74,7 +74,7 @@ def check_plain(value: Any, path: str = "") -> None:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a checkpoint is not what was written. What another program wrote is not damaged."""
+    """Whether a checkpoint is not what was written. A file of another program is not damaged."""
     content = memoryview(path.read_bytes())
     digits = content[-_DIGITS:]
     if content[-_DIGITS - len(_SEAL) : -_DIGITS] == _SEAL:
@@ -92,7 +92,7 @@ def is_begun(folder: RunFolder) -> bool:
     """Whether a run has a checkpoint that is not damaged.
 
     Raises:
-        ConfigError: if one of these cannot be read all the same, and why.
+        ConfigError: if an undamaged one still cannot be read, and why.
     """
     whole = [
         path
@@ -105,10 +105,10 @@ def is_begun(folder: RunFolder) -> bool:
 
 
 def to_go_on_from(folder: RunFolder) -> Path | None:
-    """The last checkpoint, once the best one fits it; None to begin anew, once both are gone.
+    """The last checkpoint, with the best one to match; None to start over, with both removed.
 
-    Either way the run ends with the same bits. A disk may damage what was whole, and a best one
-    that is lost can only be had again from the beginning, unless the last one is the same.
+    Either way the run ends with the same bits. A disk may damage a whole file, and a lost best
+    checkpoint can only be rebuilt by training from the start, unless it is also the last one.
 
     Raises:
         OSError: if a file cannot be written.
@@ -128,7 +128,7 @@ def to_go_on_from(folder: RunFolder) -> Path | None:
             return last
         logger.warning("%s of epoch %d is lost: training from the beginning", best, best_epoch)
     elif best in whole:
-        # it may be that of the last epoch: then no other comes that would be written as the last
+        # it may belong to the last epoch: then no later one will be written
         write_atomic(last, best.read_bytes(), within=folder.path)
         return last
     for path in there:
@@ -152,7 +152,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The plain values and tensors in `path`, on the CPU.
 
     Raises:
-        ConfigError: if it is damaged, is no checkpoint of a run, or asks for code to be run.
+        ConfigError: if it is damaged, is not the checkpoint of a run, or asks to run code.
     """
     checkpoint = read_plain(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
@@ -164,7 +164,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
-    """A checkpoint is written beside its place and renamed: what is there is always whole."""
+    """Writes a checkpoint under a temporary name and renames it: the file is always whole."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -173,7 +173,7 @@ class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write `checkpoint` to `path`; the first one is looked through."""
+        """Write `checkpoint` to `path`; the first one is checked with `check_plain`."""
         if not self._is_checked:
             check_plain(checkpoint)
             self._is_checked = True
@@ -182,14 +182,14 @@ class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
         write_atomic(place, sealed(checkpoint), within=self.folder.path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove `path`, which a stranger's checkpoint may say, if it is in the run folder."""
+        """Remove `path`, which a stranger's checkpoint may name, if it is in the run folder."""
         remove(self._inside(path), within=self.folder.path)
 
     def _inside(self, path: str | Path) -> Path:
         """`path`, which Lightning may have resolved, as a path below the run folder.
 
         Raises:
-            NotInside: if it is none.
+            NotInside: if it is not below it.
         """
         for folder in (self.folder.path, self.folder.path.resolve()):
             if Path(path).is_relative_to(folder):
@@ -197,5 +197,5 @@ class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
         raise NotInside(Path(path), f"outside of {self.folder.path}")
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """Plain values and weights, whatever else a stranger has put there."""
+        """Plain values and weights only, whatever else a stranger put there."""
         return read_checkpoint(Path(path))

@@ -1,4 +1,4 @@
-"""The process that a run finds: set up anew for it, and recorded with its result."""
+"""The process that a run finds: set up for it, and recorded with its result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def set_for(run: ResolvedRun) -> None:
-    """Set everything that a run before in this process could have left behind."""
+    """Set everything that an earlier run in this process could have changed."""
     config = run.config
     torch.set_num_threads(_num_threads(config.trainer))
     torch.use_deterministic_algorithms(config.trainer.deterministic)
@@ -35,7 +35,7 @@ def set_for(run: ResolvedRun) -> None:
 
 
 def environment(config: Config) -> dict[str, Any]:
-    """Versions, hardware and commit that a result came from, and what others took of the cores."""
+    """Versions, hardware and commit behind a result, and how many cores others used."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__.partition("+")[0],
@@ -50,12 +50,12 @@ def environment(config: Config) -> dict[str, Any]:
 
 
 def of_weights(given: pl.LightningModule | None) -> dict[str, str]:
-    """What a result says of where its network came from, if not from its config."""
+    """What a result says about where its network came from, if not from its config."""
     return {} if given is None else {"weights": "given"}
 
 
 def say_what_others_use(run: ResolvedRun, result: Result) -> None:
-    """Tell a person who watches if too few cores are left, and the training is slower for it."""
+    """Tell the user if others leave too few cores, which makes training slower."""
     num_threads = result.environment["threads"] * run.config.trainer.devices
     words = cores.sentence(result.environment["taken_cores"], num_threads)
     is_seen = run.config.trainer.progress != "off" and local_rank() == 0

@@ -26,7 +26,7 @@ MAX_NAMES = 12  # of classes
 
 @contextmanager
 def kept(folder: RunFolder) -> Iterator[None]:
-    """Log records and warnings of the run go to its own file, and not to the terminal.
+    """Send the run's log records and warnings to its own file, not to the terminal.
 
     Raises:
         CannotWrite: if the file cannot be opened.
@@ -40,7 +40,7 @@ def kept(folder: RunFolder) -> Iterator[None]:
         raise CannotWrite(folder.path, error) from None
     handler.setFormatter(_Entry("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(_once())
-    # of Lightning what it warns of, and not what it tells of itself
+    # Lightning's warnings, but not its chatter
     levels = {
         "convscape": logging.INFO,
         "lightning.pytorch": logging.WARNING,
@@ -57,7 +57,7 @@ def kept(folder: RunFolder) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
-            # what comes after trainer.max_steps, see `ImageDataModule.on_after_batch_transfer`
+            # batches after trainer.max_steps, see `ImageDataModule.on_after_batch_transfer`
             warnings.filterwarnings("ignore", ".*train_dataloader.* yielded None")
             warnings.filterwarnings(
                 "ignore", "The `srun` command is available"
@@ -83,19 +83,19 @@ class _File(logging.FileHandler):
         )
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk is told of once, by what cannot do without it."""
+        """A full disk is reported once, by whatever cannot do without it."""
 
 
 class _Entry(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """A line, and further ones indented: whatever a file's text holds, it begins no entry."""
+        """A line, with further lines indented: no text from a file can start an entry."""
         if record.levelno >= logging.WARNING:
             record.message = f"{record.levelname.lower()}: {record.message}"
         return "\n    ".join(map(_escaped, super().formatMessage(record).splitlines()))
 
 
 def _escaped(line: str) -> str:
-    r"""A line with what would steer a terminal written out, as \x1b."""
+    r"""A line with terminal control characters written out, as \x1b."""
     return re.sub(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: m[0].encode("unicode_escape").decode(), line
     )
@@ -127,9 +127,9 @@ def _note(
 def begin(
     result: Result, data: ImageDataModule, checkpoint: Path | None, described: Sequence[str]
 ) -> None:
-    """What the run is and what it runs on.
+    """Write what the run is and what it runs on.
 
-    - `described`: images of each class of one's own data, and what was left out.
+    - `described`: images per class of the user's own data, and what was left out.
     """
     known = result.environment
     sizes = ", ".join(f"{len(data.indices[name]):,} {name}" for name in ("train", "val", "test"))
@@ -149,13 +149,13 @@ def begin(
         f"torch {known['torch']}, lightning {known['lightning']}, python {known['python']}",
     ]
     if (parent := result.parent) is not None:
-        entries.insert(1, f"it went on from {parent['run']}, after {parent['epochs']} epochs")
+        entries.insert(1, f"it continues {parent['run']}, after {parent['epochs']} epochs")
     for entry in entries:
         logger.info("%s", entry)
 
 
 def end(result: Result, path: Path) -> None:
-    """How it ended, and that nothing chose its best epoch, if so."""
+    """Write how it ended, and if nothing chose the best epoch, that too."""
     first, *_ = summary(result, path)
     logger.info("%s", f"ok: {first}" if result.status == "ok" else first)
     if result.status == "ok" and (nothing := no_choice(result)) is not None:

@@ -1,4 +1,4 @@
-"""The weights of each epoch, kept beside the checkpoints: trainer.keep_epochs."""
+"""The weights of each epoch, kept next to the checkpoints: trainer.keep_epochs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ LARGEST = torch.finfo(torch.float16).max
 class EpochKeeper(pl.Callback):
     """Writes the weights at the beginning, as epoch 0, and after each epoch, in float16.
 
-    It is called before the checkpoint is written, so that no epoch is missing in a run that goes
-    on from one; what is done again is written again.
+    It runs before the checkpoint is written, so a resumed run lacks no epoch; repeated epochs are
+    written again.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what the run begins with."""
+        """Keep the weights that the run starts with."""
         if trainer.is_global_zero and trainer.global_step == 0:
             self._keep(pl_module, 0, 0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what the epoch has made of them."""
+        """Keep the weights after the epoch."""
         if trainer.is_global_zero:
             self._keep(pl_module, trainer.current_epoch + 1, trainer.global_step)
 
@@ -44,6 +44,6 @@ class EpochKeeper(pl.Callback):
 
 
 def _small(values: Tensor) -> Tensor:
-    """In half precision where it is a number with a point; what is too large is the largest."""
+    """Floating-point values in half precision; values beyond its range become its largest."""
     values = values.detach()
     return values.clamp(-LARGEST, LARGEST).half().cpu() if values.is_floating_point() else values

@@ -21,15 +21,15 @@ PREFIX = "events.out.tfevents."
 
 
 class EventFile:
-    """Writes events at once and whole.
+    """Writes events immediately and whole.
 
-    TensorBoard's own writer has a thread that holds back up to two minutes of events, which a kill
-    loses, and in which a full disk goes unheard.
+    TensorBoard's own writer has a thread that holds events back for up to two minutes: a kill loses
+    them, and a full disk goes unnoticed.
     """
 
     def __init__(self, folder: Path) -> None:
         stamps = [int(path.name.removeprefix(PREFIX)[:10]) for path in event_files(folder)]
-        # TensorBoard reads files by name, and a clock may have been set back in between
+        # TensorBoard reads files in the order of their names, and the clock may have been set back
         stamp = max([int(time.time()), *(last + 1 for last in stamps)])
         self._folder = folder
         self._path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
@@ -37,7 +37,7 @@ class EventFile:
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def get_logdir(self) -> str:
-        """For torch, which asks for it."""
+        """The folder, which torch asks for."""
         return str(self._folder)
 
     def add_event(self, event: Event) -> None:
@@ -45,7 +45,7 @@ class EventFile:
         self._file.write(record(event.SerializeToString()))
 
     def flush(self) -> None:
-        """All is written."""
+        """Do nothing: everything is already written."""
 
     def close(self) -> None:
         """No more comes."""
@@ -53,7 +53,7 @@ class EventFile:
 
 
 class EventLogger(pl.loggers.TensorBoardLogger):
-    """Lightning's logger, writing into the run folder with `EventFile`."""
+    """Lightning's logger, writing to the run folder with `EventFile`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
@@ -62,7 +62,7 @@ class EventLogger(pl.loggers.TensorBoardLogger):
 
     @property
     def log_dir(self) -> str:
-        """The run folder as it is: Lightning would put values of the environment for $NAME."""
+        """The run folder as it is: Lightning would replace $NAME by the environment variable."""
         return str(self._folder)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -78,7 +78,7 @@ class EventLogger(pl.loggers.TensorBoardLogger):
         return self._writer
 
     def finalize(self, status: str) -> None:
-        """Lightning calls it after the training; the test is still to come."""
+        """Do nothing: Lightning calls it after training, and the test is still to come."""
 
     def close(self) -> None:
         """No more comes."""
@@ -86,11 +86,11 @@ class EventLogger(pl.loggers.TensorBoardLogger):
             self._writer.close()
 
     def save(self) -> None:
-        """All is written; Lightning would add a file of hyper-parameters that it does not know."""
+        """Do nothing: Lightning would add a file of hyper-parameters that it does not know."""
 
 
 def event_files(folder: Path) -> list[Path]:
-    """Those of a run, the oldest first."""
+    """A run's event files, oldest first."""
     return sorted(folder.glob(f"{PREFIX}{'[0-9]' * 10}.*"))
 
 
@@ -100,7 +100,7 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def truncate_events(paths: list[Path], sizes: Mapping[str, int], folder: Path) -> None:
-    """Take away what was written since `sizes`: it is about to be written again.
+    """Cut off what was written after `sizes`: it is about to be written again.
 
     Raises:
         NotInside: if one of them is a link out of `folder`.
@@ -113,9 +113,9 @@ def truncate_events(paths: list[Path], sizes: Mapping[str, int], folder: Path) -
 
 
 def copy_points(source: Path, folder: Path, sizes: Mapping[str, int]) -> None:
-    """Copy event files up to their `sizes` into another run's folder, but for what is that run's.
+    """Copy event files up to their `sizes` into another run's folder, without hyper-parameters.
 
-    Its hyper-parameters are others, and TensorBoard shows those that come first.
+    That run has its own, and TensorBoard shows those that come first.
     """
     for path in event_files(source):
         if path.name not in sizes or path.is_symlink():
@@ -135,10 +135,10 @@ _OF_ONE_RUN = ("_hparams_/", "custom_scalars__config__", "result/")
 
 
 def tag(name: str) -> str:
-    """Under which a metric stands: acc/val of val/acc, so that both curves are beside each other.
+    """The tag of a metric: acc/val for val/acc, which puts both curves next to each other.
 
     TensorBoard sorts tags by name: acc and loss come before lr, the result, the speed and the
-    pictures, which begin with "view".
+    pictures, whose tags begin with "view".
     """
     split = Metric(name).split
     if split is None:
@@ -149,7 +149,7 @@ def tag(name: str) -> str:
 def add_layout(writer: Any, added_metrics: Iterable[str]) -> None:
     """The Custom Scalars tab: training and validation in one chart.
 
-    - `added_metrics`: names of what is logged besides accuracy and loss.
+    - `added_metrics`: metrics that are logged besides accuracy and loss.
     """
     leaves = dict.fromkeys(name.partition("/")[2] for name in added_metrics)
     titles = {"acc": "accuracy"} | dict.fromkeys(leaves, "") | {"loss": "loss"}

@@ -1,4 +1,4 @@
-"""What `resume=` asks for, as both doors take it. No torch, unless a run is to be another one."""
+"""What `resume=` asks for, from the shell or Python. No torch unless the run becomes a new one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GoingOn:
-    """The `run` to train and `place`, its folder once that is entered.
+    """The `run` to train, and `place`, its folder once that context is entered.
 
-    - `path`, `result`: where it is already, and what it has reached; None of one that is new.
-    - `words`: what there is to say of it.
+    - `path`, `result`: where it already is, and its result so far; None for a new run.
+    - `words`: what to tell the user about it.
     """
 
     run: ResolvedRun
@@ -30,16 +30,16 @@ class GoingOn:
 
 
 def going_on(composed: dict[str, Any], overrides: list[str]) -> GoingOn:
-    """The run that goes on in its folder, or from there in another one.
+    """The run that continues in its folder, or from there in a new one.
 
     Raises:
-        ConfigError: if it is no run, or cannot go on as it is asked to.
+        ConfigError: if it is not a run, or cannot continue as asked.
     """
     again = resumed(composed, overrides)
     folder = again.folder
     if again.before is None:
         return GoingOn(again.run, held_to_go_on(folder), folder.path, folder.read_result())
-    from convscape.training.longer import longer  # torch: a checkpoint says how far it is
+    from convscape.training.longer import longer  # torch: the checkpoint says how far it got
 
     other = longer(again)
     return GoingOn(other.run, other.place, folder.path, words=[other.words])

@@ -1,8 +1,8 @@
-"""What TensorBoard's HParams tab shows: the keys that differ, and what came out.
+"""What TensorBoard's HParams tab shows: the keys that differ, and the results.
 
 Without an "experiment summary" TensorBoard takes every scalar for a metric, learning rate and speed
-included. With one in several runs it takes any of them for all, so each run's has the columns of
-the others too: the keys of every network, optimiser and schedule.
+included. With one in several runs it uses any of them for all, so each run's has the columns of the
+others too: the keys of every network, optimiser and schedule.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SCHEDULES = (
 def hyperparameters(
     config: Config, overrides: Iterable[str]
 ) -> dict[str, bool | int | float | str]:
-    """What was chosen: the network, how it learns, and what was typed; the seed is not among it."""
+    """What was chosen: the network, how it learns, and what was typed, but not the seed."""
     typed = _typed(overrides)
     return {
         key: value if isinstance(value, bool | int | float | str) else typed_value(value)
@@ -54,16 +54,16 @@ def trial_id(config: Config) -> str:
 
 
 def begin_session(writer: Any, config: Config, overrides: list[str]) -> None:
-    """Tell the tab what was chosen, and which columns there are."""
+    """Tell the tab what was chosen and which columns exist."""
     chosen = hyperparameters(config, overrides)
-    # those with several values in a sweep; elsewhere what was typed may differ from run to run
+    # those with several values in a sweep; otherwise what was typed may differ between runs
     differing = set(os.environ.get(KEYS_OF_SWEEP, "").split()) or _typed(overrides)
     keys = {key: _type_of(value) for key, value in (_of_other_runs() | chosen).items()}
     monitor = config.trainer.monitor
     names = list(dict.fromkeys([monitor or MONITOR, Metric(monitor or MONITOR).on_test]))
     names += [name for name in (MONITOR, Metric(MONITOR).on_test, *COSTS) if name not in names]
     experiment = api_pb2.Experiment(
-        # no key says which values it has: rows with others, of runs to come, would be hidden
+        # no key lists its values: rows of later runs with other values would be hidden
         hparam_infos=[
             api_pb2.HParamInfo(name=key, type=keys[key], differs=key in differing)
             for key in sorted(keys, key=lambda key: (key not in differing, key not in chosen, key))
@@ -80,7 +80,7 @@ def begin_session(writer: Any, config: Config, overrides: list[str]) -> None:
 
 
 def end_session(writer: Any, result: Result) -> None:
-    """Tell the tab what came out: of validation that of the chosen epoch, as in result.json."""
+    """Tell the tab the results: for validation those of the chosen epoch, as in result.json."""
     found = {**result.metrics, "num_parameters": result.num_parameters, "macs": result.macs}
     for name, value in found.items():
         if value is not None and Metric(name).split not in ("train", "test"):  # test is there
@@ -90,7 +90,7 @@ def end_session(writer: Any, result: Result) -> None:
 
 
 def result_tag(name: str) -> str:
-    """Under which the value of the chosen epoch stands, and a cost."""
+    """The tag of a metric's value at the chosen epoch, and of a cost."""
     return tag(name) if Metric(name).split == "test" else f"result/{name}"
 
 
@@ -99,7 +99,7 @@ def _typed(overrides: Iterable[str]) -> set[str]:
 
 
 def _of_other_runs() -> dict[str, Any]:
-    """The keys that they may have, each with its default."""
+    """The keys that other runs may have, each with its default."""
     sections = {
         "model": (CNNConfig, MLPConfig),
         "optimizer": OPTIMIZERS.values(),

@@ -1,10 +1,10 @@
-"""Where the metrics of a run go besides its history: TensorBoard, CSV, Weights & Biases, MLflow.
+"""Where a run's metrics go besides its history: TensorBoard, CSV, Weights & Biases, MLflow.
 
-All of them are loggers of Lightning's, and get the same names, numbers and hyper-parameters. None
-of them changes a result, and a server that is away costs one warning: the run goes on without it.
+All of them are Lightning loggers, and get the same names, numbers and hyper-parameters. None of
+them changes a result, and an unreachable server costs one warning: the run continues without it.
 
-The tables are not Lightning's `CSVLogger`: that removes metrics.csv when a run goes on, appends to
-a link that a stranger may have put there, and a kill leaves it cut off in the middle of a line.
+The tables are not Lightning's `CSVLogger`: that removes metrics.csv when a run is resumed, appends
+to a link that a stranger may have put there, and after a kill ends in the middle of a line.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ from convscape.training.events import EventLogger, add_layout
 
 logger = logging.getLogger("convscape")
 
-SERVER_TIMEOUT_S = 10  # how long a server may take to answer before the run goes on without it
-FINISH_TIMEOUT_S = 60  # how long the last numbers may take to reach it
+SERVER_TIMEOUT_S = 10  # how long a server may take to answer before the run continues without it
+FINISH_TIMEOUT_S = 60  # how long the last numbers may take to reach a server
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a tracking library is told of a run when it begins."""
+    """What a tracking library is told about a run when it begins."""
 
     folder: RunFolder
     name: str
-    group: str  # the same for runs that differ in the seed alone
+    group: str  # the same for runs that differ only in the seed
     hparams: dict[str, Any]
     tags: dict[str, Any]
     output_dir: Path
 
     @property
     def ids_file(self) -> Path:
-        """Under which ids the tracking libraries know the run."""
+        """The file with the ids by which the tracking libraries know the run."""
         return self.folder.path / "loggers.json"
 
     @property
     def is_continued(self) -> bool:
-        """Whether the run goes on from a checkpoint."""
+        """Whether the run continues from a checkpoint."""
         return self.folder.last_checkpoint.is_file()
 
 
 def check_installed(chosen: LoggerConfig) -> None:
-    """Refuse loggers whose library is missing, with the extra that brings it.
+    """Refuse loggers whose library is missing, naming the extra that installs it.
 
     Raises:
         ConfigError: naming it.
@@ -80,7 +80,7 @@ def check_installed(chosen: LoggerConfig) -> None:
 
 
 def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.Logger]:
-    """Lightning loggers for those that `config` names; TensorBoard's is the first."""
+    """The Lightning loggers that `config` names; TensorBoard's comes first."""
     chosen, packages = config.logger, config.allow_packages
     facts = RunInfo(
         folder=folder,
@@ -108,10 +108,10 @@ def build(config: Config, folder: RunFolder, result: Result) -> list[pl.loggers.
 def open_named(
     name: str, part: Part, allow_packages: Sequence[str], run: RunInfo
 ) -> pl.loggers.Logger:
-    """A logger that the config names; one of Lightning's writes into <run>/loggers/<name>."""
+    """A logger that the config names; Lightning's own write to <run>/loggers/<name>."""
     folder = run.folder.path / "loggers" / name
     make_folder(folder, within=run.folder.path)
-    if part.target.partition(".")[0] not in allow_packages:  # others may make links themselves
+    if part.target.partition(".")[0] not in allow_packages:  # others could create links themselves
         refuse_links_below(folder, within=run.folder.path)
     key = f"logger.{name}._target_"
     tracked: pl.loggers.Logger = parts.build("logger", key, part, allow_packages, folder=folder)
@@ -122,7 +122,7 @@ def open_named(
 def begin(
     loggers: list[pl.loggers.Logger], config: Config, overrides: list[str], *, is_new: bool
 ) -> None:
-    """Open each record, or go on with it; for the first process of a run only."""
+    """Open each record, or continue it; for the first process of a run only."""
     for each in loggers:
         if isinstance(each, FailSafeLogger):
             each.start()
@@ -147,11 +147,11 @@ def end(loggers: list[pl.loggers.Logger], result: Result) -> None:
 
 
 class FailSafeLogger(pl.loggers.Logger):
-    """Hands on to a logger of Lightning's until that fails for the first time.
+    """Passes everything on to a Lightning logger until that fails for the first time.
 
-    - `open_`: makes the logger and begins its record, with the hyper-parameters in it.
+    - `open_`: makes the logger and begins its record, including the hyper-parameters.
 
-    The record is closed by `end`, and not when Lightning finalizes its loggers: that is after the
+    The record is closed by `end`, not when Lightning finalizes its loggers: that happens after
     training, and the test is still to come.
     """
 
@@ -167,11 +167,11 @@ class FailSafeLogger(pl.loggers.Logger):
 
     @property
     def version(self) -> str:
-        """Nothing: the run folder says it."""
+        """Empty: the run folder identifies the run."""
         return ""
 
     def start(self) -> None:
-        """Begin the record, or leave it with a warning."""
+        """Begin the record, or give up with a warning."""
 
         def work() -> None:
             self._inner = self._open()
@@ -179,10 +179,10 @@ class FailSafeLogger(pl.loggers.Logger):
         self._guarded(work)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """They were handed over when the record began."""
+        """Do nothing: they were passed when the record began."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Hand on `metrics` of the optimiser step `step`; nothing on the helpers of DDP."""
+        """Pass on `metrics` of the optimiser step `step`; DDP's other processes pass on nothing."""
         if (inner := self._inner) is not None:
             self._guarded(lambda: inner.log_metrics(dict(metrics), step or 0))
 
@@ -196,18 +196,18 @@ class FailSafeLogger(pl.loggers.Logger):
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the library's own, of its own insides
+                warnings.simplefilter("ignore")  # the library's, about its own internals
                 work()
-        except Exception as error:  # noqa: BLE001  whatever a server does, the run goes on
+        except Exception as error:  # noqa: BLE001  whatever a server does, the run continues
             self._inner = None
             reason = shorten(f"{type(error).__name__}: {without_secrets(str(error))}", 200)
-            sentence = f"logger={self._kind} failed, the run goes on without it: {reason}"
+            sentence = f"logger={self._kind} failed, the run continues without it: {reason}"
             logger.warning("%s", sentence)
             say(f"warning: {sentence}", file=sys.stderr)
 
 
 class CsvLogger(pl.loggers.Logger):
-    """metrics.csv and hparams.csv; a number that is logged again replaces the one before."""
+    """metrics.csv and hparams.csv; a number that is logged again replaces the earlier one."""
 
     name, version = "csv", ""
 
@@ -226,10 +226,10 @@ class CsvLogger(pl.loggers.Logger):
         write_atomic(self._folder / "hparams.csv", table, within=self._folder)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """They were written when the record began."""
+        """Do nothing: they were written when the record began."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the tables anew, with `metrics` of the optimiser step `step`."""
+        """Write the tables again, with `metrics` of the optimiser step `step` added."""
         self._values |= {(step or 0, name): float(value) for name, value in metrics.items()}
         rows = [(step, name, value) for (step, name), value in self._values.items()]
         table = _table(("step", "metric", "value"), rows)
@@ -243,19 +243,19 @@ def _table(header: tuple[str, ...], rows: list[Any]) -> str:
 
 
 class WandbLogger(pl.loggers.WandbLogger):
-    """Lightning's, for several runs in one process, and for runs that go on."""
+    """Lightning's logger, for several runs in one process and for resumed runs."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Lightning lets W&B count the calls: a run that goes on offline would count from 0."""
+        """Give W&B the step: Lightning lets it count calls, from 0 in a run resumed offline."""
         self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
 
     def finalize(self, status: str) -> None:
-        """Lightning leaves it to the end of the process: the next run would go on in this one."""
+        """Finish now: Lightning waits for the process to end, and the next run would join this."""
         self.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
 def open_wandb(settings: WandbConfig, run: RunInfo) -> WandbLogger:
-    """A run of wandb whose files are in <run>/wandb; a run that goes on keeps its id."""
+    """A wandb run with its files in <run>/wandb; a resumed run keeps its id."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
@@ -273,7 +273,7 @@ def open_wandb(settings: WandbConfig, run: RunInfo) -> WandbLogger:
         group=run.group,
         config=run.hparams | run.tags,
         dir=str(run.folder.path),
-        reinit="create_new",  # and leave alone one that was begun by who called us
+        reinit="create_new",  # and leave alone a run that our caller began
         settings=wandb.Settings(
             silent=True,
             console="off",
@@ -294,15 +294,15 @@ def open_wandb(settings: WandbConfig, run: RunInfo) -> WandbLogger:
 
 
 def _is_logged_in(wandb: Any) -> bool:
-    """Whether an API key is at hand; wandb would ask for one at the terminal and wait."""
+    """Whether there is an API key; without one wandb would ask at the terminal and wait."""
     return bool(wandb.Api(timeout=SERVER_TIMEOUT_S).api_key)
 
 
 class MlflowLogger(pl.loggers.MLFlowLogger):
-    """Lightning's, with whole values, and a word of its own for what was interrupted."""
+    """Lightning's logger, with uncut values and a separate status for interrupted runs."""
 
     def log_hyperparams(self, params: Any) -> None:
-        """Lightning cuts values off after 250 characters; MLflow takes 6,000."""
+        """Log whole values: Lightning cuts them at 250 characters, MLflow takes 6,000."""
         from mlflow.entities import Param
 
         parameters = [Param(key, str(value)) for key, value in params.items()]
@@ -314,7 +314,7 @@ class MlflowLogger(pl.loggers.MLFlowLogger):
 
 
 def open_mlflow(settings: MlflowConfig, run: RunInfo) -> MlflowLogger:
-    """A run of MLflow, on a server or in a file; a run that goes on keeps its id."""
+    """An MLflow run, on a server or in a file; a resumed run keeps its id."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
@@ -329,14 +329,14 @@ def open_mlflow(settings: MlflowConfig, run: RunInfo) -> MlflowLogger:
     file = run.output_dir / "mlflow.db"
     uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
     before = _remembered(run, "mlflow")
-    # several runs that begin at once would each make the tables and the experiment
+    # several runs that start at once would each create the tables and the experiment
     with lock(run.output_dir / ".mlflow.lock", within=run.output_dir), _same_tracking_uri(mlflow):
         tracked = MlflowLogger(
             settings.experiment,
             run_name=run.name,
             tracking_uri=uri,
             tags={key: str(value) for key, value in run.tags.items()} | {"group": run.group},
-            # in a file MLflow would put them where the command happened to be typed
+            # with a file, MLflow would put them in whichever folder the command was typed
             artifact_location=(
                 None if uri.startswith("http") else (run.output_dir / "mlflow").as_uri()
             ),
@@ -353,7 +353,7 @@ def open_mlflow(settings: MlflowConfig, run: RunInfo) -> MlflowLogger:
 
 @contextmanager
 def _same_tracking_uri(mlflow: Any) -> Iterator[None]:
-    """Undo that Lightning sets the address for the process, whose next run may have another."""
+    """Undo Lightning's process-wide address: the next run may have another one."""
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     try:
         yield
@@ -362,7 +362,7 @@ def _same_tracking_uri(mlflow: Any) -> Iterator[None]:
 
 
 def _remembered(run: RunInfo, kind: str) -> str | None:
-    """The id under which the tracking library knows a run that goes on."""
+    """The id by which the tracking library knows a resumed run."""
     if not run.is_continued or not run.ids_file.is_file():
         return None
     identity: str | None = json.loads(run.ids_file.read_text("utf-8")).get(kind)

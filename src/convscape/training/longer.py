@@ -1,7 +1,7 @@
-"""A run that goes on for longer, or with other learning rates: another run, in a folder of its own.
+"""A run that continues for longer, or with other learning rates: a new run, in its own folder.
 
-Where each step so far is one of a longer training too, it is that training, bit for bit, and has
-its fingerprint. Else it is a run that no single training gives: its config names its `parent`.
+If every step so far is also a step of the longer training, it is that training, bit for bit, and
+has its fingerprint. Otherwise no single training gives this run: its config names its `parent`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from convscape.training.unread import refuse_unread
 
 @dataclass(frozen=True)
 class Longer:
-    """The `run` that goes on, its new folder once `place` is entered, and both in `words`."""
+    """The `run` that continues, its new folder once `place` is entered, and both in `words`."""
 
     run: ResolvedRun
     place: AbstractContextManager[Path]
@@ -42,7 +42,7 @@ class Longer:
 
 @dataclass(frozen=True)
 class _Done:
-    """What the last checkpoint of a run knows; `rate` is the last learning rate."""
+    """What the last checkpoint of a run contains; `rate` is the last learning rate."""
 
     epochs: int
     steps: int
@@ -51,12 +51,12 @@ class _Done:
 
 
 def longer(resumed: Resumed) -> Longer:
-    """The run that goes on from another one's last checkpoint.
+    """The run that continues from another one's last checkpoint.
 
     Raises:
-        ConfigError: if that run has none, is as long already, or has learning rates that depend on
-            its length, and no others are said for the rest.
-        DataError: if its data are gone or are others.
+        ConfigError: if that run has none, is already as long, or has learning rates that depend on
+            its length and no schedule is given for the rest.
+        DataError: if its data are missing or have changed.
     """
     assert resumed.before is not None
     folder, run = resumed.folder, resumed.run
@@ -105,7 +105,7 @@ def _anew(run: ResolvedRun) -> str:
 
 
 def _check_length(before: ResolvedRun, run: ResolvedRun, done: _Done, is_finished: bool) -> None:
-    """Refuse a length that is over, or at which a longer training would have stopped before.
+    """Refuse a length already reached, or before which a longer training would have stopped.
 
     Raises:
         ConfigError: saying what is allowed.
@@ -124,7 +124,7 @@ def _check_length(before: ResolvedRun, run: ResolvedRun, done: _Done, is_finishe
         ]
         raise ConfigError(
             f"{' and '.join(limits)}: the run has done {counted(done.epochs, 'epoch')}, "
-            f"{counted(done.steps, 'step')}, already; say more"
+            f"{counted(done.steps, 'step')}, already; ask for more"
         )
     if is_finished and done.steps < before.total_steps and was is not None and patience == was:
         raise ConfigError(
@@ -138,10 +138,10 @@ def _rates(config: Config) -> tuple[object, float]:
 
 
 def _check_rates(before: ResolvedRun, run: ResolvedRun, done: _Done) -> None:
-    """Refuse to prolong learning rates that depend on the length of the training.
+    """Refuse to extend learning rates that depend on the length of the training.
 
     Raises:
-        ConfigError: saying how to go on.
+        ConfigError: saying how to continue.
     """
     scheduler = run.config.scheduler
     one, other = schedule_arguments(before), schedule_arguments(run)
@@ -167,9 +167,9 @@ def _check_rates(before: ResolvedRun, run: ResolvedRun, done: _Done) -> None:
 
 
 def _why_another(before: ResolvedRun, done: _Done) -> str | None:
-    """Why a longer training may have had other bits so far, whatever its learning rates are."""
+    """Why a longer training might have had other bits so far, whatever its learning rates."""
     config = before.config
-    unknown = "what would have been otherwise in a longer training is not known of"
+    unknown = "whether a longer training would have been the same so far is not known of"
     if config.callbacks:
         return f"{unknown} {', '.join(part.target for part in config.callbacks.values())}"
     if isinstance(config.model, OwnModelConfig) and is_lightning(config):
@@ -183,12 +183,12 @@ def _on_rates(run: ResolvedRun, done: _Done) -> str:
     scheduler = run.config.scheduler
     if isinstance(scheduler, OwnSchedulerConfig):
         raise ConfigError(
-            f"scheduler._target_={scheduler.target}: for the rest of a run allowed: "
+            f"scheduler._target_={scheduler.target}: allowed for the rest of a run: "
             "scheduler=constant, step, multistep, cosine or one_cycle"
         )
     was = "" if done.rate is None else f"was {done.rate:.3g} and "
     now = run.config.optimizer.lr * lr_factor(done.steps, **schedule_arguments(run))
-    return f"the learning rate {was}goes on at {now:.3g} (scheduler={scheduler.name})"
+    return f"the learning rate {was}continues at {now:.3g} (scheduler={scheduler.name})"
 
 
 def _length(run: ResolvedRun) -> str:
@@ -204,9 +204,9 @@ def _with_parent(run: ResolvedRun, parent: ParentConfig, words: list[str]) -> Re
 
 @contextmanager
 def _place(run: ResolvedRun, parent: RunFolder, done: _Done, is_finished: bool) -> Iterator[Path]:
-    """A new run folder with all that the parent has reached, held."""
+    """A new run folder, locked, with everything that the parent has reached."""
     with fresh_run(run) as path:
-        # one that is finished may lie where nobody can write
+        # a finished one may be in a read-only place
         with nullcontext() if is_finished else held_to_go_on(parent), explained(path):
             _hand_on(run, parent, RunFolder(path), done)
         yield path

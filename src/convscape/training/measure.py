@@ -1,6 +1,6 @@
-"""How large a network is whose layers nobody has planned: torchvision's, or one of the user's.
+"""How large a network without a plan of its layers is: torchvision's, or a user's.
 
-It is built and asked without numbers, on torch's device "meta", which takes no memory and no time.
+It is built and run without numbers, on torch's "meta" device, which costs no memory and no time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES = (32, 64, 96, 128, 224, 299)  # of images that networks were made for
 
 @dataclass(frozen=True)
 class Size:
-    """What a network costs for one image; MACs are None where it wants to see numbers."""
+    """What a network costs for one image; MACs are None if it needs real numbers."""
 
     num_parameters: int
     macs: int | None
@@ -43,7 +43,7 @@ def size_of(config: Config) -> Size:
 
     Raises:
         ConfigError: if it cannot be found or built.
-        InfeasibleGeometry: if one of torchvision's does not take the images, with what it takes.
+        InfeasibleGeometry: if one of torchvision's does not take the images, saying what it takes.
     """
     assert isinstance(config.model, OwnModelConfig)
     shape, num_classes = config.image_shape
@@ -68,7 +68,7 @@ def _size_of(
         with torch.device("meta"):
             built = build()
     except ConfigError:
-        built = build()  # it may want to see numbers; what is wrong shows again
+        built = build()  # it may need real numbers; a real error shows again
     network = built.network if isinstance(built, ImageClassifier) else built
     size = measured(network, shape, num_classes)
     if size.macs is None and model.is_of_torchvision:
@@ -77,11 +77,11 @@ def _size_of(
 
 
 def measured(network: nn.Module, shape: Sequence[int], num_classes: int) -> Size:
-    """Parameters to learn, and multiplications of weights for one image of `shape` (C, H, W)."""
+    """Learned parameters, and multiplications by weights for one image of `shape` (C, H, W)."""
     count = sum(each.numel() for each in network.parameters() if each.requires_grad)
     try:
         return Size(count, _macs(network, shape, num_classes))
-    except Exception:  # noqa: BLE001  a network of the user's may want to see numbers
+    except Exception:  # noqa: BLE001  a user's network may need real numbers
         return Size(count, None)
 
 
@@ -91,18 +91,18 @@ def _macs(network: nn.Module, shape: Sequence[int], num_classes: int) -> int:
         without_numbers.eval()  # it may log
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad(), counter:
-        # two images: batch norm refuses the numbers of a single one
+        # two images: batch norm refuses a single one
         logits = without_numbers(torch.empty(2, *shape))
     check_logits(logits, num_classes)
     return int(counter.get_total_flops()) // 2 // 2  # an addition comes with each multiplication
 
 
 def _why_not(network: nn.Module, name: str, shape: tuple[int, int, int], num_classes: int) -> str:
-    """Why a network of torchvision's does not take images of `shape`, and which it does."""
+    """Why one of torchvision's networks does not take images of `shape`, and which it takes."""
     try:
         _macs(network, shape, num_classes)
     except ConfigError as error:
-        return f"model.name={name}: {error}; +model.aux_logits=false has one answer alone"
+        return f"model.name={name}: {error}; +model.aux_logits=false leaves a single output"
     except Exception as error:  # noqa: BLE001  whatever torch says
         why = parts.told(error)
     asked = "x".join(map(str, shape))

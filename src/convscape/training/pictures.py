@@ -1,7 +1,7 @@
-"""When the pictures of `visual` go to TensorBoard, and what else it shows: graph, text, histograms.
+"""When `visual` sends pictures to TensorBoard, and what else it shows: graph, text, histograms.
 
 `visual=light` spends at most 5 % of the training time: pictures are drawn at the end, and before
-that after epochs 1, 2, 4, 8, ... as far as the budget reaches. `visual=full` keeps to no budget.
+that after epochs 1, 2, 4, 8, ... as far as the budget allows. `visual=full` has no budget.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_CURVES = 20  # classes with a precision-recall curve
 
 
 class TensorBoardPictures(pl.callbacks.Callback):
-    """Draws what the network sees and what it gets wrong; changes nothing of the training.
+    """Draws what the network sees and what it gets wrong; does not affect the training.
 
     - `level`: "light" or "full".
     - `config`: shown as text.
@@ -60,7 +60,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
     # --- when -----------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember the first layer as it begins; write what does not change."""
+        """Remember the first layer's initial filters; write what does not change."""
         self._has_trained = True
         self._start = time.perf_counter()
         if not self._has_begun:
@@ -70,14 +70,14 @@ class TensorBoardPictures(pl.callbacks.Callback):
                 self._timed(self._write_fixed, trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw after epochs 1, 2, 4, 8, ..., where the budget allows."""
+        """Draw after epochs 1, 2, 4, 8, ..., if the budget allows."""
         epoch = trainer.current_epoch + 1
         if epoch & (epoch - 1) == 0 and self._is_affordable():
             self._draw(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the network as it came out, also where nothing but that was left to do."""
-        pl_module.to(trainer.strategy.root_device)  # Lightning has put it away
+        """Draw the final network, even if that was all that was left to do."""
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         if not self._has_trained:
             self._go_back_to_end(trainer, pl_module)
         self._draw(trainer, pl_module)
@@ -85,7 +85,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
             self._embed(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to collect answers."""
+        """Start collecting answers."""
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         device = trainer.strategy.root_device
         self._predictions = _Predictions(data.image_set.classes, device, self.is_full)
@@ -100,7 +100,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
         batch: Any,
         *_: Any,
     ) -> None:
-        """Collect the answers of a model of this project; another's are not known."""
+        """Collect the answers of a model of this project; a user's module's are not known."""
         if self._predictions is not None and isinstance(pl_module, ImageClassifier):
             self._predictions.add(outputs, *batch)
 
@@ -112,7 +112,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
             self._draw_answers("test", _writer(trainer), trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The filters as they began, and what is drawn already, for a run that goes on."""
+        """The initial filters, and what is already drawn, for a resumed run."""
         return {"first_filters": self._first_filters, "drawn_at_step": self._drawn_at_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -122,10 +122,10 @@ class TensorBoardPictures(pl.callbacks.Callback):
         self._drawn_at_step = state_dict.get("drawn_at_step")  # earlier versions did not save it
 
     def _go_back_to_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The last epoch's images and answers: a run that was killed after it goes on there."""
+        """The last epoch's images and answers, for a run that was killed after it."""
         loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
         loader.set_epoch((trainer.global_step - 1) // loader.steps_per_epoch)
-        if not isinstance(module, ImageClassifier):  # another's answers are not known
+        if not isinstance(module, ImageClassifier):  # a user's module's answers are not known
             return
         module.eval()
         self.on_validation_epoch_start(trainer, module)
@@ -134,7 +134,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
                 self.on_validation_batch_end(trainer, module, module(batch[0]), batch)
 
     def _is_affordable(self) -> bool:
-        expected = self._last_cost or 0.2  # seconds, until one was measured
+        expected = self._last_cost or 0.2  # seconds, until one has been measured
         elapsed = time.perf_counter() - self._start
         return self.is_full or self._spent + expected < LIGHT_BUDGET * elapsed
 
@@ -195,7 +195,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
     def _draw_feature_maps(
         self, writer: Any, module: ImageClassifier, data: ImageDataModule, step: int
     ) -> None:
-        """What each convolution has made of the images, as the next layer that learns sees it."""
+        """Each convolution's output for the images, as the next layer with weights sees it."""
         images, labels = _examples(data, NUM_EXAMPLES)
         classes = fonts.readable(data.image_set.classes)
         captions = [classes[label] for label in labels.tolist()]
@@ -248,7 +248,7 @@ class TensorBoardPictures(pl.callbacks.Callback):
 
 
 class _Predictions:
-    """Counts and worst mistakes of a split, kept on the device until they are drawn."""
+    """Counts and worst mistakes for a split, kept on the device until they are drawn."""
 
     def __init__(self, classes: Sequence[str], device: torch.device, keep_all: bool) -> None:
         self.classes = classes
@@ -262,7 +262,7 @@ class _Predictions:
         probabilities = logits.float().softmax(1)
         probability, predicted = probabilities.max(1)
         self.counts.index_put_((labels, predicted), self.counts.new_ones(()), accumulate=True)
-        # a mistake is the worse the less probable the true class was; right answers come last
+        # the less probable the true class, the worse the mistake; right answers come last
         of_truth = probabilities.gather(1, labels[:, None])[:, 0]
         rank = of_truth.where(predicted != labels, 2.0)
         found: tuple[Tensor, ...] = (rank, images, labels, predicted, probability)
@@ -274,7 +274,7 @@ class _Predictions:
             self._all.append((probabilities, labels))
 
     def worst_first(self) -> np.ndarray:
-        """Places of the mistakes among the worst, the worst first."""
+        """Indices of the kept mistakes, worst first."""
         rank = self._worst[0].cpu().numpy()
         return np.argsort(rank, kind="stable")[: int((rank < 2).sum())]
 
@@ -300,7 +300,7 @@ class _Predictions:
 
 
 def _caption(label: Tensor, classes: Sequence[str]) -> str:
-    """The class of an id, or those of a soft label (K,) with their shares."""
+    """The class of an id, or the classes of a soft label (K,) with their shares."""
     if label.ndim == 0:
         return classes[int(label)]
     shares, ids = label.topk(min(2, len(label)))
@@ -309,7 +309,7 @@ def _caption(label: Tensor, classes: Sequence[str]) -> str:
 
 
 def _examples(data: ImageDataModule, count: int) -> tuple[Tensor, Tensor]:
-    """Always the same images (N, C, H, W) and labels, each class in its turn."""
+    """Always the same images (N, C, H, W) and labels, taking each class in turn."""
     split = "val" if len(data.indices["val"]) else "test"
     labels = data.labels(split)
     numbers = torch.zeros_like(labels)
@@ -321,7 +321,7 @@ def _examples(data: ImageDataModule, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _gradients(module: ImageClassifier, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Gradients of the loss by the name of the weights; the weights keep none themselves."""
+    """Gradients of the loss by parameter name; the parameters themselves keep none."""
     weights = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
     with torch.enable_grad():
         loss = module.loss(module(images.to(module.device)), labels.to(module.device))

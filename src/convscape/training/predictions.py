@@ -1,4 +1,4 @@
-"""What a run answers image by image, from the logits that its validation and test compute."""
+"""A run's answers image by image, from the logits that its validation and test compute."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ logger = logging.getLogger("convscape")
 class AnswerKeeper(pl.callbacks.Callback):
     """Keeps the answers on the validation images of the best epoch, and on the test images.
 
-    Those of the validation travel in the checkpoints: a run that goes on still has them. The
-    logits are what a step of `ImageClassifier` returns; of a LightningModule of the user's what its
-    `forward` gives, where a step calls it once with the batch.
+    The validation answers are saved in the checkpoints, so a resumed run still has them. The logits
+    are what a step of `ImageClassifier` returns; for a user's LightningModule, what its `forward`
+    returns, if a step calls it once with the batch.
     """
 
     def __init__(self, num_classes: int, is_compiled: bool = False) -> None:
         self.num_classes, self.is_compiled = num_classes, is_compiled
         self.chosen: Predictions | None = None
         self._sums = PredictionSums()
-        self._split = ""  # that is being asked about
+        self._split = ""  # that is being evaluated
         self._unknown: dict[str, str] = {}  # why, by split
         self._seen: list[Any] = []
         self._hook: Any = None
@@ -83,12 +83,12 @@ class AnswerKeeper(pl.callbacks.Callback):
     # --- what the run calls -------------------------------------------------------------------
 
     def choose(self) -> None:
-        """Keep what the validation that came last has answered: its epoch is the best so far."""
+        """Keep the answers of the latest validation: its epoch is the best so far."""
         self.chosen = self._whole()
         self._sums.reset()
 
     def write(self, folder: RunFolder, data_checksum: str, num_val_images: int) -> None:
-        """Write `predictions.npz` after the test, or note in the diary what is not known.
+        """Write `predictions.npz` after the test, or note in the diary what is missing.
 
         Raises:
             OSError: if it cannot be written.
@@ -100,7 +100,7 @@ class AnswerKeeper(pl.callbacks.Callback):
         if known:
             write_answers(folder, Answers(known, data_checksum))
         for split in found.keys() - known.keys() - (set() if num_val_images else {"val"}):
-            why = self._unknown.get(split, "the checkpoint that it went on from has none")
+            why = self._unknown.get(split, "the checkpoint that it continued from has none")
             logger.info(
                 "predictions.npz has no answers on the %s images: %s; scripts/evaluate.py asks "
                 "for them once more",
@@ -126,8 +126,8 @@ class AnswerKeeper(pl.callbacks.Callback):
         self._seen = []
         if self._split in self._unknown or isinstance(module, ImageClassifier):
             return
-        if self.is_compiled:  # a hook that comes after the compiler is not called
-            self._unknown[self._split] = "trainer.compile hides what a module's forward gives"
+        if self.is_compiled:  # a hook added after compiling is not called
+            self._unknown[self._split] = "trainer.compile hides what a module's forward returns"
         else:
             self._hook = module.register_forward_hook(self._hear)
 
@@ -158,7 +158,7 @@ def _are_logits(output: Any, shape: tuple[int, int]) -> bool:
 
 
 class PredictionSums:
-    """The answers on the batches so far: of each image four numbers and not all of its logits."""
+    """The answers on the batches so far: four numbers per image instead of all its logits."""
 
     def __init__(self) -> None:
         self.reset()
@@ -171,9 +171,9 @@ class PredictionSums:
     def add(self, logits: Tensor, labels: Tensor, may_be_probabilities: bool = False) -> None:
         """Take logits (N, K) and class ids (N,).
 
-        - `may_be_probabilities`: rows that are no less than 0 and sum to 1 are left as they are.
+        - `may_be_probabilities`: rows that are nonnegative and sum to 1 are left as they are.
         """
-        predicted = logits.argmax(1)  # of what the metrics see: in bfloat16 two may be equal
+        predicted = logits.argmax(1)  # as the metrics do: in bfloat16 two may be equal
         logits, chosen = logits.float(), labels.view(-1, 1)
         is_done = may_be_probabilities and are_probabilities(logits)
         probabilities = logits if is_done else logits.softmax(1)
@@ -183,7 +183,7 @@ class PredictionSums:
         self._batches.append((labels, predicted, true, true - others))
 
     def whole(self) -> Predictions | None:
-        """Those of all batches; None without any."""
+        """The answers on all batches; None if there were none."""
         if not self._batches:
             return None
         arrays = (torch.cat(parts).cpu().numpy() for parts in zip(*self._batches, strict=True))
@@ -191,7 +191,7 @@ class PredictionSums:
 
 
 def as_predictions(logits: Tensor, labels: Tensor, is_ours: bool) -> Predictions:
-    """Answers from all logits (N, K) of a split and its class ids (N,)."""
+    """Answers from all the logits (N, K) of a split and its class ids (N,)."""
     sums = PredictionSums()
     sums.add(logits, labels, may_be_probabilities=not is_ours)
     found = sums.whole()
@@ -200,6 +200,6 @@ def as_predictions(logits: Tensor, labels: Tensor, is_ours: bool) -> Predictions
 
 
 def are_probabilities(rows: Tensor) -> bool:
-    """Whether rows (N, K) are probabilities already, as some networks of users give them."""
+    """Whether rows (N, K) are already probabilities, as some users' networks return."""
     ones = torch.ones(len(rows), device=rows.device)
     return bool((rows >= 0).all()) and torch.allclose(rows.sum(1), ones, atol=1e-3)

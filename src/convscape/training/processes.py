@@ -1,9 +1,9 @@
 """Several processes (DDP) that train as one: each takes its share of every batch.
 
-The result does not know how many they are, but for rounding and for what dropout draws.
+The result does not depend on their number, except for rounding and dropout's random draws.
 """
 
-# no `from __future__ import annotations`: torch compares those of a communication hook with classes
+# no `from __future__ import annotations`: torch compares a communication hook's with classes
 
 import torch
 import torch.distributed as dist
@@ -15,26 +15,26 @@ from convscape.data.module import TrainLoader
 
 
 class WholeBatchGradients(pl.callbacks.Callback):
-    """Gradients are the mean over the whole batch, also where its shares are not equal."""
+    """Makes gradients the mean over the whole batch, even if its shares are unequal."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Weight what each process brings, in place of DDP's mean over processes."""
+        """Weight each process's gradients, in place of DDP's mean over processes."""
         if isinstance(trainer.strategy.model, nn.parallel.DistributedDataParallel):
             loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
             trainer.strategy.model.register_comm_hook(loader, _sum_of_shares)
 
 
 class OwnThreads(pl.callbacks.Callback):
-    """Each process keeps the number of threads that it had when this was made.
+    """Keeps each process's number of threads as it was when this was made.
 
-    Lightning sets its own once the processes run: all cores, shared out, whatever was asked for.
+    Lightning sets its own once the processes run: all cores divided among them, ignoring the run's.
     """
 
     def __init__(self) -> None:
         self._num_threads = torch.get_num_threads()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Of training and of testing: each starts the processes, or joins them."""
+        """Restore it for training and for testing: each starts the processes, or joins them."""
         torch.set_num_threads(self._num_threads)
 
 
@@ -47,10 +47,10 @@ def _sum_of_shares(
 
 
 def check_shares(num_images: int, batch_size: int, devices: int) -> None:
-    """Refuse batches that have no image for one of the processes.
+    """Refuse batches that leave a process without an image.
 
     Raises:
-        ConfigError: with the batch size next to it that does.
+        ConfigError: naming the nearest batch size that works.
     """
 
     def smallest(size: int) -> int:
@@ -62,22 +62,22 @@ def check_shares(num_images: int, batch_size: int, devices: int) -> None:
     fits = next((size for size in sizes if smallest(size) >= devices), None)
     advice = "trainer.devices=1" if fits is None else f"data.batch_size={fits}"
     raise ConfigError(
-        f"trainer.devices={devices} share every batch, and with data.batch_size={batch_size} the "
+        f"trainer.devices={devices} divides every batch, and with data.batch_size={batch_size} the "
         f"smallest of the {num_images:,} training images' batches has {smallest(batch_size)}; "
         f"try {advice}"
     )
 
 
 def check_batch_norm(model: nn.Module, devices: int, kind: str) -> None:
-    """Refuse batch norm over several processes on the CPU, where torch cannot share its statistics.
+    """Refuse batch norm on several CPU processes, where torch cannot share its statistics.
 
     Raises:
-        ConfigError: saying what can.
+        ConfigError: saying what works.
     """
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     has_batch_norm = any(isinstance(module, kinds) for module in model.modules())
     if devices > 1 and kind == "cpu" and has_batch_norm:
         raise ConfigError(
             f"trainer.devices={devices} cannot share the statistics of batch norm on the CPU, and "
-            "the result would depend on the number of processes; trainer.devices=1 takes all cores"
+            "the result would depend on the number of processes; trainer.devices=1 uses all cores"
         )

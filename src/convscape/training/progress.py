@@ -46,7 +46,7 @@ class _TerminalBar:
 class _NotebookBar:
     def __init__(self, total: int) -> None:
         self._total, self._start = total, time.monotonic()
-        self._first: int | None = None  # a run that goes on does not begin at 0
+        self._first: int | None = None  # a resumed run does not begin at 0
         self._shown = notebook.Shown()
 
     def show(self, done: int, epoch: str, metrics: str) -> None:
@@ -63,10 +63,10 @@ class _NotebookBar:
 
 
 class Progress(pl.callbacks.Callback):
-    """A bar with loss, accuracy and time left on a terminal or in a notebook; else lines.
+    """A bar with loss, accuracy and time left on a terminal or in a notebook; otherwise lines.
 
-    It redraws at most five times a second, from within the training loop, and reads no metric
-    from the device for it.
+    It redraws at most five times a second, from within the training loop, and reads no metric from
+    the device to do so.
     """
 
     def __init__(self, style: str, max_epochs: int, monitor: Metric | None) -> None:
@@ -101,7 +101,7 @@ class Progress(pl.callbacks.Callback):
     ) -> None:
         """Move the bar, now and then."""
         if self._bar is not None:
-            self._note(trainer)  # also of batches that are not drawn: an epoch's end is
+            self._note(trainer)  # even if this batch is not drawn: the end of an epoch is
             if time.monotonic() > self._next_draw:
                 self._next_draw = time.monotonic() + 0.2
                 self._draw()
@@ -117,14 +117,14 @@ class Progress(pl.callbacks.Callback):
             say(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def epoch_line(row: dict[str, float], max_epochs: int, monitor: Sequence[str] = ()) -> str:
-    """An epoch in one line."""
+    """One line for an epoch."""
     epoch = f"epoch {int(row['epoch']):>{len(str(max_epochs))}}/{max_epochs}"
     names, width = list(dict.fromkeys([*EPOCH_METRICS, *monitor])), columns()
     for left_out in ("", "train/acc", "val/loss", "train/loss"):
@@ -136,7 +136,7 @@ def epoch_line(row: dict[str, float], max_epochs: int, monitor: Sequence[str] = 
 
 
 def in_words(row: dict[str, float], names: Iterable[str]) -> list[str]:
-    """Metrics as they are written, as far as the row has them."""
+    """The metrics that the row has, formatted."""
     known = [metric(name) for name in names if name in row]
     # " 9.50 %" is as wide as "98.61 %"
     return [f"{m.name} {m.number(row[m.name]):>5} {m.unit}".rstrip() for m in known]

@@ -1,4 +1,4 @@
-"""What an event file is made of: records with their checksums, as TensorFlow has them."""
+"""What an event file is made of: records with checksums, in TensorFlow's format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BYTES = np.arange(256, dtype=np.uint32)
 
 
 def record(data: bytes) -> bytes:
-    """Its length and that one's checksum, the data and their checksum.
+    """The length and its checksum, then the data and their checksum.
 
     https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
     """
@@ -27,7 +27,7 @@ def _masked(crc: int) -> bytes:
 def crc32c(data: bytes) -> int:
     """The CRC-32C of RFC 3720, of lanes of bytes side by side.
 
-    Byte by byte, as TensorBoard's own goes, a picture takes 9 ms.
+    Byte by byte, as in TensorBoard's own code, a picture takes 9 ms.
     """
     table, (first, second, third, fourth) = _table(), _after_lane()
     after = _after_byte()
@@ -39,7 +39,7 @@ def crc32c(data: bytes) -> int:
         for column in np.ascontiguousarray(lanes.T):
             sums = table[(sums ^ column) & 255] ^ sums >> 8
         crc, *others = sums.tolist()
-        for other in others:  # what came before moves on by a lane; then they add up
+        for other in others:  # shift what came before by one lane, then add
             crc = (
                 first[crc & 255]
                 ^ second[crc >> 8 & 255]
@@ -54,7 +54,7 @@ def crc32c(data: bytes) -> int:
 
 @cache
 def _table() -> np.ndarray:
-    """What each byte makes of a checksum of zero."""
+    """The checksum that each byte value gives when starting from zero."""
     crc = _BYTES
     for _ in range(8):
         crc = np.where(crc & 1, crc >> 1 ^ 0x82F63B78, crc >> 1)  # the polynomial, reversed
@@ -63,13 +63,13 @@ def _table() -> np.ndarray:
 
 @cache
 def _after_byte() -> list[int]:
-    """The same as Python's numbers, which are quicker one by one."""
+    """The same table as Python integers, which are faster one by one."""
     return _table().tolist()
 
 
 @cache
 def _after_lane() -> list[list[int]]:
-    """What a lane of zeros makes of each value of a checksum's four bytes."""
+    """What a lane of zeros turns each value of a checksum's four bytes into."""
     crc = np.stack([_BYTES << shift for shift in (0, 8, 16, 24)]).astype(np.uint32)
     for _ in range(_LANE):
         crc = _table()[crc & 255] ^ crc >> 8

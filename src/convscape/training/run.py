@@ -80,13 +80,13 @@ def train(
     on_epoch: OnEpoch | None = None,
     model: models.ImageClassifier | None = None,
 ) -> Result:
-    """Train, test and record one run in the folder `path`, going on from its last checkpoint.
+    """Train, test and record one run in the folder `path`, continuing from its last checkpoint.
 
-    `on_epoch` gets each epoch's row of the history once it is saved, and may raise `Stopped`.
-    `model` is trained in place of the one that the config says and builds from its seed; the
-    weights go on from what they are, which result.json tells as environment.weights.
+    `on_epoch` is called with each epoch's history row once it is saved, and may raise `Stopped`.
+    `model` is trained instead of the one that the config describes and builds from its seed;
+    training starts from its current weights, which result.json records as environment.weights.
 
-    Every ending but a mistake in the input is a `Result` with its status.
+    Every ending except a mistake in the input is a `Result` with its status.
 
     Raises:
         ConfigError: if the input is wrong, before anything is trained.
@@ -101,7 +101,7 @@ def train(
         raise ConfigError(obstacle)
     _check_images(run, folder)
     free_bytes = 0
-    is_ours = local_rank() == 0  # DDP's helpers leave config and result to the first process
+    is_ours = local_rank() == 0  # DDP's other processes leave config and result to the first
     result = folder.begin(run) if is_ours else new_result(run)
     result.environment = conditions.environment(config) | conditions.of_weights(model)
     trackers: list[pl.loggers.Logger] = []
@@ -121,7 +121,7 @@ def train(
             result.status = "ok"
         except ConfigError:
             raise
-        # whatever it was, a sweep goes on
+        # whatever it was, a sweep continues
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
             record_error(result, error, path, config.allow_packages)
             if result.status == "out_of_memory":
@@ -144,19 +144,19 @@ def _end(trackers: list[pl.loggers.Logger], result: Result, path: Path) -> None:
 
 
 def _check_images(run: ResolvedRun, folder: RunFolder) -> None:
-    """Load the data of a run that is begun, before anything is written.
+    """Load the data of a run that has begun, before anything is written.
 
     Raises:
-        ConfigError: if they are not those that it was trained on.
+        ConfigError: if they are not the ones that it was trained on.
     """
     if is_begun(folder):
-        run.image_set = run_data.load_images(run.config)  # its sentence knows that they were there
-        way_out = "; bring back those it was trained on, or train a new run"
+        run.image_set = run_data.load_images(run.config)  # its message knows that they were there
+        way_out = "; restore those it was trained on, or train a new run"
         run_data.check_same(run.image_set, folder.read_result(), way_out=way_out)
 
 
 def _record_data(result: Result, run: ResolvedRun) -> None:
-    """What a later command compares its data with, and does without them."""
+    """Record what later commands compare their data with, or use in their place."""
     mean, std = run.normalization
     result.data_checksum = run.image_set.checksum
     result.dataset = {
@@ -172,7 +172,7 @@ def _record_data(result: Result, run: ResolvedRun) -> None:
 def record_error(
     result: Result, error: BaseException, path: Path, packages: Iterable[str] = ()
 ) -> Result:
-    """Note how the run ended, with the line of the user's `packages` that it ended in."""
+    """Record how the run ended, with the line in the user's `packages` where it did."""
     if isinstance(error, Stopped | KeyboardInterrupt):
         result.fail("interrupted", error)
     elif isinstance(error, models.Diverged):
@@ -193,7 +193,7 @@ def record_error(
 
 
 def _write(folder: RunFolder, result: Result) -> None:
-    """Record how the run ended; where that fails it has not ended, and can go on."""
+    """Record how the run ended; if that fails it has not ended, and can be resumed."""
     try:
         folder.write(result)
     except OSError as error:
@@ -202,7 +202,7 @@ def _write(folder: RunFolder, result: Result) -> None:
 
 @dataclass
 class _Session:
-    """A run that is ready to train: from the first step, or from its `last` checkpoint."""
+    """A run ready to train: from the first step, or from its `last` checkpoint."""
 
     run: ResolvedRun
     folder: RunFolder
@@ -221,7 +221,7 @@ class _Session:
         if last is None and self.run.config.parent is not None:
             raise ConfigError(
                 f"the checkpoints of {self.folder.path} are lost, and with them the state it "
-                "continued from; give resume=<the run before it> once more"
+                "continued from; give resume=<the run before it> again"
             )
         is_new = last is None or (
             result.parent is not None
@@ -232,7 +232,7 @@ class _Session:
             diary.begin(result, self.data, last, run_data.describe(self.run.config))
         try:
             with _timed(result, "fit"), warnings.catch_warnings():
-                # of schedules that a child of ours makes; which metric they watch is known there
+                # about schedules that a subclass makes, which knows the metric they watch
                 warnings.filterwarnings("ignore", "The lr scheduler dict contains the key")
                 self.trainer.fit(self.model, self.data, ckpt_path=last, weights_only=True)
         finally:
@@ -240,7 +240,7 @@ class _Session:
             self._read_history()
 
     def _read_history(self) -> None:
-        """Metrics of the chosen epoch, and the speed of all."""
+        """Read the metrics of the chosen epoch, and the speed over all epochs."""
         history, result = self.recorder.history, self.result
         result.epochs = len(history)
         result.global_step = self.trainer.global_step
@@ -254,7 +254,7 @@ class _Session:
         result.samples_per_second = round(num_images / seconds, 1)
 
     def test(self) -> None:
-        """Read the test split once, on the chosen checkpoint."""
+        """Evaluate the chosen checkpoint on the test split, once."""
         best = self.folder.best_checkpoint
         self.result.checkpoint = best.relative_to(self.folder.path).as_posix()
         with _timed(self.result, "test"):
@@ -264,7 +264,7 @@ class _Session:
         logged = self.trainer.callback_metrics.items()
         tested = {key: float(value) for key, value in logged if key.startswith("test/")}
         self.result.metrics |= tested
-        if isinstance(self.model, models.ImageClassifier):  # another's has Lightning log it
+        if isinstance(self.model, models.ImageClassifier):  # a user's module has Lightning log it
             for tracker in self.trainer.loggers:
                 tracker.log_metrics(tested, step=self.result.global_step)
         if self.trainer.is_global_zero:
@@ -283,7 +283,7 @@ def _prepared(
 ) -> _Session:
     config, trainer = run.config, run.config.trainer
     if isinstance(config.model, OwnModelConfig) and config.model.is_of_torchvision:
-        size_of(config)  # its sentence says which images the network takes
+        size_of(config)  # its message says which images the network takes
     conditions.set_for(run)
     named = build_callbacks(run, folder.path)
     looks_at_batches = any(overrides(each, BATCH_HOOKS) for each in named)
@@ -309,7 +309,7 @@ def _prepared(
         precision="bf16-mixed" if run.uses_bf16 else "32-true",
         max_epochs=run.max_epochs,
         callbacks=callbacks,
-        # not SLURM's environment: a job of a sweep is one process that starts its own helpers
+        # not SLURM's environment: a sweep's job is one process that starts its own helpers
         plugins=[AtomicCheckpointIO(folder), LightningEnvironment()],
         logger=trackers,
         default_root_dir=folder.path,
@@ -335,10 +335,10 @@ def _checked_model(
     result: Result,
     given: models.ImageClassifier | None,
 ) -> pl.LightningModule:
-    """The model to train, built or `given`; what only it knows of itself goes into `result`.
+    """The model to train, built or `given`; what only the model knows goes into `result`.
 
     Raises:
-        ConfigError: if as many processes as were asked for cannot train it, or it cannot be tested.
+        ConfigError: if it cannot be trained by that many processes, or it cannot be tested.
     """
     devices = run.config.trainer.devices
     check_shares(data.num_train_images, data.batch_size, devices)
@@ -347,17 +347,17 @@ def _checked_model(
     else:
         if run.config.init_from.run is not None:
             raise ConfigError(
-                f"init_from={run.config.init_from.run}: the model that is given has weights of its "
-                "own; leave init_from out, or the model"
+                f"init_from={run.config.init_from.run}: the given model has its own weights; leave "
+                "out init_from, or the model"
             )
         model = given
         tell(given, training_arguments(run), run.config.allow_packages)
-    if isinstance(model, models.PlannedClassifier) and result.macs is None:  # a child of one
+    if isinstance(model, models.PlannedClassifier) and result.macs is None:  # a subclass of one
         result.macs, result.receptive_field = model.plan.macs, list(model.plan.receptive_field)
     if type(model).test_step is pl.LightningModule.test_step:
         raise ConfigError(
-            f"model._target_: {type(model).__name__} has no test_step; add one that logs what the "
-            "test images say, or one that only returns"
+            f"model._target_: {type(model).__name__} has no test_step; add one that logs the test "
+            "results, or one that only returns"
         )
     if isinstance(model, models.ImageClassifier):
         config = run.config
@@ -377,15 +377,15 @@ def _checked_model(
 
 
 def _check_monitor(run: ResolvedRun, folder: RunFolder, model: pl.LightningModule) -> None:
-    """Say, or refuse, what has no metric to choose the best epoch by."""
+    """Warn of, or refuse, a run that has no metric to choose the best epoch by."""
     if run.monitor is None and run.config.choice is None:
         _say_no_validation(run.config, is_new=not folder.history_file.is_file())
-    if type(model) in (models.ImageClassifier, *models.MODELS.values()):  # a child may log more
+    if type(model) in (models.ImageClassifier, *models.MODELS.values()):  # a subclass may log more
         check_logged(run.monitor, run.config.added_metrics)
 
 
 def _clip_norm_for_lightning(config: Config, model: pl.LightningModule) -> float | None:
-    """What Lightning clips for a module of the user's; ours do it themselves.
+    """The norm that Lightning clips to for a user's module; ours clip by themselves.
 
     Raises:
         ConfigError: if the module takes its optimiser's steps itself.
@@ -402,12 +402,12 @@ def _clip_norm_for_lightning(config: Config, model: pl.LightningModule) -> float
 
 
 def _say_no_validation(config: Config, is_new: bool) -> None:
-    """Say what is kept where data.val_size is a share that is not one image.
+    """Say which weights are kept if data.val_size is a share of less than one image.
 
     Raises:
-        ConfigError: if a new run is to stop early.
+        ConfigError: if a new run should stop early.
     """
-    trainer, words = config.trainer, f"data.val_size={config.data.val_size} is not one image"
+    trainer, words = config.trainer, f"data.val_size={config.data.val_size} is less than one image"
     if trainer.early_stopping is not None and is_new:
         raise ConfigError(
             f"trainer.early_stopping={trainer.early_stopping}: {words} to validate on; raise it, "

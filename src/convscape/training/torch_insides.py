@@ -1,6 +1,6 @@
-"""What is used of torch that is not public: its event writer, and the graph that it traces.
+"""The parts of torch used here that are not public: its event writer, and the graph it traces.
 
-pyproject.toml bounds torch for it; tests/test_insides.py says which part a newer one has changed.
+This is why pyproject.toml bounds torch; tests/test_insides.py says what a newer one changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _FileWriter(torch_writer.FileWriter):
 
 
 class SummaryWriter(torch_writer.SummaryWriter):
-    """Torch's, on an event file of ours.
+    """Torch's writer, on our own event file.
 
     - `folder`: where the file is.
     - `events`: the file, with the methods of TensorBoard's `EventFileWriter`.
@@ -42,7 +42,7 @@ class SummaryWriter(torch_writer.SummaryWriter):
         return self._ours
 
     def add_summary(self, summary: Summary, step: int | None = None) -> None:
-        """Write one that torch has no words for."""
+        """Write a summary that torch has no method for."""
         self._ours.add_summary(summary, step)
 
     def add_traced(self, graph: GraphDef) -> None:
@@ -51,20 +51,20 @@ class SummaryWriter(torch_writer.SummaryWriter):
 
 
 def trace(network: nn.Module, images: Tensor) -> GraphDef:
-    """The operations on `images`, and the weights, each in the module that it belongs to.
+    """The operations on `images` and the weights, each in the module that it belongs to.
 
-    As the writer's `add_graph` draws it. That registers every module in TorchScript for as long as
-    the process lives, 1.6 MB for twelve modules, and takes six times as long.
+    The same graph as the writer's `add_graph`, which registers every module in TorchScript for the
+    life of the process, 1.6 MB for twelve modules, and takes six times as long.
     """
     names = {module: name for name, module in network.named_modules(prefix="__module")}
     for module in names:
-        if not hasattr(module, "original_name"):  # as a part that TorchScript has compiled does
+        if not hasattr(module, "original_name"):  # a part compiled by TorchScript has one
             module.original_name = type(module).__name__
     jit = torch.jit._trace
     jit._trace_module_map = {m: name for m, name in names.items() if m is not network}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.jit
+            warnings.simplefilter("ignore")  # from torch.jit
             traced, _ = torch.jit._get_trace_graph(network, (images,))
     finally:
         jit._trace_module_map = None

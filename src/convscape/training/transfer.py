@@ -1,4 +1,4 @@
-"""Weights of another run in a new network, layer by layer; and layers that do not learn."""
+"""Weights of another run in a new network, layer by layer; and frozen layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # of any dimension
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # any number of dimensions
 
 from convscape.base.errors import ConfigError
 from convscape.base.layer_names import bare_name, chosen, layer_of, layers_of
@@ -32,7 +32,7 @@ LOADED, NEW, LEFT = "loaded", "new", "left"
 
 @dataclass(frozen=True)
 class Carried:
-    """What became of a layer: it is loaded, begins new, or is left where it was, and why."""
+    """What became of a layer: loaded, new, or left as it was, and why."""
 
     layer: str
     what: str
@@ -42,14 +42,14 @@ class Carried:
 def carry_over(
     module: nn.Module, weights: Weights, layers: Sequence[str] | None, classes: Sequence[str]
 ) -> list[Carried]:
-    """Put `weights` into the layers of `module`, and say what became of each layer.
+    """Load `weights` into the layers of `module`; return what became of each layer.
 
-    - `layers`: those to load, all of which must fit. None: from the first one on, as far as they
-      fit; a layer after one that is new has an input that its weights do not know. The last layer
-      begins new where its `classes` are others.
+    - `layers`: those to load, all of which must fit. None: from the first layer on, as far as they
+      fit; after a new layer, the input is not what later weights have learned from. The last layer
+      is new if its `classes` differ.
 
     Raises:
-        ConfigError: if a layer that is asked for is not there or does not fit, or none does.
+        ConfigError: if a layer that was asked for is missing or does not fit, or none fits.
     """
     state = module.state_dict()
     ours, theirs = layers_of(state), layers_of(weights.tensors)
@@ -61,9 +61,9 @@ def carry_over(
     for layer, names in ours.items():
         why = _misfit(names, theirs.get(layer), state, weights)
         if layer == head and not why and weights.classes and weights.classes != list(classes):
-            why = "its classes are others"
+            why = "its classes differ"
         if fixed.intersection(map(bare_name, names)):
-            rows.append(Carried(layer, NEW, "model.first_layer says what it is"))
+            rows.append(Carried(layer, NEW, "model.first_layer sets it"))
             continue
         if asked is not None:
             if layer in asked and why:
@@ -88,9 +88,9 @@ def carry_over(
 def _misfit(
     names: list[str], theirs: list[str] | None, state: dict[str, Tensor], weights: Weights
 ) -> str:
-    """Why a layer cannot take its weights; nothing if it can."""
+    """Why a layer cannot take its weights; empty if it can."""
     if theirs is None:
-        return "it is not there"
+        return "it does not exist"
     if {bare_name(name) for name in names} != set(theirs):
         leaves = [
             ", ".join(sorted(bare_name(name).rpartition(".")[2] for name in side))
@@ -106,7 +106,7 @@ def _misfit(
 
 
 def described(rows: Sequence[Carried], source: str) -> str:
-    """What became of the layers as a table; whole blocks of which all is the same are one row."""
+    """What became of the layers, as a table; a block treated alike as a whole is one row."""
     table = [("layer", "weights")]
     for (stage, what, why), group in groupby(
         rows, key=lambda row: (row.layer.partition(".")[0], row.what, row.why)
@@ -125,12 +125,12 @@ def described(rows: Sequence[Carried], source: str) -> str:
 def begin_with(
     run: ResolvedRun, folder: RunFolder, module: nn.Module, result: Result, *, is_new: bool
 ) -> list[pl.Callback]:
-    """Give a model the weights that its run begins with; what keeps layers of it from learning.
+    """Give a model its initial weights; return what keeps some of its layers from learning.
 
-    - `is_new`: it does not go on from a checkpoint, which has them.
+    - `is_new`: it does not continue from a checkpoint, which has the weights.
 
     Raises:
-        ConfigError: if what is asked for is not there, or nothing would be left to learn.
+        ConfigError: if what was asked for is missing, or nothing would be left to learn.
     """
     config = run.config
     words = []
@@ -139,7 +139,7 @@ def begin_with(
         rows = carry_over(module, weights, config.init_from.layers, run.classes)
         result.loaded = [row.layer for row in rows if row.what == LOADED]
         if local_rank() == 0:
-            folder.write(result)  # its weights are not needed again, and which they were is
+            folder.write(result)  # the weights are not needed again, but their record is
         words.append(described(rows, config.init_from.run))
     asked, num_epochs = config.trainer.freeze, config.trainer.freeze_epochs
     layers = result.loaded if asked == "loaded" else _frozen(module, asked or [])
@@ -164,10 +164,10 @@ def _frozen(module: nn.Module, asked: Sequence[str]) -> list[str]:
 
 
 class Freezing(pl.Callback):
-    """Keeps layers as they are for the first `num_epochs` epochs, or all the time.
+    """Keeps layers as they are for the first `num_epochs` epochs, or throughout.
 
-    The running statistics of their batch norm stay too: what they are normalised by is what their
-    weights, and those behind them, have learned with.
+    The running statistics of their batch norm are kept too: their weights, and those of later
+    layers, were learned with them.
     """
 
     def __init__(self, module: nn.Module, layers: Sequence[str], num_epochs: int | None) -> None:
@@ -181,15 +181,15 @@ class Freezing(pl.Callback):
             for name, p in module.named_parameters()
             if p.requires_grad and layer_of(name) in self._layers
         ]
-        if num_epochs is None:  # before several processes agree on what they exchange
+        if num_epochs is None:  # before the processes agree on what they exchange
             self._learn(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Also of a run that goes on within an epoch."""
+        """Freeze also when resuming within an epoch."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Freeze, or let them learn."""
+        """Freeze the layers, or let them learn."""
         is_over = self.num_epochs is not None and trainer.current_epoch >= self.num_epochs
         self._learn(is_over)
         for name, each in pl_module.named_modules():

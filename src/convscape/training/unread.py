@@ -1,7 +1,7 @@
-"""Keys that a config sets and its run never reads: refused, naming who ignores them. No torch.
+"""Keys that a config sets and its run never reads: refused, naming what ignores them. No torch.
 
-A key at its default says nothing and may stand. Torch is imported only to ask a class of the user's
-whether it has an optimiser of its own, and only if there is one to be ignored.
+A key at its default is harmless. Torch is imported only to check whether a user's class has its own
+optimiser, and only if the config's would then be ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convscape.config.metrics import MONITOR
 from convscape.config.networks import CNNConfig, MLPConfig, OwnModelConfig
 from convscape.config.schema import Config
 
-ValuesOf = Callable[[str], dict[str, Any]]  # of a file of conf/, by its name
+ValuesOf = Callable[[str], dict[str, Any]]  # the values of a file of conf/, by its name
 
 _POOL = ("pool_size", "pool_stride", "pool_padding", "pool_ceil_mode")
 _OF_GRIDS = {"name": None, "retry": False, "fail_fast": False, "extend": False, "until": None}
@@ -35,9 +35,9 @@ _TRAINING = (
 
 
 def refuse_unread(config: Config, *, is_alone: bool = False) -> None:
-    """Refuse what a run sets and does not read.
+    """Refuse keys that a run sets and does not read.
 
-    - `is_alone`: it is no run of a sweep or a search.
+    - `is_alone`: it is not a run of a sweep or search.
 
     Raises:
         ConfigError: one line for each key.
@@ -56,13 +56,13 @@ def refuse_unread(config: Config, *, is_alone: bool = False) -> None:
 
 
 class UnreadInGrid:
-    """What runs of a grid set and do not read, as they are added one by one."""
+    """Keys that the runs of a grid set and do not read, as runs are added one by one."""
 
     def __init__(self) -> None:
         self._unread: dict[str, str] = {}
         self._num_unread: Counter[str] = Counter()
         self._num_runs = 0
-        self._values_of = cache(_file)  # for this grid: the next may find other files
+        self._values_of = cache(_file)  # for this grid: the next may find different files
         self._known: dict[tuple[Any, ...], tuple[Config, dict[str, str]]] = {}
 
     def add(self, config: Config) -> None:
@@ -85,9 +85,9 @@ class UnreadInGrid:
         self._num_runs += 1
 
     def refuse(self, swept: Collection[str] = ()) -> None:
-        """Refuse what no run reads, and what is swept for runs that do not read it.
+        """Refuse keys that no run reads, and keys swept for runs that do not read them.
 
-        Those that are equal layer by layer, as without pooling, run once and are no harm.
+        Runs that are equal layer by layer, as without pooling, are trained once and do no harm.
 
         Raises:
             ConfigError: one line for each key.
@@ -103,7 +103,7 @@ class UnreadInGrid:
 
 
 def refuse_unread_space(config: Config, space: Collection[str]) -> None:
-    """Refuse a search among values that its trials, of which `config` is one, do not read.
+    """Refuse to search over keys that its trials, of which `config` is one, do not read.
 
     Raises:
         ConfigError: naming the key.
@@ -118,7 +118,7 @@ def refuse_unread_space(config: Config, space: Collection[str]) -> None:
 
 
 def _unread(config: Config, values_of: ValuesOf) -> dict[str, str]:
-    """Keys that are set and not read, each with the sentence that refuses it."""
+    """Keys that are set and not read, each with the message that refuses it."""
     values = {name: _dumped(v) if isinstance(v, BaseModel) else v for name, v in config}
     found = {}
     for key, who in _ignored(config):
@@ -140,7 +140,7 @@ def _dumped(section: BaseModel) -> dict[str, Any]:
 
 
 def _ignored(config: Config) -> Iterator[tuple[str, str]]:
-    """Keys that a run does not read, whatever they are, and who ignores them."""
+    """Keys that a run does not read, whatever their values, and what ignores them."""
     data, model = config.data, config.model
     yield "parent", "a run that continues another one gets it from resume=<run folder>"
     if data.is_brought or data.name in ("digits", "image_folder"):
@@ -148,7 +148,7 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
     if not data.is_brought and data.name != "image_folder":
         yield "data.test_fraction", f"data={data.name} has its own test images"
     if data.name not in ("image_folder", "csv"):
-        yield "data.on_unreadable", f"data={data.name} reads no files of pictures"
+        yield "data.on_unreadable", f"data={data.name} reads no picture files"
     if data.name != "csv":
         for key in ("labels", "test_labels", "image_column", "label_column", "split_column"):
             yield f"data.{key}", f"data={data.name} reads no table; data=csv does"
@@ -191,7 +191,7 @@ def _ignored(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _ignored_by_class(config: Config) -> dict[str, str]:
-    """What a class of the user's makes itself, and who ignores it; torch is imported."""
+    """Keys that a user's class sets itself, and what ignores them; imports torch."""
     from convscape.training.build import has_own_training, made_by_class
 
     assert isinstance(config.model, OwnModelConfig)
@@ -206,7 +206,7 @@ def _ignored_by_class(config: Config) -> dict[str, str]:
         "trainer.test_flip": "test_step",
     }
     return {
-        part: f"{target}.{method} says it, and ignores this"
+        part: f"{target}.{method} decides that, and ignores this"
         for part, method in made.items()
         if made_by_class(config, method)
     }
@@ -228,7 +228,7 @@ def _changed(
 
 
 def _default(key: str, config: Config, values_of: ValuesOf) -> Any:
-    """The value of a key that nobody has set, as conf/ or its class has it."""
+    """The default value of a key, from conf/ or from its class."""
     section, _, leaf = key.partition(".")
     if section == "data":
         if leaf.startswith("augment."):
@@ -251,7 +251,7 @@ def _default(key: str, config: Config, values_of: ValuesOf) -> Any:
 
 
 def _file(name: str) -> dict[str, Any]:
-    """The values of a file of conf/, under those of the user's own of that name."""
+    """The values of a file of conf/, overlaid with the user's own file of that name."""
     group, _, choice = name.rpartition("/")
     own = choices(group)[choice] if group else CONFIG_DIR / f"{name}.yaml"
     return _values_in(CONFIG_DIR / f"{name}.yaml") | _values_in(own)

@@ -1,4 +1,4 @@
-"""What goes wrong in most trainings that learn nothing, said while it happens: one line each."""
+"""The usual reasons why a training learns nothing, reported as they happen: one line each."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("convscape")
 
-STUCK_EPOCHS, STUCK_STEPS = 3, 100  # so long the loss is no better than guessing
-STUCK = 0.98  # of the loss of guessing: what is below has learned something
+STUCK_EPOCHS, STUCK_STEPS = 3, 100  # for so long the loss is no better than guessing
+STUCK = 0.98  # of the loss of guessing: a loss below has learned something
 THROWN = 3.0  # times the loss of guessing, in an epoch after the first
-NUM_IMAGES = 32  # that are sent through the network, once, at the end of the first epoch
+NUM_IMAGES = 32  # sent through the network once, at the end of the first epoch
 DEAD = 0.9  # of the units of a layer
 
 
 def watches_of(run: ResolvedRun, path: Path) -> list[Watch]:
-    """What watches a run in the folder `path`, if it is to be watched."""
+    """The watches of a run in the folder `path`, if it should be watched."""
     trainer = run.config.trainer
     if not trainer.watch:
         return []
@@ -41,7 +41,7 @@ def watches_of(run: ResolvedRun, path: Path) -> list[Watch]:
 
 
 def guessing_loss(config: Config, num_classes: int) -> float | None:
-    """Mean loss of even guesses, ln(classes); None of a loss that is no cross-entropy."""
+    """Mean loss of uniform guesses, ln(classes); None if the loss is not cross-entropy."""
     named = getattr(config.model, "loss", "cross_entropy")
     if config.loss.target not in (None, "torch.nn.CrossEntropyLoss"):
         return None
@@ -49,15 +49,15 @@ def guessing_loss(config: Config, num_classes: int) -> float | None:
 
 
 class Watch(pl.callbacks.Checkpoint):
-    """Says once each: the loss is no better than guessing, or far worse; nearly all ReLUs are off.
+    """Warns once each: a loss no better than guessing, or far worse; nearly all ReLUs at 0.
 
-    It reads what an epoch has logged anyway, and looks at one small batch. Nothing that it does
-    changes a number of the run. A child of `Checkpoint`, since Lightning calls those after the
-    module has logged its epoch.
+    It reads what an epoch has logged anyway, and looks at one small batch. It never changes a
+    number of the run. A subclass of `Checkpoint`, because Lightning calls those after the module
+    has logged its epoch.
 
     - `path`: the run's folder; `guess`: `guessing_loss` of the run.
-    - `is_quiet`: notes it in run.log alone.
-    - `is_compiled`: the network is, and looking inside of it would compile it once more.
+    - `is_quiet`: notes it only in run.log.
+    - `is_compiled`: the network is compiled, and looking inside would compile it again.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Watch(pl.callbacks.Checkpoint):
         self._said: set[str] = set()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at what the epoch has logged; after the first one at the dead units."""
+        """Look at what the epoch has logged, and after the first one at dead units."""
         if not trainer.is_global_zero:
             return
         loss = float(trainer.callback_metrics.get("train/loss", math.nan))
@@ -105,9 +105,9 @@ class Watch(pl.callbacks.Checkpoint):
 
 @torch.no_grad()
 def deadest(model: ImageClassifier, images: Tensor) -> tuple[str, float]:
-    """The layer with the largest share of ReLUs that are 0 for all of these images, and the share.
+    """The layer with the largest share of ReLUs that are 0 for all of these images, and that share.
 
-    The model is asked as in evaluation, which draws no random number and moves no mean.
+    The model runs in evaluation mode, which draws no random numbers and updates no statistics.
     """
     found = {"": 0.0}
     handles = [
@@ -130,6 +130,6 @@ def deadest(model: ImageClassifier, images: Tensor) -> tuple[str, float]:
 
 
 def share_of_dead(output: Tensor) -> float:
-    """Of the units of a ReLU's output (N, C, ...), the share that is 0 for the whole batch."""
+    """The share of units of a ReLU's output (N, C, ...) that are 0 for the whole batch."""
     most = output.detach().transpose(0, 1).flatten(1).amax(1)
     return float((most <= 0).float().mean())
