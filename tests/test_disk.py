@@ -88,7 +88,7 @@ def test_a_full_disk_stops_a_sweep_at_once(command, small_disk, monkeypatch):
         answer = command("train", *sweep)
     assert answer.code == 1
     assert is_one_sentence(answer, "No space left on device"), answer.err
-    assert "1 ok, 1 interrupted, 2 not begun" in answer.out
+    assert "1 ok, 1 interrupted, 2 not started" in answer.out
     (small_disk / "ballast").unlink()
     assert command("train", *sweep).code == 0
 
@@ -172,6 +172,6 @@ def test_a_sweep_goes_on_without_a_run_whose_folder_is_removed(command, tmp_path
     assert answer.code == 1
     assert "FolderIsGone" in answer.out
     assert "Traceback" not in answer.out + answer.err
-    assert "2 ok, 1 not begun" in answer.out
+    assert "2 ok, 1 not started" in answer.out
     assert command("train", "-m", *RUN, "seed=range(3)", "name=removed").code == 0
     assert {json.loads((p / "result.json").read_text())["status"] for p in runs(folder)} == {"ok"}

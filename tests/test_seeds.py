@@ -104,7 +104,7 @@ def test_a_pilot_is_the_beginning_of_the_sweep_and_nobody_has_looked(command, tm
     ("words", "sentence"),
     [
         ([], "nothing is compared"),
-        (["seed=0,1"], "seed=0,1: that is the question; leave it out"),
+        (["seed=0,1"], "seed=0,1: that is what this command finds out; leave it out"),
         (["until=verdict"], "until=verdict: this command does not read it"),
         (["optimizer.lr=0.1,0.2", "margin=0"], "margin=0: allowed: more than 0"),
         (["optimizer.lr=0.1,0.2", "margin=much"], "margin=much: allowed: more than 0"),

@@ -134,7 +134,7 @@ def test_fail_fast_stops_at_the_first_failure(command, bad, tmp_path):
     answer = command("train", *sweep, "fail_fast=true")
     assert answer.code == 1
     assert statuses(tmp_path, "bad") == {"+model.how=good": "ok", "+model.how=raise": "failed"}
-    assert "1 not begun" in answer.out
+    assert "1 not started" in answer.out
     command("train", *sweep)
     assert statuses(tmp_path, "bad")["+model.how=fine"] == "ok"
 
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_a_sweep_with_130_and_it_goes_on(start, command, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
-    assert "1 interrupted, 1 not begun" in out
+    assert "1 interrupted, 1 not started" in out
     assert "the same command again finishes the rest" in out
     assert "Traceback" not in err
 
@@ -350,7 +350,7 @@ def test_what_is_in_the_way_of_a_run_is_named_and_then_the_sweep_is_finished(com
     assert answer.code == 1
     assert "1 to do" in answer.out
     where = [path.relative_to(tmp_path) for path in (foreign, folder)]
-    assert f"{where[0]} is of another run, 12345678; move {where[0].parent} away" in answer.out
+    assert f"{where[0]} belongs to another run, 12345678; move {where[0].parent} away" in answer.out
     assert f"{where[1]} is a folder where a file belongs; move it away" in answer.out
     assert "once nothing is in the way, the same command again finishes the rest" in answer.out
     foreign.parent.rename(tmp_path / "elsewhere")

@@ -1,4 +1,4 @@
-"""What follows from answers image by image: one network's errors, and two networks' differences."""
+"""What answers image by image tell: one network's errors, and two networks' differences."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def check_same_images(one: Predictions, other: Predictions) -> None:
 
 
 def num_images(table: RunTable, split: str | None) -> int | None:
-    """Of a split, as the runs of a table have kept answers on them; None where none says it."""
+    """Number of images of a split on which a table's runs have kept answers; None if unknown."""
     if any(key.name.startswith("data.val") for key in table.keys) or table.ok["fold"].nunique() > 1:
-        return None  # not the same for all
+        return None  # not the same for all runs
     for folder in table.ok["folder"]:
         if (found := read_answers(Path(folder))) is not None:
             return len(found.splits[split]) if split and split in found.splits else None
@@ -57,8 +57,8 @@ def num_images(table: RunTable, split: str | None) -> int | None:
 class McNemar:
     """Two networks on the same images.
 
-    - `only_first`, `only_second`: images that one alone gets right.
-    - `p`: of the exact test of McNemar 1947 (doi 10.1007/BF02295996), two-sided.
+    - `only_first`, `only_second`: images that only one of them gets right.
+    - `p`: p-value of McNemar's exact test of 1947 (doi 10.1007/BF02295996), two-sided.
     """
 
     only_first: int
@@ -81,8 +81,8 @@ def mcnemar(first: Predictions, second: Predictions) -> McNemar:
 def paired_bootstrap(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean of `differences` (N,), one for each image, over other images.
 
-    The percentiles of the mean over N images drawn from these with replacement (Efron 1979). Of
-    images with equal differences only their number is drawn, which comes to the same.
+    The percentiles of the mean over N images drawn from these with replacement (Efron 1979). For
+    images with equal differences only their count is drawn, which is equivalent.
     """
     values, counts = np.unique(differences, return_counts=True)
     draws = np.random.default_rng(seed).multinomial(
@@ -113,12 +113,12 @@ def disagreements(first: Predictions, second: Predictions) -> np.ndarray:
 
 
 def ensemble(runs: Sequence[Predictions]) -> np.ndarray:
-    """The class of most votes for each image (N,); among equals the one of most confidence."""
+    """The class with the most votes for each image (N,); ties go to the highest confidence."""
     right_rate(runs)  # the same images
     num_classes = 1 + max(int(each.predicted.max()) for each in runs)
     answers, rows = np.arange(len(runs[0])), np.zeros((len(runs[0]), num_classes))
     for each in runs:
-        # confidences of all runs together stay below one vote
+        # the confidences of all runs add up to less than one vote
         rows[answers, each.predicted.astype(int)] += 1 + each.confidence / (2 * len(runs))
     best: np.ndarray = rows.argmax(1)
     return best
@@ -126,9 +126,9 @@ def ensemble(runs: Sequence[Predictions]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often answers of a confidence are right.
+    """How often answers given with a certain confidence are right.
 
-    - `counts`, `confidence`, `acc` (B,): of each bin of equal width; means are nan where none is.
+    - `counts`, `confidence`, `acc` (B,): of each bin of equal width; means of empty bins are nan.
     - `error`: expected calibration error: mean of |acc - confidence| over images.
     """
 
@@ -139,7 +139,7 @@ class Calibration:
 
 
 def calibration(predictions: Predictions, num_bins: int = NUM_BINS) -> Calibration:
-    """Confidence beside accuracy in bins of confidence (left open, right closed)."""
+    """Confidence and accuracy in bins of confidence (left open, right closed)."""
     confidence = predictions.confidence.astype(np.float64)
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
@@ -153,7 +153,7 @@ def calibration(predictions: Predictions, num_bins: int = NUM_BINS) -> Calibrati
 
 
 def reliability_diagram(named: dict[str, Predictions]) -> Figure:
-    """Accuracy over confidence, a line for each name; on the diagonal both agree."""
+    """Accuracy against confidence, a line per name; on the diagonal both agree."""
     with figure_style():
         figure = Figure(figsize=(5.2, 4.4), layout="constrained")
         axis = figure.subplots()

@@ -1,7 +1,7 @@
-"""What a page shows of the runs of a folder, as plain JSON: runs, configurations, their answer.
+"""What a page shows of a folder's runs, as plain JSON: runs, configurations, the answer.
 
 One document for two pages: the file that a report writes, and the tab in TensorBoard. Numbers are
-rounded to six digits, and a column is a list, so that ten thousand runs are two megabytes.
+rounded to six digits, and a column is a list, so ten thousand runs take two megabytes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from convscape.reports.section import Section
     from convscape.runs.result import Result
 
-MAX_COMMANDS = 1000  # of configurations; results.csv has all
+MAX_COMMANDS = 1000  # for configurations; results.csv has all
 INTERVALS = (
     "Intervals are over seeds alone, on the images that were used here; other images would add to "
     "them. Those in words, and of the differences, hold all at once in 95 of 100 reports, and p "
     "below 0.05 says the same; all others hold each by itself (95 %, Student's t)."
 )
-# columns of a run that are not its keys and not its metrics, with their titles
+# a run's columns other than its keys and metrics, with their titles
 _FACTS = {
     "num_parameters": "parameters",
     "macs": "MACs",
@@ -63,11 +63,11 @@ def document(
     claim: Mapping[str, Any] | None = None,
     pictures: Sequence[tuple[str, Path]] = (),
 ) -> dict[str, Any]:
-    """Everything that a page needs; only numbers, texts, lists and dicts.
+    """Everything that a page needs, as numbers, texts, lists and dicts.
 
     - `beside`: the folder that paths of runs are written relative to.
-    - `claim`: what the page opens with in place of the runs' own question: "question", "says",
-      "verdict", "budget", and of each of its "findings" the same and numbers.
+    - `claim`: what the page opens with instead of the runs' own question: "question", "says",
+      "verdict", "budget", and for each of its "findings" the same and numbers.
     - `pictures`: PNG files with captions, for the top of the page.
     """
     results = {str(path): result for path, result in reading.runs}
@@ -112,7 +112,7 @@ def _section(section: Section, results: dict[str, Result], beside: Path) -> dict
 
 
 def _values(key: SweptKey) -> dict[str, list[str]]:
-    """Those of a key, and as they are shown, where they have more digits than that."""
+    """The values of a key, and how they are shown if they have more digits than that."""
     shown = [level_text(level) for level in key.levels]
     levels = {"levels": list(key.levels)}
     return levels if shown == levels["levels"] else levels | {"shown": shown}
@@ -134,7 +134,7 @@ def metric_facts(metric: Metric) -> dict[str, Any]:
 
 
 def question(section: Section) -> str:
-    """What the runs ask."""
+    """The question that the runs answer."""
     if section.confirmed is not None:
         return f"Which network is the best by {section.metric.name} on {section.table.data}?"
     words = [key.words for key in section.table.by if key.name != "seed"]
@@ -146,9 +146,9 @@ def question(section: Section) -> str:
 
 
 def verdict(section: Section) -> dict[str, str]:
-    """The one sentence that matters most, and of which kind it is: clear, open or none.
+    """The one sentence that matters most, and its kind: clear, open or none.
 
-    That is the largest difference that can be told from chance.
+    It states the largest difference that can be told from chance.
     """
     if section.confirmed is not None and section.winner:
         kind = "open" if section.confirmed.race.outcome == "open" else "clear"
@@ -173,7 +173,7 @@ def verdict(section: Section) -> dict[str, str]:
 
 
 def cost(section: Section) -> dict[str, Any]:
-    """How many runs came to their end, and how long they were trained."""
+    """How many runs finished, and how long they were trained."""
     frame = section.table.frame
     columns = [name for name in frame if name.startswith("seconds/")]
     seconds = float(np.nansum(frame[columns].to_numpy(float))) if columns else 0.0
@@ -242,7 +242,7 @@ def _configurations(section: Section) -> dict[str, Any]:
 
 
 def _codes(column: pd.Series) -> list[int]:
-    """The place of each value among the levels of its key; -1 for none."""
+    """The index of each value among the levels of its key; -1 for none."""
     return [int(code) for code in column.cat.codes]
 
 
@@ -252,12 +252,12 @@ def _numbers(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, list[float 
 
 
 def numbers(values: Iterable[Any]) -> list[float | None]:
-    """Each as JSON can hold it: six digits; None where there is none."""
+    """Numbers as JSON can hold them: six digits; None if missing."""
     return [number(value) for value in values]
 
 
 def number(value: Any) -> float | None:
-    """As JSON can hold it: six digits; None where there is none, whole where it is whole."""
+    """A number as JSON can hold it: six digits; None if missing, an integer if whole."""
     if value is None or not isinstance(value, (int, float, np.number)):
         return None
     value = float(value)
@@ -285,7 +285,7 @@ def _effect(section: Section, effect: Any) -> dict[str, Any]:
 
 
 def _levels(section: Section) -> Iterator[dict[str, Any]]:
-    """Balanced means of the metric at the values of each key."""
+    """Balanced means of the metric at each key's values."""
     table, metric = section.table, section.metric
     if metric.name not in table.ok:
         return

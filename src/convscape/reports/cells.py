@@ -1,4 +1,4 @@
-"""What stands in a cell of a report's table."""
+"""The text in a cell of a report's table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def text_of(value: Any) -> str:
 
 
 def level_text(value: Any) -> str:
-    """A value of a key; of a number that a search drew, the digits that tell it apart."""
+    """A key's value; for a number drawn by a search, just enough digits to tell it apart."""
     text = text_of(value)
     try:
         return f"{float(text):.4g}" if len(text) > 7 and "." in text else text
@@ -21,12 +21,12 @@ def level_text(value: Any) -> str:
 
 
 def place_of_level(key: Any, value: Any) -> Any:
-    """Where a level stands among its key's, so that 10 sorts after 9."""
+    """The sort position of a key's level, so that 10 comes after 9."""
     return key.levels.index(value) if value in key.levels else -1
 
 
 def size_text(height: float, width: float) -> str:
-    """A mean receptive field; a network of the user's own has none."""
+    """A mean receptive field; a user's own network has none."""
     return "" if height != height else format_size((round(height), round(width)))
 
 

@@ -1,4 +1,4 @@
-"""Two runs, or the seeds of two configurations, beside each other: what differs, by how much."""
+"""Two runs, or the seeds of two configurations, side by side: what differs, and by how much."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Verdict = Literal["better", "worse", "higher", "lower", "equal", "unclear", "unk
 
 @dataclass(frozen=True)
 class Difference:
-    """A key of the config, or a version, in which the two differ; values as they are typed."""
+    """A config key or a version in which the two differ; values as typed."""
 
     key: str
     a: str
@@ -43,13 +43,13 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """Two groups on the same images. Differences are of the second less the first.
+    """Two groups on the same images. Differences are the second minus the first.
 
-    - `paired`: seeds that both have, where these alone are compared; else all runs of each are.
-    - `over_images`: interval of the difference over other images of the same kind.
-    - `over_seeds`: of the difference; its `n` are pairs, or where none are paired runs.
-    - `mcnemar`: where each is a single run.
-    - `test`: what the verdict rests on; None where nothing can be tested.
+    - `paired`: the seeds that both have, if only these are compared; otherwise all runs are.
+    - `over_images`: interval of the difference for other images of the same kind.
+    - `over_seeds`: the difference over seeds; `n` counts pairs, or runs if nothing is paired.
+    - `mcnemar`: if each is a single run.
+    - `test`: what the verdict rests on; None if nothing can be tested.
     """
 
     first: Group
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether it is no matter of chance."""
+        """Whether chance plays no part in the metric."""
         return self.metric.name in FIXED
 
     @property
@@ -77,7 +77,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """What is said of the second; "higher" and "lower" of a metric without a direction."""
+        """The verdict on the second; "higher" or "lower" for a metric without a direction."""
         if self.is_equal or (self.is_fixed and not self.difference):
             return "equal"
         if not self.is_fixed:
@@ -112,7 +112,7 @@ class Comparison:
         return f"B is {self.verdict} (p = {self.p:.2g}), {scope}"
 
     def seeds(self, group: Group) -> list[int]:
-        """Of a group, those that are compared."""
+        """The seeds of a group that are compared."""
         return self.paired or group.seeds
 
     def runs(self, group: Group) -> list[Predictions]:
@@ -121,20 +121,20 @@ class Comparison:
 
     @property
     def sides(self) -> tuple[tuple[str, Group], tuple[str, Group]]:
-        """Both with their letters."""
+        """Both groups with their letters."""
         return ("A", self.first), ("B", self.second)
 
     @property
     def rates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Share of the compared runs of each that get an image right (N,)."""
+        """Share of each group's compared runs that get an image right (N,)."""
         first, second = (by_image.right_rate(self.runs(each)) for _, each in self.sides)
         return first, second
 
     @property
     def flipped(self) -> np.ndarray:
-        """Images that most runs of one get right and most of the other wrong, the clearest first.
+        """Images that most runs of one get right and most of the other wrong, clearest first.
 
-        Of single runs: those that one alone gets right.
+        For single runs: those that only one gets right.
         """
         first, second = self.rates
         found = np.flatnonzero((first > 0.5) != (second > 0.5))
@@ -154,7 +154,7 @@ class Comparison:
                 yield Difference(key, str(one.get(key)), str(other.get(key)))
 
     def described(self, group: Group) -> dict[str, Any]:
-        """What there is to say of one of the two, as plain values."""
+        """A description of one of the two, as plain values."""
         runs, numbers = self.runs(group), group.numbers(self.metric)
         mine = estimate([numbers[seed] for seed in self.seeds(group)])
         right = round(float(np.mean([each.correct.sum() for each in runs])))
@@ -172,7 +172,7 @@ class Comparison:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; differences are fractions, of B less A."""
+        """Plain values, for JSON; differences are fractions, B minus A."""
         return {
             "metric": self.metric.name,
             "direction": self.metric.direction,
@@ -193,7 +193,7 @@ class Comparison:
         }
 
     def lines(self) -> list[str]:
-        """For a terminal, the verdict last."""
+        """Lines for a terminal, the verdict last."""
         differ = "; ".join(map(str, self.differences())) or "nothing that matters"
         return [
             *(f"{name}: {group.name}" for name, group in self.sides),
@@ -244,7 +244,7 @@ class Comparison:
         return low, high
 
     def flips(self) -> str:
-        """How many images one alone gets right, or none."""
+        """How many images only one gets right, and how many neither."""
         first, second = self.rates
         neither = int(((first == 0) & (second == 0)).sum())
         only_first, only_second = (
@@ -293,7 +293,7 @@ def compare(a: str, b: str, by: str = ACCURACY) -> Comparison:
         )
     by_image.check_same_images(first.answers[first.seeds[0]], second.answers[second.seeds[0]])
     known = (m for g in (first, second) if (m := g.first.monitor) is not None and m.name == by)
-    measure = next(known, measure)  # with the direction that it was chosen by
+    measure = next(known, measure)  # with the direction that checkpoints were chosen by
     shared = sorted(first.answers.keys() & second.answers.keys())
     pairs = [(first.answers[seed], second.answers[seed]) for seed in shared]
     one_has_all = len(shared) == min(len(first.seeds), len(second.seeds))
@@ -325,7 +325,7 @@ def compare(a: str, b: str, by: str = ACCURACY) -> Comparison:
 def unpaired(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """Difference of the means of runs whose seeds differ, by Welch's t-test (1947).
 
-    Of a single run against several it is Student's: whether the run may be one of them (Crawford
+    For a single run against several it is Student's: whether it may be one of them (Crawford
     and Howell 1998, doi 10.1076/clin.12.4.482.7241).
     """
     from scipy.stats import ttest_ind

@@ -1,4 +1,4 @@
-"""What each value of a key does, and where it depends on another key: one family per report."""
+"""What each value of a key does, and when it depends on another key: one family per report."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from convscape.reports.results import COSTS, RunTable, SweptKey
 
 @dataclass(frozen=True)
 class Effect:
-    """What `level` of a key does instead of `base`, in runs that are equal in all else.
+    """What `level` of a key does instead of `base`, in runs that are otherwise equal.
 
-    - `estimate`: of the difference in the metric, over seeds; each first averages its pairs. Its
-      interval and p-value are those of one of many comparisons.
-    - `num_pairs`: for each seed; `num_left_out`: pairs that only some of the seeds have.
-    - `ratios`: of the costs, geometric means over the same pairs.
+    - `estimate`: the difference in the metric over seeds; each seed first averages its pairs. Its
+      interval and p-value allow for there being many comparisons.
+    - `num_pairs`: pairs per seed; `num_left_out`: pairs that only some of the seeds have.
+    - `ratios`: ratios of the costs, geometric means over the same pairs.
     """
 
     key: SweptKey
@@ -49,9 +49,9 @@ class Effect:
 
 @dataclass(frozen=True)
 class Interaction:
-    """`level` instead of `base` of `key` does something else where `given` is `other_level`.
+    """`level` instead of `base` of `key` has another effect where `given` is `other_level`.
 
-    - `effects`: of the key where `given` is `other_base` and where it is `other_level`.
+    - `effects`: effects of the key where `given` is `other_base` and where it is `other_level`.
     - `estimate`: of the difference between the two, over seeds.
     - `num_fours`: sets of four runs for each seed.
     """
@@ -74,13 +74,13 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Of one data set: every effect, and every interaction, be it clear or not."""
+    """For one data set: every effect and every interaction, whether clear or not."""
 
     effects: list[Effect]
     interactions: list[Interaction]
 
     def clear_interactions(self) -> list[Interaction]:
-        """Those that can be told from chance, the largest first."""
+        """The interactions that can be told from chance, largest first."""
         clear = [each for each in self.interactions if each.is_clear]
         return sorted(clear, key=lambda each: -abs(each.estimate.mean))
 
@@ -121,7 +121,7 @@ def _of_table(table: RunTable, metric: Metric) -> _Part:
 
 
 def effect_contrasts(cells: Cells, keys: Sequence[SweptKey]) -> Iterator[tuple[Effect, Contrast]]:
-    """Every value of every key against the key's first one; none where nothing pairs."""
+    """Every value of every key against the key's first; empty if nothing pairs."""
     for key in keys:
         for place, level in enumerate(key.levels[1:], 1):
             found = contrast(cells, [({key.name: place}, 1), ({key.name: 0}, -1)])
@@ -134,7 +134,7 @@ def effect_contrasts(cells: Cells, keys: Sequence[SweptKey]) -> Iterator[tuple[E
 
 
 def _ratios(cells: Cells, found: Contrast) -> dict[str, float]:
-    """Of each cost that all of the runs have: what it is multiplied by."""
+    """For each cost that all of the runs have: the factor it changes by."""
     ratios = {}
     used = found.weights != 0
     for name, costs in cells.costs.items():
@@ -148,7 +148,7 @@ def _ratios(cells: Cells, found: Contrast) -> dict[str, float]:
 def interaction_contrasts(
     cells: Cells, keys: Sequence[SweptKey]
 ) -> Iterator[tuple[Interaction, Contrast]]:
-    """Every value of a key against its first one, at every value of another against its first."""
+    """Every value of a key against its first, at every value of another key against its first."""
     for key, given in itertools.combinations(keys, 2):
         places = itertools.product(range(1, len(key.levels)), range(1, len(given.levels)))
         for place, other in places:

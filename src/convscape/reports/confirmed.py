@@ -1,10 +1,10 @@
-"""What the best trials of a search come to on seeds that no trial had.
+"""How good the best trials of a search are on seeds that no trial used.
 
-The best of many trials is also the luckiest. So the best few are trained on fresh seeds, of which
-the odd ones decide who wins: pairwise, by intervals that hold however often one looks. The winner
-then gets the even ones, which have decided nothing, and what is said of it comes from these alone:
-a mean of seeds that also chose, or said when to stop, would be too good again. Which runs there are
-says all that; nothing else is kept but what the search is for.
+The best of many trials is also the luckiest. So the best few are trained on fresh seeds. The odd
+ones decide who wins: pairwise, by intervals that hold however often you look. The winner then gets
+the even ones, which have decided nothing, and only these are reported: a mean over seeds that also
+chose the winner, or when to stop, would again be too good. All this follows from which runs exist;
+the only thing stored is the search's objective.
 """
 
 from __future__ import annotations
@@ -33,22 +33,23 @@ if TYPE_CHECKING:
     from convscape.reports.results import RunTable
     from convscape.runs.result import Result
 
-FOLDER = "confirmed"  # in that of a search
-NOTE = "search.yaml"  # in the folder of a search: what it is for
+FOLDER = "confirmed"  # in a search's folder
+NOTE = "search.yaml"  # in a search's folder: its objective
 
-Arm = tuple[str, ...]  # a value of every key that was searched, as typed
+Arm = tuple[str, ...]  # a value of every searched key, as typed
 Outcome = Literal["alone", "clear", "tied", "open"]
 
 
 def decides(seed: int) -> bool:
-    """Whether a fresh seed has a say in who wins; the others tell how good the winner is."""
+    """Whether a fresh seed helps decide who wins; the others tell how good the winner is."""
     return seed % 2 == 1
 
 
 class Race:
-    """Who is ahead, by values (arms, seeds) of deciding seeds with NaN where nothing came out.
+    """Who is ahead, from values (arms, seeds) of deciding seeds; NaN where a run did not finish.
 
-    - `margin`: in the unit of the values, and too little to matter; None: nothing is.
+    - `margin`: a difference too small to matter, in the unit of the values; None: every one
+      matters.
     """
 
     def __init__(self, values: np.ndarray, metric: Metric, margin: float | None) -> None:
@@ -63,17 +64,17 @@ class Race:
         self._estimates = dict(zip(pairs, estimates, strict=True))
 
     def difference(self, one: int, other: int) -> Estimate:
-        """Of an arm less another, with an interval that is one of all pairs'."""
+        """One arm minus another, with an interval that allows for all pairs."""
         found = self._estimates.get((min(one, other), max(one, other)), Estimate(float("nan"), 0))
         return found if one < other else replace(found, mean=-found.mean)
 
     def verdict(self, one: int, other: int) -> Verdict:
-        """What an arm is beside another."""
+        """The verdict on an arm compared with another."""
         return verdict(self.difference(one, other), self._metric, self._margin)
 
     @cached_property
     def contenders(self) -> list[int]:
-        """Arms that no other is clearly better than, the best first."""
+        """Arms that no other one clearly beats, best first."""
         ran = [arm for arm, row in enumerate(self._values) if np.isfinite(row).any()]
         unbeaten = [
             arm for arm in ran if all(self.verdict(other, arm) != "better" for other in ran)
@@ -81,20 +82,20 @@ class Race:
         if not unbeaten:
             return []
         rows = self._values[unbeaten]
-        shared = np.isfinite(rows).all(axis=0)  # a hard seed is hard for all of them
+        shared = np.isfinite(rows).all(axis=0)  # a hard seed is hard for all arms
         means = np.nanmean(rows[:, shared] if shared.any() else rows, axis=1)
         order = np.argsort(-means if self._metric.higher_is_better else means, kind="stable")
         return [unbeaten[place] for place in order]
 
     def unsettled(self) -> list[int]:
-        """The arms of which more seeds are needed: the one ahead, and those not told from it."""
+        """The arms that need more seeds: the one ahead, and those that cannot be told from it."""
         first, *others = self.contenders or [0]
         needed = [arm for arm in others if self.verdict(first, arm) == "open"]
         return [first, *needed] if needed else []
 
     @property
     def outcome(self) -> Outcome:
-        """Whether the one ahead is the best, as good as the rest within the margin, or neither."""
+        """Whether the arm ahead is the best, equal to the rest within the margin, or neither."""
         if len(self._values) == 1:
             return "alone"
         if len(self.contenders) == 1:
@@ -104,10 +105,10 @@ class Race:
 
 @dataclass(frozen=True)
 class Search:
-    """What is known of a search from its folder.
+    """What a search's folder says about it.
 
-    - `keys`: that were searched.
-    - `margin`: as it is typed, in points of what is a share.
+    - `keys`: the keys that were searched.
+    - `margin`: as typed; in points if the metric is a share.
     """
 
     folder: Path
@@ -130,16 +131,16 @@ class Search:
         return ", ".join(f"{n}={v}" for n, v in zip(names, map(level_text, arm), strict=True))
 
     def rank(self, table: RunTable) -> Metric:
-        """What its trials are ranked by: what it is for, where a trial has that."""
+        """What its trials are ranked by: the objective, if a trial has it."""
         has_it = self.objective.name in table.ok and table.ok[self.objective.name].notna().any()
         return self.objective if has_it else ranking_metric(table, None)
 
     @property
     def confirmed(self) -> Confirmed:
-        """By the runs that are there now."""
+        """The confirmation by the runs that exist now."""
         try:
             runs = [result for _, result in read_runs([self.folder / FOLDER]).runs]
-        except ConfigError:  # there are none
+        except ConfigError:  # there are no runs
             runs = []
         results: dict[Arm, dict[int, Result]] = {}
         for result in runs:
@@ -148,7 +149,7 @@ class Search:
 
 
 def search_in(folder: Path) -> Search | None:
-    """The search whose folder this is; None if it is none, or was for two things."""
+    """The search whose folder this is; None if it is not one, or has two objectives."""
     try:
         note = read_yaml(folder / NOTE)
         ((name, direction),) = note["objectives"].items()
@@ -168,18 +169,18 @@ class Confirmed:
     results: dict[Arm, dict[int, Result]]
 
     def value(self, result: Result) -> float:
-        """What the search is for; NaN where nothing came out."""
+        """A run's value of the objective; NaN if it did not finish."""
         found = result.metrics.get(self.search.objective.name) if result.status == "ok" else None
         return float("nan") if found is None else float(found)
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """All that have been confirmed or begun to be."""
+        """All arms whose confirmation has at least begun."""
         return list(self.results)
 
     @cached_property
     def race(self) -> Race:
-        """By the seeds that decide."""
+        """The race by the seeds that decide."""
         rows = list(self.results.values())
         seeds = sorted({seed for row in rows for seed in row if decides(seed)})
         values = [
@@ -192,13 +193,13 @@ class Confirmed:
 
     @cached_property
     def winner(self) -> Arm | None:
-        """The arm that is ahead; None where none has a run that came to its end."""
-        if len(self.arms) == 1:  # there is nothing to decide
+        """The arm that is ahead; None if no arm has a finished run."""
+        if len(self.arms) == 1:  # nothing to decide
             return self.arms[0]
         return self.arms[self.race.contenders[0]] if self.race.contenders else None
 
     def num_deciding(self, arm: Arm) -> int:
-        """Seeds that an arm was compared with."""
+        """Number of seeds that an arm was compared on."""
         return sum(decides(seed) for seed in self.results[arm])
 
     @cached_property
@@ -208,7 +209,7 @@ class Confirmed:
         return [result for seed, result in runs.items() if not decides(seed)]
 
     def told(self, name: str) -> Estimate | None:
-        """Of a metric of the winner, over the runs that decided nothing; None where none has it."""
+        """A metric of the winner over the runs that decided nothing; None if none has it."""
         ok = [result for result in self.telling if result.status == "ok"]
         values = [result.metrics[name] for result in ok if name in result.metrics]
         return estimate(values) if values else None
@@ -216,9 +217,9 @@ class Confirmed:
     # --- in words -----------------------------------------------------------------------------
 
     def sentences(self, num_images: int | None) -> list[str]:
-        """What is known of the winner, and how sure it is that it won; nothing without runs.
+        """What is known about the winner, and how sure its win is; empty without runs.
 
-        - `num_images`: that the objective was measured on.
+        - `num_images`: how many images the objective was measured on.
         """
         if not self.arms:
             return []
@@ -246,7 +247,7 @@ class Confirmed:
         return f"{text} {metric.unit}".rstrip()
 
     def _comparison(self) -> list[str]:
-        """How the winner and the others differ, by the seeds that decide."""
+        """How the winner differs from the others, by the seeds that decide."""
         race, arms = self.race, self.arms
         if race.outcome == "alone" or self.winner is None:
             return []

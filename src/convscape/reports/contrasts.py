@@ -1,9 +1,9 @@
 """Comparisons of runs whose unit is the seed, and one family of them per report.
 
-Runs of one seed share luck: networks that hardly differ end up alike, seed after seed. So the runs
-of a comparison are averaged within each seed first, and only the seeds are counted. Three seeds say
-little about their own noise; what the other comparisons say about theirs is added to it, and never
-put in its place. docs/facts.md has the reasons, the sources and how often this was right.
+Runs with the same seed share luck: networks that hardly differ end up alike, seed after seed. So
+the runs of a comparison are first averaged within each seed, and only the seeds are counted. Three
+seeds say little about their own noise; the noise of the other comparisons is added to it, never put
+in its place. docs/facts.md has the reasons, the sources and how often this was right.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from convscape.config.metrics import Metric
 from convscape.reports import anytime
 from convscape.reports.results import RunTable
 
-SIGNIFICANT = 0.05  # of a whole report: the share of reports without any effect that claim one
-EFFECTS_SHARE = 0.8  # of it for effects, the rest for the many interactions that nobody asked for
-POOLED_SEEDS = 2  # what the other comparisons' noise weighs against that of the seeds, less one
+SIGNIFICANT = 0.05  # for a whole report: the share of reports without any effect that claim one
+EFFECTS_SHARE = 0.8  # of that for effects, the rest for the many interactions that nobody asked for
+POOLED_SEEDS = 2  # weight of the other comparisons' noise against the number of seeds minus one
 MAX_FREEDOM = 3  # times the degrees of freedom of a comparison's own seeds
 
-_NO_SPREAD = 1e-12  # of the values: a difference that is rounding
+_NO_SPREAD = 1e-12  # relative to the values: smaller differences are rounding
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the comparisons of a report may claim.
+    """How much the comparisons of a report may claim.
 
-    - `number`: of this look at the runs, from 1; None: its intervals hold for any number of looks.
-    - `share`: of `SIGNIFICANT` that it may err.
+    - `number`: of this look at the runs, from 1; None: intervals hold for any number of looks.
+    - `share`: the part of `SIGNIFICANT` that this look may spend.
     """
 
     number: int | None
@@ -47,7 +47,7 @@ class Look:
 
     @property
     def remarks(self) -> list[str]:
-        """What a report says of it besides."""
+        """What else a report says about it."""
         if self.number is None or self.number == 1:
             return []
         return [
@@ -56,7 +56,7 @@ class Look:
         ]
 
 
-ALONE = Look(1, 1.0)  # nobody has looked before, and nobody will again
+ALONE = Look(1, 1.0)  # the only look there will ever be
 AT_ANY_TIME = Look(None, 1.0)
 
 
@@ -64,7 +64,7 @@ AT_ANY_TIME = Look(None, 1.0)
 class Estimate:
     """A mean of `n` values; `half_width` of its interval and p-value of "it is 0", or None.
 
-    - `look`: that they are valid for.
+    - `look`: the look that they are valid for.
     """
 
     mean: float
@@ -82,11 +82,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cells:
-    """The finished runs by what they are: a row per cell, which is one value of every key.
+    """The finished runs by configuration: a row per cell, which has one value of every key.
 
-    - `levels`: of each key the place of its value among its levels, (cells,); -1 where a cell has
-      no such key.
-    - `values`: of each cell and seed (cells, seeds); NaN where no run has finished.
+    - `levels`: for each key the index of each cell's value among its levels (cells,); -1 if a cell
+      lacks the key.
+    - `values`: the metric per cell and seed (cells, seeds); NaN where no run has finished.
     """
 
     levels: dict[str, np.ndarray]
@@ -95,7 +95,7 @@ class Cells:
 
     @classmethod
     def of(cls, table: RunTable, metric: Metric, costs: Sequence[str] = ()) -> Cells | None:
-        """Those of a table; None where no run has the metric."""
+        """The cells of a table; None if no run has the metric."""
         ok = table.ok
         if metric.name not in ok or not (ok := ok[ok[metric.name].notna()])["seed"].notna().any():
             return None
@@ -114,10 +114,10 @@ class Cells:
 class Contrast:
     """A weighted sum of cells, for each of its seeds.
 
-    - `weights`: (cells,); over each corner that is compared they sum to its sign.
-    - `seeds`: places of the seeds that have a run in every cell with a weight.
+    - `weights`: (cells,); over each corner of the comparison they sum to its sign.
+    - `seeds`: indices of the seeds that have a run in every cell with a weight.
     - `num_sets`: how many pairs (of an interaction: sets of four) each seed has.
-    - `num_left_out`: pairs that were there, but not for every one of these seeds.
+    - `num_left_out`: pairs that exist, but not for every one of these seeds.
     """
 
     weights: np.ndarray
@@ -132,11 +132,11 @@ class Contrast:
 
 
 def contrast(cells: Cells, corners: Sequence[tuple[Mapping[str, int], int]]) -> Contrast | None:
-    """The sum over `corners`, each a level per key and a sign, in cells that are equal in all else.
+    """The sum over `corners`, each a level per key and a sign, in otherwise equal cells.
 
-    Only sets count that are complete: a cell at every corner, and a run in every cell for each of
-    the seeds. Keys that some of the cells do not have (a kernel size in an MLP) are averaged over.
-    None if nothing is left.
+    Only complete sets count: a cell at every corner, and a run in every cell for each of the seeds.
+    Keys that some of the cells do not have (a kernel size in an MLP) are averaged over. None if
+    nothing is left.
     """
     masks = [
         np.logical_and.reduce([cells.levels[name] == level for name, level in corner.items()])
@@ -169,9 +169,9 @@ def contrast(cells: Cells, corners: Sequence[tuple[Mapping[str, int], int]]) -> 
 
 
 def complete_block(is_there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns that leave no gap: the one with the largest share of gaps goes, in turn.
+    """Rows and columns without gaps, found by dropping the one with the most gaps in turn.
 
-    Of a row (a set of cells) and a column (a seed) with the same share it is the row.
+    If a row (a set of cells) and a column (a seed) have the same share, the row goes.
     """
     rows = np.flatnonzero(is_there.any(axis=1))
     columns = np.flatnonzero(is_there.any(axis=0))
@@ -186,7 +186,7 @@ def complete_block(is_there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Judged:
-    """The mean of a contrast over its seeds, with its squared error; None where there is none.
+    """The mean of a contrast over its seeds, with its squared error, or None.
 
     - `freedom`: degrees of freedom of the error.
     - `has_spread`: whether its own seeds differ by more than rounding.
@@ -200,9 +200,9 @@ class Judged:
     has_spread: bool = False
 
     def estimate(self, share: float, look: Look = ALONE) -> Estimate:
-        """With interval and p-value at this share of what a `look` may err.
+        """The mean with interval and p-value at this `share` of what a `look` may err.
 
-        Both say the same: p is below `SIGNIFICANT` where the interval does not contain 0.
+        They agree: p is below `SIGNIFICANT` exactly if the interval excludes 0.
         """
         share *= look.share
         if look.number is None:
@@ -224,10 +224,10 @@ def judge(values: np.ndarray, contrasts: Sequence[Contrast]) -> list[Judged]:
     """Mean and error over seeds of contrasts of one kind, from the values (cells, seeds).
 
     The variance of one is that of its own seeds, plus `POOLED_SEEDS` / (seeds - 1) times that of
-    the other contrasts, of which only those count that are complete for the same seeds. Own noise
-    thus always counts in full, and the more seeds there are the less counts that of the others. The
-    degrees of freedom are Satterthwaite's (1946, https://doi.org/10.2307/3002019), at most
-    `MAX_FREEDOM` times those of the own seeds.
+    the other contrasts that are complete for the same seeds. So its own noise always counts in
+    full, and the more seeds there are, the less the others' noise counts. The degrees of freedom
+    are Satterthwaite's (1946, https://doi.org/10.2307/3002019), at most `MAX_FREEDOM` times those
+    of the own seeds.
     """
     pools: dict[tuple[int, ...], tuple[float, int]] = {}
     found = []
@@ -261,7 +261,7 @@ def judge(values: np.ndarray, contrasts: Sequence[Contrast]) -> list[Judged]:
 def _spread(
     values: np.ndarray, contrasts: Sequence[Contrast], seeds: tuple[int, ...]
 ) -> tuple[float, int]:
-    """Squares of all that the contrasts span, over these seeds, and of how many dimensions."""
+    """Sum of squares in the space that the contrasts span, over these seeds, and its dimension."""
     values = values[:, list(seeds)]
     is_full = np.isfinite(values).all(axis=1)
     weights = np.array([c.weights for c in contrasts if is_full[c.weights != 0].all()])
@@ -276,9 +276,9 @@ def _spread(
 def one_family(
     effects: Sequence[Judged], interactions: Sequence[Judged], look: Look = ALONE
 ) -> tuple[list[Estimate], list[Estimate]]:
-    """Both with intervals that all hold at once in 95 of 100 reports (Bonferroni, weighted).
+    """Both with intervals that hold simultaneously in 95 of 100 reports (weighted Bonferroni).
 
-    `EFFECTS_SHARE` is for the effects, or everything where there are no interactions. With several
+    `EFFECTS_SHARE` is for the effects, or everything if there are no interactions. With several
     looks they all hold in 95 of 100 sweeps, however many looks there are.
     """
     num = [sum(j.variance is not None for j in judged) for judged in (effects, interactions)]

@@ -1,4 +1,4 @@
-"""A report as plain values, for programs that decide by it: see `base.documents.Report`."""
+"""A report as plain values, for programs to act on: see `base.documents.Report`."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _interaction(section: Section, found: Interaction) -> dict[str, Any]:
 
 
 def _confirmed(found: Confirmed | None) -> dict[str, Any] | None:
-    """The winner of a search, by the runs that chose nothing; None where there are none yet."""
+    """The winner of a search, by the runs that chose nothing; None if there are none yet."""
     if found is None or found.winner is None or not found.telling:
         return None
     keys, race, first = found.search.keys, found.race, found.arms.index(found.winner)

@@ -39,13 +39,13 @@ COST_TITLES = {
     "seconds/fit": "training time (s)",
 }
 BALANCED = "Means over the other keys, balanced"  # short enough for the smallest figure
-MAX_BYTES = 2**26  # of a history: some 300,000 epochs
+MAX_BYTES = 2**26  # of a history: about 300,000 epochs
 MAX_CURVES = 8  # more lines than colours cannot be told apart
 MAX_PAIRS = 6
 MAX_LEVELS = 12  # wider heat maps have unreadable cells
-MAX_DIGITS = 8  # letters of a number that is written out as it was typed
+MAX_DIGITS = 8  # in a number that is written as typed
 FORMATS = ("png", "svg")
-LABEL_HEIGHT = 0.06  # of a label beside an axis, as a share of the axis
+LABEL_HEIGHT = 0.06  # of a label next to an axis, as a share of the axis
 
 LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 _STYLE: dict[str, Any] = {
@@ -62,7 +62,7 @@ _STYLE: dict[str, Any] = {
 
 
 def figure_style() -> AbstractContextManager[None]:
-    """Matplotlib as all figures want it, with the fonts that this system has for their names."""
+    """Matplotlib's settings for all figures, with fonts found here that have their letters."""
     return rc_context(_STYLE | {"font.family": families()})  # type: ignore[arg-type]
 
 
@@ -76,9 +76,9 @@ def draw_figures(
 ) -> dict[str, Path]:
     """Write every figure that the runs allow into `report`/figures.
 
-    Returns the files of the first format by name, in reading order.
+    Returns the files in the first format by name, in reading order.
     """
-    if metric.name in configurations:  # what diverged has no place on an axis
+    if metric.name in configurations:  # diverged runs have no place on an axis
         configurations = configurations[np.isfinite(configurations[metric.name])]
     makers: dict[str, Callable[[], Figure | None]] = {
         "main_effects": lambda: main_effects(table, metric),
@@ -101,28 +101,30 @@ def draw_figures(
 
 
 def save(figure: Figure, path: Path, within: Path, formats: Sequence[str] = FORMATS) -> None:
-    """Write a figure in each of the formats; each file is there whole or not at all.
+    """Write a figure in each of the formats; each file is written whole or not at all.
 
     - `within`: the folder that the user named.
     """
-    date = {"svg": "Date", "pdf": "CreationDate"}  # the same figure is the same file
+    date = {"svg": "Date", "pdf": "CreationDate"}  # equal figures give equal files
     engine = figure.get_layout_engine()
-    if engine is not None:  # once: `savefig` draws the figure a second time to lay it out again
+    if engine is not None:  # once: otherwise `savefig` lays the figure out a second time
         engine.execute(figure)
         figure.set_layout_engine(None)
     for kind in formats:
         content = io.BytesIO()
         metadata = {date[kind]: None} if kind in date else {}
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # what the font lacks is drawn as a box
+            warnings.filterwarnings(
+                "ignore", "Glyph"
+            )  # characters missing in the font become boxes
             figure.savefig(content, format=kind, dpi=150, metadata=metadata)
         write_atomic(path.with_suffix(f".{kind}"), content.getbuffer(), within=within)
 
 
 def _labels(key: SweptKey) -> list[str]:
-    """The values of a key; of long ones, as paths are, no more than a figure has room for.
+    """The values of a key; long ones, such as paths, are cut to fit the figure.
 
-    Of a number that a search drew, as many digits as tell it from the others.
+    A number drawn by a search has just enough digits to tell it from the others.
     """
     levels = list(key.levels)
     for digits in range(3, 18) if key.numbers is not None else ():
@@ -135,7 +137,7 @@ def _labels(key: SweptKey) -> list[str]:
 
 
 def _clipped(text: str, width: int = 20) -> str:
-    """As much of the text as there is room for, and only what can be drawn of it."""
+    """The text cut to the room there is, without what cannot be drawn."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: width + 1])
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
@@ -152,7 +154,7 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
         return None
     figure, axes = _figure(2.6 * len(keys) + 1, 3.2, len(keys))
     for axis in axes[0][1:]:
-        axis.sharey(axes[0][0])  # before anything is drawn: later it would take the first's limits
+        axis.sharey(axes[0][0])  # before drawing: later it would take the first one's limits
     for key, axis, color in zip(keys, axes[0], itertools.cycle(COLORS), strict=False):
         means = level_means(table, metric, key)
         heights = [metric.scale * each.mean for each in means]
@@ -171,7 +173,7 @@ def main_effects(table: RunTable, metric: Metric) -> Figure | None:
 
 
 def pairs_of_keys(table: RunTable) -> list[tuple[SweptKey, SweptKey]]:
-    """Those that a heat map can show."""
+    """Pairs of keys that a heat map can show."""
     keys = [key for key in table.by if 2 <= len(key.levels) <= MAX_LEVELS]
     return list(itertools.combinations(keys, 2))[:MAX_PAIRS]
 
@@ -206,7 +208,7 @@ def heat_maps(table: RunTable, metric: Metric) -> Figure | None:
 
 
 def _has_gaps(table: RunTable, key: SweptKey, other: SweptKey) -> pd.DataFrame:
-    """For each pair of levels whether some of its runs did not finish."""
+    """Whether some runs of each pair of levels did not finish."""
     counts = pd.crosstab(
         table.frame[key.name], table.frame[other.name], table.frame["status"] != "ok", aggfunc="any"
     )
@@ -269,15 +271,15 @@ def costs(configurations: pd.DataFrame, metric: Metric) -> Figure | None:
 
 
 def _keep_to_shares(axes: Iterable[Any], metric: Metric) -> None:
-    """No axis of a share goes below 0 or above 100 %, however wide an interval is."""
+    """Keep the axis of a share between 0 and 100 %, however wide an interval is."""
     for axis in axes if metric.is_share else ():
         low, high = axis.get_ylim()
-        axis.set_ylim(max(low, -0.5), min(high, 100.5))  # half a percent for the points
+        axis.set_ylim(max(low, -0.5), min(high, 100.5))  # half a percent of room for the points
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The metric over the epochs of a configuration, as it is written: mean and range of seeds."""
+    """A configuration's metric over its epochs, as written: mean and range of the seeds."""
 
     place: int
     row: Any
@@ -290,10 +292,10 @@ class Curve:
 def curves(
     table: RunTable, configurations: pd.DataFrame, metric: Metric
 ) -> tuple[Metric, list[Curve]] | None:
-    """Of the best configurations, and the metric that they show.
+    """The curves of the best configurations, and the metric that they show.
 
-    Of one that is not logged in each epoch, as a cost or a test accuracy, what the runs were chosen
-    by. None where no run has a history.
+    If the metric is not logged in each epoch, such as a cost or a test accuracy, they show what the
+    runs were chosen by. None if no run has a history.
     """
     if metric.split not in ("train", "val"):
         metric = next(iter(table.monitors), metric_named(MONITOR))
@@ -349,15 +351,15 @@ def learning_curves(table: RunTable, configurations: pd.DataFrame, metric: Metri
 
 
 def history(folder: Path, metric: str, notes: list[str]) -> list[float]:
-    """A run's `metric` over its epochs; empty, and `notes` say why, where the file is damaged."""
+    """A run's `metric` over its epochs; empty if the file is damaged, which `notes` then say."""
     try:
         text = read_bytes(folder / "history.csv", MAX_BYTES).decode()
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        # an epoch may be without the metric
+        # an epoch may lack the metric
         values = [
             float(row[metric] if row[metric] != "" else "nan") for row in rows if metric in row
         ]
-    except FileNotFoundError:  # as of a run that was reported by its result alone
+    except FileNotFoundError:  # a run of which only the result was kept
         return []
     except (OSError, ValueError, TypeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else _clipped(str(error), 100)
@@ -380,7 +382,7 @@ def configuration_label(keys: Sequence[SweptKey], row: Any) -> str:
 
 
 def short_names(keys: Sequence[SweptKey]) -> list[str]:
-    """kernel_size for model.kernel_size, where that is clear."""
+    """Short keys, kernel_size for model.kernel_size, where they are unambiguous."""
     leaves = [key.name.rpartition(".")[2] for key in keys]
     return [
         key.name if leaves.count(leaf) > 1 else leaf for key, leaf in zip(keys, leaves, strict=True)
@@ -409,7 +411,7 @@ def parallel_coordinates(
     for place, key in enumerate(keys):
         axis.axvline(place, color="0.6", linewidth=0.8)
         if len(key.levels) <= MAX_LEVELS:
-            room = -1.0  # up to where the label before reaches
+            room = -1.0  # where the previous label ends
             pairs = zip(_heights(key), _labels(key), strict=True)
             for height, level in sorted(pairs):
                 if height < room:

@@ -1,4 +1,4 @@
-"""The runs of one configuration, chosen in a folder: what a comparison compares."""
+"""The runs of one configuration, selected in a folder: what a comparison compares."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHOICE = re.compile(r"(?P<folder>.*?):(?P<choice>[A-Za-z_][\w.]*=.*)", re.DOTAL
 class Group:
     """The finished runs of one configuration, by seed.
 
-    - `name`: as it was typed.
+    - `name`: as typed.
     - `answers`: on the images of a split.
     """
 
@@ -44,12 +44,12 @@ class Group:
 
     @property
     def first(self) -> Result:
-        """Of the lowest seed; the others differ in the seed alone."""
+        """The result with the lowest seed; the others differ only in the seed."""
         return self.results[self.seeds[0]]
 
     @property
     def config(self) -> dict[str, Any]:
-        """What matters to the result, but for the seed."""
+        """What matters to the result, except the seed."""
         return config_of(self.first)
 
     def numbers(self, metric: Metric) -> dict[int, float]:
@@ -71,12 +71,12 @@ class Group:
 
 
 def config_of(result: Result) -> dict[str, Any]:
-    """Every key that matters to the result, but for the seed."""
+    """Every key that matters to the result, except the seed."""
     return dict(flat_config(with_later_keys(result.config)))
 
 
 def numbers_of(result: Result) -> dict[str, float]:
-    """All that a run is measured by: metrics, costs, speed."""
+    """Everything that is measured of a run: metrics, costs, speed."""
     costs = {name: getattr(result, name) for name in COSTS}
     times = {f"seconds/{phase}": value for phase, value in result.seconds.items()}
     numbers = result.metrics | costs | times
@@ -86,7 +86,7 @@ def numbers_of(result: Result) -> dict[str, float]:
 def read_group(typed: str, split: Split = "test") -> Group:
     """The run in a folder, or the seeds of one configuration in the folder of a sweep.
 
-    - `typed`: a folder, or where its runs differ in more than the seed <folder>:<key>=<value>,...
+    - `typed`: a folder, or <folder>:<key>=<value>,... if its runs differ in more than the seed.
 
     Raises:
         ConfigError: if several configurations are left, or a run has no answers image by image.
@@ -95,7 +95,7 @@ def read_group(typed: str, split: Split = "test") -> Group:
     reading = read_runs([folder])
     reading.runs = [(path, each) for path, each in reading.runs if each.status == "ok"]
     if not reading.runs:
-        raise ConfigError(f"{folder} has no finished run; allowed: one that has")
+        raise ConfigError(f"{folder} has no finished run; allowed: a folder that has one")
     for key, value in choice.items():
         reading.runs = _chosen(reading, typed, key, value)
     _refuse_several(reading, folder, choice)
@@ -109,7 +109,7 @@ def parse_choice(typed: str) -> tuple[Path, dict[str, str]]:
     """A folder, and the values that choose among its runs: runs:lr=0.1,hidden=[32,32].
 
     Raises:
-        ConfigError: if a part of the choice is no key=value.
+        ConfigError: if a part of the choice is not key=value.
     """
     match = _CHOICE.fullmatch(typed)
     if match is None or Path(typed).exists():
@@ -150,7 +150,7 @@ def _chosen(reading: Reading, typed: str, key: str, value: str) -> list[tuple[Pa
 
 
 def _values(result: Result) -> dict[str, str]:
-    """Every key as it is typed, and the seed."""
+    """Every key's value as typed, and the seed."""
     values = {key: typed_value(value) for key, value in config_of(result).items()}
     return values | {"seed": str(result.seed)}
 
@@ -185,7 +185,7 @@ def _refuse_several(reading: Reading, folder: Path, choice: Mapping[str, str]) -
     example = ",".join(f"{key}={value}" for key, value in {**choice, **first}.items())
     differing = "; ".join(f"{name} ({_few(values)})" for name, values in levels.items())
     raise ConfigError(
-        f"{folder} holds runs that differ in {differing}; say which, as in '{folder}:{example}'"
+        f"{folder} holds runs that differ in {differing}; choose, as in '{folder}:{example}'"
     )
 
 

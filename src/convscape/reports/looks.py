@@ -1,12 +1,12 @@
-"""What a sweep's folder remembers of the looks at it, and how much of the 5 % each may err.
+"""A sweep folder's record of the looks at it, and how much of the 5 % each may spend.
 
-Whoever adds seeds until something is clear finds it too often, also where there is nothing. So the
-first look at all runs that were planned may err in four of five parts of the 5 %, and all others
-share the rest in a series whose sum is finite (alpha spending, as Lan and DeMets 1983,
-https://doi.org/10.1093/biomet/70.3.659, without a known end). The same question about the same
-runs is the same look. A sweep of until=verdict has intervals for any number of looks.
+Adding seeds until something is clear finds effects too often, even where there are none. So the
+first look at all planned runs may spend four fifths of the 5 %, and all others share the rest in a
+series whose sum is finite (alpha spending, as Lan and DeMets 1983,
+https://doi.org/10.1093/biomet/70.3.659, without a known end). The same question about the same runs
+is the same look. A sweep of until=verdict has intervals for any number of looks.
 
-A claim asks in the same way: each set of arms, with what they are trained on, has its own series.
+Claims work the same way: each set of arms, with what they are trained on, has its own series.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNTIL = "until=verdict"
 
 
 def look_at(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -> Look:
-    """This look at the runs of `folders`, which is noted in each; what cannot be noted is no error.
+    """This look at the runs of `folders`, recorded in each; failing to record it is no error.
 
     The folder of a single run remembers nothing.
     """
@@ -51,9 +51,9 @@ def look_at(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -
 
 
 def watch(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -> Look:
-    """The look of whoever watches runs come in, which is noted nowhere.
+    """The look of someone watching runs come in, which is recorded nowhere.
 
-    What a report has said of these very runs may be said again; all else holds at any time.
+    What a report has said about exactly these runs may be repeated; all else holds at any time.
     """
     if not any(_is_question(table, metric) for table, metric in asked):
         return ALONE
@@ -68,10 +68,10 @@ def watch(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -> 
 def look_at_claim(
     folder: Path, question: str, found: Sequence[Any], num_runs: int, *, is_complete: bool
 ) -> Look:
-    """This look at the runs of a claim, which is noted in its folder.
+    """This look at the runs of a claim, recorded in its folder.
 
-    - `question`: names the arms, whatever their seeds; looks at other ones do not count.
-    - `found`: the values that its statements are judged by.
+    - `question`: names the arms, whatever their seeds; looks at other arms do not count.
+    - `found`: the values by which its statements are judged.
     """
     note = _note(found, num_runs, is_complete) | {"question": question}
     before = _read(folder, question)
@@ -81,9 +81,9 @@ def look_at_claim(
 
 
 def look_until_settled(folder: Path, question: str) -> Look:
-    """That of a claim whose seeds come one after the other: all of its looks are one entry.
+    """The look of a claim that adds seed after seed: all of its looks are one entry.
 
-    It may err in all of the 5 % if it is the first one, and else in what is left for its place.
+    It may spend all of the 5 % if it is the first, otherwise what is left for its position.
     """
     note = _stamped(0, is_complete=False) | {"digest": _UNTIL, "question": question}
     look = _remembered(folder, note)
@@ -91,7 +91,7 @@ def look_until_settled(folder: Path, question: str) -> Look:
 
 
 def _is_question(table: RunTable, metric: Metric) -> bool:
-    """Whether a report of it has a comparison with an interval."""
+    """Whether its report has a comparison with an interval."""
     ok = table.ok
     if metric.name not in ok:
         return False
@@ -115,7 +115,7 @@ def _of_tables(asked: Sequence[tuple[RunTable, Metric]]) -> dict[str, Any]:
 
 
 def _note(what: Sequence[Any], num_runs: int, is_complete: bool) -> dict[str, Any]:
-    """A look as it is kept: what was there, and what was asked."""
+    """A look as recorded: which runs existed, and what was asked."""
     digest = hashlib.sha256(json.dumps(what).encode(errors="replace")).hexdigest()[:16]
     return _stamped(num_runs, is_complete) | {"digest": digest}
 
@@ -126,7 +126,7 @@ def _stamped(num_runs: int, is_complete: bool) -> dict[str, Any]:
 
 
 def _remembered(folder: Path, note: dict[str, Any]) -> Look:
-    """The look of `note` among those at a folder, where it is noted if it is new."""
+    """The look of `note` among those at a folder, recorded there if new."""
     before = _read(folder, note.get("question"))
     digests = [each["digest"] for each in before]
     if note["digest"] not in digests:
@@ -138,7 +138,7 @@ def _remembered(folder: Path, note: dict[str, Any]) -> Look:
 
 
 def nth_look(are_complete: Sequence[bool], place: int) -> Look:
-    """The look at `place` of a series, each of which found every run at its end or did not."""
+    """The look at `place` of a series; `are_complete` says which looks found all runs finished."""
     planned = list(are_complete).index(True) if any(are_complete) else len(are_complete)
     if place == planned:
         return Look(place + 1, PLANNED_SHARE)
@@ -147,15 +147,15 @@ def nth_look(are_complete: Sequence[bool], place: int) -> Look:
 
 
 def _read(folder: Path, question: str | None = None) -> list[dict[str, Any]]:
-    """All looks at a folder in their order; lines that are none of ours count as nothing.
+    """All looks at a folder in order; lines that are not ours are ignored.
 
-    - `question`: that of a claim; None for the looks of reports.
+    - `question`: a claim's question; None for the looks of reports.
     """
     try:
         lines = files.read_bytes(folder / FILE).splitlines()
     except FileNotFoundError:
         return []
-    except (OSError, ValueError):  # somebody looked, but who knows how often
+    except (OSError, ValueError):  # somebody looked, nobody knows how often
         return [{"digest": "", "is_complete": True}]
     found: dict[str, dict[str, Any]] = {}
     for line in lines:

@@ -1,4 +1,4 @@
-"""From the runs of a sweep to its answer: results.csv, figures, one HTML page, a short table."""
+"""From a sweep's runs to its answer: results.csv, figures, one HTML page, a short table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CAPTIONS = {
 
 @dataclass
 class Report:
-    """Where the report is, what to print of it, and what it says of each data set."""
+    """Where the report is, what to print of it, and what it says about each data set."""
 
     folder: Path
     lines: list[str]
@@ -63,17 +63,17 @@ def write_report(
     pictures: Sequence[tuple[str, Path]] = (),
     out: Path | None = None,
 ) -> Report:
-    """Write results.csv, report.html and figures/ into the sweep folder, or else into `out`.
+    """Write results.csv, report.html and figures/ into the sweep folder, or into `out` if given.
 
-    Of several folders' runs the report goes beside the first. Runs on different data sets are
+    For several folders the report goes next to the first. Runs on different data sets are
     never pooled: each data set has its own section.
 
-    - `rank`: the metric to rank by, see `ranking_metric`; unless given, what chose the runs' best
+    - `rank`: the metric to rank by, see `ranking_metric`; by default the one that chose the best
       epochs.
-    - `by`: the keys that make a configuration; all that were swept unless given.
-    - `extra`: more figures of Plotly with their captions, for the end of the page; None for one
-      that is missed, as the caption says.
-    - `only`: these run folders and no others; all unless given.
+    - `by`: the keys that make a configuration; by default all swept keys.
+    - `extra`: more Plotly figures with their captions, for the end of the page; None for a missing
+      one, which the caption explains.
+    - `only`: only these run folders; by default all.
     - `claim`, `pictures`: for the top of the page, see `board.document`.
 
     Raises:
@@ -111,7 +111,7 @@ def sections_of(
 ) -> tuple[list[Section], Sequence[str]]:
     """A section for each data set, and remarks about this look at the runs.
 
-    - `looking`: whether it counts as one more look at the sweeps in `folders`, see `looks`.
+    - `looking`: whether this counts as another look at the sweeps in `folders`, see `looks`.
     """
     run_tables = tables(reading, by, [typed_order(folder) for folder in folders])
     search = search_in(folders[0]) if len(folders) == 1 else None
@@ -121,19 +121,19 @@ def sections_of(
         ranked = [(table, ranking_metric(table, rank)) for table in run_tables]
     look = looking(folders, ranked)
     compared = compare(ranked, look)
-    # accuracies on several data sets have no one winner
+    # accuracies on several data sets have no single winner
     confirmed = search.confirmed if search is not None and len(run_tables) == 1 else None
     sections = [Section(*each, one, confirmed) for each, one in zip(ranked, compared, strict=True)]
     return sections, look.remarks
 
 
 def _prefix(data: str, number: int) -> str:
-    """Of the figures about a data set, whose name may be a stranger's."""
+    """File name prefix of a data set's figures; its name may be a stranger's."""
     return f"{data}-" if re.fullmatch(r"[\w-][\w.-]{0,60}", data) else f"data{number}-"
 
 
 def html(document: dict[str, Any], extra: Sequence[tuple[str, Any]] = ()) -> str:
-    """The page of a document, see `board.document`; it fetches nothing.
+    """The page of a document, see `board.document`; it loads nothing from elsewhere.
 
     - `extra`: as in `write_report`.
     """

@@ -1,4 +1,4 @@
-"""A report for a paper or slides: tables in LaTeX, Markdown and CSV, figures as PDF, the methods.
+"""A report for papers or slides: tables in LaTeX, Markdown and CSV, figures as PDF, the methods.
 
 LaTeX needs the packages booktabs, graphicx and siunitx, and `paper.tex` shows all of it.
 """
@@ -53,7 +53,7 @@ _DOCUMENT = r"""\documentclass{article}
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, the header first, and what it shows in words."""
+    """Cells as text, the header first, and a caption."""
 
     name: str
     caption: str
@@ -66,13 +66,13 @@ class Table:
         return text.getvalue()
 
     def markdown(self) -> str:
-        """With the caption above it."""
+        """As Markdown, with the caption above it."""
         head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
         lines = [head, ["---"] * len(head), *rows]
         return "\n".join([f"{self.caption}\n", *(f"| {' | '.join(row)} |" for row in lines), ""])
 
     def latex(self) -> str:
-        """With booktabs' rules and siunitx's numbers."""
+        """As LaTeX, with booktabs' rules and siunitx's numbers."""
         head, *rows = self.rows
         is_number = [
             all(_NUMBER.fullmatch(row[n]) or not row[n] for row in rows) for n in range(len(head))
@@ -95,7 +95,7 @@ class Table:
 
 
 def tex(text: str) -> str:
-    """`text` for LaTeX; what its usual fonts lack is a question mark."""
+    """`text` for LaTeX; characters that its usual fonts lack become question marks."""
     return "".join(_SPECIAL.get(c, c if c.isprintable() and ord(c) < 0x180 else "?") for c in text)
 
 
@@ -177,7 +177,7 @@ def _effects(section: Section) -> Iterator[list[str]]:
 
 
 def methods_of(section: Section) -> str:
-    """What was done, in a paragraph; what was swept is in the table and not in here."""
+    """What was done, in a paragraph; the swept values are in the table, not here."""
     table, frame = section.table, section.table.frame
     result = _a_result(section)
     swept = {name for key in table.keys for name in (key.name, *key.together)}
@@ -214,7 +214,7 @@ def methods_of(section: Section) -> str:
 
 
 def _looks(section: Section) -> Iterator[str]:
-    """How often the runs were looked at, and what that does to the intervals of the effects."""
+    """How often the runs were looked at, and how that affects the effects' intervals."""
     look = next(
         (e.estimate.look for e in section.comparisons.effects if e.estimate.p is not None), ALONE
     )
@@ -239,7 +239,7 @@ def _a_result(section: Section) -> Result | None:
 
 
 def _how(result: Result, swept: set[str]) -> Iterator[str]:
-    """Of what was the same in all runs: the split, the optimiser, the length."""
+    """What was the same in all runs: the split, the optimiser, the length."""
     data, trainer = (result.config.get(name, {}) for name in ("data", "trainer"))
     optimizer = result.config.get("optimizer", {})
     size = data.get("val_size")

@@ -1,7 +1,7 @@
-"""How many seeds a comparison takes: the noise to be expected, and the power of a report's test.
+"""How many seeds a comparison takes: the expected noise, and the power of a report's test.
 
-The test is that of `contrasts.judge`, at what a first look may err (`looks`). Its power follows
-from the noncentral t distribution, as for every t-test.
+The test is that of `contrasts.judge`, at the error a first look may spend (`looks`). Its power
+follows from the noncentral t distribution, as for every t-test.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from convscape.reports.looks import PLANNED_SHARE
 
 POWER = 0.8
 MOST = 1000  # seeds
-# Seeds that the expectation counts as, beside those that were measured: as the prior of limma
-# (Smyth 2004, https://doi.org/10.2202/1544-6115.1027). Four runs alone err by 40 % in a deviation.
+# How many seeds the expectation counts as, next to the measured ones: as limma's prior (Smyth 2004,
+# https://doi.org/10.2202/1544-6115.1027). Four runs alone err by 40 % in a deviation.
 PRIOR_FREEDOM = 4
 
 
 def deviation(squares: float, freedom: float, prior: float | None) -> float | None:
-    """Of values whose squares add up to `squares`; drawn to `prior` where that is known.
+    """Standard deviation from a sum of squares; shrunk towards `prior` if that is known.
 
-    None where nothing is known.
+    None if nothing is known.
     """
     weight = 0 if prior is None else PRIOR_FREEDOM
     if not freedom + weight:
@@ -34,7 +34,7 @@ def deviation(squares: float, freedom: float, prior: float | None) -> float | No
 
 
 def deviation_over_images(error: float, num_images: int) -> float:
-    """Of an accuracy if all images were equally hard, which is the most that chance makes of it."""
+    """Of an accuracy if all images were equally hard, which is the most chance can cause."""
     return float((error * (1 - error) / num_images) ** 0.5)
 
 
@@ -42,7 +42,7 @@ def luck_of(right: np.ndarray) -> np.ndarray:
     """Variance of each answer over seeds (images,), from whether they are right (seeds, images).
 
     Jordan 2023 (https://arxiv.org/abs/2304.01910) finds that trained networks are right or wrong on
-    each image independently, so that their sum is the variance of the number of right answers.
+    each image independently, so the sum is the variance of the number of right answers.
     """
     variance: np.ndarray = right.var(axis=0, ddof=1)
     return variance
@@ -50,9 +50,9 @@ def luck_of(right: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """Of one of a report's comparisons at the first look; there are `num_effects` of them.
+    """One of a report's `num_effects` comparisons, at the first look.
 
-    - `has_interactions`: whether the report has some, and a part of its 5 % is theirs.
+    - `has_interactions`: whether the report has any, which take part of its 5 %.
     """
 
     num_effects: int = 1
@@ -60,12 +60,12 @@ class FirstLook:
 
     @property
     def alpha(self) -> float:
-        """What it may err."""
+        """The error probability that it may spend."""
         share = EFFECTS_SHARE if self.has_interactions else 1.0
         return SIGNIFICANT * PLANNED_SHARE * share / self.num_effects
 
     def critical(self, num_seeds: int) -> tuple[float, float]:
-        """In units of its own error, what the mean has to exceed; degrees of freedom."""
+        """What the mean has to exceed, in units of its standard error; degrees of freedom."""
         own = num_seeds - 1
         if self.num_effects == 1:
             return float(stdtrit(own, 1 - self.alpha / 2)), own
@@ -78,12 +78,12 @@ class FirstLook:
         """How often an effect, in units of the deviation over seeds, is called clear."""
         critical, freedom = self.critical(num_seeds)
         shift = abs(effect) * num_seeds**0.5
-        if shift > 2 * critical + 5:  # where scipy's has no digits left
+        if shift > 2 * critical + 5:  # where scipy's result has no digits left
             return 1.0
         return float(1 - nctdtr(freedom, shift, critical) + nctdtr(freedom, shift, -critical))
 
     def seeds_for(self, effect: float) -> int | None:
-        """The fewest with a power of `POWER`; None if it takes more than `MOST`."""
+        """The fewest seeds with a power of `POWER`; None if more than `MOST`."""
         low, high = 1, 2  # too few, enough
         while self.power(high, effect) < POWER:
             if high == MOST:
@@ -95,7 +95,7 @@ class FirstLook:
         return high
 
     def smallest(self, num_seeds: int) -> float:
-        """The effect that so many seeds see with a power of `POWER`."""
+        """The smallest effect that this many seeds detect with a power of `POWER`."""
         low, high = 0.0, 1.0
         while self.power(num_seeds, high) < POWER:
             low, high = high, 2 * high
@@ -106,7 +106,7 @@ class FirstLook:
 
 
 def squares_of(groups: Sequence[np.ndarray]) -> tuple[float, int]:
-    """Squares within groups of values, and their degrees of freedom."""
+    """Sum of squares within groups of values, and its degrees of freedom."""
     kept = [group for group in groups if len(group) > 1]
     total = sum(float(((group - group.mean()) ** 2).sum()) for group in kept)
     return total, sum(len(group) - 1 for group in kept)

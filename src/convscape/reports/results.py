@@ -1,4 +1,4 @@
-"""The runs of sweep folders as one table: what was swept, what came out, what cannot be read."""
+"""The runs of sweep folders as one table: what was swept, the results, what cannot be read."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ NUMBERS = (
     *("samples_per_second", "peak_memory_bytes", "best_epoch"),
 )
 Read = Callable[[Path], Result | str]  # see `read_result`
-MAX_LETTERS = 200  # of a value that was swept, as a whole network written out in layers
-_CONTINUOUS_FROM = 9  # numbers: from a search and not from a grid
+MAX_LETTERS = 200  # in a swept value, such as a whole network written as layers
+_CONTINUOUS_FROM = 9  # distinct numbers: from a search rather than a grid
 
 
 @dataclass(frozen=True)
 class SweptKey:
     """A config key that differs between runs.
 
-    - `levels`: its values as a user types them, in order; others are held against the first.
-    - `numbers`: the same as numbers, where all are.
+    - `levels`: its values as a user types them, in order; the first is the baseline.
+    - `numbers`: the same as numbers, if all are numbers.
     - `together`: keys that changed in step with this one and cannot be told apart from it.
     """
 
@@ -54,7 +54,7 @@ class SweptKey:
 
     @property
     def is_continuous(self) -> bool:
-        """Whether the values are too many to be compared one by one."""
+        """Whether there are too many values to compare one by one."""
         return self.numbers is not None and len(self.levels) >= _CONTINUOUS_FROM
 
     @property
@@ -70,9 +70,9 @@ class RunTable:
 
     - `frame`: a row per run: `run`, `status`, `reason`, `seed`, every swept key (categories, None
       where a run has no such key), every number of `result.json`, `command`, `environment/*`.
-    - `keys`: all swept keys; `by`: those that make a configuration, the others are averaged over.
-    - `monitors`: what the finished runs were chosen by, each with its direction, most runs first.
-    - `notes`: what of these runs could not be shown, in sentences; filled while figures are drawn.
+    - `keys`: all swept keys; `by`: those that make a configuration; the others are averaged over.
+    - `monitors`: what chose the finished runs' epochs, each with its direction, most runs first.
+    - `notes`: sentences about what could not be shown; filled while figures are drawn.
     """
 
     data: str
@@ -85,13 +85,13 @@ class RunTable:
 
     @property
     def ok(self) -> pd.DataFrame:
-        """The runs that came to their end."""
+        """The runs that finished."""
         return self.frame[self.frame["status"] == "ok"]
 
 
 @dataclass
 class Reading:
-    """What folders held: runs with their folder, and what had to be left out with the reason."""
+    """What folders contained: runs with their folders, and what was left out, and why."""
 
     runs: list[tuple[Path, Result]] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
@@ -99,9 +99,9 @@ class Reading:
 
 
 def read_runs(folders: Iterable[Path], read: Read | None = None) -> Reading:
-    """Every run in `folders`; of runs with one fingerprint, one that is ok or else the first.
+    """Every run in `folders`; of runs with the same fingerprint, one that is ok, or else the first.
 
-    - `read`: instead of `read_result`, as one that remembers.
+    - `read`: instead of `read_result`, such as one with a cache.
 
     Raises:
         ConfigError: if a folder is missing or holds no run.
@@ -159,8 +159,8 @@ def read_result(file: Path) -> Result | str:
 def load_sweep(*folders: str | Path) -> pd.DataFrame:
     """The runs of sweep folders as a table: a row per run, a column per swept key and number.
 
-    `status` is not "ok" for runs that could not be or failed, and `reason` says why; `data` is the
-    data set. `load_sweep("outputs/sweeps/geometry").groupby("model.stride")["val/acc"].mean()`.
+    `status` is not "ok" for runs that were impossible or failed, and `reason` says why; `data` is
+    the data set. `load_sweep("outputs/sweeps/geometry").groupby("model.stride")["val/acc"].mean()`.
 
     Raises:
         ConfigError: if a folder is missing or holds no run.
@@ -175,8 +175,8 @@ def tables(
 ) -> list[RunTable]:
     """One table per data set, since accuracies on different images cannot be compared.
 
-    - `by`: keys that make a configuration; empty: all that were swept.
-    - `orders`: values of keys as they were typed for a sweep, to keep their order.
+    - `by`: keys that make a configuration; empty: all swept keys.
+    - `orders`: values of keys as typed for a sweep, to keep their order.
 
     Raises:
         ConfigError: if a key of `by` was not swept.
@@ -188,9 +188,9 @@ def tables(
 
 
 def _data_sets(runs: list[tuple[Path, Result]]) -> list[str]:
-    """The data set of each run by name; of several under one name, also by what they are."""
+    """The data set of each run by name; if several share a name, also by what they are."""
     configs = [result.config.get("data", {}) for _, result in runs]
-    # size and channels change the pixels of one and the same data set
+    # size and channels change the pixels of the same data set
     kinds = [str([c.get(k) for k in ("name", "image_size", "channels")]) for c in configs]
     names = [_short(str(config.get("name", "data"))) for config in configs]
     for kind in set(kinds):
@@ -204,9 +204,9 @@ def _data_sets(runs: list[tuple[Path, Result]]) -> list[str]:
 
 
 def _told_apart(configs: Sequence[dict[str, Any]], sums: Sequence[str | None]) -> list[list[str]]:
-    """Words for the data of each run: the values that decide its checksum, its root or itself."""
+    """Words for each run's data: the values that decide its checksum, its root, or the checksum."""
     values = pd.DataFrame([dict(flat_config({"data": config})) for config in configs], dtype=object)
-    known = np.array([each is not None for each in sums])  # a run that never began has none
+    known = np.array([each is not None for each in sums])  # a run that never started has none
     codes = pd.factorize(np.array(sums, object)[known])[0]
     deciding = [
         key
@@ -225,7 +225,7 @@ def _told_apart(configs: Sequence[dict[str, Any]], sums: Sequence[str | None]) -
     of_root = {root: each for root, each in zip(roots, sums, strict=True) if each is not None}
     for mine in {str(each): each for each in words}.values():
         same = [place for place, each in enumerate(words) if each == mine]
-        if len({sums[place] for place in same} - {None}) > 1:  # its files are others
+        if len({sums[place] for place in same} - {None}) > 1:  # its files differ
             for place in same:
                 checksum = sums[place] or of_root.get(roots[place], "unknown")
                 words[place] = [*mine, Path(roots[place]).name, checksum]
@@ -249,7 +249,7 @@ def _table(
         levels = _ordered(labels, order)
         keys.append(SweptKey(name, levels, _numbers(levels), tuple(together.get(name, ()))))
     frame = pd.DataFrame([_numbers_of(path, result) for path, result in runs])
-    for name in NUMBERS:  # None is NaN: a network of the user's own has no MACs
+    for name in NUMBERS:  # None is NaN: a user's own network has no MACs
         frame[name] = pd.to_numeric(frame[name])
     for key in keys:
         frame[key.name] = pd.Categorical(values[key.name], list(key.levels), ordered=True)
@@ -261,12 +261,12 @@ def _table(
 
 def _as_typed(result: Result) -> dict[str, str]:
     config = with_later_keys(result.config)
-    # a fold is no choice but a part of the images: within a seed, folds are averaged
+    # a fold is not a choice but a part of the images: folds are averaged within a seed
     return {k: _short(typed_value(v)) for k, v in flat_config(config) if k != "data.fold"}
 
 
 def _short(text: str) -> str:
-    """A value as a table has room for it; long ones that differ stay different."""
+    """A value shortened to fit a table; long values that differ stay different."""
     text = text.encode(errors="backslashreplace").decode()  # pandas cannot hash a lone surrogate
     if len(text) <= MAX_LETTERS:
         return text
@@ -274,7 +274,7 @@ def _short(text: str) -> str:
 
 
 def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Keys that differ, without those that only follow another one; and what follows which.
+    """Keys that differ, without those that only follow another key; and which follow which.
 
     optimizer=sgd,adam changes a dozen keys and is one choice.
     """
@@ -304,7 +304,7 @@ def _decides(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _ordered(labels: list[str], typed: str) -> tuple[str, ...]:
-    """As typed for the sweep; else numbers by size and words by the alphabet."""
+    """In the order typed for the sweep; otherwise numerically or alphabetically."""
     places = {
         label: match.start()
         for label in labels
@@ -348,7 +348,7 @@ def _chosen(keys: list[SweptKey], by: Sequence[str], values: pd.DataFrame) -> li
 
 
 def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
-    """One run as a row, its swept keys left out."""
+    """One run as a row, without its swept keys."""
     height, width = result.receptive_field or (None, None)
     error = result.error
     overrides = with_full_name(result.overrides, result.config)
@@ -378,7 +378,7 @@ def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
     return {name: _held(value) for name, value in row.items()}
 
 
-_NO_METRICS = ("run", "status", "reason", "seed", "fold")  # columns of other things
+_NO_METRICS = ("run", "status", "reason", "seed", "fold")  # other columns
 
 
 def _held(value: Any) -> Any:
@@ -387,7 +387,7 @@ def _held(value: Any) -> Any:
 
 
 def command(overrides: Iterable[str], seeds: Sequence[int] = ()) -> str:
-    """The command line that makes a run, or with several `seeds` a configuration, once more."""
+    """The command line that repeats a run, or with several `seeds` a configuration."""
     words = list(overrides)
     if len(seeds) > 1:
         words = [word for word in words if not word.startswith("seed=")]
@@ -395,16 +395,15 @@ def command(overrides: Iterable[str], seeds: Sequence[int] = ()) -> str:
     return f"{command_name('train')} {shlex.join(words)}"
 
 
-UNRANKED = Metric("")  # where nothing is known to be better or worse
+UNRANKED = Metric("")  # if nothing says what is better or worse
 
 
 def ranking_metric(table: RunTable, asked: str | None) -> Metric:
-    """What to rank by: as asked for, else what the runs were chosen by.
+    """What to rank by: as asked for, or what chose the runs' epochs.
 
-    - `asked`: a metric's name, or max:<name> or min:<name> where the direction is not known.
+    - `asked`: a metric's name, or max:<name> or min:<name> if its direction is not known.
 
-    Where no run has validation that is what they learned of the training images; `UNRANKED` if
-    nothing is known to rank by.
+    If no run has validation, that is a training metric; `UNRANKED` if there is nothing to rank by.
 
     Raises:
         ConfigError: if no run has the metric, or its direction is not known.
@@ -434,14 +433,14 @@ def ranking_metric(table: RunTable, asked: str | None) -> Metric:
     found = next((m for m in table.monitors if m.name == name and mode is None), found)
     if found.direction is None:
         raise ConfigError(
-            f"--rank {name}: it is not known whether more of it is better; say --rank max:{name} "
+            f"--rank {name}: it is not known whether more of it is better; give --rank max:{name} "
             f"or --rank min:{name}"
         )
     return found
 
 
 def typed_order(folder: Path) -> dict[str, str]:
-    """Keys and values of a sweep as they were typed, from its sweep.yaml; empty without one."""
+    """Keys and values of a sweep as typed, from its sweep.yaml; empty without one."""
     try:
         definition = read_yaml(folder / "sweep.yaml")
     except (OSError, ValueError):

@@ -43,7 +43,7 @@ class Section:
         confirmed: Confirmed | None = None,
     ) -> None:
         self.table, self.metric, self.comparisons = table, metric, comparisons
-        self.confirmed = confirmed  # of a search: its best trials once more
+        self.confirmed = confirmed  # of a search: its best trials on fresh seeds
         self.configurations = configurations(table, metric)
         self.num_seeds = table.ok["seed"].nunique()
         self.num_images = num_images(table, metric.split)
@@ -59,7 +59,7 @@ class Section:
 
     @property
     def ranking(self) -> str:
-        """By what, on which images, and whether the runs agree."""
+        """What is ranked by, on which images, and whether the runs agree."""
         name = self.metric.name
         if not name:
             if chosen_by := ", ".join(each.name for each in self.table.monitors):
@@ -136,7 +136,7 @@ class Section:
 
     @property
     def metric_columns(self) -> list[str]:
-        """What is ranked first, then the same on the test images, then the accuracies."""
+        """The ranking metric first, then the same on the test images, then the accuracies."""
         names = (self.metric.name, self.metric.on_test, "val/acc", "test/acc")
         return list(dict.fromkeys(name for name in names if name in self.configurations))
 
@@ -152,7 +152,7 @@ class Section:
         return ["", *keys, "runs", *titles, *costs]
 
     def rows(self) -> Iterator[list[tuple[str, Any]]]:
-        """For each configuration its cells: as text, and as what to sort by."""
+        """For each configuration its cells, each as text and as a sort key."""
         for number, row in self.configurations.iterrows():
             seen = row["receptive_field_height"], row["receptive_field_width"]
             runs = f"{row['n']}" + (f" of {row['num_runs']}" * (row["n"] < row["num_runs"]))
@@ -177,7 +177,9 @@ class Section:
         if not self.configurations.empty:
             rows = [[text for text, _ in row] for row in self.rows()]
             right = range(len(self.table.by) + 1, len(self.header()))
-            costs = range(len(self.header()) - 1, len(self.header()) - 6, -1)  # from the speed on
+            costs = range(
+                len(self.header()) - 1, len(self.header()) - 6, -1
+            )  # the speed and what follows it
             table = [self.header(), *rows[:MAX_LINES]]
             lines.append(format_table(table, tuple(right), tuple(costs)))
             if len(rows) > MAX_LINES:
@@ -187,7 +189,7 @@ class Section:
         return [*lines, *(line for each in self.sentences for line in wrapped(each))]
 
     def unfinished(self) -> list[dict[str, Any]]:
-        """Runs that did not come to their end, by status and reason."""
+        """Runs that did not finish, by status and reason."""
         frame = self.table.frame
         rest = frame[frame["status"] != "ok"]
         groups = rest.groupby(["status", "reason"], dropna=False, sort=False)["run"]
@@ -199,9 +201,9 @@ class Section:
     # --- where it came from -------------------------------------------------------------------
 
     def origins(self) -> dict[str, list[str]]:
-        """Versions, hardware, commit and checksum of the data, each with its values.
+        """Versions, hardware, commit and data checksum, each with its values.
 
-        What other processes took of the cores is none: it changes how long a run takes.
+        Cores used by other processes are left out: they only change how long a run takes.
         """
         frame = self.table.frame
         names = [column for column in frame if column.startswith("environment/")]
@@ -213,7 +215,7 @@ class Section:
         }
 
     def commands(self) -> Iterator[tuple[int, str]]:
-        """How to make each configuration once more."""
+        """The command that repeats each configuration."""
         for number, row in self.configurations.iterrows():
             runs = self.table.frame.loc[list(row["rows"])]
             yield number, command(runs["overrides"].iloc[0], sorted(runs["seed"].unique()))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def effect_sentence(effect: Effect, metric: Metric, num_images: int | None = None) -> str:
     """As in "stride 2 instead of 1 costs 0.80 ± 0.20 points and saves 71 % of the MACs".
 
-    - `num_images`: that the metric was measured on, where it is known.
+    - `num_images`: that the metric was measured on, if known.
     """
     estimate = effect.estimate
     joint = " and "
@@ -93,7 +93,7 @@ _FOURS = ("set of four runs", "sets of four runs")
 def interaction_sentence(
     interaction: Interaction, metric: Metric, num_images: int | None = None
 ) -> str:
-    """What a value does where another key has this and where it has that value."""
+    """What a value does at one and at another value of a second key."""
     i = interaction
     unit = " points" if metric.is_share else ""
     first, second = (f"{metric.scale * each:+.{metric.digits}f}{unit}" for each in i.effects)

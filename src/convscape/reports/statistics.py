@@ -1,7 +1,7 @@
-"""What runs say: pooled numbers with intervals, trends, balanced means, Pareto fronts.
+"""What the runs show: pooled numbers with intervals, trends, balanced means, Pareto fronts.
 
-All intervals are 95 % intervals of Student's t. A number without an interval is one that has none:
-fewer than two values, a single seed, or values without any spread.
+All intervals are 95 % intervals of Student's t. A number has no interval if it comes from fewer
+than two values, a single seed, or values without any spread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 
 def estimate(values: Sequence[float] | np.ndarray, num_seeds: int | None = None) -> Estimate:
-    """Mean of independent `values` with its t interval; one seed alone gives no interval."""
+    """Mean of independent `values` with its t interval; a single seed gives no interval."""
     values = np.asarray(values, dtype=float)
     n, mean = len(values), float(values.mean())
     if n < 2:
@@ -36,7 +36,7 @@ def estimate(values: Sequence[float] | np.ndarray, num_seeds: int | None = None)
 
 
 def estimate_at(values: Sequence[float], look: Look) -> Estimate:
-    """Mean of independent `values` with the interval of one of several looks at them."""
+    """Mean of independent `values`, with its interval at one of several looks."""
     plain = estimate(values)
     if plain.half_width is None or plain.sd is None:
         return replace(plain, look=look)
@@ -58,7 +58,7 @@ def configurations(table: RunTable, metric: Metric) -> pd.DataFrame:
     first = ok.groupby(code[ok.index], sort=True).head(1)
     result = first[keys].set_axis(code[first.index])
     result["n"] = groups.size()
-    result["num_runs"] = code.value_counts().reindex(result.index)  # none where no run is ok
+    result["num_runs"] = code.value_counts().reindex(result.index)  # missing if no run is ok
     measured = [name for name in table.metrics if name in ok]
     mean, sd, n = (groups[measured].agg(how) for how in ("mean", "std", "count"))
     width = stdtrit(n.clip(lower=2) - 1, (1 + CONFIDENCE) / 2) * sd / np.sqrt(n)
@@ -82,7 +82,7 @@ def _codes(frame: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> np.ndarray:
-    """Which points no other beats: none costs at most as much and is worth more, or reverse."""
+    """Which points no other beats: none costs no more and is worth more, or the reverse."""
     cost, value = np.asarray(costs, dtype=float), np.asarray(values, dtype=float)
     on_front = np.zeros(len(cost), dtype=bool)
     best = -np.inf
@@ -119,8 +119,8 @@ def _cells(
 ) -> pd.DataFrame | None:
     """Means of `columns` with the levels of the keys `compared` side by side.
 
-    A row stands for a seed and values of all other keys; keys that some of the runs do not have
-    (a kernel size in an MLP) are averaged over. None if a level has no run.
+    A row stands for a seed and values of all other keys; keys that some of the runs lack (a kernel
+    size in an MLP) are averaged over. None if a level has no run.
     """
     names = [key.name for key in compared]
     for key, levels in compared.items():
@@ -134,7 +134,7 @@ def _cells(
 
 
 def trends(table: RunTable, metric: Metric) -> list[Trend]:
-    """Of every continuous key."""
+    """The trend of every continuous key."""
     found = []
     ok = _with_metric(table, metric)
     for key in (key for key in table.by if key.is_continuous):
@@ -164,10 +164,10 @@ def pair_means(table: RunTable, metric: Metric, key: SweptKey, other: SweptKey) 
 
 
 def _balanced(table: RunTable, metric: Metric, compared: list[SweptKey]) -> pd.DataFrame:
-    """Mean of the metric per seed, with a column for each level (or pair of them) that has a run.
+    """Mean of the metric per seed, with a column for each level (or pair) that has a run.
 
-    Only cells of the other keys count that have a finished run in every column, so that columns can
-    be compared; where there are none, all runs count.
+    Only cells of the other keys with a finished run in every column count, so that columns are
+    comparable; if there are none, all runs count.
     """
     ok = _with_metric(table, metric)
     names = [key.name for key in compared]

@@ -1,7 +1,7 @@
-"""Whether a comparison is settled, and seed after seed until all of them are.
+"""Whether a comparison is settled, and adding seeds until all of them are.
 
-Sweeps (until=verdict), claims and searches decide by these two functions. The intervals are those
-of `anytime`, which hold however often one looks; so a verdict is wrong in at most 5 of 100 cases.
+Sweeps (until=verdict), claims and searches use these two functions to decide. The intervals are
+those of `anytime`, which hold however often you look, so at most 5 in 100 verdicts are wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Cell = TypeVar("Cell")
 def verdict(estimate: Estimate, metric: Metric, margin: float | None) -> Verdict:
     """What an interval says: on one side of zero, within the margin on both sides, or neither.
 
-    - `margin`: in the unit of the estimate, and too little to matter; None: nothing is.
+    - `margin`: a difference too small to matter, in the unit of the estimate; None: every one
+      matters.
     """
     if estimate.half_width is None:
         return "open"
@@ -37,7 +38,7 @@ def verdict(estimate: Estimate, metric: Metric, margin: float | None) -> Verdict
 class Budget:
     """How many seeds: `least` before the first look, `most` in all, `step` more after each look.
 
-    - `step`: 1 where one run is trained after the other; more where many are trained at once.
+    - `step`: 1 if runs are trained one after another; more if many are trained at once.
     """
 
     least: int
@@ -45,10 +46,10 @@ class Budget:
     step: int = 1
 
     def after(self, num_seeds: int) -> int:
-        """How many seeds the next look is to have."""
+        """How many seeds the next look should have."""
         if self.step == 1:
             return min(self.most, num_seeds + 1)
-        # where machines would wait for a look, a fourth more than there are costs little
+        # where machines would wait for a look, a quarter more seeds cost little
         return min(self.most, num_seeds + max(self.step, num_seeds // 4))
 
 
@@ -58,12 +59,12 @@ def seed_by_seed(
     train: Callable[[Collection[Cell], Sequence[int]], bool],
     unsettled: Callable[[], Collection[Cell]],
 ) -> int:
-    """Train cells with more and more seeds until nothing is unsettled; how many seeds it took.
+    """Train cells with more and more seeds until all is settled; return how many seeds it took.
 
-    What is there already need not be trained again, so that it goes on where it was stopped.
+    Existing runs need not be trained again, so it continues where it was stopped.
 
-    - `train`: is given cells and seeds, counted from 0; False if it cannot go on.
-    - `unsettled`: the cells of all comparisons that are not settled by what is there.
+    - `train`: called with cells and seeds, counted from 0; returns False if it cannot continue.
+    - `unsettled`: the cells of all comparisons that existing runs do not settle.
     """
     done, wanted = 0, budget.least
     while cells and done < wanted:

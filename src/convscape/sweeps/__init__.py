@@ -1,4 +1,4 @@
-"""Grids and searches: plan all runs by geometry alone, train what is missing, sum up.
+"""Grids and searches: plan all runs from geometry alone, train what is missing, sum up.
 
 It imports `training`, `reports` and what is below them. Begin with `grid`, then `run` and `search`.
 """

@@ -1,7 +1,7 @@
-"""The end of a search: its best trials once more, on seeds that no trial had.
+"""The end of a search: its best trials trained again, on seeds that no trial used.
 
-The trials' own best is the luckiest of them. Each confirmation is an ordinary run in the folder
-`confirmed` of the search, so that it goes on where it was stopped, and workers share it.
+The best trial is also the luckiest one. Each confirmation is an ordinary run in the search's
+`confirmed` folder, so it resumes where it was stopped, and workers share it.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def note_search(folder: Path, search: SearchConfig, objectives: Sequence[Metric]
 
 
 class Confirmation:
-    """What is left to do once the trials are made.
+    """What is left to do once the trials are done.
 
-    - `seed`: that all trials had.
+    - `seed`: the seed of all trials.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Confirmation:
         self.search = Search(folder, objective, tuple(search.space), search.confirm.margin)
         self.folder, self._seed, self._resolve = folder / FOLDER, seed, resolve
         self._values: dict[Arm, dict[str, Any]] = {}
-        self._words = ""  # to be said before the next run
+        self._words = ""  # said before the next run
 
     def work(self, trials: Iterable[FrozenTrial], style: str = "off") -> None:
-        """Train what is missing, together with other workers, until the winner is known.
+        """Train what is missing, sharing with other workers, until the winner is known.
 
         - `style`: trainer.progress.
 
         Raises:
-            KeyboardInterrupt: if a run was interrupted; `SweepStopped` if none can go on.
+            KeyboardInterrupt: if a run was interrupted; `SweepStopped` if none can continue.
         """
         best = self._best(trials)
         if not best:
@@ -118,7 +118,7 @@ class Confirmation:
             self._train([(winner, seed) for seed in last])
 
     def _best(self, trials: Iterable[FrozenTrial]) -> list[Arm]:
-        """The best trials that differ, and those that were confirmed before."""
+        """The best distinct trials, and those that were confirmed before."""
         done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         sign = -1 if self.search.objective.higher_is_better else 1
         before = set(self.search.confirmed.arms)
@@ -146,7 +146,7 @@ class Confirmation:
         return [arms[place] for place in confirmed.race.unsettled() if arms[place] in self._values]
 
     def _train(self, wanted: Sequence[tuple[Arm, int]]) -> None:
-        """All of these runs, those of other workers included."""
+        """Train all of these runs, or wait for the workers that have them."""
         runs = {
             run.fingerprint: (run, seed)
             for arm, seed in wanted
@@ -157,7 +157,7 @@ class Confirmation:
             self._words = ""
         with suppress(CannotWrite):  # the next run says so too
             note_to_do(self.folder, ToDo(time.time(), dict.fromkeys(runs), is_open=True))
-        todo = list(runs)  # what is done is left alone, or with retry=true has failed
+        todo = list(runs)  # finished runs are left alone; with retry=true these have failed
         while todo:
             if blocked := obstacles.in_sweep(self.folder, todo):
                 reason = next(iter(blocked.values()))
@@ -185,7 +185,7 @@ class Confirmation:
             raise stop_of(result)
 
     def num_failed(self) -> int:
-        """Runs that did not come to their end."""
+        """Runs that did not finish."""
         return sum(r.status in FAILURES for r in find_results(self.folder).values())
 
     def words(self) -> str:

@@ -1,7 +1,8 @@
-"""A study on a database server, whose workers may know of each other by that database alone.
+"""A study on a database server, which may be all that its workers share.
 
-Who is at work says so every ten seconds: Optuna's heartbeat. What has been silent for a minute is
-put back into the queue by Optuna's own callback, under a new number. All times are the database's.
+A worker shows that it is alive every ten seconds, by Optuna's heartbeat. A trial that has been
+silent for a minute is put back into the queue by Optuna's own callback, under a new number. All
+times are the database's.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from sqlalchemy.pool import NullPool
 from convscape.base.terminal import say
 from convscape.base.values import counted
 
-SURPLUS = "surplus"  # of a trial: begun in the same moment as the last that was wanted
-_BEGUN = "begun"  # of a trial: its own number, once it has a heartbeat
+SURPLUS = "surplus"  # a trial begun at the same moment as the last one wanted
+_BEGUN = "begun"  # a trial's own number, once it has a heartbeat
 INTERVAL_S = 10  # between two heartbeats
-GRACE_S = 60  # of silence, until a worker is taken for dead
-_MAX_RETRY = 3  # of a trial whose workers die
-_PATIENCE_S = 120  # with a database that is being started again
+GRACE_S = 60  # of silence before a worker is presumed dead
+_MAX_RETRY = 3  # attempts at a trial whose workers die
+_PATIENCE_S = 120  # with a database that is restarting
 _PAUSE_S = 2
 
 Answer = TypeVar("Answer")
@@ -41,7 +42,7 @@ Answer = TypeVar("Answer")
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """What Optuna calls experimental has been so for years; its heartbeat is used as it does."""
+    """Silence Optuna's warning: its heartbeat has been called experimental for years."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", "Heartbeat of storage")
@@ -50,11 +51,11 @@ def no_warnings() -> Iterator[None]:
 
 def database(url: str) -> RDBStorage:
     """The storage at `url`, with a heartbeat."""
-    # a connection for each question: the database may be started again, and has few to give
+    # one connection per query: the database may restart, and has few connections
     engine = {"poolclass": NullPool}
     scheme, colon, rest = url.partition(":")
     if scheme in ("postgres", "postgresql"):
-        scheme = "postgresql+psycopg"  # SQLAlchemy's default is the driver before that
+        scheme = "postgresql+psycopg"  # SQLAlchemy's default is its predecessor
     with no_warnings():
         storage = RDBStorage(
             scheme + colon + rest,
@@ -69,7 +70,7 @@ def database(url: str) -> RDBStorage:
 
 
 def _in_utc(connection: Any, record: Any) -> None:
-    """Let a new connection speak of times in one zone: Optuna compares them without their zones."""
+    """Set a new connection's time zone: Optuna compares times without their zones."""
     connection.execute("SET TIME ZONE 'UTC'")
     connection.commit()
 
@@ -80,12 +81,12 @@ def _retry(most: int | None) -> RetryHeartbeatStaleTrialCallback:
 
 
 def retried(trials: Sequence[FrozenTrial]) -> set[int]:
-    """The numbers of those that were begun once more under another number."""
+    """The numbers of trials that were restarted under another number."""
     return {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
 
 
 def put_back(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Leave a trial to whoever comes next, at once."""
+    """Release a trial immediately to the next worker."""
     with suppress(UpdateFinishedTrialError), no_warnings():
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         _retry(None)(study, study._storage.get_trial(trial._trial_id))
@@ -93,13 +94,13 @@ def put_back(study: optuna.Study, trial: optuna.Trial) -> None:
 
 @contextmanager
 def beating(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
-    """As long as it lasts, tell the other workers that this one lives."""
+    """Tell the other workers, for as long as this lasts, that this one is alive."""
     storage: Any = study._storage  # Optuna's cache of an RDBStorage
     is_over = threading.Event()
 
     def beat() -> None:
         while not is_over.wait(INTERVAL_S):
-            with suppress(DBAPIError, StorageInternalError):  # as if nothing was said
+            with suppress(DBAPIError, StorageInternalError):  # a missed beat
                 storage.record_heartbeat(trial._trial_id)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -117,12 +118,12 @@ def next_of_database(
     finished: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]],
     meanwhile: Callable[[Sequence[FrozenTrial]], None] | None = None,
 ) -> optuna.Trial | None:
-    """A trial to be made, of those that were put back or a new one; None once enough are made.
+    """The next trial, one that was put back or a new one; None once there are enough.
 
     - `meanwhile`: what a worker does, again and again, while others have those that are left.
 
-    No lock holds the other workers off. Each asks and then looks which numbers are below its own,
-    which the database has given out one after the other: the first `num_wanted` stay.
+    No lock keeps the other workers out. The database gives out numbers in order; each worker asks
+    for one and then checks which are below its own: the first `num_wanted` stay.
     """
     num_told, seen = 0, dict[int, float]()
     while True:
@@ -144,7 +145,7 @@ def next_of_database(
             num_told = len(running)
             say(f"waiting for {counted(num_told, 'trial')} of other workers")
         for each in running:
-            # one without a heartbeat: its worker died as soon as it had asked
+            # one without a heartbeat: its worker died right after asking
             if each.user_attrs.get(_BEGUN) != each.number:
                 since = seen.setdefault(each.number, time.monotonic())
                 if time.monotonic() - since > GRACE_S:
@@ -157,7 +158,7 @@ def _trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _asked(study: optuna.Study) -> optuna.Trial:
-    """One that was put back, or a new one, from now on with a heartbeat."""
+    """A trial that was put back, or a new one, with a heartbeat from now on."""
     storage: Any = study._storage
     with no_warnings():
         trial = patiently(study.ask)
@@ -180,14 +181,14 @@ def _is_wanted(
     trials: Sequence[FrozenTrial],
     finished: Callable[[Sequence[FrozenTrial]], list[FrozenTrial]],
 ) -> bool:
-    """Whether too few trials are made, or may be, whose numbers are lower."""
+    """Whether too few trials with lower numbers are done or may still be."""
     made = {trial.number for trial in finished(trials)}
     made |= {trial.number for trial in trials if not trial.state.is_finished()}
     return sum(each < number for each in made) < num_wanted
 
 
 def patiently(step: Callable[[], Answer]) -> Answer:
-    """Do it, again and again while the database is not there."""
+    """Call `step`, retrying while the database is unreachable."""
     deadline, is_first = time.monotonic() + _PATIENCE_S, True
     while True:
         try:
@@ -196,16 +197,16 @@ def patiently(step: Callable[[], Answer]) -> Answer:
             if time.monotonic() > deadline:
                 raise
         if is_first:
-            say(f"the database does not answer; it has {_PATIENCE_S} s to come back")
+            say(f"the database does not answer; retrying for {_PATIENCE_S} s")
             is_first = False
         time.sleep(_PAUSE_S)
 
 
 def patiently_created(step: Callable[[], Answer]) -> Answer:
-    """Do what makes the tables; of two that make them at a time one fails, and tries once more."""
+    """Call `step`, which creates the tables; if two do so at once, one fails and retries."""
     try:
         return step()
-    except OperationalError:  # it is not there
+    except OperationalError:  # the database is unreachable
         raise
     except (DBAPIError, StorageInternalError):
         time.sleep(_PAUSE_S)

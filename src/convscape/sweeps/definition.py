@@ -1,4 +1,4 @@
-"""What a sweep is, kept in its folder, so that a name stands for one sweep."""
+"""What a sweep is, kept in its folder, so a name stands for one sweep."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from convscape.base.errors import CannotWrite, ConfigError
 from convscape.config.losses import BEFORE, IN_FULL, spelled
 from convscape.sweeps.grid import EXECUTION_KEYS, is_execution_key, key_of
 
-NOTE = "sweep.yaml"  # in the folder of a sweep
+NOTE = "sweep.yaml"  # in a sweep's folder
 
 
 def reserve_name(
     folder: Path, name: str, params: Mapping[str, Any], arguments: list[str], extend: bool
 ) -> None:
-    """Note what the sweep is, or refuse a name that another sweep has.
+    """Record what the sweep is, or refuse a name that another sweep has.
 
     Raises:
         ConfigError: saying what differs.
@@ -27,7 +27,7 @@ def reserve_name(
     file = folder / NOTE
     try:
         lock = files.lock(folder / ".lock", within=folder)
-        with lock:  # another may be started at the same moment
+        with lock:  # another one may start at the same moment
             if file.is_file():
                 before = _read_definition(file)
                 _check_until(name, before.get("until"), definition.get("until"))
@@ -40,16 +40,16 @@ def reserve_name(
 
 
 def _check_until(name: str, before: Any, now: str | None) -> None:
-    """Refuse to mix seeds that were decided on with seeds that are added until something is clear.
+    """Refuse to mix a fixed number of seeds with seeds added until something is clear.
 
     Raises:
-        ConfigError: saying how to go on.
+        ConfigError: saying how to continue.
     """
     if before == now:
         return
     if before is not None:
         raise ConfigError(
-            f"name={name} is a sweep of until={before}, whose intervals are made for that; "
+            f"name={name} is a sweep of until={before}, whose intervals rely on it; "
             f"continue with until={before} and more seeds, as seeds=3..60, or choose another name"
         )
     raise ConfigError(
@@ -59,7 +59,7 @@ def _check_until(name: str, before: Any, now: str | None) -> None:
 
 
 def definition_of(arguments: Iterable[str], params: Mapping[str, Any]) -> dict[str, str]:
-    """What the arguments and a preset's values say of what is trained, by key."""
+    """What the arguments and a preset's values say about what is trained, by key."""
     typed = {key: str(value) for key, value in params.items()}
     typed |= {key_of(a): a.partition("=")[2] for a in arguments}
     if loss := typed.get("model.loss"):

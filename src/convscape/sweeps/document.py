@@ -1,4 +1,4 @@
-"""A plan as plain values, for programs that decide by it: see `base.documents.Plan`."""
+"""A plan as plain values, for programs to act on: see `base.documents.Plan`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def as_document(plan: SweepPlan) -> dict[str, Any]:
-    """Every run, and the layers of a single one."""
+    """Every run, and its layers if there is only one."""
     alone = plan.runs[0] if len(plan.runs) == 1 else None
     planned = alone.plan if alone is not None else None
     return {

@@ -16,11 +16,11 @@ WRITERS = {".svg": as_svg, ".tex": as_tikz}
 
 
 def write_figure(plan: SweepPlan, file: Path) -> None:
-    """Write the network of a plan as SVG or TikZ, as the name of the file says.
+    """Write the network of a plan as SVG or TikZ, depending on the file's name.
 
     Raises:
-        ConfigError: if the plan is of several networks or of one without layers, or the file's name
-            ends in something else.
+        ConfigError: if the plan has several networks or one without known layers, or the file's
+            name has another ending.
         CannotWrite: if it cannot be written.
     """
     if file.suffix not in WRITERS:
@@ -31,7 +31,7 @@ def write_figure(plan: SweepPlan, file: Path) -> None:
             "give each key one value"
         )
     if (planned := plan.runs[0].plan) is None:
-        raise ConfigError(f"--figure {file}: the layers of this network only its class knows")
+        raise ConfigError(f"--figure {file}: only its class knows the layers of this network")
     try:
         make_folder(file.parent, within=file.parent)
         write_atomic(file, WRITERS[file.suffix](planned), within=file.parent)

@@ -1,4 +1,4 @@
-"""The grid of a sweep, planned by geometry alone."""
+"""The grid of a sweep, planned from geometry alone."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     from convscape.training.measure import Size
 
 
-# What steers a sweep but does not say what is in it.
+# What controls a sweep without saying what is in it.
 EXECUTION_KEYS = (
     "retry", "fail_fast", "extend", "output_dir", "allow_packages", "trainer.progress",
     "trainer.threads", "trainer.device", "data.root", "data.cache_dir", "data.download",
     "logger", "margin", "seeds",
 )  # fmt: skip
-UNTIL_KEYS = ("until", "margin", "seeds")  # how until=verdict goes on
-MAX_RUNS = 100_000  # of a grid, which is planned before the first run
+UNTIL_KEYS = ("until", "margin", "seeds")  # how long until=verdict continues
+MAX_RUNS = 100_000  # in a grid, which is planned before the first run
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """One cell and seed of the grid; `reason` says why it cannot exist.
 
-    `plan` is None for an impossible network, and for one that is named by `_target_`, which has
-    its `size` alone. `work`: see `runs.progress.work`.
+    `plan` is None for an impossible network, and for one named by `_target_`, which only has its
+    `size`. `work`: see `runs.progress.work`.
     """
 
     overrides: tuple[str, ...]
@@ -63,7 +63,7 @@ class PlannedRun:
 
 @dataclass
 class SweepPlan:
-    """All runs of a sweep; `duplicates` mean the same as another and are left out.
+    """All runs of a sweep; `duplicates` counts those left out because they equal another.
 
     - `keys`: those with several values.
     - `data_configs`, `part_configs`: one for each data set, and for each choice of named parts.
@@ -94,20 +94,20 @@ class SweepPlan:
         table = [header, *((*values, *_row(runs, reasons)) for values, runs in rows.items())]
         numbers = [len(keys), len(keys) + 2, len(keys) + 3]
         notes = [f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)]
-        first = len(keys) + 1  # outputs, and behind them parameters, MACs, the receptive field
+        first = len(keys) + 1  # outputs, followed by parameters, MACs, the receptive field
         droppable = [first, first + 3, first + 2, first + 1]
         notes = [line for note in notes for line in wrapped(note)]
         return "\n".join([format_table(table, numbers, droppable), *notes])
 
 
 def _leaves(keys: list[str]) -> list[str]:
-    """kernel_size for model.kernel_size, where that is clear."""
+    """Short keys, kernel_size for model.kernel_size, where they are unambiguous."""
     leaves = [key.rpartition(".")[2] for key in keys]
     return [k if leaves.count(leaf) > 1 else leaf for k, leaf in zip(keys, leaves, strict=True)]
 
 
 def _row(runs: list[PlannedRun], reasons: list[str]) -> tuple[str, ...]:
-    """What there is to say of runs that differ only in the seed."""
+    """The table's cells for runs that differ only in the seed."""
     plan, reason = runs[0].plan, runs[0].reason
     if plan is None:
         possible = "yes" if reason is None else f"no [{reasons.index(reason) + 1}]"
@@ -129,7 +129,7 @@ def _described(plan: Plan) -> tuple[str, ...]:
 
 
 def refuse_grid(overrides: Sequence[str], remedy: str | None = None) -> None:
-    """Refuse a preset of a sweep where a single run is trained, which would be its first default.
+    """Refuse a sweep's preset in a single run, which would train its first default.
 
     - `remedy`: how to train the grid, by default from the shell.
 
@@ -145,9 +145,9 @@ def refuse_grid(overrides: Sequence[str], remedy: str | None = None) -> None:
 
 
 def shared_config(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
-    """What `arguments` say of all runs, Hydra's own keys included, and a preset's values.
+    """What `arguments` say about all runs, including Hydra's own keys, and a preset's values.
 
-    Hydra is initialised by the caller.
+    The caller initialises Hydra.
     """
     from hydra import compose
 
@@ -164,13 +164,13 @@ def plan_sweep(
 ) -> SweepPlan:
     """Every run of the grid that `arguments` (as typed) and a preset's `params` span.
 
-    Composes one config per combination of config groups and sets all other values directly, so
-    that ten thousand runs take seconds.
+    Composes one config per combination of config groups and sets all other values directly, so ten
+    thousand runs take seconds.
 
-    - `is_sweep`: whether it is one even with a single run.
+    - `is_sweep`: whether it is a sweep even with a single run.
 
     Raises:
-        ConfigError: if a value is one that no run can use, or nothing is left to run.
+        ConfigError: if no run can use a value, or nothing is left to run.
     """
     refuse_misread(arguments)
     arguments = _with_seeds(arguments)
@@ -189,9 +189,7 @@ def plan_sweep(
         except ConfigError as error:
             raise ConfigError(refused_in_grid(error, overrides, arguments)) from None
         if config.trainer.devices > 1 and is_sweep:
-            raise ConfigError(
-                "trainer.devices must be 1 in a sweep: its runs are the parallel part"
-            )
+            raise ConfigError("trainer.devices must be 1 in a sweep: its runs are what is parallel")
         unread.add(config)
         run = ResolvedRun(config, overrides)
         if run.fingerprint in seen:
@@ -233,7 +231,7 @@ def _with_seeds(arguments: Sequence[str]) -> list[str]:
 
 
 def work_of(config: Config, macs: int | None) -> float | None:
-    """What the time of a run goes with, see `runs.progress.work`."""
+    """What a run's time is proportional to, see `runs.progress.work`."""
     return work({"data": _values(config.data), "trainer": _values(config.trainer)}, macs)
 
 
@@ -268,7 +266,7 @@ def key_of(argument: str) -> str:
 
 
 def chosen(overrides: Iterable[str]) -> list[str]:
-    """Those that say what is trained, and not where and how."""
+    """The overrides that say what is trained, not where and how."""
     return [o for o in overrides if key_of(o) not in (*EXECUTION_KEYS, "name", "sweep")]
 
 
@@ -279,7 +277,7 @@ def is_execution_key(key: str) -> bool:
 
 
 def _check_execution_keys(override: Override) -> None:
-    """Refuse several values of a key that says nothing of what is trained."""
+    """Refuse several values of a key that does not affect what is trained."""
     key = override.key_or_group
     if override.is_sweep_override() and (is_execution_key(key) or key in UNTIL_KEYS):
         raise ConfigError(
@@ -289,7 +287,7 @@ def _check_execution_keys(override: Override) -> None:
 
 
 def _choices(arguments: list[str]) -> list[list[str]]:
-    """For each argument its values, each as an override of its own; a later one wins."""
+    """For each argument its values, each as a separate override; later arguments win."""
     choices: dict[str, list[str]] = {}
     for override in parse_overrides(arguments):
         key = override.get_key_element()
@@ -311,7 +309,7 @@ def _choices(arguments: list[str]) -> list[list[str]]:
 
 
 def _check_length(override: Override) -> None:
-    """Refuse range(1,1000000000) before it is written out."""
+    """Refuse range(1,1000000000) before expanding it."""
     value = override.value()
     if not isinstance(value, RangeSweep):
         return

@@ -1,4 +1,4 @@
-"""The jobs of a sweep on SLURM: what is submitted, who has it already, how it is waited for."""
+"""The jobs of a sweep on SLURM: what to submit, what is already queued, how to wait for it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from convscape.sweeps import slurm
 from convscape.sweeps.grid import EXECUTION_KEYS, key_of
 from convscape.sweeps.shared_runs import SharedRuns
 
-# submits so many jobs, which begin when the array of that id is over: submitit's jobs
+# submits this many jobs, which start when the array with that id is over: submitit's jobs
 Submit = Callable[[Path, int, str | None], Sequence[Any]]
 
 
 class Jobs:
-    """What a command has submitted, and what it found submitted by an earlier one.
+    """What a command has submitted, and what an earlier one had.
 
-    - `place`: the folder for what jobs share, and for their logs.
+    - `place`: the folder for what jobs share and for their logs.
     """
 
     def __init__(self, place: Path, wanted: Sequence[Sequence[str]]) -> None:
@@ -34,10 +34,10 @@ class Jobs:
         self._problems: list[str] = []
         if num_found := len(wanted) - len(self._left):
             arrays = ", ".join(array for other in self._others for array in other.jobs())
-            say(f"SLURM has {counted(num_found, 'run')} in its queue already: job {arrays}")
+            say(f"SLURM has {counted(num_found, 'run')} already in its queue: job {arrays}")
 
     def submit(self, submit: Submit, runs_per_job: int | None, num_at_once: int) -> None:
-        """Submit the runs that are in no living job, in as many arrays as it takes."""
+        """Submit the runs that are in no live job, in as many arrays as needed."""
         if not self._left:
             return
         self._mine = SharedRuns(self._place / f"runs-{token_hex(4)}")
@@ -49,7 +49,7 @@ class Jobs:
             except Exception as error:
                 if not arrays:
                     raise
-                # as of a limit on jobs; those that were submitted may do the rest too
+                # such as a limit on jobs; those already submitted may do the rest too
                 self._problems.append(f"no more jobs: {' '.join(str(error).split())}")
                 break
             self._jobs += jobs
@@ -63,12 +63,12 @@ class Jobs:
         )
 
     def wait(self, ends_them: bool) -> None:
-        """Until all of them are over, and nobody needs to know what they share.
+        """Wait until all jobs are over and what they share is no longer needed.
 
         - `ends_them`: whether Ctrl-C also ends the jobs that this command has submitted.
 
         Raises:
-            KeyboardInterrupt: having said what becomes of the jobs.
+            KeyboardInterrupt: after saying what happens to the jobs.
         """
         shared = [*self._others, *([self._mine] if self._mine is not None else [])]
         arrays = [array for each in shared for array in each.jobs()]
@@ -76,7 +76,7 @@ class Jobs:
         try:
             for states in slurm.looks(arrays) if arrays else ():
                 if states is None and not is_silent:
-                    say("SLURM does not answer; its jobs go on, and this command waits for them")
+                    say("SLURM does not answer; its jobs continue, and this command waits for them")
                 is_silent = states is None
                 for each in shared:
                     self._end_unneeded(each, states or {})
@@ -87,7 +87,7 @@ class Jobs:
             files.remove_folder(self._mine.folder, within=self._place)
 
     def _end_unneeded(self, shared: SharedRuns, states: dict[str, str]) -> None:
-        """Take those jobs out of the queue that would find no run left to take."""
+        """Remove jobs from the queue that would find no run left to take."""
         arrays = shared.jobs()
         queued = {
             job
@@ -103,11 +103,11 @@ class Jobs:
         mine = self._mine.jobs() if self._mine is not None else []
         if ends_them and mine:
             slurm.interrupt(mine)
-            say(f"SLURM job {', '.join(mine)}: its runs are told to save themselves and end")
+            say(f"SLURM job {', '.join(mine)}: telling its runs to save and end")
         left = [array for array in arrays if not (ends_them and array in mine)]
         if left:
             say(
-                f"SLURM job {', '.join(left)} goes on without this command: "
+                f"SLURM job {', '.join(left)} continues without this command: "
                 f"the same command waits for it, scancel {' '.join(left)} ends it"
             )
 
@@ -146,7 +146,7 @@ def array_sizes(num_runs: int, runs_per_job: int | None, most: int) -> list[int]
 def _found(
     place: Path, wanted: Sequence[Sequence[str]]
 ) -> tuple[list[SharedRuns], list[Sequence[str]]]:
-    """What an earlier command has submitted of these runs, and those that no living job has."""
+    """Which of these runs an earlier command has submitted, and which no live job has."""
     states = slurm.jobs_of_user() or {}
     living = {slurm.array_of(job) for job in states}
     asked = {_identity(run) for run in wanted}
@@ -168,7 +168,7 @@ def _found(
 
 
 def _identity(overrides: Sequence[str]) -> frozenset[str]:
-    """What is trained and under which name, but not how the command that asks for it prints."""
+    """What is trained and under which name, but not how the command prints."""
     return frozenset(
         each
         for each in overrides

@@ -1,4 +1,4 @@
-"""What happens to the runs of a sweep outside of this process: errors, logs, other sweeps."""
+"""What happens to a sweep's runs outside this process: errors, logs, other sweeps."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from convscape.runs.result import Result
     from convscape.sweeps.grid import PlannedRun
 
-ON_THIS_MACHINE = ("basic", "joblib")  # launchers; what those of a cluster find there is not known
+ON_THIS_MACHINE = ("basic", "joblib")  # launchers; a cluster's may find other things there
 WITH_JOBS = ("slurm",)  # launchers whose jobs outlive the command
-_PATIENCE_S = 1  # between two looks at whether others are done
+_PATIENCE_S = 1  # between two checks whether others are done
 
 
 def launcher_of(cfg: DictConfig) -> str:
@@ -34,17 +34,17 @@ def num_at_once(cfg: DictConfig) -> int:
         return 1
     num_jobs = cfg.hydra.launcher.get("n_jobs")
     if num_jobs is None:
-        return 2  # of a cluster, whose size is not known
+        return 2  # on a cluster, whose size is not known
     return int(num_jobs) if num_jobs > 0 else max(1, available_cores() + 1 + num_jobs)
 
 
 def batches(
     todo: Sequence[PlannedRun], states: Mapping[str, Result]
 ) -> Iterator[tuple[int, list[PlannedRun]]]:
-    """What is launched together, with the number of its first run.
+    """Batches to launch together, each with the number of its first run.
 
-    Those whose process has died, with nothing saved, come last and one by one: what kills its
-    process takes a pool of workers along, and what else runs there is not to die of it twice.
+    Runs whose process has died without saving anything come last and one by one: whatever kills its
+    process takes a whole pool of workers down, and the other runs must not die of it twice.
     """
     died = [
         run
@@ -62,20 +62,20 @@ def batches(
 
 
 def errors_of(returned: Any) -> list[str]:
-    """What has gone wrong in workers, of what a launcher returned: one of Hydra's for each job."""
+    """What went wrong in workers, from what a launcher returned: Hydra's JobReturn per job."""
     outcomes = [getattr(job, "_return_value", None) for job in returned or ()]
     return list(dict.fromkeys(in_words(each) for each in outcomes if isinstance(each, Exception)))
 
 
 def in_words(error: Exception) -> str:
-    """What a launcher or a worker of it has raised, in a line."""
+    """What a launcher or one of its workers raised, in one line."""
     if isinstance(error, ConfigError):
         return str(error)
     return f"{type(error).__name__}: {first_line(error)}"
 
 
 def where_to_look(cfg: DictConfig) -> str:
-    """The place of the logs of a launcher's workers, in words; empty if it is not known."""
+    """Where the logs of a launcher's workers are, in words; empty if not known."""
     if (folder := cfg.hydra.launcher.get("submitit_folder")) is not None:
         return f"its logs are in {Path(folder).parent}"
     if "ray" in launcher_of(cfg):
@@ -84,7 +84,7 @@ def where_to_look(cfg: DictConfig) -> str:
 
 
 def busy(folder: Path, fingerprints: Iterable[str]) -> set[str]:
-    """Those runs of a sweep `folder` that a process is working on."""
+    """The runs of a sweep `folder` that a process is working on."""
     wanted = set(fingerprints)
     found = set()
     for path in folder.glob("*-*"):
@@ -102,12 +102,12 @@ def _is_held(run: RunFolder) -> bool:
             return False
     except RunIsBusy:
         return True
-    except ConfigError:  # as of a folder that is in the way
+    except ConfigError:  # such as a folder in the way
         return False
 
 
 def wait_for_others(folder: Path, fingerprints: Iterable[str]) -> Iterator[int]:
-    """Wait until no process works on these runs any more; yields their number when it changes."""
+    """Wait until no process is working on these runs; yields their number when it changes."""
     working, told = busy(folder, fingerprints), 0
     while working:
         if len(working) != told:

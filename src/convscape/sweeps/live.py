@@ -1,7 +1,7 @@
-"""What a terminal shows while runs are trained: one table, in place of a line per epoch.
+"""What a terminal shows while runs train: one table instead of a line per epoch.
 
-It reads the run folders, so that it knows of runs wherever they are: in this process, in others, on
-the nodes of a cluster.
+It reads the run folders, so it sees runs wherever they are: in this process, in others, on the
+nodes of a cluster.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from convscape.runs.progress import Progress
     from convscape.runs.result import Result
 
-_PRUNED = "Pruned"  # the error of a trial that a search has ended, whose status is interrupted
+_PRUNED = "Pruned"  # the error of a trial that a search ended, with status interrupted
 _HERE = "CONVSCAPE_SWEEP_TABLE"
-_MAX_RUNNING = 8  # runs that have a line each
+_MAX_RUNNING = 8  # runs that get a line each
 _MAX_FAILED = 2
-_PATIENCE_S = 5  # with what is being drawn when the sweep ends
-_SHARE = 0.05  # of the time that may go into the answer so far, which nobody may be waiting for
+_PATIENCE_S = 5  # with an unfinished drawing when the sweep ends
+_SHARE = 0.05  # of the time may be spent on the answer so far, which may go unread
 
 
 @contextmanager
@@ -48,12 +48,12 @@ def table(
     has_lines: bool = True,
     titles: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Show the runs in a folder as long as this lasts, where there is a terminal.
+    """Show the runs in a folder while this lasts, if there is a terminal.
 
     - `style`: trainer.progress.
-    - `has_answer`: whether it says what the runs show so far.
-    - `has_lines`: whether each run that ends has a line above the table.
-    - `titles`: of runs, by fingerprint; a run's name unless given.
+    - `has_answer`: whether to say what the runs show so far.
+    - `has_lines`: whether each finished run gets a line above the table.
+    - `titles`: a title per fingerprint; otherwise the run's name.
     """
     if style != "auto" or not sys.stderr.isatty() or notebook.is_here():
         yield
@@ -70,7 +70,7 @@ def table(
 
 
 def is_here() -> bool:
-    """Whether a table tells of the runs, of which this may be one, and they need not themselves."""
+    """Whether a table shows the runs, so this run, if it is one of them, need not print."""
     return _HERE in os.environ
 
 
@@ -78,22 +78,22 @@ Reader = Callable[[Path], "Result | None"]
 
 
 def runs_in(folder: Path, read: Reader) -> list[tuple[Path, Result]]:
-    """Those in the folder of a sweep, with what `read` finds in the file of each result."""
+    """The runs in a sweep's folder, with what `read` finds in each result file."""
     files = sorted(folder.glob("*/result.json"))
     return [(file.parent, result) for file in files if (result := read(file)) is not None]
 
 
 def time_left(found: Progress) -> str:
-    """As in "about 5 min left", as far as it can be known."""
+    """As in "about 5 min left"; empty if it cannot be known."""
     if found.left_s is None or found.is_open:
         return ""
     return f"about {duration(found.left_s)} left"
 
 
 class TimeLeft:
-    """The time left of a sweep, for the line of each run, where there is no table.
+    """The time left in a sweep, for each run's line, if there is no table.
 
-    In a folder of very many runs it is left out of most lines: to look takes a part of the time.
+    In a folder with very many runs most lines omit it, because finding out takes time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,12 +112,12 @@ class TimeLeft:
 
 @lru_cache(maxsize=1)
 def time_left_of(folder: Path) -> TimeLeft:
-    """One for all runs of a process."""
+    """One `TimeLeft` for all runs of a process."""
     return TimeLeft(folder)
 
 
 class _View:
-    """The table of a folder, drawn from a thread of its own."""
+    """The table of a folder, drawn from its own thread."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class _View:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Draw, each second or less often where there is much to read."""
+        """Draw every second, or less often if there is much to read."""
         from rich.live import Live
 
         self.look()
@@ -154,7 +154,7 @@ class _View:
             pause = 0.2
             while not self._stop.wait(pause):
                 start = time.perf_counter()
-                with suppress(OSError):  # of a folder that is being removed
+                with suppress(OSError):  # the folder is being removed
                     live.update(self.drawn(), refresh=True)
                 pause = max(1.0, 20 * (time.perf_counter() - start))
                 self.answer()
@@ -170,7 +170,7 @@ class _View:
                 self.look()
 
     def look(self) -> Progress:
-        """Read what is new, and say which runs have ended since."""
+        """Read what is new, and report which runs have ended since."""
         self._runs = [
             (path, replace(result, run=self._titles.get(result.fingerprint, result.run)))
             for path, result in runs_in(self.folder, self._read)
@@ -213,7 +213,7 @@ class _View:
         return Group(*parts)
 
     def _rows(self, found: Progress) -> Iterator[tuple[str, ...]]:
-        """What runs, the best so far, what has failed."""
+        """What is running, the best so far, what has failed."""
         lasting = [(path, result) for path, result in self._runs if path in found.running]
         for path, result in lasting[:_MAX_RUNNING]:
             pace, by = found.running[path], result.monitor
@@ -223,7 +223,7 @@ class _View:
             left = "" if pace.left_s is None else duration(pace.left_s)
             yield "running", result.run, f"epoch {epochs}", words, left
         if len(lasting) > _MAX_RUNNING:
-            yield "", f"and {len(lasting) - _MAX_RUNNING} more that are running"
+            yield "", f"and {len(lasting) - _MAX_RUNNING} more running"
         best = None
         for _, result in self._runs:
             by = result.monitor
@@ -239,7 +239,7 @@ class _View:
             yield result.status, result.run, short_error(result)
 
     def answer(self) -> None:
-        """Ask now and then what the runs show so far."""
+        """Work out now and then what the runs show so far."""
         num_ok = sum(result.status == "ok" for _, result in self._runs)
         if not self.has_answer or num_ok in (0, self._answered):
             return
@@ -269,9 +269,9 @@ def _counts(found: Progress, num_pruned: int = 0) -> str:
 
 
 def _answer(folder: Path) -> str:
-    """What the runs in the folder of a sweep show so far, in a sentence; empty if nothing yet.
+    """What the runs in a sweep's folder show so far, in a sentence; empty if nothing yet.
 
-    Whatever is wrong with it, the report at the end says it.
+    Errors are left for the report at the end to explain.
     """
     from convscape.reports.board import verdict
     from convscape.reports.looks import watch

@@ -1,6 +1,6 @@
-"""Sweeps: plan the whole grid by geometry alone, launch what is missing, sum up. No torch.
+"""Sweeps: plan the whole grid from geometry alone, launch what is missing, sum up. No torch.
 
-A run is found by its fingerprint, so the same command again finishes what is missing, and two
+A run is found by its fingerprint, so repeating the command finishes what is missing, and two
 processes or machines on one folder share the work: each run is taken under a lock.
 """
 
@@ -78,7 +78,7 @@ def run_sweep(
     *,
     is_looked_at: bool = True,
 ) -> int:
-    """Plan, launch what is missing, sum up; returns the exit code.
+    """Plan, launch what is missing, sum up; return the exit code.
 
     - `is_looked_at`: whether it ends with its report, which is a look (`reports.looks`).
 
@@ -112,10 +112,10 @@ def run_sweep(
 
 
 class _Sweep:
-    """The runs of a sweep in its folder, trained wave after wave.
+    """The runs of a sweep in its folder, trained in waves.
 
-    - `code`: the exit code, once the sweep cannot go on.
-    - `blocked`: by fingerprint, what is in the way of a run.
+    - `code`: the exit code, once the sweep cannot continue.
+    - `blocked`: what is in the way of a run, by fingerprint.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ class _Sweep:
         self._num_begun = 0
 
     def results(self, runs: Iterable[PlannedRun]) -> list[Result]:
-        """Of those that have one."""
+        """The results of those runs that have one."""
         return [self._states[run.fingerprint] for run in runs if run.fingerprint in self._states]
 
     def to_do(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-        """Those to be trained; impossible ones get their result, what ended badly comes last."""
+        """The runs to train, those that ended badly last; impossible ones get their result."""
         missing = [r for r in runs if is_missing(self._states.get(r.fingerprint), self.cfg.retry)]
         self.blocked |= obstacles.in_sweep(self.folder, (run.fingerprint for run in missing))
         missing = [run for run in missing if run.fingerprint not in self.blocked]
@@ -142,11 +142,11 @@ class _Sweep:
         return sorted(todo, key=lambda run: run.fingerprint in self._states)
 
     def elsewhere(self, runs: Iterable[PlannedRun]) -> set[str]:
-        """Those that other processes are working on, by fingerprint."""
+        """The fingerprints of runs that other processes are working on."""
         return busy(self.folder, (run.fingerprint for run in runs))
 
     def seed_by_seed(self, comparing: Comparing) -> list[PlannedRun]:
-        """Train until every comparison is settled; the runs that were asked for."""
+        """Train until every comparison is settled; return the runs that were needed."""
         wanted: list[PlannedRun] = []
         say(comparing.overview(self.folder))
 
@@ -161,7 +161,7 @@ class _Sweep:
         return [run for run in self.plan.runs if run.fingerprint in names]
 
     def train(self, runs: Sequence[PlannedRun]) -> None:
-        """Train those that are missing."""
+        """Train the missing ones."""
         todo, cfg, folder = self.to_do(runs), self.cfg, self.folder
         if not todo:
             return
@@ -172,7 +172,7 @@ class _Sweep:
             if launcher_of(cfg) in ON_THIS_MACHINE:
                 check_device(cfg.trainer.device)
         os.environ.pop(NUM_RUNS, None)
-        if cfg.until is None:  # else nobody knows how many there will be
+        if cfg.until is None:  # otherwise nobody knows how many there will be
             os.environ[NUM_RUNS] = str(len(mine))
             os.environ[KEYS_OF_SWEEP] = " ".join(self.plan.keys)
         extra = [f"name={folder.name}", *_for_all_runs(cfg)]
@@ -204,25 +204,26 @@ class _Sweep:
         self._states = settled(folder)
 
     def _refuse_if_none_began(self, batch: Sequence[PlannedRun], problems: list[str]) -> None:
-        """Say what went wrong in workers.
+        """Report what went wrong in workers.
 
         Raises:
-            ConfigError: if nothing came of the whole batch: the same command would not either.
+            ConfigError: if the whole batch achieved nothing: repeating the command would not
+                either.
         """
         launcher = f"hydra/launcher={launcher_of(self.cfg)}"
-        is_known = launcher_of(self.cfg) in ON_THIS_MACHINE  # it has said all there is to say
+        is_known = launcher_of(self.cfg) in ON_THIS_MACHINE  # it has already said everything
         if (
             (problems or not is_known)
             and find_results(self.folder) == self._states
             and not (self.folder / _STOP).exists()
             and not busy(self.folder, (run.fingerprint for run in batch))
         ):
-            reason = "; ".join(problems[:3]) or f"it came back, and {where_to_look(self.cfg)}"
+            reason = "; ".join(problems[:3]) or f"it returned, and {where_to_look(self.cfg)}"
             raise ConfigError(f"{launcher}: {reason}; no run was started")
         say(*(f"{launcher}: {problem}" for problem in problems), file=sys.stderr)
 
     def _wait_for_others(self, runs: Sequence[PlannedRun]) -> None:
-        """Until the runs that other processes have begun are done there."""
+        """Wait for the runs that other processes have begun."""
         try:
             for number in wait_for_others(self.folder, [run.fingerprint for run in runs]):
                 say(f"waiting for {counted(number, 'run')} in other processes")
@@ -231,7 +232,7 @@ class _Sweep:
 
 
 def _say_report(folder: Path) -> None:
-    """Write the report; whatever is wrong with it costs neither the runs nor the exit code."""
+    """Write the report; its errors affect neither the runs nor the exit code."""
     from convscape.reports.page import write_report
 
     try:
@@ -243,16 +244,16 @@ def _say_report(folder: Path) -> None:
 
 
 def folder_of_sweep(cfg: DictConfig, arguments: list[str]) -> Path:
-    """Where the runs of a sweep are; one without a name has that of its grid."""
+    """The folder of a sweep's runs; a sweep without a name is named after its grid."""
     return output_folder(cfg.output_dir) / "sweeps" / (cfg.name or f"sweep-{digest_of(arguments)}")
 
 
 class SweepStopped(KeyboardInterrupt):
-    """No run of the sweep can go on. As of Ctrl-C, no launcher takes it for the error of one."""
+    """No run of the sweep can continue. As with Ctrl-C, no launcher takes it for a run's error."""
 
 
 def stop_of(result: Result) -> KeyboardInterrupt:
-    """What an interrupted run means to the runs after it, to be raised."""
+    """The exception to raise for the runs after an interrupted one."""
     assert result.error is not None
     is_about_the_disk = result.error["type"] == CannotWrite.__name__
     return (SweepStopped if is_about_the_disk else KeyboardInterrupt)(result.error["message"])
@@ -260,9 +261,9 @@ def stop_of(result: Result) -> KeyboardInterrupt:
 
 @contextmanager
 def _stopping_workers(folder: Path, do_jobs_go_on: bool) -> Iterator[list[int]]:
-    """Hand a signal on to the workers of this process, and let their runs be saved.
+    """Pass a signal on to the workers of this process, and let them save their runs.
 
-    - `do_jobs_go_on`: the workers are jobs, of which the launcher knows what becomes of them.
+    - `do_jobs_go_on`: the workers are jobs, and the launcher handles what happens to them.
     """
     received: list[int] = []
 
@@ -275,9 +276,9 @@ def _stopping_workers(folder: Path, do_jobs_go_on: bool) -> Iterator[list[int]]:
         if not hand_on(signum):
             raise KeyboardInterrupt(stopped_by(signum))
 
-    is_main = threading.current_thread() is threading.main_thread()  # only that one may
+    is_main = threading.current_thread() is threading.main_thread()  # only the main thread may
     signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-    # not the file of fail_fast: another process that shares the sweep goes on
+    # not fail_fast's file: another process that shares the sweep continues
     with stop_file(folder) as tell_workers:
         before = {signum: signal.signal(signum, stop) for signum in signals}
         try:
@@ -288,7 +289,7 @@ def _stopping_workers(folder: Path, do_jobs_go_on: bool) -> Iterator[list[int]]:
 
 
 def say_line(result: Result, done: str, left: str) -> None:
-    if not live.is_here():  # then the table does
+    if not live.is_here():  # otherwise the table does
         say(line(result, done, left))
 
 
@@ -298,21 +299,21 @@ def run_in_sweep(
     number: int,
     tell: Callable[[Result, str, str], None] = say_line,
 ) -> None:
-    """Run `number`, counted from 0, of a sweep, in whatever process a launcher has put it.
+    """Train run `number`, counted from 0, of a sweep, in whichever process a launcher put it.
 
-    - `tell`: gets its result, how many of how many that was, and the time left.
+    - `tell`: called with its result, its place among all runs, and the time left.
     """
     assert config.name is not None
     folder = Path(config.output_dir) / "sweeps" / config.name
     if (folder / _STOP).exists() or is_told_to_stop():
         return
-    if not (folder / NOTE).is_file():  # which was written before any run was launched
+    if not (folder / NOTE).is_file():  # it was written before any run was launched
         raise not_seen(folder)
     try:
         result = train_if_missing(ResolvedRun(config, chosen(overrides)), folder)
     except CannotWrite as error:
         raise SweepStopped(str(error)) from None
-    except files.NotInside as error:  # a launcher would keep it to itself
+    except files.NotInside as error:  # a launcher would not report it
         say(f"error: {error}", file=sys.stderr)
         return
     if result is None:
@@ -322,13 +323,13 @@ def run_in_sweep(
         files.append(folder / _STOP, within=folder).close()
     if result.status == "interrupted":
         stop = stop_of(result)
-        # of a signal the sweep knows, and waits for its workers
+        # the sweep knows of a signal, and waits for its workers
         if isinstance(stop, SweepStopped) or not is_told_to_stop():
             raise stop
 
 
 def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
-    """Train the run of a sweep `folder`, or go on with it; None if it is done or another's."""
+    """Train or resume a run of a sweep `folder`; None if it is finished or elsewhere."""
     path = path_of_run(run, folder)
     run_folder = RunFolder(path, within=folder)
     try:
@@ -337,7 +338,7 @@ def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
             if not is_missing(before, run.config.retry):
                 return None
             if before is not None and before.status in FAILURES:
-                with files.explained(path):  # begin anew
+                with files.explained(path):  # start over
                     files.remove_folder(run_folder.best_checkpoint.parent, within=path)
                     for file in (run_folder.history_file, run_folder.predictions_file):
                         files.remove(file, within=path)
@@ -345,10 +346,10 @@ def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
 
             try:
                 return train(run, path)
-            except ConfigError as error:  # what only this run has wrong, as its own data.val_size
+            except ConfigError as error:  # an error in this run alone, such as its data.val_size
                 status: Status = "infeasible" if isinstance(error, InfeasibleGeometry) else "failed"
                 return never_begun(run_folder, run, status, error)
-            except Exception as error:  # noqa: BLE001 # before its training, which notes its own
+            except Exception as error:  # noqa: BLE001 # before its training, which records its own
                 result = record_error(new_result(run), error, path, run.config.allow_packages)
                 run_folder.create(result)
                 return result
@@ -357,7 +358,7 @@ def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
 
 
 def path_of_run(run: ResolvedRun, folder: Path) -> Path:
-    """Where in a sweep `folder` a run is, or will be."""
+    """Where a run is, or will be, in a sweep `folder`."""
     return next(folder.glob(f"*-{run.fingerprint}"), folder / run.name)
 
 
@@ -365,7 +366,7 @@ _STOP = ".stopped-by-fail-fast"
 
 
 def prepare(configs: Iterable[Config], part_configs: Iterable[Config]) -> None:
-    """Load each data set and named part once, before all runs: a mistake shows, a cache is built.
+    """Load each data set and named part once, before all runs: shows mistakes, builds the cache.
 
     Raises:
         ConfigError: if one of them cannot be used.
@@ -386,7 +387,7 @@ def prepare(configs: Iterable[Config], part_configs: Iterable[Config]) -> None:
 def _record_infeasible(
     plan: SweepPlan, folder: Path, missing: list[PlannedRun]
 ) -> dict[str, Result]:
-    """Give each impossible one of the `missing` runs its folder and result, and return these."""
+    """Give each impossible run among the `missing` its folder and result; return the results."""
     states = {}
     for run in missing:
         if run.reason is not None:
@@ -400,18 +401,18 @@ def _record_infeasible(
 
 
 def _for_all_runs(cfg: DictConfig) -> list[str]:
-    """Overrides that suit every run of a sweep to where it happens."""
-    # a line for each run, or the table of all of them, is enough
+    """Overrides that adapt every run of a sweep to where it runs."""
+    # a line per run, or the table of all runs, is enough
     extra = ["trainer.progress=off"] if cfg.trainer.progress == "auto" else []
     if launcher_of(cfg) not in ON_THIS_MACHINE:
-        extra.append("hydra.sweep.dir=.")  # else Hydra makes it, on a node that does not see it too
-    # joblib's processes share the cores: two threads for one core make both crawl
+        extra.append("hydra.sweep.dir=.")  # otherwise Hydra creates it, on any node
+    # joblib's processes share the cores: two threads on one core make both crawl
     if cfg.hydra.launcher.get("n_jobs") is not None and cfg.trainer.threads is None:
         extra.append(f"trainer.threads={num_threads(None, num_at_once(cfg))}")
     return extra
 
 
 def sweep_exit_code(runs: Sequence[PlannedRun], results: list[Result]) -> int:
-    """0 if every run is ok, impossible, or another process is still working on it; else 1."""
+    """0 if every run is ok, impossible, or being worked on by another process; otherwise 1."""
     is_well = {"ok", "infeasible", "running"} >= {result.status for result in results}
     return 0 if is_well and len(results) == len(runs) else 1

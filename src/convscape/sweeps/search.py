@@ -1,7 +1,7 @@
 """Optuna over the same configs: each trial is an ordinary run in an ordinary folder.
 
 Workers share a folder, and a study in sqlite, PostgreSQL or a journal file. Each is a process that
-takes a trial, trains it and tells what came out, until all together have made `trials` of them.
+takes a trial, trains it and records the outcome, until they have done `trials` of them together.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 
 MAXIMIZE, MINIMIZE = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
-_PATIENCE_S = 1  # between two looks at whether others have made their trials
-MAX_IMPOSSIBLE = 50  # in a row: then the space has no possible network
+_PATIENCE_S = 1  # between two checks whether others have finished their trials
+MAX_IMPOSSIBLE = 50  # in a row: then the space contains no possible network
 
 
 class Pruned(Stopped):
@@ -111,7 +111,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
 
 
 def _quiet(cfg: DictConfig) -> list[str]:
-    """A line for each run, or the table of all of them, is enough."""
+    """Overrides to print only a line per run, or the table of all runs."""
     return ["trainer.progress=off"] if cfg.trainer.progress == "auto" else []
 
 
@@ -145,7 +145,7 @@ def _study(
 
 
 class _Worker:
-    """One process that makes trials."""
+    """One process that runs trials."""
 
     def __init__(
         self,
@@ -162,12 +162,12 @@ class _Worker:
         self.fixed, self.composer = fixed, Composer(compose)
 
     def work(self, confirmation: Confirmation | None) -> list[str]:
-        """Make trials until all workers together have made enough, and confirm the best.
+        """Run trials until all workers together have done enough, and confirm the best.
 
         Returns what another worker said of them, if it confirmed them in a folder of its own.
 
         Raises:
-            KeyboardInterrupt: if a trial was interrupted; whoever comes next takes it up.
+            KeyboardInterrupt: if a trial was interrupted; the next worker takes it over.
             ConfigError: if a value of the space makes no sense, or no network is possible.
         """
         with self.study.at_work():
@@ -175,7 +175,7 @@ class _Worker:
                 self._make_trials()
                 if confirmation is None:
                     return []
-                while self.study.is_running():  # at others, one of whom may die
+                while self.study.is_running():  # by other workers, one of which may die
                     time.sleep(_PATIENCE_S)
                     self._make_trials()
             return confirm_once(confirmation, self.study, self.style)
@@ -190,11 +190,11 @@ class _Worker:
 
     @cached_property
     def _fixed_config(self) -> dict[str, Any]:
-        """What all trials have in common."""
+        """The config that all trials have in common."""
         return self.composer.config(self.fixed)
 
     def _plus(self, key: str) -> str:
-        """Of an argument of a part of the user's that no file names: it is added."""
+        """A plus for an argument of a user's part that is in no file: it has to be added."""
         section: Any = self._fixed_config
         *path, leaf = key.split(".")
         for part in path:
@@ -204,7 +204,7 @@ class _Worker:
         return "+" if is_own and leaf not in section else ""
 
     def resolve(self, values: Mapping[str, Any], seed: int | None = None) -> ResolvedRun:
-        """The run of a trial's values; with a `seed`, as it would be with that one.
+        """The run of a trial's values, with that `seed` if given.
 
         Raises:
             ConfigError: if no run can use them.
@@ -228,10 +228,10 @@ class _Worker:
         path = path_of_run(run, self.folder)
         self.study.note(trial, "folder", str(path))
         try:
-            # another worker may make the same network
+            # another worker may be training the same network
             run_folder = RunFolder(path, within=self.folder)
             if (obstacle := obstacles.of_run(run_folder, run.fingerprint)) is not None:
-                # the trial stays as it is, and whoever comes next takes it up
+                # the trial stays as it is, and the next worker takes it over
                 raise SweepStopped(f"in the way of a run: {obstacle}; then the same command again")
             with run_folder.held(wait=True):
                 result = self._trained(trial, run, path)
@@ -243,7 +243,7 @@ class _Worker:
         return True
 
     def _refuse(self, trial: optuna.Trial, error: ConfigError) -> NoReturn:
-        """End a trial of values that no run can use, and the search.
+        """End a trial whose values no run can use, and the search.
 
         Raises:
             ConfigError: always.
@@ -255,7 +255,7 @@ class _Worker:
     def _trained(self, trial: optuna.Trial, run: ResolvedRun, path: Path) -> Result:
         before = RunFolder(path).read_result()
         if before is not None and before.status == "ok":
-            todo = read_to_do(self.folder)  # a trial without a run of its own
+            todo = read_to_do(self.folder)  # a trial whose network another run trained
             note_to_do(self.folder, replace(todo, more=max(0, todo.more - 1)))
             return before
         if before is not None and before.status in FAILURES:
@@ -268,9 +268,9 @@ class _Worker:
         def on_epoch(row: dict[str, float]) -> None:
             epoch = int(row["epoch"])
             name = self.search.objectives[0]
-            if len(self.search.objectives) > 1 or name not in row:  # Optuna takes one alone
+            if len(self.search.objectives) > 1 or name not in row:  # Optuna takes only one
                 return
-            if epoch not in reported:  # by a worker that died before it was saved
+            if epoch not in reported:  # reported by a worker that died before saving it
                 self.study.report(trial, row[name], epoch)
             is_last = epoch == run.max_epochs
             if self.search.prunes and not is_last and self.study.is_hopeless(trial):
@@ -279,11 +279,11 @@ class _Worker:
         return train(run, path, on_epoch)
 
     def _tell(self, trial: optuna.Trial, result: Result) -> None:
-        """Record what came out.
+        """Record the outcome.
 
         Raises:
-            KeyboardInterrupt: if nothing came out, since the run was interrupted.
-            ConfigError: if it has not what the search is for, as no other trial will.
+            KeyboardInterrupt: if there is no outcome, because the run was interrupted.
+            ConfigError: if it lacks the objective, as every other trial will.
         """
         if result.status == "ok":
             values = {
@@ -293,7 +293,7 @@ class _Worker:
             }
             known = {name: float(value) for name, value in values.items() if value is not None}
             missing = [name for name in self.search.objectives if name not in known]
-            if missing:  # of a module of the user's, and it will be in no other trial
+            if missing:  # from a user's module, and no other trial will have it
                 self.study.tell(trial, state=TrialState.FAIL)
                 raise ConfigError(f"search.objectives={not_logged(missing[0], known)}")
             found = [known[objective] for objective in self.search.objectives]
@@ -342,7 +342,7 @@ def _summary(
     figures = draw_study(study, search.objectives, list(search.space))
     report = write_report([folder], extra=figures)
     confirmed = [*elsewhere, *(line for section in report.sections for line in section.winner)]
-    title = "no other is better in both:"
+    title = "none is better in both:"
     if len(search.objectives) == 1:
         title = f"the best of {len(finished(trials))} trials, and so the luckiest:"
     said = [line for sentence in confirmed for line in wrapped(sentence)]

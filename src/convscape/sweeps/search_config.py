@@ -1,4 +1,4 @@
-"""What a search is asked: conf/search/*.yaml, checked. It needs Optuna, and no torch."""
+"""The configuration of a search: conf/search/*.yaml, checked. Needs Optuna, but no torch."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from convscape.config.schema import Config
 
 COSTS = ("macs", "num_parameters")
-OBJECTIVES = (*EPOCH_METRICS, *COSTS)  # and whatever trainer.monitor is
+OBJECTIVES = (*EPOCH_METRICS, *COSTS)  # and trainer.monitor
 
 
 class Choices(Section):
-    """A list of values; what Optuna cannot hold, as a list of channels, is written as a string."""
+    """A list of values; those Optuna cannot hold, such as a list of channels, become strings."""
 
     choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
 
@@ -43,7 +43,7 @@ class Choices(Section):
 
 
 class Range(Section):
-    """All numbers from `low` to `high`; integers where both are."""
+    """All numbers from `low` to `high`; integers if both are."""
 
     low: int | float
     high: int | float
@@ -58,7 +58,7 @@ class Range(Section):
 
 
 class ConfirmConfig(Section):
-    """How the best trials are confirmed; a preset of one's own need not say it."""
+    """How the best trials are confirmed; a user's preset need not mention it."""
 
     best: Annotated[int, Field(ge=0, le=10)] = 3
     seeds: SeedRange = "4..8"
@@ -66,7 +66,7 @@ class ConfirmConfig(Section):
 
     @property
     def budget(self) -> Budget:
-        """At least and at most so many seeds of each."""
+        """The least and the most seeds of each trial."""
         return Budget(*seed_range(self.seeds))
 
 
@@ -84,18 +84,18 @@ class SearchConfig(Section):
 
     @property
     def prunes(self) -> bool:
-        """Optuna can only where there is one objective, and it differs from epoch to epoch."""
+        """Whether Optuna can prune: with one objective that changes from epoch to epoch."""
         first, *others = self.objectives
         return self.prune and not others and metric(first).split is not None
 
     @property
     def confirms(self) -> bool:
-        """Whether the best trials are trained once more: two objectives have no one winner."""
+        """Whether the best trials are trained again: two objectives have no single winner."""
         first, *others = self.objectives
         return self.confirm.best > 0 and not others and first not in COSTS
 
     def definition(self) -> Iterator[tuple[str, str]]:
-        """What makes it another search, by key as it is typed."""
+        """What makes it a different search, by key as typed."""
         for key in ("objectives", "sampler", "prune"):
             yield f"search.{key}", typed_value(getattr(self, key))
         for name, values in self.space.items():
@@ -104,7 +104,7 @@ class SearchConfig(Section):
 
 
 def checked_search(section: dict[str, Any]) -> SearchConfig:
-    """The section `search` of a composed config.
+    """The checked `search` section of a composed config.
 
     Raises:
         ConfigError: naming the key that is wrong.
@@ -133,7 +133,7 @@ def objectives_of(search: SearchConfig, config: Config) -> list[Metric]:
     """What a search is for.
 
     Raises:
-        ConfigError: if it is nothing that each trial has.
+        ConfigError: if it is nothing that every trial has.
     """
     known = {name: metric(name) for name in OBJECTIVES} | {
         name: added for name, added in config.added_metrics.items() if added.direction is not None
@@ -148,14 +148,14 @@ def objectives_of(search: SearchConfig, config: Config) -> list[Metric]:
             )
         if name == "macs" and isinstance(config.model, OwnModelConfig):
             raise ConfigError(
-                "search.objectives=macs: they are not known for a network of your own; "
+                "search.objectives=macs: they are not known for your own network; "
                 "num_parameters are"
             )
     return [known[name] for name in search.objectives]
 
 
 def refuse_without_effect(search: SearchConfig, config: Config, arguments: list[str]) -> None:
-    """Refuse what the trials would not read, or choose themselves.
+    """Refuse keys that the trials would not read, or would choose themselves.
 
     Raises:
         ConfigError: naming the key.
@@ -193,7 +193,7 @@ _OF_VALUES = ("choices", "low", "high", "log")
 
 
 def _flat_space(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What is searched, by its key; `optimizer` may have choices, and keys below it too."""
+    """What is searched, by key; `optimizer` may have choices as well as keys below it."""
     for name, value in node.items():
         if not isinstance(value, dict):
             yield prefix + name, value

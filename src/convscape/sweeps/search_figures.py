@@ -9,9 +9,9 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-MIN_TRIALS = 20  # of fewer, a quarter is too few to be told from the others
-# PED-ANOVA asks where the best of the trials lie: with Optuna's tenth that is 3 of 30, and a key
-# without any effect comes out first as often as not.
+MIN_TRIALS = 20  # with fewer, a quarter is too few to tell from the others
+# PED-ANOVA asks where the best trials lie: with Optuna's tenth that is 3 of 30, and a key without
+# any effect often comes out first.
 BEST_PART = 0.25
 NUM_RESAMPLED = 100
 
@@ -19,11 +19,10 @@ Importances = Mapping[str, tuple[float, float, float]]
 
 
 def importances(study: optuna.Study) -> Importances | None:
-    """How much of where the best trials lie is due to each key, with a 95 % interval.
+    """How much each key determines where the best trials lie, with a 95 % interval.
 
-    PED-ANOVA (Watanabe et al. 2023, https://arxiv.org/abs/2304.10255); the interval is that of
-    trials drawn again with replacement. None where there are fewer than `MIN_TRIALS`, or nothing
-    that all of them have.
+    PED-ANOVA (Watanabe et al. 2023, https://arxiv.org/abs/2304.10255); the interval is a bootstrap
+    over trials. None if there are fewer than `MIN_TRIALS`, or no key that all of them have.
     """
     done = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     if len(done) < MIN_TRIALS:
@@ -47,7 +46,7 @@ def importances(study: optuna.Study) -> Importances | None:
 
 
 def _draw_importances(found: Importances) -> Any:
-    """A bar for each key, the most important on top, with its interval."""
+    """A bar per key with its interval, the most important on top."""
     import plotly.graph_objects as go
 
     keys = sorted(found, key=lambda key: found[key][0])
@@ -60,7 +59,7 @@ def _draw_importances(found: Importances) -> Any:
 def _importances(study: optuna.Study, name: str) -> tuple[str, Any]:
     found = importances(study)
     if found is None:
-        few = f"Too few trials came to their end to say which keys matter: it takes {MIN_TRIALS}."
+        few = f"Too few trials finished to say which keys matter: it takes {MIN_TRIALS}."
         return few, None
     words = (
         f"Which keys decide whether a trial is among the best quarter by {name} (PED-ANOVA). Bars: "
@@ -72,7 +71,7 @@ def _importances(study: optuna.Study, name: str) -> tuple[str, Any]:
 def draw_study(
     study: optuna.Study, objectives: Sequence[str], space: Sequence[str]
 ) -> list[tuple[str, Any]]:
-    """All figures with captions, as far as the trials allow; None for one that is missed.
+    """All figures with captions, as far as the trials allow; None for one that cannot be drawn.
 
     - `space`: the keys that were searched.
     """
@@ -101,8 +100,8 @@ def draw_study(
         )
     for caption, make in makers:
         try:
-            # as wide as the page: Optuna gives each key of a slice 300 pixels
+            # as wide as the page: Optuna makes a slice 300 pixels wide per key
             figures.append((caption, make().update_layout(width=None)))
-        except (RuntimeError, ValueError):  # too few trials for this one
+        except (RuntimeError, ValueError):  # too few trials for this figure
             continue
     return figures

@@ -1,7 +1,7 @@
-"""How many seeds a grid takes, before it is trained, by runs that are there. No torch.
+"""How many seeds a grid takes, estimated before training from existing runs. No torch.
 
-The noise is that of the runs of the same grid, else of runs that differ from it in the network
-alone; without any, it is that of an error rate. `reports.power` has the statistics.
+The noise comes from runs of the same grid, or else from runs that differ only in the network;
+without any, it follows from an assumed error rate. `reports.power` has the statistics.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from convscape.runs.result import Result
     from convscape.sweeps.grid import PlannedRun, SweepPlan
 
-ERRORS = (0.01, 0.05, 0.2, 0.4)  # tried where no run says how many answers are wrong
-Z_95 = 1.96  # of a normal distribution
-MAX_SEEDS = 200  # of the runs that are there that are looked for in the grid
+ERRORS = (0.01, 0.05, 0.2, 0.4)  # assumed if no run says how many answers are wrong
+Z_95 = 1.96  # quantile of a normal distribution
+MAX_SEEDS = 200  # of existing runs that are searched for in the grid
 Cell = tuple[str, ...]
 
 
@@ -47,8 +47,8 @@ Cell = tuple[str, ...]
 class Noise:
     """How much a run varies with its seed.
 
-    - `sd`: of the metric; `error`: the fraction of wrong answers, where it is known.
-    - `num_runs`, `freedom`: that it was measured with; `source`: which those are.
+    - `sd`: standard deviation of the metric; `error`: the fraction of wrong answers, if known.
+    - `num_runs`, `freedom`: what it was measured with; `source`: which runs those are.
     """
 
     sd: float
@@ -60,7 +60,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Needed:
-    """Of one comparison: the deviation of its difference over seeds, and the seeds that it takes.
+    """One comparison: the deviation of its difference over seeds, and the seeds it takes.
 
     - `num_seeds`: None without a margin, or if `power.MOST` are not enough.
     """
@@ -71,10 +71,10 @@ class Needed:
 
 
 class Grid:
-    """The cells of a grid, and what runs that are there say of them."""
+    """The cells of a grid, and what existing runs say about them."""
 
     def __init__(self, words: Sequence[str], compose: Compose) -> None:
-        """Of the words of a sweep, without its seeds.
+        """Take the words of a sweep, without its seeds.
 
         Raises:
             ConfigError: if they are wrong, or nothing is compared.
@@ -95,7 +95,7 @@ class Grid:
                 "nothing is compared; give a key several values, such as model.kernel_size=3,5"
             )
         if len(self.plan.data_configs) > 1:
-            raise ConfigError("the noise is that of one data set; give data, and its keys, one")
+            raise ConfigError("the noise is that of one data set; give data and its keys one")
         self.run = ResolvedRun(next(iter(self.plan.data_configs.values())))
         if self.run.monitor is None:
             raise ConfigError(
@@ -110,7 +110,7 @@ class Grid:
 
     @cached_property
     def values(self) -> np.ndarray:
-        """Of each cell and seed (cells, seeds); NaN where there is no run."""
+        """The metric of each cell and seed (cells, seeds); NaN where there is no run."""
         found = [[self._value(runs.get(seed)) for seed in self.seeds] for runs in self._runs]
         return np.array(found, dtype=float)
 
@@ -124,20 +124,20 @@ class Grid:
 
     @cached_property
     def num_images(self) -> dict[str, int]:
-        """Of validation and test."""
+        """The number of validation and of test images."""
         image_set, taken = self.run.image_set, self.run.num_val_images
         return {"val": taken, "test": len(image_set.test_labels)}
 
     @property
     def num_measured_by(self) -> int | None:
-        """Images that the metric is a fraction of; None where it is none."""
+        """Number of images that the metric is a fraction of; None if it is not a fraction."""
         is_acc = self.metric.name in ("val/acc", "test/acc")
         return self.num_images[str(self.metric.split)] if is_acc else None
 
     def noise(self, error: float | None = None) -> Noise | None:
-        """Of a run of the grid; `error` is taken for that of the networks where no run is there.
+        """The noise of a run of the grid; `error` is the assumed error rate if there are no runs.
 
-        None where nothing is known.
+        None if nothing is known.
         """
         mine = [row[np.isfinite(row)] for row in self.values]
         source = "of this grid"
@@ -160,10 +160,10 @@ class Grid:
 
     @cached_property
     def _expected(self) -> float | None:
-        """Deviation of a run's accuracy if its answers are right by chance, image by image.
+        """Deviation of a run's accuracy if each image is answered right by chance.
 
-        Each image has a chance of its own, which two seeds of a network already show. None where
-        the answers of no two are there.
+        Each image has its own probability, which two seeds of a network already estimate. None if
+        there are no two with answers.
         """
         num = self.num_measured_by
         right = [] if num is None else [self._right(runs, num) for runs in self._runs]
@@ -173,7 +173,7 @@ class Grid:
         return float(np.mean([luck_of(each).mean() for each in right]) / num) ** 0.5
 
     def _similar(self) -> list[np.ndarray]:
-        """Values by configuration, of runs that were trained the same way on the same data."""
+        """Values by configuration, for runs trained the same way on the same data."""
         mine = dict(flat_config(self.run.config.model_dump(by_alias=True)))
         groups: dict[str, list[float]] = {}
         for result in self._results:
@@ -187,10 +187,10 @@ class Grid:
 
     @cached_property
     def contrasts(self) -> tuple[list[tuple[Effect, Contrast]], FirstLook]:
-        """The comparisons of a report, and the test that it makes of each.
+        """The comparisons of a report, and the test that it applies to each.
 
         Raises:
-            ConfigError: if no network can be compared with another.
+            ConfigError: if no two networks can be compared.
         """
         levels = {key: list(dict.fromkeys(_level(cell, key) for cell in self.cells))
                   for key in self.keys}  # fmt: skip
@@ -208,7 +208,7 @@ class Grid:
         return found, FirstLook(len(found), between)
 
     def needed(self, noise: Noise, margin: float | None) -> list[Needed]:
-        """Of each comparison; `margin` in the unit of the metric's values."""
+        """The seeds needed for each comparison; `margin` in the unit of the metric's values."""
         found, test = self.contrasts
         answers = []
         for effect, contrast in found:
@@ -224,9 +224,9 @@ class Grid:
     def over_images(self, contrast: Contrast, error: float | None) -> tuple[float, bool] | None:
         """Half a 95 % interval of a difference over images alone, whatever the number of seeds.
 
-        By how much networks differ from image to image, less what is their seeds' luck; where their
-        answers are not there, as if each were wrong on images of its own, which is more. Also
-        whether it was measured; None of a metric that is no accuracy.
+        From how much networks differ from image to image, less the luck of their seeds; without
+        their answers, as if each were wrong on different images, which gives more. Also whether it
+        was measured; None for a metric that is not an accuracy.
         """
         num = self.num_measured_by
         if num is None or error is None:
@@ -243,7 +243,7 @@ class Grid:
         return float(Z_95 * (max(0.0, variance) / num) ** 0.5), True
 
     def _right(self, runs: dict[int, PlannedRun], num_images: int) -> np.ndarray:
-        """Whether each answer of the runs that are there is right (seeds, images)."""
+        """Whether each answer of the existing runs is right (seeds, images)."""
         found = []
         for run in runs.values():
             folder = self._folders.get(run.fingerprint)
@@ -254,7 +254,7 @@ class Grid:
         return np.array(found, dtype=float)
 
     def seconds(self) -> tuple[list[float | None], bool]:
-        """Of a run of each cell, None where nobody knows; whether some were not measured."""
+        """Seconds of a run of each cell, None if unknown; whether some were not measured."""
         found: list[float | None] = []
         is_guessed = False
         for runs in self._runs:
@@ -269,7 +269,7 @@ class Grid:
         return found, is_guessed
 
     def _guessed(self, macs: int) -> float:
-        """Three passes of 2 FLOP per MAC for each image of each step."""
+        """Seconds for three passes of 2 FLOP per MAC, for each image of each step."""
         images = self.run.total_steps * self.run.config.data.batch_size
         return 6 * macs * images / FLOPS[self.run.device.kind]
 
@@ -279,7 +279,7 @@ class Grid:
         return [any(run.reason is None for run in runs.values()) for runs in self._runs]
 
     def command(self, num_seeds: int) -> str:
-        """What trains the grid with so many seeds, in the folder of its pilot."""
+        """The command that trains the grid with this many seeds, in its pilot's folder."""
         words = [word for word in self.words if key_of(word) != "name"]
         words += [f"seed=range({num_seeds})", f"name={self.name}"]
         if (self.output_dir / "sweeps" / self.name).is_dir():
@@ -288,9 +288,9 @@ class Grid:
 
 
 def train_pilot(words: Sequence[str], num_seeds: int, compose: Compose) -> int:
-    """Train a few seeds of the grid as runs of the sweep to come; the exit code.
+    """Train a few seeds of the grid as runs of the sweep to come; return the exit code.
 
-    Nobody looks at its effects: the first look stays that of the sweep.
+    Its effects are not looked at: the first look remains the sweep's.
 
     Raises:
         ConfigError: if the words are wrong.
@@ -302,7 +302,7 @@ def train_pilot(words: Sequence[str], num_seeds: int, compose: Compose) -> int:
     _refuse_words(words)
     arguments = [*words, f"seed=range({num_seeds})"]
     if not any(key_of(word) == "name" for word in words):
-        # extended where it was of fewer seeds
+        # extended if it had fewer seeds
         arguments += [f"name=seeds-{digest_of(list(words))}", "extend=true"]
 
     def launch(jobs: Sequence[Sequence[str]], first: int) -> None:
@@ -315,7 +315,7 @@ def train_pilot(words: Sequence[str], num_seeds: int, compose: Compose) -> int:
 
 
 def _refuse_words(words: Sequence[str]) -> None:
-    """Refuse what this command counts or does itself.
+    """Refuse keys that this command decides itself.
 
     Raises:
         ConfigError: naming the word.
@@ -323,13 +323,13 @@ def _refuse_words(words: Sequence[str]) -> None:
     for word in words:
         key = key_of(word)
         if key in ("seed", "seeds"):
-            raise ConfigError(f"{word}: that is the question; leave it out")
+            raise ConfigError(f"{word}: that is what this command finds out; leave it out")
         if key in ("until", "resume") or key.startswith("hydra"):
             raise ConfigError(f"{word}: this command does not read it; leave it out")
 
 
 def _results(output_dir: Path) -> Iterator[tuple[Path, Result]]:
-    """Every finished run that is there, with its folder."""
+    """Every finished run, with its folder."""
     for pattern in ("runs/*/result.json", "sweeps/*/*/result.json"):
         for file in sorted(output_dir.glob(pattern)):
             result = RunFolder(file.parent).read_result()

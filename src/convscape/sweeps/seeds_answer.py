@@ -1,4 +1,4 @@
-"""What `seeds` answers, as plain values (`base.documents.Seeds`) and in words."""
+"""The answer of `seeds`, as plain values (`base.documents.Seeds`) and in words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN = (3, 5, 10, 20, 30)  # numbers of seeds
 
 
 def say_seeds(words: Sequence[str], is_json: bool) -> int:
-    """Answer for the words of the command line, after a pilot if they ask for one.
+    """Answer the command line's words, after a pilot if they ask for one.
 
     Raises:
         ConfigError: if the words are wrong.
@@ -68,7 +68,7 @@ def _margin(text: str | None) -> float | None:
 
 
 def as_document(grid: Grid, margin: float | None) -> dict[str, Any]:
-    """Everything that is known before training; `margin` as it is typed."""
+    """Everything that is known before training; `margin` as typed."""
     scaled = None if margin is None else margin / grid.metric.scale
     known = grid.noise()
     noises = [known] if known is not None else [grid.noise(error) for error in ERRORS]
@@ -133,7 +133,7 @@ def in_words(grid: Grid, document: dict[str, Any], margin: float | None) -> list
     measured = cases[0]["noise"]["source"] != "none"
     lines = _noise(metric, cases[0]["noise"], grid) if measured else wrapped(
         "noise: there is no run on these data yet, so it depends on how many answers will be "
-        f"wrong; networks that hardly learn vary by more; {pilot}"
+        f"wrong; networks that hardly learn vary more; {pilot}"
     )  # fmt: skip
     lines.append("")
     lines += _table_of_errors(metric, cases, margin) if not measured else _table(
@@ -152,9 +152,9 @@ def in_words(grid: Grid, document: dict[str, Any], margin: float | None) -> list
 def _noise(metric: Metric, noise: dict[str, Any], grid: Grid) -> list[str]:
     runs = counted(noise["num_runs"], "run")
     error = "" if noise["error"] is None else f", {100 * noise['error']:.1f} % wrong"
-    expected = " and what that many images lead one to expect" if grid.num_measured_by else ""
+    expected = " and chance with that many images" if grid.num_measured_by else ""
     lines = wrapped(
-        f"noise: {metric.name} varies by {_size(metric, noise['sd'])} from seed to seed, by "
+        f"noise: {metric.name} varies by {_size(metric, noise['sd'])} per seed, judging by "
         f"{runs} {noise['source']}{error}{expected}"
     )
     if noise["freedom"] < 4:
@@ -200,7 +200,7 @@ def _table(metric: Metric, case: dict[str, Any], margin: float | None) -> list[s
 def _table_of_errors(
     metric: Metric, cases: list[dict[str, Any]], margin: float | None
 ) -> list[str]:
-    """A row per error rate; of the comparison that takes most seeds."""
+    """A row per error rate, for the comparison that takes the most seeds."""
     header = ["wrong answers", "a run varies by"]
     header += [f"seeds for {margin:g} points"] if margin is not None else []
     rows = [[*header, "10 seeds see"]]
@@ -217,7 +217,7 @@ def _table_of_errors(
 
 
 def _not_seen(grid: Grid, cases: list[dict[str, Any]], margin: float | None) -> list[str]:
-    """What no number of seeds shows on these images."""
+    """What no number of seeds can show on these images."""
     num = grid.num_measured_by
     widths = [one["over_images"] for case in cases for one in case["comparisons"]]
     known = [width for width in widths if width is not None]
@@ -234,7 +234,7 @@ def _not_seen(grid: Grid, cases: list[dict[str, Any]], margin: float | None) -> 
     split = str(grid.metric.split)
     if margin is not None and margin < low and is_measured:
         lines += wrapped(
-            f"so margin={margin:g} holds for these {split} images alone: on other images it cannot "
+            f"so margin={margin:g} only holds for these {split} images: on other images it cannot "
             "be told from no difference"
         )
     if split == "val" and (num_test := grid.num_images["test"]):
@@ -246,7 +246,7 @@ def _not_seen(grid: Grid, cases: list[dict[str, Any]], margin: float | None) -> 
 def _cost(document: dict[str, Any]) -> list[str]:
     case = document["cases"][0]
     if case["num_seeds"] is None:
-        return wrapped(f"more than {MOST:,} seeds: take a larger margin, or more images")
+        return wrapped(f"more than {MOST:,} seeds: choose a larger margin, or more images")
     runs = counted(case["num_runs"], "run")
     if case["seconds"] is None:
         return [f"{runs}; a pilot tells how long they take"]

@@ -1,6 +1,6 @@
-"""What is asked of SLURM besides submitting: which jobs there are, how they ended, to end them.
+"""What we ask of SLURM besides submitting: list jobs, how they ended, cancel them.
 
-squeue is asked, and not sacct, whether a job lives: many clusters keep no accounts of jobs.
+squeue, not sacct, tells whether a job is alive: many clusters keep no job accounts.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Collection, Iterator, Sequence
 from convscape.base.errors import ConfigError
 
 PENDING = "PENDING"
-_PATIENCE_S = 15  # at most, between two questions
-_MAX_ARGUMENTS = 500  # of a command line; a thousand jobs are told apart by their ids
+_PATIENCE_S = 15  # at most, between two queries
+_MAX_ARGUMENTS = 500  # on a command line; a thousand jobs are filtered by their ids
 
 
 def max_array_size(default: int = 1001) -> int:
-    """Jobs that one array may have; the default is SLURM's own."""
+    """The most jobs in one array; the default is SLURM's own."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "", re.M)
     return max(1, int(found[1])) if found else default
 
@@ -31,13 +31,13 @@ def check_is_here() -> None:
         ConfigError: saying what is missing.
     """
     if _ask("squeue", "--version") is None:
-        raise ConfigError("there is no squeue here; type it where you would type sbatch")
+        raise ConfigError("there is no squeue here; run it where you would run sbatch")
 
 
 def jobs_of_user() -> dict[str, str] | None:
-    """The state of each job of this user that is not over, as {"12_3": "RUNNING"}.
+    """The state of each unfinished job of this user, as {"12_3": "RUNNING"}.
 
-    None if SLURM does not answer: then nothing is known about any.
+    None if SLURM does not answer.
     """
     answer = _ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i %T")
     if answer is None:
@@ -46,24 +46,24 @@ def jobs_of_user() -> dict[str, str] | None:
 
 
 def of_arrays(states: Collection[str], arrays: Collection[str]) -> list[str]:
-    """Those jobs that belong to what was submitted under these ids."""
+    """The jobs that belong to arrays with these ids."""
     return [job for job in states if array_of(job) in arrays]
 
 
 def array_of(job: str) -> str:
-    """As in "12", of the jobs 12 and 12_3."""
+    """The id of the array: "12" for the jobs 12 and 12_3."""
     return job.partition("_")[0]
 
 
 def job_of(task: str) -> str:
-    """As in "12_3", of that job and of the tasks 12_3.1, 12_3.2 that it may have."""
+    """The id of the job: "12_3" for that job and for its tasks, such as 12_3.1."""
     return task.partition(".")[0]
 
 
 def looks(arrays: Collection[str]) -> Iterator[dict[str, str] | None]:
-    """The states of the jobs of these arrays, again and again until none is left.
+    """Yield the states of the jobs of these arrays, repeatedly until none is left.
 
-    None each time that SLURM does not answer; its jobs may well be running.
+    None whenever SLURM does not answer; the jobs may well be running.
     """
     pause = 1.0
     while True:
@@ -77,19 +77,19 @@ def looks(arrays: Collection[str]) -> Iterator[dict[str, str] | None]:
 
 
 def end(jobs: Sequence[str]) -> None:
-    """Cancel jobs that have not begun."""
+    """Cancel jobs that have not started."""
     for first in range(0, len(jobs), _MAX_ARGUMENTS):
         _ask("scancel", f"--state={PENDING}", *jobs[first : first + _MAX_ARGUMENTS])
 
 
 def interrupt(arrays: Sequence[str]) -> None:
-    """Cancel what has not begun; what runs saves itself and ends, as it does after Ctrl-C."""
+    """Cancel jobs that have not started; running ones save and end, as after Ctrl-C."""
     end(arrays)
     _ask("scancel", "--signal=INT", *arrays)
 
 
 def how_ended(jobs: Sequence[str]) -> dict[str, str]:
-    """As in "CANCELLED" or "NODE_FAIL" for each; "lost" where SLURM keeps no accounts."""
+    """A state such as "CANCELLED" or "NODE_FAIL" for each; "lost" if SLURM keeps no accounts."""
     found = dict.fromkeys(jobs, "lost")
     for first in range(0, len(jobs), _MAX_ARGUMENTS):
         ids = ",".join(jobs[first : first + _MAX_ARGUMENTS])
@@ -102,7 +102,7 @@ def how_ended(jobs: Sequence[str]) -> dict[str, str]:
 
 
 def _ask(*words: str) -> str | None:
-    """What a command of SLURM's prints; None where there is none, or it fails."""
+    """The output of a SLURM command; None if it is not installed or fails."""
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):

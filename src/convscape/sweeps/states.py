@@ -1,4 +1,4 @@
-"""What the runs in the folder of a sweep have come to, and which are still to be done. No torch."""
+"""The states of the runs in a sweep's folder, and which are still to do. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def is_missing(result: Result | None, retry: bool) -> bool:
-    """Whether a run is still to be done; one that says "running" may be a dead process's."""
+    """Whether a run is still to do; one that says "running" may belong to a dead process."""
     if result is None or result.status in ("running", "interrupted"):
         return True
     return retry and result.status in FAILURES
@@ -27,9 +27,9 @@ def find_results(folder: Path) -> dict[str, Result]:
 
 
 def settled(folder: Path) -> dict[str, Result]:
-    """All results; a run that says "running" and whose process is dead is "interrupted".
+    """All results; a run that says "running" but whose process is dead is "interrupted".
 
-    If that happened twice without a checkpoint in between, it "failed": it would happen again.
+    If that happened twice with no checkpoint in between, it "failed": it would happen again.
     """
     states = find_results(folder)
     for path in folder.glob("*/result.json"):

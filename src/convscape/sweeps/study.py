@@ -1,9 +1,9 @@
-"""The study that the workers of a search share: what it is, whose turn it is, what is finished.
+"""The study that a search's workers share: what it is, whose turn it is, what is finished.
 
-A trial is finished if its outcome was told, and running if its worker lives; else whoever comes
-next takes it up. Workers of a study in a file see each other in the search's folder: each holds a
-file of its own there for as long as it lives. Those of a database server share nothing else,
-perhaps: there Optuna's heartbeat tells who lives, and puts the trial of a dead worker back.
+A trial is finished if its outcome was recorded, and running if its worker is alive; otherwise the
+next worker takes it over. Workers of a study in a file see each other in the search's folder: each
+locks its own file there while it is alive. Those of a database server may share nothing else: there
+Optuna's heartbeat shows who is alive, and puts the trial of a dead worker back.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from convscape.sweeps.database import (
 )
 from convscape.sweeps.definition import check_same
 
-IMPOSSIBLE = "impossible"  # of a trial: why its network cannot exist
-WORKER = "worker"  # of a trial: the file that its worker holds
-_PUT_BACK = "put_back"  # of a trial in older studies, which is made once more under another number
-_TOO_LATE = "trial {} was given to another worker, because nothing was heard from this one"
-# What another search under the same name may have of its own, when it is asked to extend the first.
-# What its trials are measured by, and on what, is not among them: a best has to be one of equals.
+IMPOSSIBLE = "impossible"  # attribute of a trial: why its network cannot exist
+WORKER = "worker"  # attribute of a trial: the file that its worker locks
+_PUT_BACK = "put_back"  # in older studies: a trial that is repeated under another number
+_TOO_LATE = "trial {} was given to another worker, because this one seemed to be dead"
+# What may differ in a search that extends an earlier one of the same name. How and on what trials
+# are measured may not: a best trial has to be one among equals.
 _EXTENSIBLE = ("search.space.", "search.sampler", "search.prune")
 
 
 class SharedStudy:
     """Optuna's study of a search in `folder`, as one of its workers sees it.
 
-    - `has_heartbeat`: its storage is a server, by which alone its workers may know of each other.
+    - `has_heartbeat`: its storage is a server, which may be all that its workers share.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SharedStudy:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """As long as it lasts, the trials that this worker was given are its own."""
+        """Keep the trials that this worker was given as its own for as long as this lasts."""
         with lock(self._file, within=self.folder):
             try:
                 yield
@@ -80,10 +80,10 @@ class SharedStudy:
 
     @contextmanager
     def held(self, trial: optuna.Trial) -> Iterator[None]:
-        """As long as it lasts, no other worker takes this one for dead.
+        """Show the other workers, for as long as this lasts, that this one is alive.
 
-        If it is interrupted, the trial is for whoever comes next; if it was taken for dead all the
-        same, another worker has the trial, and whose answer comes first stands.
+        If it is interrupted, the next worker gets the trial; if it was presumed dead anyway,
+        another worker has the trial, and the first answer counts.
         """
         with beating(self.study, trial) if self._has_heartbeat else nullcontext():
             try:
@@ -96,17 +96,17 @@ class SharedStudy:
                 raise
 
     def next_trial(self, num_wanted: int) -> optuna.Trial | None:
-        """One that a dead worker has left, or else a new one; None if enough are made or running.
+        """A trial left by a dead worker, or else a new one; None if enough are done or running.
 
-        One worker at a time looks and takes, so that all of them make `num_wanted` together. Of a
-        database None means that enough are made: it waits for those that are running elsewhere,
-        since their workers may have died a moment ago.
+        One worker at a time checks and takes, so together they run exactly `num_wanted`. With a
+        database, None means that enough are done: it waits for those running elsewhere, since their
+        workers may have died a moment ago.
         """
         if self._has_heartbeat:
             return next_of_database(self.study, num_wanted, finished)
         with lock(self.folder / ".study.lock", within=self.folder):
             living = _living(self.folder)
-            trials = self.trials()  # after the look at who may still end one
+            trials = self.trials()  # after checking who may still finish one
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             left = [trial for trial in running if trial.user_attrs.get(WORKER) not in living]
             if len(finished(trials)) + len(running) - len(left) >= num_wanted:
@@ -129,7 +129,7 @@ class SharedStudy:
         return trial.user_attrs.get(WORKER) in _living(self.folder)
 
     def is_running(self) -> bool:
-        """Whether a worker that lives has a trial in hand."""
+        """Whether a live worker is working on a trial."""
         living = _living(self.folder)
         return any(
             trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER) in living
@@ -137,17 +137,17 @@ class SharedStudy:
         )
 
     def values(self, trial: optuna.Trial) -> dict[str, Any]:
-        """A value for each key of the space: those that the trial has already, and new ones."""
+        """A value for each key of the space: those the trial already has, and new ones."""
         return {
             key: patiently(partial(trial._suggest, key, among)) for key, among in self.space.items()
         }
 
     def note(self, trial: optuna.Trial, key: str, value: str) -> None:
-        """Keep something with a trial."""
+        """Store an attribute of a trial."""
         patiently(lambda: trial.set_user_attr(key, value))
 
     def report(self, trial: optuna.Trial, value: float, epoch: int) -> None:
-        """Note an intermediate value; one that the storage does not take is lost, and no more."""
+        """Record an intermediate value; if the storage refuses it, only that value is lost."""
         with suppress(UpdateFinishedTrialError, StorageInternalError, DBAPIError):
             trial.report(value, epoch)
 
@@ -163,10 +163,10 @@ class SharedStudy:
         values: Sequence[float] | None = None,
         state: TrialState | None = None,
     ) -> None:
-        """Record what came out of a trial: its values, or that it was pruned or failed.
+        """Record the outcome of a trial: its values, or that it was pruned or failed.
 
         Raises:
-            UpdateFinishedTrialError: if this worker was taken for dead meanwhile; see `held`.
+            UpdateFinishedTrialError: if this worker was presumed dead meanwhile; see `held`.
         """
         if self.trials()[trial.number].state.is_finished():
             raise UpdateFinishedTrialError
@@ -176,12 +176,12 @@ class SharedStudy:
             raise UpdateFinishedTrialError
 
     def trials(self) -> list[FrozenTrial]:
-        """All of them, as they are now."""
+        """All trials in their current state."""
         return patiently(lambda: self.study.get_trials(deepcopy=False))
 
 
 def _living(folder: Path) -> set[str]:
-    """The workers of the search that live, by the names of their files."""
+    """The live workers of the search, by the names of their files."""
     return {path.name for path in folder.glob(".worker-*") if _is_held(path)}
 
 
@@ -195,7 +195,7 @@ def _is_held(file: Path) -> bool:
 
 
 def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that were made: trained to the end, pruned or failed, but not the impossible ones."""
+    """Finished trials: trained to the end, pruned or failed, but not impossible ones."""
     left_out, again = {IMPOSSIBLE, SURPLUS, _PUT_BACK}, retried(trials)
     return [
         trial
@@ -217,13 +217,13 @@ def open_study(
     objectives: Sequence[str],
     extend: bool,
 ) -> SharedStudy:
-    """The study that is named as its folder; the first worker creates it, one at a time.
+    """The study named after its folder; the first worker creates it, under a lock.
 
     - `url`: of the storage; None for a file in the folder.
-    - `definition`: what the search is, as `check_same` compares it; `extend` may change a part.
+    - `definition`: what the search is, compared by `check_same`; `extend` may change some of it.
 
     Raises:
-        ConfigError: if the storage cannot be used, or the study is another search's.
+        ConfigError: if the storage cannot be used, or the study belongs to another search.
     """
     has_heartbeat = url is not None and not url.startswith(("journal:", "sqlite"))
     url = url or f"sqlite:///{folder / 'study.db'}"
@@ -237,9 +237,9 @@ def open_study(
                 **{"sampler": sampler, "pruner": pruner, "load_if_exists": True},
             }
             study = optuna.create_study(**settings)
-            is_in_use = has_heartbeat or bool(_living(folder))  # nobody knows, of a database
+            is_in_use = has_heartbeat or bool(_living(folder))  # unknown for a database
             if study.user_attrs and not is_in_use and _is_unused(study):
-                # a mistake in its space was refused, and may be mended under the same name
+                # a mistake in its space was refused, and may be corrected under the same name
                 optuna.delete_study(study_name=folder.name, storage=storage)
                 study = optuna.create_study(**settings)
         except Exception as error:  # noqa: BLE001  each database has its own errors
@@ -257,7 +257,7 @@ def open_study(
 
 
 def _is_unused(study: optuna.Study) -> bool:
-    """Whether nothing was made or begun in it, but for impossible networks."""
+    """Whether nothing but impossible networks was ever started in it."""
     trials = study.get_trials(deepcopy=False)
     return not finished(trials) and all(trial.state.is_finished() for trial in trials)
 
@@ -276,13 +276,13 @@ def _check(
     space: Mapping[str, BaseDistribution],
     extend: bool,
 ) -> None:
-    """Refuse a study that is another search's.
+    """Refuse a study that belongs to another search.
 
     Raises:
         ConfigError: saying what differs.
     """
     before = study.user_attrs.get("definition")
-    if before is None:  # it is new, or older than definitions and knows but one thing
+    if before is None:  # new, or from before definitions were stored
         objectives = study.user_attrs.get("objectives")
         before = dict(definition)
         before |= {} if objectives is None else {"search.objectives": typed_value(objectives)}

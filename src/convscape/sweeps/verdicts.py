@@ -1,4 +1,4 @@
-"""until=verdict: which runs of a grid come next, and what is settled. No torch."""
+"""until=verdict: which runs of a grid come next, and which comparisons are settled. No torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Cell = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Found:
-    """A comparison with its verdict; `cells` are what it is made of."""
+    """A comparison with its verdict; `cells` are the cells it compares."""
 
     effect: Effect
     metric: Metric
@@ -35,7 +35,7 @@ class Found:
 
 
 class Comparing:
-    """The runs of a grid by cell and seed, and what those in the folder say of its comparisons."""
+    """The runs of a grid by cell and seed, and what finished ones say about its comparisons."""
 
     def __init__(self, plan: SweepPlan, folder: Path, config: Config, num_at_once: int) -> None:
         self.folder, self.margin = folder, config.margin
@@ -62,19 +62,19 @@ class Comparing:
         )
 
     def runs(self, cells: Collection[Cell], seeds: Sequence[int]) -> Iterator[PlannedRun]:
-        """Those of these cells and seeds, all cells of a seed one after the other."""
+        """The runs of these cells and seeds, seed by seed."""
         for seed in seeds:
             for cell in cells:
                 if (run := self._runs.get((cell, seed))) is not None:
                     yield run
 
     def unsettled(self) -> list[Cell]:
-        """The cells of all comparisons that are not settled yet."""
+        """The cells of all comparisons not settled yet."""
         needed = {cell for one in self.found() if one.verdict == "open" for cell in one.cells}
         return [cell for cell in self.cells if cell in needed]
 
     def found(self) -> list[Found]:
-        """Each value of each key against the first one, by the runs in the folder."""
+        """Each value of each key compared with its first, from the runs in the folder."""
         from convscape.reports.comparisons import compare
         from convscape.reports.contrasts import AT_ANY_TIME
         from convscape.reports.results import ranking_metric, read_runs, tables, typed_order
@@ -94,7 +94,7 @@ class Comparing:
         return found
 
     def words(self, results: Sequence[Result]) -> list[str]:
-        """A line for each comparison, and what all of it cost."""
+        """A line per comparison, and the total cost."""
         found = self.found()
         lines = [_line(one, self.margin, self.budget.most) for one in found]
         made = [result for result in results if result.status != "infeasible"]

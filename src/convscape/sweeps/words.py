@@ -1,4 +1,4 @@
-"""A sweep in words: what it will do, each run, what came out."""
+"""A sweep in words: what it will do, each run, the outcome."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from convscape.sweeps.grid import PlannedRun, SweepPlan
 
 
-NUM_RUNS = "CONVSCAPE_SWEEP_RUNS"  # to do, for the lines of the runs
+NUM_RUNS = "CONVSCAPE_SWEEP_RUNS"  # runs to do, for the lines of the runs
 
 _ELSEWHERE = "in other processes"
 
@@ -45,7 +45,7 @@ def overview(plan: SweepPlan, folder: Path, num_todo: int, num_elsewhere: int) -
 
 
 def duplicates(plan: SweepPlan) -> list[str]:
-    """What is left out of the grid, in words."""
+    """What was left out of the grid, in words."""
     if not plan.duplicates:
         return []
     are = "is" if plan.duplicates == 1 else "are"
@@ -53,14 +53,14 @@ def duplicates(plan: SweepPlan) -> list[str]:
 
 
 def line(result: Result, done: str, left: str = "") -> str:
-    """A finished run of a sweep in one line: `done` of all before it, the time left behind it."""
+    """A finished run of a sweep in one line: `done` of all in front, the time left at the end."""
     return fitted(
         done, result.run, f"{result.status:<8}", *_outcome(result), *([left] if left else [])
     )
 
 
 def fitted(done: str, run: str, *outcome: str) -> str:
-    """A line about a run that fits the terminal; its name is what is shortened."""
+    """A line about a run that fits the terminal; if necessary its name is shortened."""
     words = [done, "", *outcome]
     width = columns()
     room = 40 if width is None else max(20, width - len("  ".join(words)))
@@ -71,7 +71,7 @@ def fitted(done: str, run: str, *outcome: str) -> str:
 
 
 def _outcome(result: Result) -> Iterator[str]:
-    """What a run came to and how long it took, or what ended it."""
+    """A run's result and how long it took, or what ended it."""
     if result.status == "ok":
         chosen_by = result.monitor
         if chosen_by is not None and chosen_by.name in result.metrics:
@@ -89,13 +89,13 @@ class LiveTable:
         self._shown = notebook.Shown()
 
     def add(self, result: Result, done: str, left: str) -> None:
-        """Show one more; of the same arguments as `line`."""
+        """Show another run; takes the same arguments as `line`."""
         self._rows.append((done, result.run, result.status, "  ".join(_outcome(result))))
         self._shown.replace(f"{notebook.table(self._rows)}<p>{left}</p>")
 
 
 def short_error(result: Result) -> str:
-    """What ended a run, in a line."""
+    """What ended a run, in one line."""
     assert result.error is not None
     return f"{result.error['type']}: {first_line(result.error['message'])}"
 
@@ -114,19 +114,19 @@ def duration(seconds: float) -> str:
 
 
 def place(number: int) -> str:
-    """As in "[3/36]", as far as this process can know."""
+    """As in "[3/36]", if this process knows it."""
     return f"[{number}/{os.environ[NUM_RUNS]}]" if NUM_RUNS in os.environ else f"[{number}]"
 
 
 def summary(
     runs: Sequence[PlannedRun], results: list[Result], folder: Path, blocked: list[str]
 ) -> list[str]:
-    """Counts per status, what failed, what is in the way of runs, and how to finish the rest."""
+    """Counts per status, what failed, what blocks runs, and how to finish the rest."""
     counts = Counter(result.status for result in results)
     unfinished = len(runs) - len(results)
     called = {"running": _ELSEWHERE}
     words = [f"{count} {called.get(status, status)}" for status, count in counts.items()]
-    words += [f"{unfinished} not begun"] if unfinished else []
+    words += [f"{unfinished} not started"] if unfinished else []
     lines = [f"sweep {folder}: {', '.join(words)}"]
     for result in results:
         if result.status in FAILURES:
@@ -141,7 +141,7 @@ def summary(
 
 
 def _next(results: Sequence[Result], folder: Path) -> list[str]:
-    """The commands that one wants next: for all of it, its best run, its numbers in a paper."""
+    """The commands to run next: for the whole sweep, its best run, its numbers in a paper."""
     best: tuple[str, float] | None = None
     for result in results:
         by = result.monitor

@@ -1,4 +1,4 @@
-"""The scripts and the style sheet of the page, for the file that a report writes and for the tab.
+"""The page's scripts and style sheet, for the file that a report writes and for the tab.
 
 They are plain scripts in this order, each adding to the one global `convscape`; no build step, no
 library. Begin with `main.js`.
