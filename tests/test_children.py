@@ -118,7 +118,7 @@ def test_an_object_that_no_folder_could_rebuild_is_refused():
     class Local(convscape.CNN):
         pass
 
-    with pytest.raises(ConfigError, match="move it to the top level of a module"):
+    with pytest.raises(ConfigError, match="move it to the top level of its own module"):
         convscape.train(model=Local((1, 28, 28), 10, channels=[4]))
     with pytest.raises(ConfigError, match=r"width; call self\.save_hyperparameters\(\)"):
         convscape.train(model=childparts.Forgetful(10, width=3))

@@ -411,7 +411,7 @@ def test_objects_that_do_not_go_together_are_refused(data):
             "data.batch_size=3: the data is given as an object",
         ),
         ({"data": data}, ["resume=somewhere"], "resume continues with that run's own"),
-        ({"model": ImageClassifier(nn.Flatten())}, [], "is none of convscape.CNN, MLP and Seq"),
+        ({"model": ImageClassifier(nn.Flatten())}, [], "is not a convscape.CNN, MLP or Seq"),
         ({"data": ImageDataModule(data.image_set)}, [], "no config describes this data module"),
     ]
     for objects, overrides, words in wrong:

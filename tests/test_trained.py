@@ -114,7 +114,10 @@ def test_predict_says_how_a_picture_was_fitted_and_names_what_it_cannot_read(
     answer = command("predict", run_path, tmp_path / "photo.jpg", tmp_path / "broken.png")
     assert answer.code == 2
     assert "60x90 RGB, turned upright, cut to 60x60, resized to 28x28, made grey" in answer.out
-    assert "the picture looks like a negative beside the training images; --invert" in answer.out
+    assert (
+        "the picture looks like a negative compared with the training images; --invert"
+        in answer.out
+    )
     assert "broken.png" in answer.err
 
 
@@ -130,7 +133,7 @@ def test_inverting_swaps_dark_and_light(command, run, digits, tmp_path):
 def test_explain_warns_of_a_negative_and_swaps_it_as_predict_does(command, run, digits, tmp_path):
     with Image.open(digits / "0.png") as image:
         Image.fromarray(255 - np.asarray(image)).save(tmp_path / "negative.png")
-    warning = "the picture looks like a negative beside the training images; --invert swaps"
+    warning = "the picture looks like a negative compared with the training images; --invert swaps"
     out = ("--out", tmp_path / "page.html")
     for script, more in (("explain", out), ("predict", ())):
         assert warning in command(script, run.path, tmp_path / "negative.png", *more).out

@@ -7,7 +7,7 @@
     run = convscape.train("trainer.max_epochs=3", model=model, data=data)
     run.metrics["test/acc"]
 
-Everything here is loaded when it is first used, so that importing the package costs nothing.
+Everything here is loaded on first use, so importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# TensorBoard's switch to do without TensorFlow. It would import it where it is installed, which
-# takes seconds, and aborts: its LLVM and that of torch's Triton do not bear each other.
+# TensorBoard's switch to do without TensorFlow. It would import it if installed, which takes
+# seconds and then aborts: its LLVM and that of torch's Triton do not get along.
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
 
-# How often torch's threads look for work before they sleep; GNU's OpenMP reads it when torch is
-# imported. By its own count, two threads on cores that other processes want too train at a tenth
-# to a quarter of the speed of one, and with 1,000 at least as fast as one, see docs/speed.md. What
-# the user has set stays.
+# How often torch's threads check for work before they sleep; GNU OpenMP reads it when torch is
+# imported. With OpenMP's default, two threads on cores that other processes want too train at a
+# tenth to a quarter of the speed of one; with 1,000 they are at least as fast as one, see
+# docs/speed.md. A user's own setting is kept.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -1,6 +1,6 @@
 """The command `convscape`: convscape train data=mnist is python scripts/train.py data=mnist.
 
-A command is a file of scripts/, which an installed package has inside of it.
+A command is a file of scripts/, which an installed package contains.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from convscape.base import distribution
 from convscape.base.terminal import say
 from convscape.base.values import hint
 
-SHORT = {"sweep": ("train", "--multirun")}  # a command, and what is typed after it
+SHORT = {"sweep": ("train", "--multirun")}  # a command, and what it adds to the command line
 
 
 def main() -> None:
@@ -30,9 +30,11 @@ def main() -> None:
     elif name in commands or name in SHORT:
         script, *first = SHORT.get(name, (name,))
         distribution.call_commands("convscape {}")
-        # what Lightning starts once more for several devices; argparse takes the name from there
+        # what Lightning starts again for several devices; argparse takes the name from there
         head = str(commands[script]) if script == "train" else f"convscape {name}"
-        sys.modules["__main__"].__spec__ = None  # of python -m convscape, which it would start
+        sys.modules[
+            "__main__"
+        ].__spec__ = None  # otherwise Lightning would start python -m convscape
         sys.argv = [head, *first, *words]
         code = compile(commands[script].read_bytes(), commands[script], "exec")
         exec(code, {"__name__": "__main__", "__file__": str(commands[script])})

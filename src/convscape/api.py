@@ -1,6 +1,6 @@
 """The laboratory from Python: the same configs, checks and run folders as from the shell.
 
-What is wrong is a `ConfigError`, which is a ValueError, with the sentence that the shell prints.
+A mistake raises `ConfigError`, which is a ValueError, with the message that the shell prints.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def compose(*overrides: str) -> dict[str, Any]:
-    """The config that `overrides` ask for, as plain values, whatever else uses Hydra here.
+    """The config that `overrides` ask for, as plain values, even if something else uses Hydra here.
 
     Raises:
         ConfigError: if there is no such key or choice.
@@ -58,7 +58,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def _hydra(overrides: Sequence[str]) -> Iterator[Callable[[list[str]], DictConfig]]:
-    """Hydra on conf/, to compose configs with; what it refuses of `overrides` is a ConfigError."""
+    """A function to compose configs with Hydra; `overrides` that it refuses raise ConfigError."""
     from convscape.config.directory import composing
 
     with _explained(overrides), composing() as composer:
@@ -84,15 +84,16 @@ def plan(*overrides: str) -> Plan:
 
     print(convscape.plan("data=mnist", "model.kernel_size=7"))
 
-    A network from plain arguments has its own: convscape.CNN((1, 28, 28), 10, channels=[8]).plan
+    A network built from plain arguments has its own: convscape.CNN((1, 28, 28), 10,
+    channels=[8]).plan
 
     Raises:
-        ConfigError: if an override is wrong, or a model of one's own is asked for.
+        ConfigError: if an override is wrong, or your own model is asked for.
         InfeasibleGeometry: naming the layer, its input and what would work.
     """
     planned = check(compose(*overrides)).plan()
     if planned is None:
-        raise ConfigError("a network of your own: its shapes are known only once it is built")
+        raise ConfigError("the shapes of your own network are known only once it is built")
     return planned
 
 
@@ -129,8 +130,8 @@ def data_module(
 
     convscape.data_module("mnist", batch_size=256, augment={"shift": 2})
 
-    - `seed`: of the order of the training images and of their augmentation.
-    - `allow_packages`: that a data set or an augmentation of your own may come from.
+    - `seed`: for the order of the training images and their augmentation.
+    - `allow_packages`: packages that your own data set or augmentation may come from.
     - `settings`: keys of the config's data section.
 
     Raises:
@@ -154,17 +155,17 @@ def train(
     convscape.train("data=mnist", "model.kernel_size=5")
     convscape.train("trainer.max_epochs=3", model=model, data=data)
 
-    - `overrides`: as on the command line of scripts/train.py, resume=<run folder> too.
-    - `model`: a CNN, MLP or Sequential, or of a class of your own that is a child of one of them or
-      of ImageClassifier. It is trained itself: its weights go on from what they are, and end as the
-      best epoch's. What its `training` says of optimiser, loss, clipping and normalisation holds
-      unless an override says otherwise.
+    - `overrides`: as on the command line of scripts/train.py, including resume=<run folder>.
+    - `model`: a CNN, MLP or Sequential, or an instance of your own subclass of one of them or of
+      ImageClassifier. It is trained in place, starting from its current weights, and ends with the
+      best epoch's. Its `training` decides optimiser, loss, clipping and normalisation unless an
+      override says otherwise.
     - `data`: from `data_module`.
 
     Raises:
         ConfigError: if the input is wrong.
         RunFailed: if the run diverged, ran out of memory or failed otherwise.
-        KeyboardInterrupt: if it was interrupted; resume=<run folder> goes on.
+        KeyboardInterrupt: if it was interrupted; resume=<run folder> continues.
     """
     from convscape.base.terminal import say
     from convscape.training.going_on import going_on
@@ -174,7 +175,7 @@ def train(
     result, told = None, []
     if composed["resume"] is not None:
         if model is not None or data is not None:
-            raise ConfigError("resume continues with that run's own model and data; give no others")
+            raise ConfigError("resume continues with that run's own model and data; give none here")
         again = going_on(composed, list(overrides))
         run, place, told = again.run, again.place, again.words
         path, result = again.path, again.result
@@ -184,7 +185,7 @@ def train(
         place = fresh_run(run)
     if run.config.trainer.devices > 1:
         raise ConfigError(f"trainer.devices must be 1 in Python, not in {command_name('train')}")
-    run.plan  # noqa: B018  refuses what cannot be before torch is imported
+    run.plan  # noqa: B018  refuses impossible networks before torch is imported
     if run.config.trainer.progress != "off":
         say(*told, *filter(None, [run.config.choice]), file=sys.stderr)
     from convscape.trained import load
@@ -206,18 +207,18 @@ def train(
 
 
 def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
-    """Train a grid of runs, one after the other, and return them as `load_sweep` does.
+    """Train a grid of runs, one after another, and return them as `load_sweep` does.
 
     convscape.train_sweep("model.kernel_size=3,5,7", "seed=range(3)", name="kernels")
 
-    The same as scripts/train.py -m: the whole grid is checked first, the same call again finishes
+    The same as scripts/train.py -m: the whole grid is checked first, repeating the call finishes
     what is missing, and the folder <output_dir>/sweeps/<name> holds the runs, report.html and
     figures/. A run that fails does not stop the others: its `status` says so.
 
-    - `overrides`: as on the command line, a key with several values for each choice.
+    - `overrides`: as on the command line, with several values for each key to vary.
 
     Raises:
-        ConfigError: if the input is wrong, or `name` is another sweep's.
+        ConfigError: if the input is wrong, or `name` belongs to another sweep.
         KeyboardInterrupt: if it was interrupted; call it again to continue.
     """
     from convscape.reports.results import load_sweep
@@ -250,7 +251,7 @@ def train_sweep(*overrides: str, name: str) -> pd.DataFrame:
 def _described(
     overrides: list[str], model: ImageClassifier | None, data: ImageDataModule | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The config of overrides and objects, and the overrides that say nearly the same in words."""
+    """The config of overrides and objects, and overrides that say nearly the same."""
     for key, thing in (("model", model), ("data", data)):
         for override in overrides:
             if thing is not None and re.match(rf"[+~]*{key}[.=@]", override):
@@ -277,7 +278,9 @@ def _described(
         words += _differences(key, composed[key], differing)
         composed[key] = differing
     if words_of_packages := [word for word in words if word.startswith("allow_packages=")]:
-        package = words_of_packages[0].partition("=")[2].strip("[]")  # whose class is here already
+        package = (
+            words_of_packages[0].partition("=")[2].strip("[]")
+        )  # the class is already imported
         composed["allow_packages"] = [*composed["allow_packages"], package]
     return composed, [*words, *overrides]
 
@@ -293,13 +296,13 @@ def _data_section(data: ImageDataModule) -> dict[str, Any]:
 
 
 def _model_section(model: ImageClassifier) -> dict[str, Any]:
-    """What conf/model/*.yaml would say of a model."""
+    """The model section that describes a model, as in conf/model/*.yaml."""
     from convscape.models.classifier import ImageClassifier
     from convscape.models.networks import MODELS
 
     if not isinstance(model, ImageClassifier) or type(model) is ImageClassifier:
         raise ConfigError(
-            f"model: a {type(model).__name__} is none of convscape.CNN, MLP and Sequential; your "
+            f"model: a {type(model).__name__} is not a convscape.CNN, MLP or Sequential; your "
             "own class trains with 'model=own', 'model._target_=<package>.<Class>' and "
             "'allow_packages=[<package>]'"
         )
@@ -312,14 +315,14 @@ def _model_section(model: ImageClassifier) -> dict[str, Any]:
 
 
 def _own_section(model: ImageClassifier) -> dict[str, Any]:
-    """What conf/model/own.yaml would say of a model of the user's class."""
+    """The model section that describes a user's model, as in conf/model/own.yaml."""
     from convscape.models.networks import PlannedClassifier, takes_keywords
 
     kind = type(model)
     if kind.__module__ == "__main__" or "." in kind.__qualname__:
         raise ConfigError(
             f"model: no later command can find the class {kind.__qualname__} of {kind.__module__}; "
-            "move it to the top level of a module of its own"
+            "move it to the top level of its own module"
         )
     wanted = inspect.signature(kind).parameters
     takes_all = isinstance(model, PlannedClassifier) and takes_keywords(wanted)
@@ -328,7 +331,7 @@ def _own_section(model: ImageClassifier) -> dict[str, Any]:
     unknown = [name for name in named if name not in (*offered, *model.hparams)]
     if unknown:
         raise ConfigError(
-            f"model: {kind.__qualname__} does not record what it was made with: "
+            f"model: {kind.__qualname__} does not record its arguments: "
             f"{', '.join(unknown)}; call self.save_hyperparameters() in its __init__"
         )
     arguments = {
@@ -340,7 +343,7 @@ def _own_section(model: ImageClassifier) -> dict[str, Any]:
 
 
 def _words_of_model(section: Mapping[str, Any]) -> Iterator[str]:
-    """The overrides that choose the class of a model, and make one of the user's."""
+    """The overrides that choose a model's class, and build a user's."""
     package, _, name = section["_target_"].partition(".")
     if package == "convscape":
         yield f"model={name.rpartition('.')[2].lower()}"
@@ -350,7 +353,7 @@ def _words_of_model(section: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _words_of_training(training: Mapping[str, Any], data: ImageDataModule | None) -> Iterator[str]:
-    """What a model was told of its training, as overrides, as far as the data do not say it."""
+    """A model's training settings as overrides, except those that follow from the data."""
     optimizer = dict(training.get("optimizer") or {})
     if optimizer:
         yield f"optimizer={optimizer.pop('name')}"
@@ -363,7 +366,7 @@ def _words_of_training(training: Mapping[str, Any], data: ImageDataModule | None
 
 
 def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
-    """Overrides that lead from one section to the other."""
+    """Overrides that turn one section into the other."""
     if key == "model.layers":
         if before != after:
             yield "~model.layers"
@@ -399,7 +402,7 @@ def _merged(section: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def _as_yaml(value: Any) -> Any:
-    """As it would come from YAML."""
+    """The value as YAML would give it."""
     if isinstance(value, Mapping):
         return {key: _as_yaml(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""From the shell to the code: errors as one sentence, and what the commands print.
+"""From the shell to the code: one-sentence errors, and what the commands print.
 
-Nothing heavy is imported before it is needed: --help answers before Hydra is.
+Nothing heavy is imported before it is needed: --help does not even import Hydra.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
 
     from convscape.config.hydra_insides import composed_once, options, with_own
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us and not to the terminal
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us and not the terminal
 
     surroundings = Surroundings()
 
@@ -47,10 +47,10 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
         if _in_sweep():
             with surroundings.restored():
                 task(cfg)
-        else:  # Hydra prints a line of its own for an exception that leaves a task
+        else:  # Hydra prints its own line for an exception that leaves a task
             run_command(lambda: task(cfg))
 
-    # Hydra's parser does not take overrides on both sides of -m
+    # Hydra's parser does not allow overrides on both sides of -m
     words = with_own(sys.argv[1:])
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     command = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
@@ -64,7 +64,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
 
 
 def refuse_options(allowed: Iterable[str] = ()) -> None:
-    """Refuse `--epochs 5` and the like with the override that is meant."""
+    """Refuse `--epochs 5` and the like, naming the override that was meant."""
     options = [word.partition("=")[0] for word in sys.argv[1:] if re.match("--?[A-Za-z]", word)]
     if stray := next((option for option in options if option not in allowed), None):
         from convscape.config.typed import no_option
@@ -75,16 +75,16 @@ def refuse_options(allowed: Iterable[str] = ()) -> None:
 def words_and_places(
     parser: ArgumentParser, *, may_be_other: bool = True
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line of a script that takes a run, without what it says of the run's data.
+    """The command line of a script that takes a run, without what it says about the run's data.
 
-    `data.root=...` and `data.cache_dir=...` may stand anywhere in it; they come as `root` and
-    `cache_dir`. The parser gets the options that every such script has: those that are named by
-    the sentences that refuse a run.
+    `data.root=...` and `data.cache_dir=...` may be anywhere in it; they are returned as `root` and
+    `cache_dir`. The parser gets the options that every such script has: those named in the messages
+    that refuse a run.
 
-    - `may_be_other`: whether the data may be others than the run's.
+    - `may_be_other`: whether the data may differ from the run's.
     """
     parser.add_argument(
-        "--allow-packages", nargs="+", default=[], help="packages with parts of your own"
+        "--allow-packages", nargs="+", default=[], help="packages with your own parts"
     )
     if may_be_other:
         parser.add_argument(
@@ -108,12 +108,12 @@ def words_and_places(
 
 
 def run_folder(text: str) -> Path:
-    """A run, for argparse; `latest` is the newest."""
+    """The folder of a run, for argparse; `latest` is the newest."""
     return _named(text, "runs")
 
 
 def sweep_folder(text: str) -> Path:
-    """A sweep, for argparse; `latest` is the newest."""
+    """The folder of a sweep, for argparse; `latest` is the newest."""
     return _named(text, "sweeps")
 
 
@@ -124,14 +124,14 @@ def _named(text: str, kind: Literal["runs", "sweeps"]) -> Path:
 
     try:
         return named(text, kind)
-    except ConfigError as error:  # of which argparse would say that it is an invalid value
+    except ConfigError as error:  # argparse would call it an invalid value
         raise ArgumentTypeError(error) from None
 
 
 def run_command(command: Callable[[], Any]) -> NoReturn:
-    """Run `command` and exit; a user's mistake is one sentence on stderr and exit code 2.
+    """Run `command` and exit; a user's mistake gives one sentence on stderr and exit code 2.
 
-    Ctrl-C and SIGTERM raise KeyboardInterrupt wherever it is; a second one ends at once.
+    Ctrl-C and SIGTERM raise KeyboardInterrupt anywhere; a second one ends it immediately.
     """
     try:
         with stops():
@@ -140,7 +140,7 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
         code = _refuse(str(error))
     except KeyboardInterrupt as stop:
         code = code_of_stop(stop)
-    except BrokenPipeError:  # as in `... | head`: whoever read the output has had enough
+    except BrokenPipeError:  # as in `... | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
@@ -154,7 +154,7 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
 
 
 def new_parser(doc: str | None) -> ArgumentParser:
-    """The parser of a script, which `doc` describes, with the name of the command as typed."""
+    """The parser of a script described by `doc`, with the command's name as typed."""
     import argparse
 
     name = command_name(Path(sys.argv[0]).stem.removeprefix("convscape "))
@@ -166,12 +166,12 @@ def new_parser(doc: str | None) -> ArgumentParser:
 
 
 def _as_typed(text: str) -> str:
-    """Help with the commands in it as they are typed here."""
+    """A help text with its commands as they are typed here."""
     return re.sub(r"(python )?scripts/(\w+)\.py", lambda match: command_name(match[2]), text)
 
 
 def answer_help(head: str) -> None:
-    """On --help print `head` and every choice there is, and exit; --config-dir is taken first."""
+    """On --help print `head` and all choices, and exit; --config-dir is applied first."""
     _take_config_dir()
     if not {"--help", "-h"} & set(sys.argv[1:]):
         return
@@ -183,7 +183,7 @@ def answer_help(head: str) -> None:
 
 
 def _take_config_dir() -> None:
-    """Take --config-dir <folder> from the command line, for this process and those it starts."""
+    """Apply --config-dir <folder> from the command line to this process and those it starts."""
     words = sys.argv[1:]
     for place, word in enumerate(words):
         option, equals, folder = word.partition("=")
@@ -199,7 +199,7 @@ def _take_config_dir() -> None:
         return
 
 
-MAX_LETTERS = 10_000  # of what is wrong: it may quote a stranger's file
+MAX_LETTERS = 10_000  # of an error message: it may quote a stranger's file
 
 
 def _refuse(sentence: str) -> int:
@@ -210,7 +210,7 @@ def _refuse(sentence: str) -> int:
 
 
 def train_task(cfg: DictConfig) -> None:
-    """One run of scripts/train.py; exits with the code of its status."""
+    """Train one run of scripts/train.py; exits with its status's code."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -223,7 +223,7 @@ def train_task(cfg: DictConfig) -> None:
     from convscape.training.unread import refuse_unread
 
     overrides = list(HydraConfig.get().overrides.task)
-    if local_rank() > 0:  # Lightning has started this command once more, for DDP
+    if local_rank() > 0:  # Lightning has started this command again, for DDP
         _help(cfg, overrides)
         return
     from convscape.config.typed import refuse_misread
@@ -262,23 +262,23 @@ def _trained(run: ResolvedRun, path: Path, is_new: bool) -> Result:
 
     folder = RunFolder(path)
     if is_new:
-        folder.begin(run)  # so that it can go on if it is stopped right now
+        folder.begin(run)  # so it can be resumed even if it is stopped right now
     try:
-        from convscape.training.run import train  # torch and lightning, once the input is right
+        from convscape.training.run import train  # torch and lightning, once the input is checked
 
         return train(run, path)
-    except KeyboardInterrupt as stop:  # while they are imported
+    except KeyboardInterrupt as stop:  # during these imports
         result = folder.begin(run)
         result.fail("interrupted", stop)
         folder.write(result)
         return result
 
 
-_RUN_PATH = "CONVSCAPE_RUN_PATH"  # tells the helpers of DDP which run they are to help
+_RUN_PATH = "CONVSCAPE_RUN_PATH"  # tells DDP's other processes which run to join
 
 
 def _help(cfg: DictConfig, overrides: list[str]) -> None:
-    """Take part in the training that the first process leads; it speaks and writes for all."""
+    """Take part in the training led by the first process, which prints and writes for all."""
     from convscape.config.check import check
     from convscape.runs.folder import RunFolder
     from convscape.runs.resolved import ResolvedRun
@@ -297,7 +297,7 @@ def _in_sweep() -> bool:
 
 
 def plan_command() -> None:
-    """Say what the command line would train, and train nothing.
+    """Print what the command line would train, without training.
 
     Raises:
         ConfigError: if the input is wrong, or the only network asked for is impossible.
@@ -318,7 +318,7 @@ def plan_command() -> None:
             [argument for argument in arguments if argument not in hydras],
             params,
             lambda overrides: compose([*hydras, *overrides]),
-            is_sweep=len(arguments) < len(sys.argv) - 1,  # -m is among the words
+            is_sweep=len(arguments) < len(sys.argv) - 1,  # -m was among the words
         )
     if len(plan.runs) == 1 and plan.runs[0].reason is not None:
         raise ConfigError(plan.runs[0].reason)
@@ -342,13 +342,13 @@ def plan_command() -> None:
 
         size = run.size or size_of(next(iter(plan.part_configs.values())))
         macs = "" if size.macs is None else f", {size.macs:,} MACs for one image"
-        say(f"{size.num_parameters:,} parameters{macs}; only its class knows its layers")
+        say(f"{size.num_parameters:,} parameters{macs}; its layers are known only to its class")
         return
     say(str(run.plan), *run.plan.remarks)
 
 
 def seeds_command() -> int:
-    """Say how many seeds the grid of the command line takes."""
+    """Print how many seeds the command line's grid takes."""
     from convscape.sweeps.seeds_answer import say_seeds
 
     is_json = take_flag("--json")
@@ -377,7 +377,7 @@ def search_command() -> int:
         raise ConfigError(f"a search needs Optuna: {install('search')}") from None
 
     refuse_options()
-    # the preset of the command line, or the default one, gives the search its name
+    # the preset on the command line, or the default one, gives the search its name
     preset = next((a for a in sys.argv[1:] if a.startswith("search=")), "search=geometry")
     others = [argument for argument in sys.argv[1:] if argument != preset]
     arguments = [preset, f"name={preset.partition('=')[2]}", *others]
@@ -392,7 +392,7 @@ def search_command() -> int:
 
 
 def claim_command() -> int:
-    """Put the claims of the command line to the test; 1 if a run of theirs failed.
+    """Test the claims on the command line; returns 1 if one of their runs failed.
 
     Raises:
         ConfigError: if the input is wrong.

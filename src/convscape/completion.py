@@ -1,8 +1,8 @@
 """What TAB offers after `convscape`: commands, options, choices, keys, run folders.
 
-The shells call `convscape --complete <words>`, whose last word is the one that is being typed, and
-get one completed word per line. Nothing that TAB offers is written down twice: options are those
-of the command's own parser, choices and keys those of conf/.
+The shells call `convscape --complete <words>`, whose last word is the one being typed, and get one
+completed word per line. Nothing that TAB offers is written twice: options come from the command's
+own parser, choices and keys from conf/.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from convscape.base.errors import ConfigError
 
-# bash splits words at = and : too, and wants what comes after them
+# bash also splits words at = and :, and wants what comes after them
 _BASH = r"""
 _convscape() {
     local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT} typed
@@ -53,15 +53,15 @@ complete -c convscape -f -a '(__convscape_complete)'
 """
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 OPTIONS = {"--multirun", "--config-dir", "--cfg", "--help"}  # of commands that take a config
-# of a command's words: those that are the folders of runs, and of sweeps
+# arguments of commands that are the folders of runs, and of sweeps
 RUNS, SWEEPS = ("run", "a", "b"), ("folders",)
 
 
 def install(shell: str | None) -> str:
-    """Let a shell complete; by default the one that $SHELL names. Says in words what was done.
+    """Set up completion for a shell, by default $SHELL; returns what was done, in words.
 
     Raises:
-        ConfigError: if it is another one, or its files cannot be written.
+        ConfigError: if the shell is not supported, or its files cannot be written.
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SCRIPTS:
@@ -100,7 +100,7 @@ def complete_line(line: str, commands: Mapping[str, Path]) -> list[str]:
 
 
 def complete(words: Sequence[str], commands: Mapping[str, Path]) -> list[str]:
-    """What the last of `words` may become; `commands` are the files of those that there are."""
+    """What the last of `words` may become; `commands` maps commands to their files."""
     *before, typed = words or [""]
     if not before:
         options = ("--help", "--version", "--install-completion")
@@ -122,7 +122,7 @@ class _Found(BaseException):
 
 
 def _parser(script: Path) -> argparse.ArgumentParser | None:
-    """The parser of a command; None where its words are a config's."""
+    """The parser of a command; None if its words are overrides."""
     from convscape import cli
 
     def stop(parser: argparse.ArgumentParser, *_: Any) -> NoReturn:

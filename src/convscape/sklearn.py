@@ -59,33 +59,33 @@ class _TrainingConfig(Section):
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):
-    """A CNN or an MLP with scikit-learn's manners.
+    """A CNN or an MLP as a scikit-learn classifier.
 
     X holds images as (n, H, W), as (n, H, W, C) with the channels last, or flat as
-    (n, H * W * C) in the same order. What the features of a flat array are, `image_shape` says;
+    (n, H * W * C) in the same order. `image_shape` says what the features of a flat array are;
     without it a square number of features is taken for a square grey image, and any other number
-    for an image of one row.
+    for an image with one row.
 
     Pixels may have any range (0 to 255, 0 to 1, or what a scaler left): the mean and the standard
-    deviation of each channel over the training images are taken off inside the network. Bytes stay
-    bytes, everything else becomes float32. Training is in float32, on all of X, for `max_epochs`:
-    nothing is held out. It is silent, writes no file and leaves the random numbers of NumPy and
-    torch as they were.
+    deviation of each channel over the training images are normalised away inside the network. Bytes
+    stay bytes, everything else becomes float32. Training is in float32, on all of X, for
+    `max_epochs`: nothing is held out. It is silent, writes no file and leaves the random state of
+    NumPy and torch as it was.
 
-    Parameters are those of `conf/`, with its defaults, but that padding is "same" throughout, so
-    that even an image of 1x1 pixels has a network. A list or tuple gives one value per block.
+    Parameters are those of `conf/`, with its defaults, except that padding is always "same", so
+    even an image of 1x1 pixels works. A list or tuple gives one value per block.
 
-    - `model`: "cnn" or "mlp"; a parameter that the other one alone has is ignored.
+    - `model`: "cnn" or "mlp"; parameters that only the other one has are ignored.
     - `image_shape`: (H, W) or (H, W, C), for flat arrays.
-    - `hidden`, `activation`, `dropout`, `batch_norm`: of the MLP, and all others but `hidden` up to
-      `first_layer` of the CNN, as in conf/model.
-    - `momentum`: of "sgd" (Nesterov's) and "rmsprop".
+    - `hidden`, `activation`, `dropout`, `batch_norm`: for the MLP; all except `hidden`, up to
+      `first_layer`, for the CNN, as in conf/model.
+    - `momentum`: for "sgd" (Nesterov's) and "rmsprop".
     - `scheduler`: "one_cycle", "cosine" or "constant".
-    - `device`: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest that is there.
-    - `random_state`: decides the first weights, the order of the images and dropout.
+    - `device`: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest available.
+    - `random_state`: decides the initial weights, the order of the images and dropout.
 
-    Sample weights are not offered: an optimiser that goes batch by batch does not treat an image of
-    weight two as the same image twice.
+    Sample weights are not supported: an optimiser that works batch by batch does not treat an image
+    of weight two like the same image twice.
 
     After `fit`: `classes_`, `image_shape_` (H, W, C), `n_features_in_`, `num_parameters_`, and
     `model_`, the network itself: `print(model_.plan)` shows its layers.
@@ -167,7 +167,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
-        """Images may have their own axes."""
+        """Declare that X may have the axes of images."""
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
@@ -238,7 +238,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         return torch.cat([model(batch.to(device)).cpu() for batch in batches])
 
     def __getstate__(self) -> dict[str, Any]:
-        """A pickled network loads where there is no GPU."""
+        """Move the network to the CPU: a pickle must load without a GPU."""
         if hasattr(self, "model_"):
             self.model_.cpu()
         return super().__getstate__()
@@ -246,14 +246,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     def _find_image_shape(
         self, num_features: int, own_shape: tuple[int, int, int] | None
     ) -> tuple[int, int, int]:
-        """(H, W, C): what the array's axes say, or `image_shape`, or a guess."""
+        """(H, W, C) from the array's axes, or `image_shape`, or a guess."""
         if self.image_shape is None:
             side = isqrt(num_features)
             guess = (side, side, 1) if side**2 == num_features else (1, num_features, 1)
             height, _, channels = own_shape or guess
             if height <= MAX_COLOURS < channels:
                 raise ValueError(
-                    f"X holds images of {_by(own_shape)} (height, width, channels), which look as "
+                    f"X holds images of {_by(own_shape)} (height, width, channels), which looks as "
                     "if the channels came first: X.transpose(0, 2, 3, 1) puts them last, and "
                     f"image_shape={own_shape} says that they are last"
                 )
@@ -312,7 +312,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             len(self.classes_),
             init=config.init,
             training={
-                # as the network takes them: of pixels over 255
+                # in the network's units: pixels divided by 255
                 "mean": (mean / 255).tolist(),
                 "std": [s / 255 or 1.0 for s in std.tolist()],
                 "classes": [str(name) for name in self.classes_],
@@ -331,7 +331,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _flattened(X: Any) -> tuple[Any, tuple[int, int, int] | None]:
-    """(n, features), and the shape (H, W, C) where X has the axes of images; else X as it is."""
+    """(n, features), and the shape (H, W, C) if X has the axes of images; otherwise X as it is."""
     if isinstance(X, list | tuple | Tensor):
         X = np.asarray(X)
     if getattr(X, "ndim", 2) < 3:
@@ -345,7 +345,7 @@ def _flattened(X: Any) -> tuple[Any, tuple[int, int, int] | None]:
 
 
 def _as_lists(value: Any) -> Any:
-    """As a config has it: lists, and numbers of Python."""
+    """The value as in a config: lists, and Python numbers."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return [_as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
@@ -373,7 +373,7 @@ def _find_device(name: str) -> torch.device:
     """The device that `name` means here.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if it does not exist.
     """
     there = ["auto", *machine.devices()]
     if name not in there:
@@ -389,7 +389,7 @@ def _train(
     device: torch.device,
     seed: int,
 ) -> None:
-    """Fit `model` to images (n, C, H, W) and labels (n,), and leave it ready to predict."""
+    """Fit `model` to images (n, C, H, W) and labels (n,), leaving it ready to predict."""
     classes = tuple(model.classes)
     nothing = images[:0], labels[:0]
     as_they_are = (0.0,) * images.shape[1], (1.0,) * images.shape[1]  # the model normalises
@@ -417,17 +417,17 @@ def _train(
     before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(model, data)
-    except SystemExit:  # what Lightning makes of Ctrl-C, which it then ignores for good
+    except SystemExit:  # Lightning turns Ctrl-C into this, and then ignores Ctrl-C for good
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
         raise KeyboardInterrupt from None
-    model.trainer = None  # it holds the images
+    model.trainer = None  # it keeps the images alive
     model.eval()
 
 
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Lightning keeps quiet, and torch's random numbers go on afterwards as if nothing had been."""
+    """Keep Lightning quiet, and restore torch's random state afterwards."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -445,6 +445,6 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ImageClassifier":  # what it was called at first
+    if name == "ImageClassifier":  # its original name
         return NetworkClassifier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

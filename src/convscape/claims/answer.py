@@ -1,4 +1,4 @@
-"""What came out of a claim: runs, findings, verdicts."""
+"""The outcome of a claim: runs, findings, verdicts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convscape.runs.resolved import ResolvedRun
 
 
 class Run(ResolvedRun):
-    """One arm with one seed; `labels` say which arm."""
+    """One arm with one seed; `labels` identify the arm."""
 
     def __init__(self, labels: Labels, config: Config, overrides: Sequence[str]) -> None:
         super().__init__(config, overrides)
@@ -23,7 +23,7 @@ class Run(ResolvedRun):
 class Finding:
     """A statement with its effect: the mean difference over the seeds, and its interval.
 
-    - `look`: that the interval is valid for, in words.
+    - `look`: the look that the interval is valid for, in words.
     """
 
     says: str
@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass
 class ClaimResult:
-    """What `answer.json` holds; the numbers of arms are means over seeds with half an interval."""
+    """What `answer.json` holds; arms' numbers are means over seeds with half an interval."""
 
     claim: str
     question: str

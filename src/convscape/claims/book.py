@@ -1,4 +1,4 @@
-"""Claims in words: the overview, one answer, and the book of all."""
+"""Claims in words: the overview, one answer, and the book of all answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def table_of(claim: Claim, rows: Sequence[tuple[Run, dict[str, float]]]) -> list
         row |= {cost: int(mine[0][cost]) for cost in ("num_parameters", "macs")}
         for name in names:
             values = [numbers[name] for numbers in mine if name in numbers]
-            if values:  # a module of one's own may log no test/acc
+            if values:  # a user's module may not log test/acc
                 each = estimate(values)
                 row[name] = {"mean": each.mean, "half_width": each.half_width}
         table.append(row)
@@ -52,7 +52,7 @@ def title_of(labels: Labels) -> str:
 
 
 def budget_in_words(claim: Claim, mode: Mode, runs: Sequence[Run]) -> str:
-    """What every arm gets, and how long it takes."""
+    """What every arm gets, and how long that takes."""
     data, trainer = runs[0].config.data, runs[0].config.trainer
     seeds = len({run.config.seed for run in runs})
     images = "all" if data.train_size is None else f"{data.train_size:,}"
@@ -64,13 +64,13 @@ def budget_in_words(claim: Claim, mode: Mode, runs: Sequence[Run]) -> str:
 
 
 def duration(claim: Claim, mode: Mode) -> str:
-    """As measured for the quick mode; the full one in proportion to its images."""
+    """Measured for the quick mode; for the full one scaled by its images."""
     seconds = claim.quick_seconds * (1 if mode == "quick" else _ratio(claim))
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
 
 
 def _ratio(claim: Claim) -> float:
-    """How many times the images of the quick mode the full one trains on."""
+    """How many times more images the full mode trains on than the quick one."""
 
     def images(budget: Budget) -> float:
         given = dict(word.split("=", 1) for word in [*claim.base, *budget.overrides])
@@ -82,7 +82,7 @@ def _ratio(claim: Claim) -> float:
 
 
 def in_words(answer: ClaimResult) -> list[str]:
-    """For the terminal: the arms, what was found, and the verdict."""
+    """Lines for the terminal: the arms, the findings and the verdict."""
     lines = [format_table(*table_cells(answer))]
     for found in answer.findings:
         lines += wrapped(f"{found.verdict}: {found.says}: {_amount(found)}")
@@ -92,7 +92,7 @@ def in_words(answer: ClaimResult) -> list[str]:
 
 
 def table_cells(answer: ClaimResult) -> tuple[list[list[str]], list[int]]:
-    """The table of the arms as text, header first, and which columns hold numbers."""
+    """The table of arms as text, header first, and which columns hold numbers."""
     metrics = metrics_of(answer)
     header = ["arm", "parameters", "MACs", *[each.title for each in metrics]]
     rows = [header]
@@ -109,7 +109,7 @@ def table_cells(answer: ClaimResult) -> tuple[list[list[str]], list[int]]:
 
 
 def metrics_of(answer: ClaimResult) -> list[Metric]:
-    """What the table of the arms shows besides costs."""
+    """The metrics that the table of arms shows besides costs."""
     return [metric(key) for key in dict.fromkeys(itertools.chain(*answer.arms)) if "/" in key]
 
 
@@ -131,7 +131,7 @@ def write_answer(
     done: Sequence[tuple[Run, Result, list[dict[str, Any]]]],
     folder: Path,
 ) -> None:
-    """answer.json, the figures of the probes, and the report of the runs."""
+    """Write answer.json, the probes' figures, and the report of the runs."""
     write_atomic(folder / "answer.json", json.dumps(asdict(answer), indent=1), within=folder)
     if not done:
         return
@@ -179,7 +179,7 @@ def overview() -> str:
 
 
 def book(answers: Sequence[ClaimResult], figures: Mapping[str, Sequence[str]]) -> str:
-    """All answers as Markdown; `figures` are links to pictures by claim."""
+    """All answers as Markdown; `figures` are links to pictures, by claim."""
     if not answers:
         return ""
     environment, modes = answers[0].environment, {answer.mode for answer in answers}
@@ -212,7 +212,7 @@ def book(answers: Sequence[ClaimResult], figures: Mapping[str, Sequence[str]]) -
 
 
 def write_book(answers: Sequence[ClaimResult], folder: Path) -> Path:
-    """`book` of the answers as claims.md beside their folders, with links to their figures."""
+    """Write `book` of the answers as claims.md next to their folders, linking their figures."""
     figures = {}
     for answer in answers:
         names = ["arms", "shift", "prune", "occlude"]

@@ -20,14 +20,14 @@ from convscape.config.own_files import refuse_untrusted
 
 Mode = Literal["quick", "full"]
 Verdict = Literal["supported", "not supported", "undecided"]
-Labels = dict[str, str]  # what sets a run apart from the others: its arm, or its cell of the grid
-BLACK_GROUND = 0.2  # mean of the border, 0..1, up to which black that comes in goes unnoticed
+Labels = dict[str, str]  # what identifies a run: its arm, or its cell of the grid
+BLACK_GROUND = 0.2  # mean of the border, 0..1, up to which black moving in goes unnoticed
 
 
 class Statement(Section):
-    """`arm` is expected to be lower or higher than `than` by `by`, or equal to it within `by`.
+    """`arm` is expected to be `by` lower or higher than `than`, or equal to it within `by`.
 
-    An arm is named, or given by keys of the grid; without `than` it is compared with zero.
+    An arm is given by name or by keys of the grid; without `than` it is compared with zero.
     """
 
     says: str
@@ -39,7 +39,7 @@ class Statement(Section):
 
 
 class Budget(Section):
-    """What every arm gets in a mode."""
+    """What every arm gets in one mode."""
 
     seeds: Annotated[int, Field(ge=1)]
     overrides: list[str]
@@ -58,14 +58,14 @@ class Claim(Section):
     statements: Annotated[list[Statement], Field(min_length=1)]
     quick: Budget
     full: Budget
-    quick_seconds: float  # measured on two cores, as the README says
+    quick_seconds: float  # measured on two cores, see the README
 
     def budget(self, mode: Mode) -> Budget:
-        """Of that mode."""
+        """The budget of that mode."""
         return self.quick if mode == "quick" else self.full
 
     def all_arms(self) -> Iterator[tuple[Labels, list[str]]]:
-        """Each arm: its labels, and its overrides."""
+        """The labels and the overrides of each arm."""
         for name, overrides in self.arms.items():
             yield {"arm": name}, overrides
         if self.grid:
@@ -80,10 +80,10 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Claim:
-    """The claim of that name, or of a file of one's own.
+    """The claim of that name, or from a user's file.
 
     Raises:
-        ConfigError: if there is none, or its file is wrong.
+        ConfigError: if it does not exist, or its file is wrong.
     """
     path = Path(name) if name.endswith(".yaml") else choices("claim").get(name)
     if path is None or not path.is_file():
@@ -105,9 +105,9 @@ def load(name: str) -> Claim:
 
 
 def take_until(given: dict[str, str]) -> tuple[int, int] | None:
-    """At least and at most so many seeds, where the words of a claim say until=verdict.
+    """The least and the most seeds, if the words of a claim say until=verdict.
 
-    - `given`: words by key, out of which these are taken.
+    - `given`: words by key; those used here are removed.
 
     Raises:
         ConfigError: if a value is wrong.

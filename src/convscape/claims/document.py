@@ -1,4 +1,4 @@
-"""Claims as plain values, for programs that decide by them: see `base.documents`."""
+"""Claims as plain values, for programs to act on: see `base.documents`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def answers_document(answers: Mapping[Path, ClaimResult]) -> dict[str, Any]:
-    """Each answer with its folder."""
+    """The answers with their folders."""
     return {"answers": [asdict(one) | {"folder": str(folder)} for folder, one in answers.items()]}
 
 
 def claims_document() -> dict[str, Any]:
-    """What claims there are."""
+    """The existing claims."""
     claims = {name: load(name) for name in names()}
     return {
         "claims": [

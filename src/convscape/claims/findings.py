@@ -1,4 +1,4 @@
-"""What a claim's runs say of its statements: effects over seeds, and verdicts from intervals."""
+"""What a claim's runs say about its statements: effects over seeds, verdicts from intervals."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from convscape.claims.answer import Run
     from convscape.claims.claim import Claim, Statement, Verdict
 
-Rows = Sequence[tuple["Run", dict[str, float]]]  # each run with all that is measured of it
+Rows = Sequence[tuple["Run", dict[str, float]]]  # each run with everything measured of it
 
 
 def question_of(runs: Sequence[Run]) -> str:
-    """Names the arms with what they are trained on, whatever their seeds."""
+    """A name for the arms and what they are trained on, whatever their seeds."""
     first = runs[0].config.seed
     arms = sorted({run.fingerprint for run in runs if run.config.seed == first})
     return hashlib.sha256(" ".join(arms).encode()).hexdigest()[:16]
@@ -31,9 +31,9 @@ def question_of(runs: Sequence[Run]) -> str:
 def look_at(
     folder: Path, claim: Claim, runs: Sequence[Run], rows: Rows, *, is_complete: bool
 ) -> Look:
-    """This look at a claim, which its folder remembers; a seed alone is nothing to be judged by.
+    """This look at a claim, recorded in its folder; a single seed cannot be judged.
 
-    - `is_complete`: no run is still being trained.
+    - `is_complete`: no run is still training.
     """
     found = [differences(each, rows) for each in claim.statements]
     if all(len(each) < 2 for each in found):
@@ -44,7 +44,7 @@ def look_at(
 
 
 def findings_of(claim: Claim, rows: Rows, look: Look) -> list[Finding]:
-    """Of each statement; with intervals that hold at any time, all of them hold together."""
+    """The finding of each statement; with anytime-valid intervals, they all hold together."""
     if look.number is None:
         look = replace(look, share=look.share / len(claim.statements))
     return [_finding(statement, rows, look) for statement in claim.statements]
@@ -73,7 +73,7 @@ def differences(statement: Statement, rows: Rows) -> dict[int, float]:
 def _finding(statement: Statement, rows: Rows, look: Look) -> Finding:
     means = list(differences(statement, rows).values())
     effect = Estimate(float("nan"), 0, look=look)
-    if means:  # what a network costs is the same with every seed
+    if means:  # a network's costs are the same with every seed
         is_exact = statement.metric in ("num_parameters", "macs")
         effect = estimate_at(means, ALONE if is_exact else look)
     low, high = interval(effect)
@@ -84,12 +84,12 @@ def _finding(statement: Statement, rows: Rows, look: Look) -> Finding:
 
 
 def labels_of(side: str | dict[str, Any]) -> dict[str, str]:
-    """Of one side of a statement."""
+    """The labels of one side of a statement."""
     return {"arm": side} if isinstance(side, str) else {k: str(v) for k, v in side.items()}
 
 
 def interval(effect: Estimate) -> tuple[float | None, float | None]:
-    """Of the mean of two values or more; of values that are all equal it has no width."""
+    """Interval of the mean of two or more values; without width if all are equal."""
     has_no_end = effect.look.number is None and effect.half_width is None
     if effect.n < 2 or has_no_end:
         return None, None
@@ -98,7 +98,7 @@ def interval(effect: Estimate) -> tuple[float | None, float | None]:
 
 
 def verdict(expect: str, by: float, effect: Estimate) -> Verdict:
-    """Supported if the whole interval is where it is expected, not supported if none of it is."""
+    """Supported if the whole interval is as expected, not supported if none of it is."""
     low, high = interval(effect)
     if low is None or high is None:
         return "undecided"
@@ -114,7 +114,7 @@ def verdict(expect: str, by: float, effect: Estimate) -> Verdict:
 
 
 def overall(findings: Sequence[Finding]) -> Verdict:
-    """A claim stands with all of its statements, and falls with one."""
+    """A claim is supported if all of its statements are, and not supported if one is not."""
     verdicts = {finding.verdict for finding in findings}
     if verdicts == {"supported"}:
         return "supported"

@@ -1,7 +1,7 @@
 """Textbook claims put to the test: conf/claim/*.yaml names arms, probes and what is expected.
 
-The arms of a claim are trained on the same data, splits, epochs and seeds. What is expected is
-compared with the interval of a paired difference over the seeds, and that gives the verdict.
+The arms of a claim are trained on the same data, splits, epochs and seeds. The verdict compares
+what is expected with the interval of a paired difference over the seeds.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ def run_claim(
     until: tuple[int, int] | None = None,
     jobs: int | None = None,
 ) -> ClaimResult:
-    """Train what is missing, ask the probes, and write answer.json, figures and report.html.
+    """Train what is missing, run the probes, and write answer.json, figures and report.html.
 
-    - `overrides`: for all arms alike, on top of the claim's own.
-    - `until`: at least and at most so many seeds, one after the other until every statement is
-      settled, by intervals that hold however often one looks; in place of `seeds`.
-    - `jobs`: runs at a time; a core each unless given.
+    - `overrides`: for all arms, on top of the claim's own.
+    - `until`: the least and the most seeds, added one by one until every statement is settled, by
+      intervals that hold however often you look; replaces `seeds`.
+    - `jobs`: runs at a time; by default one per core.
 
     Raises:
         ConfigError: before anything is trained, if the input is wrong.
-        SweepStopped: if nothing can be written any more.
+        SweepStopped: if nothing more can be written.
     """
     start = time.perf_counter()
     claim = load(name)
@@ -123,7 +123,7 @@ def _will_go_on(result: Result | None) -> bool:
 
 
 def _unfinished(runs: Sequence[Run], results: Mapping[str, Result]) -> Iterator[str]:
-    """In words, the runs that did not come to their end."""
+    """The runs that did not finish, in words."""
     for run in runs:
         result = results.get(run.fingerprint)
         if result is None or result.status != "ok":
@@ -140,7 +140,7 @@ def _done(
     results: Mapping[str, Result],
     probes: Mapping[str, list[dict[str, Any]]],
 ) -> list[tuple[Run, Result, list[dict[str, Any]]]]:
-    """The runs that came to their end, each with its result and the probes' answers."""
+    """The finished runs, each with its result and the probes' answers."""
     return [
         (run, results[run.fingerprint], probes[run.fingerprint])
         for run in runs
@@ -155,7 +155,7 @@ def _rows(done: Sequence[tuple[Run, Result, list[dict[str, Any]]]]) -> Rows:
 def _until_settled(
     claim: Claim, runs: Sequence[Run], folder: Path, jobs: int, until: tuple[int, int]
 ) -> tuple[list[Run], dict[str, list[dict[str, Any]]]]:
-    """The runs that it took until no statement is undecided, and their probes' answers."""
+    """The runs needed to settle every statement, with their probes' answers."""
     asked: list[Run] = []
     probes: dict[str, list[dict[str, Any]]] = {}
     arms = {title_of(run.labels): run.labels for run in runs}
@@ -195,7 +195,7 @@ def plan_claim(
     compose: Compose,
     seeds: int | None = None,
 ) -> list[Run]:
-    """Every run of a claim, the seeds of an arm one after the other.
+    """Every run of a claim, arm by arm, each with all its seeds.
 
     Raises:
         ConfigError: if an override is wrong, or an arm cannot exist.
@@ -221,7 +221,7 @@ def plan_claim(
             try:
                 config.plan()
             except InfeasibleGeometry as error:
-                if claim.grid:  # not every cell of a grid need be possible
+                if claim.grid:  # not every cell of a grid has to be possible
                     continue
                 raise InfeasibleGeometry(f"{title_of(labels)}: {error}") from None
             runs.append(Run(labels, config, words))
@@ -232,16 +232,16 @@ def plan_claim(
 
 
 def _last_of_each(overrides: Sequence[str]) -> list[str]:
-    """Of several values for a key the last one, where it stood first."""
+    """Of several values for a key only the last, at the position of the first."""
     return list({word.partition("=")[0]: word for word in overrides}.values())
 
 
 def _check(name: str, claim: Claim, config: Config) -> None:
-    """Refuse what would only show once the arms are trained.
+    """Refuse mistakes that would only show once the arms are trained.
 
     Raises:
-        ConfigError: if a probe cannot be asked, there is no such device, there are too few images,
-            or the images reach their border where the claim moves them over a black ground.
+        ConfigError: if a probe does not apply, the device does not exist, there are too few images,
+            or the images reach their border and the claim moves them over a black background.
     """
     from convscape.data.variants import border_brightness
     from convscape.trained.probes import check_settings
@@ -270,9 +270,9 @@ def _run_all(
     *,
     is_open: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The probes' answers by fingerprint, after training what is missing; [] for what failed.
+    """The probes' answers by fingerprint, after training what is missing; [] for failed runs.
 
-    - `is_open`: whether there may be more runs than these.
+    - `is_open`: whether more runs than these may follow.
     """
     unique = list({run.fingerprint: run for run in runs}.values())
     todo = {run.fingerprint: work_of(run.config, run.plan.macs) for run in unique if run.plan}
@@ -300,7 +300,7 @@ def _run_all(
 
 
 def _each(tasks: Sequence[tuple[Any, ...]], folder: Path, jobs: int) -> Iterator[tuple[int, Any]]:
-    """What `_work` gives for each task, with the task's place, as they are done."""
+    """The result of `_work` for each task, with the task's index, as they finish."""
     if jobs == 1:
         yield from ((place, _work(*task)) for place, task in enumerate(tasks))
         return
@@ -310,7 +310,7 @@ def _each(tasks: Sequence[tuple[Any, ...]], folder: Path, jobs: int) -> Iterator
             for future in as_completed(places):
                 yield places[future], future.result()
         except BaseException:
-            tell_workers()  # one has its next task already
+            tell_workers()  # a worker may already have its next task
             pool.shutdown(cancel_futures=True)
             raise
 
@@ -322,7 +322,7 @@ def _work(
     probes: list[dict[str, Any]],
     threads: int | None,
 ) -> tuple[list[dict[str, Any]], Result | None]:
-    """One run in whatever process: train it if it is missing, and ask the probes.
+    """One run, in any process: train it if it is missing, and run the probes.
 
     Raises:
         KeyboardInterrupt: if the run was interrupted; `SweepStopped` if nothing can be written.

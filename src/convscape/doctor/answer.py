@@ -1,4 +1,4 @@
-"""What the doctor says: plain values (`base.documents.Doctor`), and words that fit the terminal."""
+"""The doctor's answer: plain values (`base.documents.Doctor`), and words for the terminal."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Answer:
 
 
 def as_document(diagnosis: Diagnosis, subject: str, *, is_run: bool) -> dict[str, Any]:
-    """Every finding, with the short trainings that it rests on."""
+    """Every finding, with the short trainings behind it."""
     case = diagnosis.case
     return {
         "subject": subject,
@@ -164,7 +164,7 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "or" if finding.mend is not None else "do", finding.advice
     if finding.goes_too:
         others = "; ".join(each.says for each in finding.goes_too)
-        yield "also", f"with it this is gone too: {others}"
+        yield "also", f"this goes away with it too: {others}"
 
 
 def _tried(before: Trial, after: Trial) -> list[tuple[str, ...]]:

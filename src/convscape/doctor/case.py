@@ -1,4 +1,4 @@
-"""`Case`: a training that is examined, with what several rules ask about it, measured once."""
+"""`Case`: a training under examination; what several rules need is measured once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from convscape.doctor.subject import Subject
 from convscape.doctor.trials import RangeTest, Trial, new_model, patient_trial, range_test
 from convscape.models import ImageClassifier
 
-LOOKED_AT = 128  # images of the batch that shows the inside of a network
+LOOKED_AT = 128  # images in the batch used to look inside a network
 
 
 class Case(Subject):
     """A training, its images, and short trainings of it.
 
-    - `trained`: the network of a run as it came out of its training, if there is one.
+    - `trained`: the network of a run after its training, if there is one.
 
-    Nothing here changes anything outside: every network that is trained is a new one.
+    Nothing outside is changed: every network that is trained here is a new one.
     """
 
     def __init__(self, composed: Mapping[str, Any], trained: ImageClassifier | None = None) -> None:
@@ -30,17 +30,17 @@ class Case(Subject):
 
     @cached_property
     def at_start(self) -> Inside:
-        """Inside of the new network, on training images."""
+        """Inside the new network, on training images."""
         return look_inside(new_model(self), *self._looked_at())
 
     @cached_property
     def inside_trained(self) -> Inside | None:
-        """Inside of the network as its training left it; None if there is none."""
+        """Inside the network after its training; None if there is none."""
         return None if self.trained is None else look_inside(self.trained, *self._looked_at())
 
     @cached_property
     def after_trial(self) -> Inside:
-        """Inside of the network after its trial."""
+        """Inside the network after its trial."""
         return look_inside(self.trial.model, *self._looked_at())
 
     @property
@@ -54,20 +54,20 @@ class Case(Subject):
 
     @cached_property
     def trial(self) -> Trial:
-        """A short training just as the config says it, but for its length."""
+        """A short training exactly as configured, except for its length."""
         return patient_trial(self)
 
     @property
     def learns(self) -> bool:
-        """Whether the trial has learned something that holds for other images."""
+        """Whether the trial has learned something that generalises to other images."""
         return self.trial.learns
 
     @property
     def expected_fall(self) -> float:
-        """Of the loss in the whole training, if it went on falling as in the trial."""
+        """How far the loss would fall in the whole training, at the trial's rate."""
         return self.trial.fall / self.trial.steps * self.run.total_steps
 
     @cached_property
     def range_test(self) -> RangeTest:
-        """Which learning rates learn at all."""
+        """Which learning rates work at all."""
         return range_test(self)

@@ -1,4 +1,4 @@
-"""From the words of the command line to a case, and to what is printed."""
+"""From the command line to a case, and to what is printed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from convscape.runs.latest import LATEST, named
 from convscape.sweeps.grid import refuse_grid
 from convscape.trained.load import load_run
 
-OWN_WORDS = ("rules", "allow_packages")  # of which a run folder says nothing
+OWN_WORDS = ("rules", "allow_packages")  # which are not in a run folder
 
 
 def diagnose(words: Sequence[str], *, is_json: bool) -> None:
@@ -63,16 +63,16 @@ def answer(words: Sequence[str]) -> Answer:
 
 
 def own_rules(targets: Sequence[str], packages: Sequence[str]) -> list[Rule]:
-    """The rules of the user's that `targets` name: functions from a `Case` to a `Finding` or None.
+    """The user's rules that `targets` name: functions from a `Case` to a `Finding` or None.
 
     Raises:
-        ConfigError: if one is not allowed, not there, or no function.
+        ConfigError: if one is not allowed, missing, or not a function.
     """
     return [parts.find("rules", "rules", target, packages) for target in targets]
 
 
 def _take_rules(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """The words without `rules=[...]`, and what it and `allow_packages` say."""
+    """The words without `rules=[...]`, and the values of that and of `allow_packages`."""
     found: dict[str, list[str]] = {key: [] for key in OWN_WORDS}
     others = []
     for word in words:
@@ -95,14 +95,12 @@ def _case_of_words(words: Sequence[str]) -> Case:
     with composing() as compose:
         composed: Any = OmegaConf.to_container(compose(list(words)), resolve=True)
     if composed["resume"] is not None:
-        raise ConfigError(
-            f"resume={composed['resume']}: a run is given alone: {composed['resume']}"
-        )
+        raise ConfigError(f"resume={composed['resume']}: give the run alone: {composed['resume']}")
     return Case(composed)
 
 
 def _case_of_run(words: Sequence[str], packages: Sequence[str]) -> Case:
-    """A run, also one that diverged before it left a checkpoint."""
+    """The case of a run, even one that diverged before its first checkpoint."""
     place, *others = (word for word in words if not word.startswith("allow_packages="))
     others, places = run_data.take_places(others)
     if others:
@@ -118,7 +116,7 @@ def _case_of_run(words: Sequence[str], packages: Sequence[str]) -> Case:
     stored |= {"allow_packages": list(packages), "resume": None}
     case = Case(stored)
     case.run.image_set = run_data.load_images(case.config)
-    way_out = "; bring back those it was trained on, or examine a config: give overrides and no run"
+    way_out = "; restore those it was trained on, or examine a config: give overrides and no run"
     run_data.check_same(case.run.image_set, folder.read_result(), way_out=way_out)
     if folder.best_checkpoint.is_file() and not isinstance(case.config.model, OwnModelConfig):
         model = load_run(folder.path, packages, **places).model  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`examine`: every rule asked, every mend tried, what is left in order of its worth."""
+"""`examine`: run every rule, try every remedy, sort what remains by its worth."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from convscape.doctor.finding import Finding, Mend
 from convscape.doctor.rules import OF_IMAGES, OF_TRAINING, Rule
 from convscape.doctor.trials import Trial, trial
 
-TRIED = 3  # mends of a finding
-SLOW = 0.1  # of the loss, that it has to fall by in the whole training
-HELPS = 0.02  # more right answers, 0..1, at least
+TRIED = 3  # remedies per finding
+SLOW = 0.1  # share of the loss that it has to fall by in the whole training
+HELPS = 0.02  # at least this many more right answers, 0..1
 
 
 @dataclass
 class Diagnosis:
-    """What was found, the most worth first; `notes` say what was not looked at."""
+    """The findings, most important first; `notes` say what was not examined."""
 
     case: Case
     findings: list[Finding]
@@ -33,9 +33,9 @@ class Diagnosis:
 
 
 def examine(case: Case, own: Sequence[Rule] = ()) -> Diagnosis:
-    """Ask every rule, and rules of the user's `own`.
+    """Run every rule, including the user's `own`.
 
-    Torch's random numbers and threads are afterwards what they were.
+    Torch's random state and threads are restored afterwards.
 
     Raises:
         ConfigError: if there is nothing to examine.
@@ -65,7 +65,7 @@ def examine(case: Case, own: Sequence[Rule] = ()) -> Diagnosis:
 
 
 def _hold(case: Case, finding: Finding) -> bool:
-    """Try the mends of a finding and keep the best; whether it is one at all."""
+    """Try the remedies of a finding and keep the best; returns whether the finding stands."""
     if not finding.mends or not case.can_train:
         return not finding.is_suspicion
     finding.before = case.trial
@@ -73,7 +73,7 @@ def _hold(case: Case, finding: Finding) -> bool:
     for mend in finding.mends[:TRIED]:
         try:
             after = trial(case.with_values(mend), case.trial.steps)
-        except ConfigError:  # it is none for this network: a kernel that does not fit
+        except ConfigError:  # not for this network: a kernel that does not fit
             continue
         tried.append((_score(after), mend, after))
         if after.learns and not case.learns:
@@ -89,7 +89,7 @@ def _hold(case: Case, finding: Finding) -> bool:
 
 
 def _without_consequences(case: Case, found: list[Finding]) -> list[Finding]:
-    """Each finding after the first that its mend takes away as well is noted with the first."""
+    """Note with the first finding each later one that its remedy removes too."""
     first = found[0] if found else None
     if first is None or first.mend is None or first.after is None or not first.after.learns:
         return found

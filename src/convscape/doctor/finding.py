@@ -1,4 +1,4 @@
-"""What a rule finds: the measurement, why it hurts, and what mends it. No torch."""
+"""What a rule finds: the measurement, why it hurts, and the remedy. No torch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from convscape.base.values import typed_value
 if TYPE_CHECKING:
     from convscape.doctor.trials import Trial
 
-Mend = Mapping[str, Any]  # keys of the config, and the values that they are to have
+Mend = Mapping[str, Any]  # keys of the config, and the values that they should have
 
 
 @dataclass
 class Finding:
-    """Something that keeps a network from learning, or makes its numbers mean something else.
+    """Something that keeps a network from learning, or makes its numbers misleading.
 
     - `says`: what it is, in a few words; `measured`: the numbers.
     - `why`: what it does to a training.
-    - `mends`: changes of the config that may help, each of which is tried; the best is kept.
-    - `advice`: what else to do, where it is not the config that has to change.
-    - `is_suspicion`: without a mend that helps when it is tried, it is not reported.
-    - `goes_too`: what else is found no more with the mend.
-    - `worth`: of the validation images, the share that it costs, as far as no trial says so.
+    - `mends`: changes of the config that may help; each is tried, and the best is kept.
+    - `advice`: what else to do, if the remedy is not in the config.
+    - `is_suspicion`: not reported unless a remedy that is tried helps.
+    - `goes_too`: what else disappears with the remedy.
+    - `worth`: the share of validation images that it costs, if no trial measures that.
     """
 
     says: str
@@ -42,14 +42,14 @@ class Finding:
 
     @property
     def gain(self) -> float:
-        """How much of the validation images more are right with the mend, 0..1."""
+        """How much larger the share of right validation images is with the remedy, 0..1."""
         if self.before is None or self.after is None:
             return self.worth
         return self.after.score - self.before.score
 
     @property
     def words(self) -> list[str]:
-        """The mend as it is typed."""
+        """The remedy as typed."""
         return as_typed(self.mend or {})
 
 

@@ -15,19 +15,19 @@ from convscape.doctor.finding import Finding
 from convscape.doctor.probes import linear_answers, nearest_answers, reference_answers
 from convscape.doctor.trials import answers as answers_of
 
-MAX_HASHED = 200_000  # images of a split
-NEAR = 0.2  # of the usual distance to the nearest image: closer than that is a copy
-MOST_IMBALANCED = 10  # images of the largest class for one of the smallest
+MAX_HASHED = 200_000  # images per split
+NEAR = 0.2  # of the usual distance to the nearest image: anything closer is a copy
+MOST_IMBALANCED = 10  # images of the largest class per image of the smallest
 UNLIKE = 0.6  # standard deviations between the means of two splits
 UNLIKE_SIGMAS = 7  # and as many standard errors
 UNLIKE_CLASSES = 0.25  # of the images have other classes than in the other split
-INPUT_MEAN, INPUT_STD = 2.0, (0.2, 5.0)  # of the first layer's inputs; 0 and 1 are meant
-SHUFFLES = 200  # of the labels, that say what luck is worth
-SIGMAS = 4.0  # of those, above which it is no luck
+INPUT_MEAN, INPUT_STD = 2.0, (0.2, 5.0)  # of the first layer's inputs; they should be 0 and 1
+SHUFFLES = 200  # of the labels, to measure luck
+SIGMAS = 4.0  # of those; above this it is not luck
 
 
 def copies_in_test(case: Case) -> Finding | None:
-    """Images of the test or validation split that are among the train images, or nearly."""
+    """Images of the test or validation split that are also, or nearly, train images."""
     train = set(_digests(case, "train"))
     words, worst = [], 0.0
     for split in ("test", "val"):
@@ -45,22 +45,22 @@ def copies_in_test(case: Case) -> Finding | None:
     if not words:
         return None
     return Finding(
-        says="images are both trained and measured on",
+        says="images are used both for training and for measuring",
         measured="; ".join(words),
-        why="memorised images count as understood: the accuracy is too good to be true",
-        advice="take them out of one of the splits, before the splits are made",
+        why="memorised images count as right: the accuracy is too good to be true",
+        advice="remove the copies before the splits are made",
         worth=worst,
     )
 
 
 def _is_within_train(case: Case) -> bool:
-    """Whether validation comes out of a train split that holds classes of copies."""
+    """Whether validation is taken out of a train split that contains classes of copies."""
     has_copies = duplicated_class(case) is not None or constant_class(case) is not None
     return case.run.image_set.val_labels is None and has_copies
 
 
 def _digests(case: Case, split: str) -> list[bytes]:
-    """A hash of each image, a part of them in memory at a time."""
+    """A hash of each image, with only some of them in memory at a time."""
     num = min(len(case.data.indices[split]), MAX_HASHED)
     return [
         hashlib.blake2b(image.tobytes(), digest_size=12).digest()
@@ -70,9 +70,9 @@ def _digests(case: Case, split: str) -> list[bytes]:
 
 
 def _share_near(case: Case, split: str) -> float:
-    """Of a sample of `split`, the share that is nearly an image of a sample of train.
+    """The share of a sample of `split` that nearly equals an image of a sample of train.
 
-    As many would be found of the whole only where the sample is the whole: else it is too little.
+    Unless the sample is everything, this underestimates the share of the whole.
     """
     train, other = case.small("train"), case.small(split)
     limit = NEAR * _usual_distance(train)
@@ -81,16 +81,16 @@ def _share_near(case: Case, split: str) -> float:
 
 
 def _usual_distance(small: Tensor) -> float:
-    """Median over the images of the distance to the nearest other one."""
+    """Median over the images of the distance to the nearest other image."""
     distances = torch.cdist(small[:500], small)
-    distances[distances < 1e-3] = torch.inf  # itself, and copies of it
+    distances[distances < 1e-3] = torch.inf  # the image itself, and copies of it
     nearest = distances.amin(1)
     nearest = nearest[nearest.isfinite()]
     return float(nearest.median()) if len(nearest) else 0.0
 
 
 def duplicated_class(case: Case) -> Finding | None:
-    """A class of which most images are also there under the name of another one."""
+    """A class most of whose images also exist under another class's name."""
     small, labels = case.small("train"), case.sample("train")[1]
     limit = max(NEAR * _usual_distance(small), 1e-3)
     distances = torch.cdist(small, small)
@@ -118,13 +118,13 @@ def duplicated_class(case: Case) -> Finding | None:
         says=f"the classes {names[one]} and {names[twin]} hold the same images",
         measured=f"{100 * share:.0f} % of the images of {names[one]} are also {names[twin]}",
         why="one picture cannot have two answers: half of them will be wrong, whatever is learned",
-        advice="make them one class, or find the labels that are wrong",
+        advice="merge the classes, or find the wrong labels",
         worth=float(affected),
     )
 
 
 def constant_class(case: Case) -> Finding | None:
-    """A class whose images are all the same one, or that has none."""
+    """A class whose images are all the same, or that has none."""
     small, labels = case.small("train"), case.sample("train")[1]
     names = case.run.classes
     counts = np.bincount(case.labels("train"), minlength=case.num_classes)
@@ -142,7 +142,7 @@ def constant_class(case: Case) -> Finding | None:
         says="a class has nothing to learn from",
         measured="; ".join(words),
         why="a single image does not show what its class has in common",
-        advice="look at its images: are they blank, or copies of one?",
+        advice="look at its images: are they blank, or copies of a single one?",
         worth=(len(constant) + len(empty)) / len(names),
     )
 
@@ -162,17 +162,16 @@ def imbalance(case: Case) -> Finding | None:
             f"{names[most]} has {counts[most]:,} train images, {names[least]} {counts[least]:,}"
         ),
         why=(
-            "answering with nothing but the large classes is nearly right, and the small ones "
-            "are missed"
+            "answering only with the large classes is nearly right, and the small ones are missed"
         ),
         mends=mends,
-        advice="more images of the small classes help more than weights do",
+        advice="more images of the small classes help more than weights",
         worth=0.05,
     )
 
 
 def unlike_validation(case: Case) -> Finding | None:
-    """The images or classes of the validation or test split are others than those of train."""
+    """The images or classes of the validation or test split differ from those of train."""
     words = []
     for split in ("val", "test"):
         if len(case.data.indices[split]) < 10:
@@ -183,8 +182,8 @@ def unlike_validation(case: Case) -> Finding | None:
     return Finding(
         says="it is measured on images unlike those it is trained on",
         measured="; ".join(words),
-        why="the network is asked about images of a kind that it has never seen",
-        advice="make both splits in the same way, of the same pictures in random order",
+        why="the network has to classify a kind of image that it has never seen",
+        advice="make both splits in the same way, from the same pictures in random order",
         worth=0.3,
     )
 
@@ -206,7 +205,7 @@ def _differences(case: Case, split: str) -> list[str]:
     moved = float(np.abs(shares[0] - shares[1]).sum() / 2)
     luck = float(np.sqrt(case.num_classes / len(case.labels(split))))
     if moved > UNLIKE_CLASSES + luck / 2:
-        words.append(f"{100 * moved:.0f} % of its images are of other classes")
+        words.append(f"{100 * moved:.0f} % of its images belong to other classes")
     return words
 
 
@@ -216,7 +215,7 @@ def _summaries(small: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inputs_not_normalized(case: Case) -> Finding | None:
-    """What reaches the first layer is far from mean 0 and deviation 1."""
+    """The first layer's inputs are far from mean 0 and deviation 1."""
     mean, std = case.at_start.inputs
     low, high = INPUT_STD
     if abs(mean) <= INPUT_MEAN and low <= std <= high:
@@ -233,7 +232,7 @@ def inputs_not_normalized(case: Case) -> Finding | None:
 
 
 def shuffled_labels(case: Case) -> Finding | None:
-    """Nothing, neither of three simple methods nor the network, does better than a guess."""
+    """Neither three simple methods nor the network do better than guessing."""
     labels = case.apart[3].numpy()
     if len(labels) < 40 or len(np.unique(labels)) < 2:
         return None
@@ -262,9 +261,9 @@ def shuffled_labels(case: Case) -> Finding | None:
             f"right answers on {len(labels):,} images set apart, each class alike: "
             f"{', '.join(tried)}; guessing: {100 / present:.0f} %"
         ),
-        why="labels that were shuffled against their images can only be memorised",
+        why="labels that were shuffled can only be memorised",
         mends=() if seed is None else ({"data.change.shuffle_labels": None},),
-        advice="look at some images with their labels: were they sorted, or joined, differently?",
+        advice="look at some images with their labels: were the two sorted or joined differently?",
         worth=0.9,
     )
 
@@ -278,12 +277,12 @@ def _network_answers(case: Case) -> np.ndarray | None:
 
 
 def _macro(answers: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes of the share that is right."""
+    """Mean over classes of the share of right answers."""
     return float(np.mean([(answers[labels == k] == k).mean() for k in np.unique(labels)]))
 
 
 def is_better_than_luck(answers: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether `_macro` is far above what it is for labels in other orders."""
+    """Whether `_macro` is far above its values for shuffled labels."""
     draw = np.random.default_rng(0)
     luck = [_macro(answers, draw.permutation(labels)) for _ in range(SHUFFLES)]
     most = float(np.mean(luck)) + SIGMAS * max(float(np.std(luck)), 1e-6)

@@ -1,4 +1,4 @@
-"""What one batch does inside of a network: outputs, units that are off, gradients of each layer."""
+"""What one batch does inside a network: outputs, dead units, each layer's gradients."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from convscape.models import ImageClassifier
 from convscape.models.inside import modes_kept
 from convscape.training.watch import share_of_dead
 
-FULL_TANH, FULL_SIGMOID = 0.97, 0.03  # from here to the end the slope is below a tenth of its best
+FULL_TANH, FULL_SIGMOID = 0.97, 0.03  # beyond these the slope is below a tenth of its maximum
 
 
 @dataclass
 class Inside:
-    """Of one batch; a share is 0..1, and layers have the names of the plan.
+    """Measurements on one batch; shares are 0..1, and layers have the names of the plan.
 
     - `inputs`: mean and deviation of the images as the first layer gets them.
     - `loss`: mean over the batch; `logits` (N, num_classes).
-    - `dead`: of each ReLU, the share of its units that are 0 for every image.
-    - `full`: of each tanh and sigmoid, the share of its values at either end.
-    - `gradients`: of each layer's weights, the root mean square, divided by that of the weights.
-    - `layers`: the names in the order of the network.
+    - `dead`: for each ReLU, the share of its units that are 0 for every image.
+    - `full`: for each tanh and sigmoid, the share of its values at either end.
+    - `gradients`: for each layer's weights, the root mean square gradient divided by that of the
+      weights.
+    - `layers`: the layers' names in network order.
     """
 
     inputs: tuple[float, float]
@@ -38,7 +39,7 @@ class Inside:
 
 
 def look_inside(model: ImageClassifier, images: Tensor, labels: Tensor) -> Inside:
-    """Send one batch forth and back; the model, its gradients and statistics stay as they were."""
+    """Run one batch forward and backward; the model, its gradients and statistics are unchanged."""
     images, labels = images.to(model.device), labels.to(model.device)
     dead, full = {}, {}
 
@@ -95,7 +96,7 @@ def _relative(parameter: nn.Parameter) -> float:
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Train mode within; statistics, gradients and mode of each module come back."""
+    """Train mode within; each module's statistics, gradients and mode are restored."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     gradients = [(p, p.grad) for p in model.parameters()]
     try:

@@ -1,4 +1,4 @@
-"""Rules about the network: what it can see, and what its layers hand on."""
+"""Rules about the network: what it can see, and what its layers pass on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from convscape.doctor.finding import Finding, Mend
 from convscape.doctor.inside import Inside
 from convscape.doctor.trials import learned_by_heart
 
-START_FACTOR, START_MORE = 2.0, 1.5  # loss at the start: as many times ln(classes), and this more
-DEAD = 0.5  # of the units of a layer
-FULL = 0.35  # of the values of a layer
+START_FACTOR, START_MORE = (
+    2.0,
+    1.5,
+)  # loss at the start: this many times ln(classes), and this much more
+DEAD = 0.5  # of a layer's units
+FULL = 0.35  # of a layer's values
 VANISHED = 1e-3  # gradient of the first layers, relative to the largest one;
-NEARLY_VANISHED = 1e-2  # this much is enough where nothing is learned
+NEARLY_VANISHED = 1e-2  # this is enough if nothing is learned
 EXPLODED = 30.0  # gradient relative to the weights
-FEW_IMAGES = 8  # of a batch that batch norm takes means over
-BY_HEART = 0.8  # of one batch that a network that can learn gets right
-SEES = 0.4  # of the object that a unit has to see, where no dense layer puts places together
-ENERGY = 0.9  # of the images' variance that is within what is called the object
+FEW_IMAGES = 8  # in a batch that batch norm averages over
+BY_HEART = 0.8  # of one batch: a network that can learn gets this share right
+SEES = 0.4  # of the object: a unit has to see this much if no dense layer combines places
+ENERGY = 0.9  # of the images' variance: what contains this share is called the object
 
 
 def loss_at_start(case: Case) -> Finding | None:
@@ -32,7 +35,7 @@ def loss_at_start(case: Case) -> Finding | None:
         says="the untrained network is sure of wrong answers",
         measured=f"the loss before the first step is {loss:.3g}; guessing, ln(classes), is "
         f"{guess:.3g}",
-        why="the first steps are spent on taking those answers back",
+        why="the first steps are spent on unlearning those answers",
         mends=case.model_keys({"model.init": "glorot_uniform"}),
         advice="smaller weights in the last layer",
         worth=0.05,
@@ -53,14 +56,14 @@ def dead_relus(case: Case) -> Finding | None:
             measured=f"{when} {100 * share:.0f} % of the units of {layer} are 0 for every image",
             why="a ReLU that is never above 0 passes no gradient: its weights stay as they are",
             mends=(*mends, *_smaller_rate(case)),
-            advice="biases that begin at 0 or a little above it",
+            advice="biases that start at 0 or slightly above",
             worth=0.1 if case.learns else 0.35,
         )
     return None
 
 
 def saturation(case: Case) -> Finding | None:
-    """Most values of a tanh or a sigmoid are at its ends."""
+    """Most values of a tanh or a sigmoid are near its limits."""
     for when, inside in _insides(case):
         if not inside.full:
             continue
@@ -69,20 +72,20 @@ def saturation(case: Case) -> Finding | None:
             continue
         return Finding(
             says="activations are saturated",
-            measured=f"{when} {100 * share:.0f} % of the values of {layer} are at its ends",
-            why="the slope there is nearly 0: the layers before it get hardly any gradient",
+            measured=f"{when} {100 * share:.0f} % of the values of {layer} are near its limits",
+            why="the slope there is nearly 0: the layers before it hardly get any gradient",
             mends=(
                 *case.model_keys({"model.init": "glorot_uniform"}),
                 *case.model_keys({"model.activation": "relu"}),
             ),
-            advice="smaller weights, or inputs nearer to 0",
+            advice="smaller weights, or inputs closer to 0",
             worth=0.1 if case.learns else 0.3,
         )
     return None
 
 
 def _insides(case: Case) -> list[tuple[str, Inside]]:
-    """The network as it begins, after a trial and as its run left it, in words."""
+    """The network at the start, after a trial and after its run, with words for each."""
     found = [("at the start", case.at_start)]
     if case.inside_trained is not None:
         found.append(("after its training", case.inside_trained))
@@ -92,7 +95,7 @@ def _insides(case: Case) -> list[tuple[str, Inside]]:
 
 
 def vanishing_gradients(case: Case) -> Finding | None:
-    """The first layers get next to nothing of the gradient."""
+    """The first layers get next to no gradient."""
     gradients = case.at_start.gradients
     if len(gradients) < 2 or not all(np.isfinite(list(gradients.values()))):
         return None
@@ -105,7 +108,7 @@ def vanishing_gradients(case: Case) -> Finding | None:
         says="gradients vanish on their way to the first layers",
         measured=f"relative to its weights, the gradient of {layer} is "
         f"{gradients[layer]:.1g}, the largest of all layers {largest:.1g}",
-        why="the first layers stay as random as they began, and all others build on them",
+        why="the first layers stay as random as they started, and all others build on them",
         mends=(
             *case.model_keys({"model.activation": "relu", "model.init": "kaiming_normal"}),
             *case.model_keys({"model.batch_norm": True}),
@@ -116,13 +119,13 @@ def vanishing_gradients(case: Case) -> Finding | None:
 
 
 def _gradient_of_first_half(gradients: dict[str, float]) -> float:
-    """The smallest of the layers before the middle, in the order of the network."""
+    """The layer with the smallest gradient in the first half of the network."""
     values = list(gradients.values())
     return min(values[: (len(values) + 1) // 2])
 
 
 def exploding_gradients(case: Case) -> Finding | None:
-    """A step would change weights by many times what they are."""
+    """A step would change weights by many times their size."""
     gradients = case.at_start.gradients
     if not gradients:
         return None
@@ -136,15 +139,15 @@ def exploding_gradients(case: Case) -> Finding | None:
     return Finding(
         says="gradients explode",
         measured=f"the gradient of {layer} is {value:.3g} times as large as its weights",
-        why="each step moves the weights far beyond where its gradient holds",
+        why="each step moves the weights far beyond where its gradient is valid",
         mends=(*case.model_keys({"model.init": "glorot_uniform"}), *clip),
-        advice="smaller weights at the start, or inputs of deviation 1",
+        advice="smaller initial weights, or inputs of deviation 1",
         worth=0.2,
     )
 
 
 def tiny_batch_norm(case: Case) -> Finding | None:
-    """Batch norm takes its means over a handful of images."""
+    """Batch norm averages over only a handful of images."""
     norms = [
         m for m in case.trial.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
     ]
@@ -153,7 +156,7 @@ def tiny_batch_norm(case: Case) -> Finding | None:
         return None
     return Finding(
         says="batch norm with tiny batches",
-        measured=f"each batch has {size} images, and batch norm takes its means over them",
+        measured=f"each batch has {size} images, and batch norm averages over them",
         why="such means are mostly noise, and differ from those used in testing",
         mends=({"data.batch_size": 32}, *case.model_keys({"model.batch_norm": False})),
         worth=0.1,
@@ -161,7 +164,7 @@ def tiny_batch_norm(case: Case) -> Finding | None:
 
 
 def sees_too_little(case: Case) -> Finding | None:
-    """No unit sees enough of an object, and the head takes a mean over places."""
+    """No unit sees enough of an object, and the head averages over places."""
     model, plan = case.config.model, case.run.plan
     if plan is None or not isinstance(model, CNNConfig) or model.head == "flatten":
         return None
@@ -174,7 +177,7 @@ def sees_too_little(case: Case) -> Finding | None:
             f"a unit of the last maps sees {seen} pixels on a side; the objects in the images are "
             f"about {object_side:.0f}, and model.head={model.head} forgets where they were"
         ),
-        why="where no unit sees two parts together, the network cannot tell how they are arranged",
+        why="if no unit sees two parts together, the network cannot tell how they are arranged",
         mends=(*case.model_keys({"model.head": "flatten"}), *_larger_kernels(case, model)),
         is_suspicion=True,
         worth=0.1,
@@ -186,7 +189,7 @@ def _larger_kernels(case: Case, model: CNNConfig) -> tuple[Mend, ...]:
 
 
 def object_size(case: Case) -> float:
-    """Pixels on a side of a square around the centre of what differs between the images."""
+    """Side in pixels of a square around the centre of what differs between the images."""
     images = case.sample("train")[0].float()
     energy = images.var(0).sum(0)
     total, sides = float(energy.sum()), energy.shape
@@ -202,7 +205,7 @@ def object_size(case: Case) -> float:
 
 
 def sees_padding(case: Case) -> Finding | None:
-    """Kernels are so much larger than the maps that most of their weights see padding alone."""
+    """Kernels so much larger than the maps that most of their weights only see padding."""
     plan = case.run.plan
     if plan is None:
         return None
@@ -227,7 +230,7 @@ def sees_padding(case: Case) -> Finding | None:
 
 
 def softmax_twice(case: Case) -> Finding | None:
-    """The network answers with probabilities, and the loss takes the softmax of them once more."""
+    """The network returns probabilities, and the loss takes their softmax again."""
     logits = case.at_start.logits
     sums = logits.sum(1)
     if case.guessing_loss is None or case.num_classes < 2:
@@ -246,7 +249,7 @@ def softmax_twice(case: Case) -> Finding | None:
 
 
 def too_many_parameters(case: Case) -> Finding | None:
-    """More parameters than there are pixels to learn from, and new images suffer from it."""
+    """More parameters than there are pixels to learn from, which hurts on new images."""
     plan = case.run.plan
     num = plan.num_parameters if plan is not None else case.num_parameters
     num_pixels = case.data.num_train_images * int(np.prod(case.run.image_shape))
@@ -272,7 +275,7 @@ def too_many_parameters(case: Case) -> Finding | None:
 
 
 def cannot_overfit(case: Case) -> Finding | None:
-    """A new network cannot learn one small batch by heart."""
+    """A new network cannot memorise one small batch."""
     if case.learns:
         return None
     share = learned_by_heart(case)
@@ -281,7 +284,7 @@ def cannot_overfit(case: Case) -> Finding | None:
     return Finding(
         says="it cannot even memorise one batch",
         measured=f"after 120 steps on the same 32 images {100 * share:.0f} % of them are right",
-        why="what cannot fit 32 images has too few units, no gradient, or a mistake in its code",
+        why="a network that cannot fit 32 images has too few units, no gradient, or a bug",
         advice="look for layers that do not learn, and outputs that do not depend on the image",
         worth=0.05,
     )

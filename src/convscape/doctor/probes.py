@@ -1,4 +1,4 @@
-"""What simple methods make of the images, whatever the network does: answers (N,)."""
+"""How simple methods classify the images, whatever the network does: answers (N,)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCE_OPTIMIZER = {"name": "adam", "lr": 0.005}
 
 
 def linear_answers(case: Case) -> np.ndarray:
-    """Of a ridge regression from small pixels to one-hot labels."""
+    """Answers of a ridge regression from shrunk images to one-hot labels."""
     train, labels, others, _ = case.apart
     mean, std = train.mean(0), train.std(0) + 1e-3
     inputs = F.pad((train - mean) / std, (0, 1), value=1.0).double()
@@ -28,14 +28,14 @@ def linear_answers(case: Case) -> np.ndarray:
     square = inputs.T @ inputs + 0.1 * len(inputs) * torch.eye(inputs.shape[1]).double()
     weights = torch.linalg.solve(square, inputs.T @ targets)
     asked = F.pad((others - mean) / std, (0, 1), value=1.0).double()
-    # a prior of its own would be the only thing that it says about rare classes
+    # with a prior that is all it would say about rare classes
     shares = targets.mean(0)
     found: np.ndarray = (asked @ weights - shares).argmax(1).numpy()
     return found
 
 
 def nearest_answers(case: Case) -> np.ndarray:
-    """Of the train image that is nearest in small pixels."""
+    """The label of the train image nearest in shrunk pixels."""
     train, labels, others, _ = case.apart
     nearest = torch.cdist(others, train).argmin(1)
     found: np.ndarray = labels[nearest].numpy()
@@ -43,7 +43,7 @@ def nearest_answers(case: Case) -> np.ndarray:
 
 
 def reference_answers(case: Case) -> np.ndarray:
-    """Of a small CNN that is known to learn, after a short training of its own."""
+    """Answers of a small CNN that is known to learn, after a short training."""
     mean, std = case.run.image_set.normalization()
     training = {"mean": mean, "std": std, "classes": case.run.classes}
     training |= {"optimizer": REFERENCE_OPTIMIZER}

@@ -1,6 +1,6 @@
-"""All rules, in the order in which they are asked: causes before what they cause.
+"""All rules, in the order in which they run: causes before their effects.
 
-A rule is a function from a `Case` to a `Finding` or None; its name is that of the function.
+A rule is a function from a `Case` to a `Finding` or None; it is named after its function.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`Subject`: the config of a training that is examined, and its images."""
+"""`Subject`: the config of a training under examination, and its images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from convscape.runs.resolved import ResolvedRun
 from convscape.training.build import data_module, has_own_training
 from convscape.training.watch import guessing_loss
 
-MAX_IMAGES = 2000  # of a split, for what compares each image with each
-SMALL = 8  # pixels on a side of what is compared
-OF_IMAGES = ("data.change", "data.root", "data.name")  # keys of which the images depend
+MAX_IMAGES = 2000  # per split, for comparisons of all pairs of images
+SMALL = 8  # side in pixels of images that are compared
+OF_IMAGES = ("data.change", "data.root", "data.name")  # keys that the images depend on
 
 
 class Subject:
@@ -34,10 +34,10 @@ class Subject:
         self.run = ResolvedRun(self.config)
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
-        """The same with other values at some keys, such as optimizer.lr; nothing else changes.
+        """The same subject with other values for some keys, such as optimizer.lr.
 
         Raises:
-            ConfigError: if that is no config.
+            ConfigError: if that is not a valid config.
         """
         changed: dict[str, Any] = copy.deepcopy(dict(self.composed))
         for key, value in values.items():
@@ -60,12 +60,12 @@ class Subject:
 
     @property
     def num_classes(self) -> int:
-        """How many there are to tell apart."""
+        """The number of classes."""
         return len(self.run.classes)
 
     @cached_property
     def _drawn(self) -> dict[str, Tensor]:
-        """Positions of at most `MAX_IMAGES` images of each split."""
+        """Indices of at most `MAX_IMAGES` images of each split."""
         found = {}
         for split, indices in self.data.indices.items():
             order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ class Subject:
         return found
 
     def small(self, split: str) -> Tensor:
-        """The same images as floats (N, C * h * w), means of pixels, at most `SMALL` on a side."""
+        """The same images as floats (N, C * h * w), averaged to at most `SMALL` pixels a side."""
         if split not in self._small:
             images = self.sample(split)[0].float()
             size = (min(SMALL, images.shape[2]), min(SMALL, images.shape[3]))
@@ -96,9 +96,9 @@ class Subject:
 
     @cached_property
     def apart(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Small train images (N, ...) and labels to learn from, and others to be asked about.
+        """Small train images (N, ...) and labels to learn from, and others to test on.
 
-        All are of the train split: whatever is wrong with other splits does not show in it.
+        All are from the train split, so problems with other splits do not matter.
         """
         small, labels = self.small("train"), self.sample("train")[1]
         num = len(labels) * 3 // 4
@@ -106,28 +106,28 @@ class Subject:
 
     @property
     def held_out(self) -> str:
-        """The split that trials are measured on; without validation it is the train images."""
+        """The split that trials are measured on; without validation, the train images."""
         return "val" if len(self.data.indices["val"]) else "train"
 
     # --- keys ---------------------------------------------------------------------------------
 
     @property
     def can_train(self) -> bool:
-        """Whether the doctor can train it: a LightningModule with steps of its own it cannot."""
+        """Whether the doctor can train it, which a LightningModule with its own steps prevents."""
         return not has_own_training(self.config)
 
     @property
     def guessing_loss(self) -> float | None:
-        """Mean loss of even guesses; None of a loss that is no cross-entropy."""
+        """Mean loss of uniform guesses; None if the loss is not cross-entropy."""
         return guessing_loss(self.config, self.num_classes)
 
     @property
     def is_planned(self) -> bool:
-        """Whether the config has keys for the layers of the network."""
+        """Whether the config has keys for the network's layers."""
         return self.run.plan is not None
 
     def model_keys(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        """`values` as a mend, if the network has all those keys, and they change anything."""
+        """`values` as a remedy, if the network has all those keys and they change anything."""
         known = self.composed["model"]
         names = {key: key.removeprefix("model.") for key in values if key.startswith("model.")}
         if not self.is_planned or not all(name in known for name in names.values()):

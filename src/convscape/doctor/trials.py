@@ -1,4 +1,4 @@
-"""Short trainings: as the config says it, on one batch, and through all learning rates."""
+"""Short trainings: as configured, on one batch, and through all learning rates."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from convscape.doctor.subject import Subject
 
 STEPS, FEWEST_STEPS = 60, 20  # of a trial
-SECOND_LOOK = 3  # times as many, where the first ones have taught nothing yet
-MAX_MACS = 6e10  # of a trial, forwards: some seconds of two cores
-SCORED = 500  # images that a trial is measured on, at most
+SECOND_LOOK = 3  # times as many, if the first ones have taught nothing
+MAX_MACS = 6e10  # forward MACs of a trial: a few seconds on two cores
+SCORED = 500  # at most this many images to measure a trial on
 SEEDS = 3  # of the range test
 RANGE_STEPS = 45
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 30.0  # of the range test
-FIT_IMAGES, FIT_STEPS = 32, 120  # of one batch that is learned by heart
+FIT_IMAGES, FIT_STEPS = 32, 120  # for memorising one batch
 FIT_RATES = (0.003, 0.0003)
 
 
@@ -35,9 +35,10 @@ FIT_RATES = (0.003, 0.0003)
 class Trial:
     """A training of a few steps.
 
-    - `losses`: of each step; shorter than `steps` where one was not finite.
-    - `acc`, `macro_acc`: of images that it was not trained on, all alike and each class alike.
-    - `num_images`, `num_classes`: of these; `guessing_loss`: of even guesses.
+    - `losses`: of each step; shorter than `steps` if one was not finite.
+    - `acc`, `macro_acc`: on images that it was not trained on, each image or each class counting
+      alike.
+    - `num_images`, `num_classes`: of these; `guessing_loss`: of uniform guesses.
     """
 
     steps: int
@@ -58,19 +59,19 @@ class Trial:
 
     @property
     def first_loss(self) -> float:
-        """Before the first step."""
+        """The loss before the first step."""
         return self.losses[0] if self.losses else float("nan")
 
     @property
     def loss(self) -> float:
-        """Mean of the last tenth of the steps; not finite where one was not."""
+        """Mean over the last tenth of the steps; not finite if one was not."""
         if not self.is_finite:
             return float("nan")
         return float(np.mean(self.losses[-max(1, self.steps // 10) :]))
 
     @property
     def fall(self) -> float:
-        """From the first tenth of the steps to the last, less what may be luck of the batches."""
+        """The fall from the first tenth of the steps to the last, minus what may be luck."""
         if not self.is_finite:
             return 0.0
         num = max(1, self.steps // 10)
@@ -80,28 +81,28 @@ class Trial:
 
     @property
     def early_loss(self) -> float:
-        """Mean of the first tenth of the steps."""
+        """Mean loss of the first tenth of the steps."""
         return float(np.mean(self.losses[: max(1, self.steps // 10)]))
 
     @property
     def highest_loss(self) -> float:
-        """Of any step."""
+        """The highest loss of any step."""
         return max(self.losses, default=float("nan"))
 
     @property
     def score(self) -> float:
-        """What trials are compared by: right answers, each class alike, 0..1."""
+        """What trials are compared by: right answers, each class counting alike, 0..1."""
         return self.macro_acc
 
     @property
     def margin(self) -> float:
-        """By how much `score` has to be more than that of guessing, so that it is no luck."""
+        """How far `score` has to exceed that of guessing to rule out luck."""
         guess = 1 / self.num_classes
         return max(0.05, 4 * float(np.sqrt(guess * (1 - guess) / max(1, self.num_images))))
 
     @property
     def learns(self) -> bool:
-        """Whether it knows more than a guess, or its loss is well below that of guessing."""
+        """Whether it beats guessing, or its loss is well below that of guessing."""
         if not self.is_finite:
             return False
         if self.score > 1 / self.num_classes + self.margin:
@@ -111,7 +112,7 @@ class Trial:
 
 
 def num_trial_steps(case: Subject) -> int:
-    """As many as some seconds allow."""
+    """As many steps as a few seconds allow."""
     plan = case.run.plan
     steps = STEPS
     if plan is not None:
@@ -122,7 +123,7 @@ def num_trial_steps(case: Subject) -> int:
 def new_model(case: Subject, seed: int | None = None) -> ImageClassifier:
     """The network of a training before its first step, on its device.
 
-    - `seed`: of its weights; None: the config's.
+    - `seed`: of its weights; None: the config's seed.
     """
     torch.manual_seed(case.config.seed if seed is None else seed)
     model: Any = build_model(case.run)
@@ -134,7 +135,7 @@ def new_model(case: Subject, seed: int | None = None) -> ImageClassifier:
 
 
 def patient_trial(case: Subject) -> Trial:
-    """A trial, and if that has learned nothing a longer one, as far as the training is longer."""
+    """A trial, then a longer one if it has learned nothing and the training is longer."""
     first = trial(case)
     steps = min(SECOND_LOOK * first.steps, case.run.total_steps)
     if first.learns or not first.is_finite or steps <= first.steps:
@@ -143,7 +144,7 @@ def patient_trial(case: Subject) -> Trial:
 
 
 def trial(case: Subject, steps: int | None = None) -> Trial:
-    """Train for a few steps, with the learning rates of the whole training squeezed into them."""
+    """Train for a few steps, with the whole training's learning rates squeezed into them."""
     start = time.perf_counter()
     num_steps = num_trial_steps(case) if steps is None else steps
     short = _squeezed(case, num_steps)
@@ -171,7 +172,7 @@ def trial(case: Subject, steps: int | None = None) -> Trial:
 def _squeezed(case: Subject, num_steps: int) -> Subject:
     """The same training in a few steps, with its schedule."""
     values: dict[str, Any] = {"trainer.max_steps": num_steps, "trainer.max_epochs": None}
-    if case.config.trainer.monitor != MONITOR:  # which nothing here would log
+    if case.config.trainer.monitor != MONITOR:  # it would not be logged here
         values |= {"trainer.monitor": MONITOR, "trainer.monitor_mode": "auto"}
     return case.with_values(values)
 
@@ -195,9 +196,9 @@ def _trained(
     optimizer: torch.optim.Optimizer | None = None,
     is_enough: Callable[[float], bool] = lambda loss: False,
 ) -> list[float]:
-    """Losses of each step; ends before the first that is not finite, or where it is enough.
+    """The loss of each step; stops before the first that is not finite, or once it is enough.
 
-    - `rate`: of each step; None, or an optimiser of the model's own: what that has.
+    - `rate`: the rate of each step; None, or with the model's own optimiser: that optimiser's.
     """
     if optimizer is None:
         made = model.configure_optimizers()
@@ -225,7 +226,7 @@ def _trained(
 
 
 def train_on(model: ImageClassifier, images: Tensor, labels: Tensor, num_steps: int) -> None:
-    """Train on these images alone, in batches of 64, at the constant rate of its optimiser."""
+    """Train only on these images, in batches of 64, at its optimiser's constant rate."""
     draw = torch.Generator().manual_seed(0)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -255,9 +256,9 @@ def _scores(model: ImageClassifier, images: Tensor, labels: Tensor) -> tuple[flo
 class RangeTest:
     """Losses while the learning rate rises from step to step, each seed with a new network.
 
-    - `best`, `worst`: of each seed, the rate at which the loss is lowest, and the first at which it
-      is back where it began, or `HIGHEST_RATE`.
-    - `has_fallen`: whether it ever fell, of most seeds.
+    - `best`, `worst`: for each seed, the rate at which the loss is lowest, and the first at which
+      it is back where it began, or `HIGHEST_RATE`.
+    - `has_fallen`: whether it ever fell, for most seeds.
     """
 
     best: list[float]
@@ -284,7 +285,7 @@ class RangeTest:
 
 
 def range_test(case: Subject) -> RangeTest:
-    """Which learning rates lower the loss, with new networks that are thrown away again."""
+    """Which learning rates lower the loss, tried on new networks that are then discarded."""
     rates = np.geomspace(LOWEST_RATE, HIGHEST_RATE, RANGE_STEPS)
     best, worst, fell = [], [], []
     for seed in range(SEEDS):
@@ -309,7 +310,7 @@ def range_test(case: Subject) -> RangeTest:
 
 
 def _smoothed(losses: list[float], keep: float = 0.6) -> list[float]:
-    """Exponentially weighted means of what came so far."""
+    """Exponentially weighted running means."""
     mean, smooth = 0.0, []
     for step, loss in enumerate(losses, 1):
         mean = keep * mean + (1 - keep) * loss
@@ -318,9 +319,9 @@ def _smoothed(losses: list[float], keep: float = 0.6) -> list[float]:
 
 
 def learned_by_heart(case: Subject) -> float:
-    """Accuracy on one small batch that a new network is trained on alone, by Adam; the best rate's.
+    """Accuracy of a new network trained by Adam on just one small batch, at the best rate.
 
-    Neither the optimiser nor the rate of the config is asked: what cannot do this is the network.
+    The config's optimiser and rate are not used: if this fails, it is the network's fault.
     """
     images, labels = _one_batch(case)
     best = 0.0
@@ -344,7 +345,7 @@ def learned_by_heart(case: Subject) -> float:
 
 
 def _one_batch(case: Subject) -> tuple[Tensor, Tensor]:
-    """A few images of each class as far as they go, all of them different."""
+    """A few images of each class as far as available, all different."""
     images, labels = case.sample("train")
     images, labels = images[: 16 * FIT_IMAGES], labels[: 16 * FIT_IMAGES]
     _, first = np.unique(images.flatten(1).numpy(), axis=0, return_index=True)

@@ -1,6 +1,6 @@
-"""The data of a run, seen from a later command: where they are now, and whether they are the same.
+"""A run's data, as seen by later commands: where they are now, and whether they are the same.
 
-A run knows the checksum and the classes that it was trained on. No torch.
+A run records the checksum and the classes that it was trained on. No torch.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from convscape.data.folders import describe_classes, find_pictures
 from convscape.data.variants import variant_shape
 from convscape.runs.result import Result
 
-PLACES = ("data.root", "data.cache_dir")  # what a later command may say of a run's data
+PLACES = ("data.root", "data.cache_dir")  # what a later command may say about a run's data
 MAX_NAMED = 10  # classes in a sentence
 
 
 def take_places(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """A command line without its `data.root=...` and `data.cache_dir=...`, and what they say.
+    """A command line without `data.root=...` and `data.cache_dir=...`, and their values.
 
     Raises:
-        ConfigError: if another key of the data is given: a run keeps its own.
+        ConfigError: if another data key is given: a run keeps its own.
     """
     from convscape.config.typed import refuse_misread  # Hydra, which a run itself does not need
 
@@ -59,7 +59,7 @@ def with_places(stored: dict[str, Any], places: Mapping[str, str]) -> dict[str, 
 
 
 def check_there(config: Config) -> None:
-    """Refuse a run whose folder of pictures is not where it was.
+    """Refuse a run whose folder of pictures has moved.
 
     Raises:
         DataError: with the key that says where it is now.
@@ -70,7 +70,7 @@ def check_there(config: Config) -> None:
 
 
 def image_shape(config: Config) -> tuple[int, int, int] | None:
-    """(C, H, W) of an image as far as the config alone says it: not of one's own arrays."""
+    """(C, H, W) of an image if the config alone says it, which it does not for a user's arrays."""
     data = config.data
     if data.is_brought:
         return None
@@ -79,10 +79,10 @@ def image_shape(config: Config) -> tuple[int, int, int] | None:
 
 
 def describe(config: Config) -> list[str]:
-    """Classes and numbers of one's own data, in a few lines; of a published set nothing.
+    """Classes and counts of a user's own data, in a few lines; empty for a published set.
 
     Raises:
-        DataError: if they are missing or make no sense.
+        DataError: if they are missing or invalid.
     """
     data = config.data
     if data.name == "image_folder":
@@ -120,14 +120,14 @@ def load_images(config: Config) -> ImageSet:
 def check_same(
     image_set: ImageSet, known: Result | None, classes: Sequence[str] = (), way_out: str = ""
 ) -> None:
-    """Refuse data that are not those that a run was trained on.
+    """Refuse data that a run was not trained on.
 
-    - `known`: the run's result.json, as far as it can be read; older ones do not say all of it.
-    - `classes`: that the network was trained on, if it says so itself.
-    - `way_out`: ends the sentence that refuses.
+    - `known`: what could be read of the run's result.json; older ones do not contain all of it.
+    - `classes`: the classes that the network was trained on, if it records them.
+    - `way_out`: ends the error message.
 
     Raises:
-        DataError: with checksum and classes of then and of now.
+        DataError: with checksum and classes then and now.
     """
     checksum = known.data_checksum if known is not None else None
     before = list(classes or (known.dataset.get("classes", ()) if known is not None else ()))
@@ -142,13 +142,13 @@ def check_same(
         was.append(_named(before, now))
         new.append(_named(now, before))
     raise DataError(
-        "the data are not those that the run was trained on: "
+        "the data are not those the run was trained on: "
         f"then {', '.join(was)}; now {', '.join(new)}{way_out}"
     )
 
 
 def check_other(image_set: ImageSet, shape: Sequence[int], classes: Sequence[str]) -> None:
-    """Refuse other data that a network for images of `shape` (C, H, W) cannot be asked about.
+    """Refuse other data that do not fit a network for images of `shape` (C, H, W).
 
     Raises:
         DataError: naming what does not fit.
@@ -157,7 +157,7 @@ def check_other(image_set: ImageSet, shape: Sequence[int], classes: Sequence[str
     if len(now) != len(classes):
         raise DataError(
             f"the other data have {_named(now, classes)}, and the network "
-            f"{_named(classes, now)}; allowed: as many"
+            f"{_named(classes, now)}; allowed: the same number"
         )
     if tuple(shape) != image_set.train_images.shape[1:]:
         found, needed = ("x".join(map(str, s)) for s in (image_set.train_images.shape[1:], shape))
@@ -165,7 +165,7 @@ def check_other(image_set: ImageSet, shape: Sequence[int], classes: Sequence[str
 
 
 def _named(classes: Sequence[str], others: Sequence[str]) -> str:
-    """How many classes, and which; of many, those that `others` do not have."""
+    """How many classes, and which; if there are many, those that `others` lack."""
     shown = classes if len(classes) <= MAX_NAMED else [c for c in classes if c not in {*others}]
     names = ", ".join(map(on_one_line, shown[:MAX_NAMED])) + ", ..." * (len(shown) > MAX_NAMED)
     among = "among them " if len(shown) < len(classes) else ""

@@ -1,4 +1,4 @@
-"""What of a config matters to the result, as eight hex digits and as key-value pairs."""
+"""The parts of a config that matter to the result, as eight hex digits and as key-value pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECTIONS = (
     "data", "model", "loss", "optimizer", "scheduler", "trainer", "metrics", "callbacks",
     "init_from", "parent",
 )  # fmt: skip
-# Where a run happens and what it shows, but not what comes out of it.
+# Where a run happens and what it shows, but not its result.
 FINGERPRINT_EXCLUDES = {
     "data": ("root", "cache_dir", "download", "eval_batch_size"),
     "trainer": (
@@ -33,10 +33,10 @@ FINGERPRINT_EXCLUDES = {
         *("keep_epochs", "watch"),
     ),
 }
-# What a table is called, and how it is read: the fingerprint has its content instead.
+# A table's name and how it is read: the fingerprint has its content instead.
 TABLE_KEYS = ("labels", "test_labels", "image_column", "label_column", "split_column")
-# Keys that earlier runs did not have. At the default of their class, which is what those runs
-# meant, it is as if there were no such key.
+# Keys that earlier versions did not have. At their class's default, which is what earlier runs did,
+# they are ignored.
 ADDED_LATER = (
     *("data.target", "data.arguments", "data.augment.own", "data.change.placement"),
     *("trainer.monitor", "trainer.monitor_mode", "trainer.freeze", "trainer.freeze_epochs"),
@@ -121,7 +121,7 @@ def _without_added(name: str, section: BaseModel, excluded: tuple[str, ...]) -> 
 @once_for_each
 def _network(model: Network, num_classes: int) -> str:
     layers = layers_of(model, num_classes)
-    loss = "mse" if model.loss == BEFORE["mse"] else model.loss  # as it was called at first
+    loss = "mse" if model.loss == BEFORE["mse"] else model.loss  # its original name
     matter: list[Any] = [str(named.layer) for named in layers]
     matter += [model.init, loss, model.label_smoothing]
     if any(isinstance(layer, Conv) for layer in all_layers(layers)):
@@ -130,7 +130,7 @@ def _network(model: Network, num_classes: int) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """1.0 and 1 as one: equal in meaning is equal in the fingerprint."""
+    """Make 1.0 and 1 the same: what means the same has the same fingerprint."""
     if isinstance(value, dict):
         return {key: _canonical(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -140,7 +140,7 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-# Keys that say what a section is: the command line calls them by the section.
+# Keys that say what a section is: on the command line they have the section's name.
 _HEADS = {
     "optimizer.name": "optimizer",
     "scheduler.name": "scheduler",
@@ -152,7 +152,7 @@ _HEADS = {
 def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of a stored config that matters to the result: model, model.stride, optimizer.lr.
 
-    The seed is not among them: runs that differ only in it belong together.
+    The seed is left out: runs that differ only in it belong together.
     """
     for name, value in config.items():
         key = f"{prefix}{name}"
@@ -170,8 +170,10 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored config with the keys that it is too old to have, at what it meant."""
-    completed = _copied(config)  # `copy.deepcopy` takes ten times as long, for each of all runs
+    """A stored config with the keys added later, at the values that it implied."""
+    completed = _copied(
+        config
+    )  # `copy.deepcopy` takes ten times as long, and this is done for every run
     if "loss" not in completed:
         completed["loss"] = LossConfig().model_dump(by_alias=True)
     if "init_from" not in completed:
@@ -195,7 +197,7 @@ def _copied(section: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _later_keys() -> tuple[tuple[list[str], str, Any], ...]:
-    """Of each key that was added later: the sections around it, its name, its default."""
+    """For each key that was added later: the sections around it, its name, its default."""
     found = []
     for key in ADDED_LATER:
         *path, leaf = key.split(".")

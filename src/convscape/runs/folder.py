@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """One run's files. Every file is written whole or not at all.
+    """A run's files. Every file is written whole or not at all.
 
-    - `within`: the sweep folder that the user named, below which no link is followed.
+    - `within`: the sweep folder that the user named; no link below it is followed.
     """
 
     def __init__(self, path: Path, within: Path | None = None) -> None:
@@ -50,17 +50,17 @@ class RunFolder:
         self.epochs_folder = path / "checkpoints" / "epochs"
 
     def epoch_file(self, epoch: int) -> Path:
-        """Where trainer.keep_epochs puts the weights after so many epochs, counted from 1."""
+        """Where trainer.keep_epochs puts the weights after epoch `epoch`, counted from 1."""
         return self.epochs_folder / f"{epoch:04d}.ckpt"
 
     @contextmanager
     def held(self, wait: bool = False) -> Iterator[Path]:
-        """The folder; keep other processes off this run, for as long as this one lives.
+        """The folder, locked: other processes keep off this run until this ends.
 
-        - `wait`: until the process that holds it now has done with it.
+        - `wait`: wait until the process that holds the lock is done.
 
         Raises:
-            RunIsBusy: if a living process holds it.
+            RunIsBusy: if a live process holds it.
             NotInside: if its lock is a link, or the folder is one in the sweep folder.
             CannotWrite: if the folder cannot be made.
         """
@@ -77,9 +77,9 @@ class RunFolder:
             lock.release()
 
     def begin(self, run: ResolvedRun) -> Result:
-        """Make the folder what `resume=` can go on with, before anything that takes time.
+        """Make the folder resumable, before anything that takes time.
 
-        Whoever calls it holds the run; calling it twice changes nothing.
+        The caller holds the lock; calling it twice changes nothing.
 
         Raises:
             CannotWrite: if the folder cannot be written to.
@@ -95,7 +95,7 @@ class RunFolder:
         return result
 
     def create(self, result: Result) -> None:
-        """Make the folder, with the result so far and the config as it was asked for.
+        """Create the folder, with the result so far and the config as requested.
 
         Raises:
             CannotWrite: if the folder cannot be written to.
@@ -104,18 +104,18 @@ class RunFolder:
             files.make_folder(self.last_checkpoint.parent, within=self.path)
             self._clear_up()
             self.write(result)
-            # the last one: what has a config is a run
+            # last: a folder with a config counts as a run
             config = files.as_yaml(result.config)
             files.write_atomic(self.config_file, config, within=self.path)
 
     def _clear_up(self) -> None:
-        """Remove the halves of files that a killed process has left."""
+        """Remove incomplete files left by a killed process."""
         for folder in (self.path, self.last_checkpoint.parent, self.epochs_folder):
             for path in folder.glob(f".*{files.HALF}"):
                 files.remove(path, within=self.path)
 
     def num_epochs(self) -> int:
-        """Epochs in the history, which is written just before each checkpoint."""
+        """Number of epochs in the history, which is written just before each checkpoint."""
         try:
             return self.history_file.read_bytes().count(b"\n") - 1
         except OSError:
@@ -135,7 +135,7 @@ class RunFolder:
         Raises:
             ConfigError: if this is not the folder of a run.
         """
-        if not os.path.isfile(self.config_file):  # nor may it be looked at
+        if not os.path.isfile(self.config_file):  # or it may not be read
             runs = sorted(str(file.parent) for file in self.path.glob("*/config.yaml"))
             which = "the run" if len(runs) == 1 else f"one of the {len(runs)} runs"
             inside = f"{which} inside: {', '.join(runs[:3])}" + " ..." * (len(runs) > 3)
@@ -153,7 +153,7 @@ class RunFolder:
         return config
 
     def read_result(self) -> Result | None:
-        """What the run has reached; None before its first second or if the file is damaged."""
+        """The run's result so far; None before it has started or if the file is damaged."""
         try:
             return Result.from_json(files.read_bytes(self.result_file))
         except (OSError, ValueError):
@@ -161,23 +161,23 @@ class RunFolder:
 
 
 class RunIsBusy(ConfigError):
-    """A living process is working on the run."""
+    """A live process is working on the run."""
 
 
 class FolderIsGone(Exception):
-    """The run folder was removed while the run was going on."""
+    """The run folder was removed during the run."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} was removed during the run; start it again")
 
 
 def local_rank() -> int:
-    """Which process of a run this is: 0, or that of a helper that Lightning started for DDP."""
+    """Which process of a run this is: 0, or the rank of one that Lightning started for DDP."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def new_result(run: ResolvedRun) -> Result:
-    """What is known of a run before it begins."""
+    """The result of a run before it starts."""
     result = Result(
         run=run.name,
         fingerprint=run.fingerprint,
@@ -193,7 +193,7 @@ def new_result(run: ResolvedRun) -> Result:
 
 
 def never_begun(folder: RunFolder, run: ResolvedRun, status: Status, error: ConfigError) -> Result:
-    """Write the result of a run that never began."""
+    """Write the result of a run that never started."""
     result = new_result(run)
     result.fail(status, error)
     folder.create(result)
@@ -204,12 +204,12 @@ def output_folder(text: str) -> Path:
     """The folder that output_dir names.
 
     Raises:
-        ConfigError: if the shell was to put in `~` or $NAME and has not.
+        ConfigError: if it contains a `~` or $NAME that the shell should have expanded.
     """
     expanded = os.path.expanduser(os.path.expandvars(text))
     if expanded != text:
         raise ConfigError(
-            f"output_dir={text}: the shell has left this as it is, because of the quotes around "
+            f"output_dir={text}: the shell has not expanded this, because of the quotes around "
             f"it; type output_dir={expanded}"
         )
     if match := re.search(r"\$\{?[A-Za-z_]\w*", text):
@@ -221,22 +221,22 @@ def output_folder(text: str) -> Path:
 
 @contextmanager
 def fresh_run(run: ResolvedRun) -> Iterator[Path]:
-    """A new run folder, held, and removed if the input turns out to be wrong."""
+    """A new run folder, locked, and removed if the input turns out to be wrong."""
     path = new_run_path(output_folder(run.config.output_dir), run.name)
     try:
         with RunFolder(path).held():
             yield path
     except ConfigError:
         with suppress(OSError):
-            files.remove_folder(path, within=path.parent)  # nothing has happened in it
+            files.remove_folder(path, within=path.parent)  # nothing has happened in it yet
         raise
 
 
 def new_run_path(output_dir: Path, name: str) -> Path:
-    """A new folder <output_dir>/runs/<date>-<time>-<run>; no two processes get the same.
+    """A new folder <output_dir>/runs/<date>-<time>-<run>; no two processes get the same one.
 
     Raises:
-        ConfigError: if it cannot be made.
+        ConfigError: if it cannot be created.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     with explained(output_dir):

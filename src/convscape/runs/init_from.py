@@ -1,4 +1,4 @@
-"""The weights that a run begins with: where they lie, and what they are. No torch but to read."""
+"""The weights that a run starts with: where and what they are. Torch only to read them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 def with_checksum(config: Config) -> Config:
-    """The config with the checksum of the weights that its run begins with, if it has some.
+    """The config with the checksum of the weights that its run starts with, if any.
 
     Raises:
-        ConfigError: if they are not there or cannot be read.
+        ConfigError: if they are missing or cannot be read.
     """
     init_from = config.init_from
     if init_from.run is None or init_from.checksum is not None:
         return config
-    # a name such as `latest` is another run's tomorrow
+    # a name such as `latest` will mean another run tomorrow
     known = init_from.model_copy(update={"run": str(named(init_from.run))})
     known = known.model_copy(update={"checksum": weights_of(known).checksum})
     return config.model_copy(update={"init_from": known})
 
 
 def weights_of(init_from: InitFromConfig) -> Weights:
-    """The weights that are named, with the classes that their run knew.
+    """The named weights, with the classes that their run recorded.
 
     Raises:
-        ConfigError: if they are not there, cannot be read, or are others than they were.
+        ConfigError: if they are missing, cannot be read, or have changed.
     """
     from convscape.base.weights import read_weights
 

@@ -1,4 +1,4 @@
-"""`latest`, wherever a run or a sweep is named: the newest one there is."""
+"""`latest`, wherever a run or a sweep is named: the newest one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LATEST = "latest"
 
 
 def named(place: str | Path, kind: Literal["runs", "sweeps"] = "runs") -> Path:
-    """The folder that a person names, where `latest` is the newest of its folder.
+    """The folder that a user names, with `latest` standing for the newest one in its place.
 
-    `latest` alone is outputs/runs/latest, or of `kind` "sweeps" outputs/sweeps/latest. A folder
-    that is called so is that folder.
+    `latest` alone means outputs/runs/latest, or for `kind` "sweeps" outputs/sweeps/latest. A folder
+    that really has this name is used as it is.
 
     Raises:
         ConfigError: if there is nothing yet.
@@ -30,12 +30,12 @@ def named(place: str | Path, kind: Literal["runs", "sweeps"] = "runs") -> Path:
     if not runs:
         begin = command_name("train") + (" -m ... name=<sweep>" if home.name == "sweeps" else "")
         raise ConfigError(f"{home} holds no run, so there is no {path}; begin one: {begin}")
-    # of two in one second the later name, which begins with the time
+    # of two in the same second, the later name, which begins with the time
     newest = max(runs, key=lambda run: (runs[run], run.name))
     return home / newest.relative_to(home).parts[0]
 
 
 def _configs(home: Path) -> Iterator[Path]:
-    """What every run has from its beginning: of runs in a folder, and of those in its sweeps."""
+    """The config file, which every run has from its start, of runs in a folder and its sweeps."""
     for pattern in ("*/config.yaml", "*/*/config.yaml"):
         yield from (file for file in home.glob(pattern) if file.is_file())

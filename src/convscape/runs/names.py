@@ -1,4 +1,4 @@
-"""Words of file names: what was chosen, in letters, digits and "._-" alone."""
+"""Words for file names: what was chosen, in letters, digits and "._-" only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def short_value(value: str) -> str:
-    """A value of the command line as a word: 0.00312 for 0.0031240057, 1e30 for 1e+30.
+    """A value from the command line as a word: 0.00312 for 0.0031240057, 1e30 for 1e+30.
 
-    Only the many digits of a search's values are rounded, and none to a whole number.
+    Only the long values drawn by a search are rounded, and never to a whole number.
     """
     if re.fullmatch(r"\d*\.\d{5,}", value):
         short = f"{float(value):.3g}"
         is_drawn = len(value.partition(".")[2]) > 8
         if float(short) == float(value) or (is_drawn and not float(short).is_integer()):
             value = short
-    # a plus would become the minus that stands for what a file name cannot have
+    # a plus would become a minus, which replaces characters that file names cannot have
     return re.sub(r"(?<![\w.])\+(?=[\d.])|(?<=[\d.][eE])\+(?=\d)", "", value)
 
 
 def file_name(words: Sequence[str], longest: int = 80) -> str:
-    """`words` as one name of at most `longest` letters; whole words are left out, none is cut."""
+    """`words` as one name of at most `longest` letters; whole words are dropped, none is cut."""
     safe = [re.sub(r"[^A-Za-z0-9_.-]+", "-", word) for word in words]
     name = "_".join(safe).strip("-.")
     if len(name) <= longest:
@@ -38,13 +38,13 @@ def file_name(words: Sequence[str], longest: int = 80) -> str:
         if len("_".join([*kept, word])) <= longest:
             kept.append(word)
     name = "_".join(kept).strip("-.")
-    if len(name) > longest:  # of one word, as of a long list, its first entries
+    if len(name) > longest:  # a single word, such as a long list: its first entries
         name = re.sub(r"[-_][^-_]*$", "", name[: longest + 1])
     return name.rstrip("-._")
 
 
 def _short_source(run: str) -> str:
-    """The fingerprint that ends a run folder's name; of a file its name."""
+    """The fingerprint at the end of a run folder's name, or a file's name."""
     path = Path(run)
     name = path.parent.parent.name if path.parent.name == "checkpoints" else path.name
     match = re.search(r"-([0-9a-f]{8})$", name)
@@ -65,11 +65,13 @@ _IN_TITLE = {
 def run_name(config: Config, overrides: list[str], digest: str) -> str:
     """A readable name, such as cnn_k5_s2_same_lr0.01-3f9a1c2b.
 
-    It says the network, the user's other choices as far as they matter to the result, and
-    `digest`, the fingerprint.
+    It contains the network, the user's other choices that matter to the result, and `digest`, the
+    fingerprint.
     """
     words = [config.model.title]
-    chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)  # the last
+    chosen = dict(
+        override.lstrip("+~").partition("=")[::2] for override in overrides
+    )  # the last one wins
     for key, value in chosen.items():
         section, _, leaf = key.partition(".")
         matters = section in (*SECTIONS, "seed")

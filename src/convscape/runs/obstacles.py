@@ -1,4 +1,4 @@
-"""What stands in a run's way in its folder, where only the user can tell what it is worth."""
+"""What blocks a run in its folder, when only the user can know whether it is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convscape.runs.folder import RunFolder
 
 
 def in_place_of_files(run: RunFolder) -> str | None:
-    """A folder where a file of the run belongs, or the other way round, and the way out."""
+    """A folder in place of one of the run's files, or the reverse, and the way out."""
     folders = [run.path, run.best_checkpoint.parent, run.epochs_folder]
     files = [run.config_file, run.result_file, run.history_file, run.log_file]
     files += [run.predictions_file, run.best_checkpoint, run.last_checkpoint]
@@ -23,7 +23,7 @@ def in_place_of_files(run: RunFolder) -> str | None:
 
 
 def in_sweep(folder: Path, fingerprints: Iterable[str]) -> dict[str, str]:
-    """What is in the way of the runs of a sweep `folder`, by fingerprint, and the way out."""
+    """What is in the way of runs of a sweep `folder`, by fingerprint, and the way out."""
     wanted = set(fingerprints)
     found = {}
     for path in sorted(folder.iterdir()):
@@ -41,5 +41,7 @@ def of_run(run: RunFolder, fingerprint: str) -> str | None:
         return obstacle
     result = run.read_result()
     if result is not None and result.fingerprint != fingerprint:
-        return f"{run.result_file} is of another run, {result.fingerprint}; move {run.path} away"
+        return (
+            f"{run.result_file} belongs to another run, {result.fingerprint}; move {run.path} away"
+        )
     return None

@@ -1,6 +1,6 @@
-"""`predictions.npz`: what a run answers on each image of its validation and test split.
+"""`predictions.npz`: a run's answers on each image of its validation and test split.
 
-It holds four arrays for a split and is read as a stranger's file: see `Predictions`. No torch.
+It holds four arrays per split and is read as an untrusted file: see `Predictions`. No torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convscape.base.files import read_bytes, write_atomic
 from convscape.runs.folder import RunFolder
 
 SPLITS = ("val", "test")
-MAX_BYTES = 2**28  # of the file, and of what it unpacks to: some 25 million images
+MAX_BYTES = 2**28  # for the file, and for its unpacked content: about 25 million images
 MAX_CLASSES = 2**31
 CHECKSUM = "data_checksum"
 
@@ -30,8 +30,8 @@ class Predictions:
 
     - `labels`, `predicted` (N,): class ids.
     - `probability` (N,): of the true class, 0..1.
-    - `margin` (N,): that probability less the largest of the other classes, -1..1; below zero
-      where the answer is wrong.
+    - `margin` (N,): that probability minus the largest of the other classes, -1..1; negative if the
+      answer is wrong.
     """
 
     labels: np.ndarray
@@ -59,7 +59,7 @@ class Predictions:
         return np.where(self.correct, self.probability, self.probability - self.margin)
 
     def wrong_part(self) -> str | None:
-        """What keeps the arrays from being answers, in words."""
+        """What is wrong with the arrays, in words; None if nothing."""
         arrays = [getattr(self, field.name) for field in fields(self)]
         if any(array.shape != self.labels.shape for array in arrays) or self.labels.ndim != 1:
             return "its arrays differ in length"
@@ -72,20 +72,20 @@ class Predictions:
         if min(self.labels.min(), self.predicted.min()) < 0 or (
             max(self.labels.max(), self.predicted.max()) >= MAX_CLASSES
         ):
-            return "a class is out of bounds"
+            return "a class is out of range"
         # comparisons with nan are false
         if not ((self.probability >= 0) & (self.probability <= 1)).all():
             return "a probability is not in 0..1"
         if not ((self.margin >= -1) & (self.margin <= 1)).all():
             return "a margin is not in -1..1"
         if (np.where(self.correct, self.margin, -self.margin) < 0).any():
-            return "a margin is not that of its answer"
+            return "a margin does not match its answer"
         return None
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The predictions of a run by split, and the checksum of the data that it was asked about."""
+    """A run's predictions by split, and the checksum of the data they are about."""
 
     splits: Mapping[str, Predictions]
     data_checksum: str
@@ -107,7 +107,7 @@ def write_answers(folder: RunFolder, answers: Answers) -> None:
 
 
 def _compact(values: np.ndarray) -> np.ndarray:
-    """Probabilities as float32, classes in as few bytes as the largest one needs."""
+    """Probabilities as float32, classes in as few bytes as the largest needs."""
     if values.dtype.kind == "f":
         return values.astype(np.float32)
     largest = int(values.max(initial=0))
@@ -115,7 +115,7 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 
 def read_answers(path: Path) -> Answers | None:
-    """What the run in the folder `path` answered; None where nothing whole says it."""
+    """The answers of the run in the folder `path`; None if missing or damaged."""
     try:
         return _parsed(read_bytes(RunFolder(path).predictions_file, MAX_BYTES))
     except (OSError, ValueError):
@@ -123,15 +123,15 @@ def read_answers(path: Path) -> Answers | None:
 
 
 def _parsed(content: bytes) -> Answers:
-    """The answers in the bytes of a file.
+    """The answers in a file's bytes.
 
     Raises:
-        ValueError: if they are not whole.
+        ValueError: if they are damaged.
     """
     arrays = _arrays(content)
     checksum = arrays.get(CHECKSUM)
     if checksum is None or checksum.dtype.kind != "U" or checksum.shape:
-        raise ValueError("it does not say of which data")
+        raise ValueError("it does not say for which data")
     names = [field.name for field in fields(Predictions)]
     splits = {
         split: Predictions(*(arrays[f"{split}_{name}"] for name in names))
@@ -166,10 +166,10 @@ def _arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 def _array(content: bytes) -> np.ndarray:
-    """An array from the bytes of an .npy file; its memory is that of the bytes."""
+    """An array from the bytes of an .npy file, sharing their memory."""
     stream = io.BytesIO(content)
     if npy.read_magic(stream) != (1, 0):
-        raise ValueError("an array in it is of another version")
+        raise ValueError("an array in it has another format version")
     shape, _, dtype = npy.read_array_header_1_0(stream)
     if dtype.kind not in "uifU" or dtype.itemsize > 1000:
         raise ValueError("an array in it holds no plain values")

@@ -1,7 +1,7 @@
-"""How far the runs of a folder have come, by what is in it: they may be on any machine. No torch.
+"""How far a folder's runs are, from its files alone: they may be on any machine. No torch.
 
-A sweep notes beside its runs what it is about to train, since a run that has not begun has no
-folder. What a process prints and what the tab in TensorBoard shows are read here.
+A sweep records next to its runs what it is about to train, because a run that has not started has
+no folder. Both the terminal and the tab in TensorBoard read progress here.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from convscape.base.files import changed
 from convscape.runs.folder import RunFolder
 from convscape.runs.result import Result
 
-NOTE = ".to-do.json"  # in the folder of a sweep
-_USUAL_IMAGES = 50_000  # where all images of a data set are trained on
-_MAX_BYTES = 2**24  # of the note: a grid has up to 100,000 runs
-_QUIET_S = 120  # without a sign of life, and twice a run's time: then nobody works on it
+NOTE = ".to-do.json"  # in a sweep's folder
+_USUAL_IMAGES = 50_000  # assumed if all images of a data set are trained on
+_MAX_BYTES = 2**24  # in the note: a grid has up to 100,000 runs
+_QUIET_S = 120  # without a sign of life for this long, and twice a run's time: nobody works on it
 
 T = TypeVar("T")
 
 
 class Remembered(Generic[T]):
-    """Reads a file again only where it has changed."""
+    """Reads a file again only if it has changed."""
 
     def __init__(self, read: Callable[[Path], T]) -> None:
         self._read = read
         self._known: dict[Path, tuple[int, T]] = {}
 
     def __call__(self, file: Path) -> T:
-        """What is in it now."""
+        """The file's current content."""
         stamp = changed(file)
         if (before := self._known.get(file)) is None or before[0] != stamp:
             before = self._known[file] = stamp, self._read(file)
@@ -47,12 +47,12 @@ class Remembered(Generic[T]):
 
 @dataclass(frozen=True)
 class ToDo:
-    """What a sweep is about to train, as it has noted it.
+    """What a sweep is about to train, as recorded.
 
-    - `since`: seconds, when it began with that.
-    - `work`: of each run by its fingerprint, see `work`.
-    - `is_open`: whether there may be more than these.
-    - `more`: how many more there will be, of which only the number is known: trials of a search.
+    - `since`: seconds, when it started on that.
+    - `work`: the work of each run by its fingerprint, see `work`.
+    - `is_open`: whether there may be more.
+    - `more`: how many more there will be of which only the number is known: trials of a search.
     """
 
     since: float = 0.0
@@ -62,7 +62,7 @@ class ToDo:
 
 
 def note_to_do(folder: Path, todo: ToDo) -> None:
-    """Keep it in the folder of a sweep.
+    """Write it to a sweep's folder.
 
     Raises:
         CannotWrite: if it cannot be written.
@@ -75,7 +75,7 @@ def note_to_do(folder: Path, todo: ToDo) -> None:
 
 
 def read_to_do(folder: Path) -> ToDo:
-    """What is noted there; nothing where nothing whole is."""
+    """What was recorded there; empty if missing or damaged."""
     try:
         note = files.plain_json(files.read_bytes(folder / NOTE, _MAX_BYTES))
         known = {str(k): None if v is None else _finite(v) for k, v in note["work"].items()}
@@ -88,12 +88,12 @@ def read_to_do(folder: Path) -> ToDo:
 def _finite(value: Any) -> float:
     number = float(value)
     if not 0 <= number < 1e30:
-        raise ValueError(f"{number} is none of ours")
+        raise ValueError(f"{number} is not one of ours")
     return number
 
 
 def work(config: Mapping[str, Any], macs: int | None) -> float | None:
-    """What the time of a run goes with: MACs of its training; None where they are not known."""
+    """What a run's time is proportional to: the MACs of its training; None if unknown."""
     data, trainer = config.get("data", {}), config.get("trainer", {})
     epochs, images = trainer.get("max_epochs"), data.get("train_size") or _USUAL_IMAGES
     if macs is None or not isinstance(epochs, int) or not isinstance(images, int):
@@ -103,7 +103,7 @@ def work(config: Mapping[str, Any], macs: int | None) -> float | None:
 
 @dataclass(frozen=True)
 class Pace:
-    """How far a run is: epochs done and planned, and the seconds that it still takes."""
+    """How far a run is: epochs done and planned, and the seconds it still needs."""
 
     epochs: int
     planned: int | None
@@ -111,14 +111,14 @@ class Pace:
 
     @classmethod
     def of(cls, run: RunFolder, result: Result, now: float | None = None) -> Pace:
-        """Of a run that lasts, by its history; of another, by its result."""
+        """The pace of a running run, from its history, or of another one, from its result."""
         planned = result.config.get("trainer", {}).get("max_epochs")
         planned = planned if isinstance(planned, int) and planned > 0 else None
         if result.status != "running":
             return cls(result.epochs, planned)
         done = max(0, run.num_epochs())
         began, last = (changed(file) / 1e9 for file in (run.config_file, run.history_file))
-        here = done - result.epochs  # since it was begun, or taken up again
+        here = done - result.epochs  # since it was started or resumed
         if planned is None or here < 1 or last <= began:
             return cls(done, planned)
         now = time.time() if now is None else now
@@ -128,11 +128,12 @@ class Pace:
 
 @dataclass(frozen=True)
 class Progress:
-    """Of a folder of runs.
+    """The progress of a folder of runs.
 
-    - `counts`: how many runs have which status; `todo`: how many have not begun.
-    - `left_s`: until all that is known of is done; None where nobody can tell, or works on it.
-    - `is_open`: whether more may come to that.
+    - `counts`: how many runs have which status; `todo`: how many have not started.
+    - `left_s`: until everything known is done; None if it cannot be estimated, or nobody is working
+      on it.
+    - `is_open`: whether more runs may be added.
     """
 
     counts: Mapping[str, int]
@@ -143,16 +144,16 @@ class Progress:
 
     @property
     def total(self) -> int:
-        """All runs that are known of."""
+        """All known runs."""
         return sum(self.counts.values()) + self.todo
 
     @property
     def done(self) -> int:
-        """Those that came to an end, good or bad."""
+        """Runs that ended, in whichever way."""
         return self.total - self.todo - self.counts.get("running", 0)
 
     def in_short(self) -> dict[str, Any]:
-        """As plain values, for a page."""
+        """The same as plain values, for a page."""
         left = None if self.is_open or self.left_s is None else round(self.left_s)
         numbers = {"total": self.total, "done": self.done, "todo": self.todo, "left": left}
         return numbers | {"running": self.counts.get("running", 0)}
@@ -161,7 +162,7 @@ class Progress:
 def progress(
     folder: Path, runs: Iterable[tuple[Path, Result]], now: float | None = None
 ) -> Progress:
-    """How far `runs`, of a sweep or not, are in their `folder`."""
+    """How far the `runs` in `folder`, a sweep's or not, are."""
     now = time.time() if now is None else now
     todo, runs = read_to_do(folder), list(runs)
     lasting = [(path, result) for path, result in runs if result.status == "running"]
@@ -178,7 +179,7 @@ def progress(
             continue
         elif changed(path / "result.json") / 1e9 >= todo.since:
             ended.append((path, result))
-        else:  # it will be taken up again
+        else:  # it will be resumed
             waiting.append(fingerprint)
             counts[result.status] -= 1
     working = {path: r for path, r in lasting if r.fingerprint in todo.work or todo.more}
@@ -203,10 +204,10 @@ def _left(
     waiting: Sequence[float | None],
     now: float,
 ) -> float | None:
-    """Seconds until all is done: what is left to what is done, as the time that this has taken.
+    """Seconds until all is done: the time so far, scaled by what is left over what is done.
 
-    So it takes part in it how many there are at a time, and what there is between them; the
-    beginning does not, in which processes start.
+    This takes into account how many run at once and the gaps between them, but not the start-up of
+    processes.
     """
     finished = [
         (work(result.config, result.macs), sum(result.seconds.values()))
@@ -243,13 +244,13 @@ def _left(
 
 
 def _span(path: Path) -> tuple[float, float]:
-    """When a run that has ended was begun, or last taken up again, and when it ended."""
+    """When a finished run was started or last resumed, and when it ended."""
     run = RunFolder(path)
     return changed(run.config_file) / 1e9, changed(run.result_file) / 1e9
 
 
 def _by_work(finished: list[tuple[float | None, float]]) -> Callable[[float | None], float]:
-    """The seconds of a run by its work: those of its like, else a line through all others."""
+    """A run's seconds as a function of its work: from similar runs, or a line through all."""
     mean = sum(seconds for _, seconds in finished) / len(finished)
     same: dict[float, list[float]] = {}
     for amount, seconds in finished:
@@ -261,13 +262,15 @@ def _by_work(finished: list[tuple[float | None, float]]) -> Callable[[float | No
         x, y = sum(means) / len(means), sum(means.values()) / len(means)
         spread = sum((amount - x) ** 2 for amount in means)
         slope = sum((amount - x) * (each - y) for amount, each in means.items()) / spread
-        slope = min(max(slope, 0.0), y / x)  # neither does more work take less, nor none all
+        slope = min(
+            max(slope, 0.0), y / x
+        )  # more work never takes less time, and no work never takes all of it
         base = y - slope * x
     return lambda amount: mean if amount is None else means.get(amount, base + slope * amount)
 
 
 def last_metrics(run: RunFolder) -> dict[str, float]:
-    """Of the newest epoch in a run's history, as far as they are numbers."""
+    """The metrics of the latest epoch in a run's history that are numbers."""
     found: dict[str, float] = {}
     with suppress(OSError, ValueError):
         header, *rows = files.read_bytes(run.history_file).decode().splitlines() or [""]

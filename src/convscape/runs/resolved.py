@@ -1,4 +1,4 @@
-"""`ResolvedRun`: a config and all that follows from it, each fact derived once. No torch."""
+"""`ResolvedRun`: a config and everything that follows from it, each fact derived once. No torch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from convscape.runs.names import run_name
 class ResolvedRun:
     """One run: its `config`, the `overrides` that were typed, and what follows from both.
 
-    A fact is computed when it is first asked for, and stays. From the config alone follow name,
-    fingerprint, plan, device and precision; `image_set` loads the images, and the numbers of
-    steps need them. Of weights to begin with the checksum is known, or `ConfigError` says why not.
+    A fact is computed on first use and kept. Name, fingerprint, plan, device and precision follow
+    from the config alone; `image_set` loads the images, which the numbers of steps need. If the run
+    starts with given weights, their checksum is known, or `ConfigError` says why not.
     """
 
     def __init__(self, config: Config, overrides: Sequence[str] = ()) -> None:
@@ -38,12 +38,12 @@ class ResolvedRun:
 
     @cached_property
     def name(self) -> str:
-        """What its folder is called: cnn_k5_s2_same-3f9a1c2b."""
+        """Its folder's name: cnn_k5_s2_same-3f9a1c2b."""
         return run_name(self.config, self.overrides, self.fingerprint)
 
     @cached_property
     def plan(self) -> Plan | None:
-        """Shapes, parameters and MACs; None for a model of the user's own.
+        """Shapes, parameters and MACs; None for a user's own model.
 
         Raises:
             InfeasibleGeometry: if the network cannot exist.
@@ -59,8 +59,8 @@ class ResolvedRun:
     def uses_bf16(self) -> bool:
         """Whether it computes in bfloat16.
 
-        `trainer.precision=auto` does where the hardware computes in it itself and the network is
-        large enough to gain.
+        `trainer.precision=auto` does so if the hardware supports it natively and the network is
+        large enough to benefit.
         """
         asked = self.config.trainer.precision
         if asked != "auto":
@@ -70,7 +70,7 @@ class ResolvedRun:
 
     @cached_property
     def steps_per_execution(self) -> int:
-        """Optimiser steps per call of training_step; 1 where no plan says their cost."""
+        """Optimiser steps per call of training_step; 1 if there is no plan to tell their cost."""
         asked = self.config.trainer.steps_per_execution
         if asked != "auto":
             return asked
@@ -102,7 +102,7 @@ class ResolvedRun:
         """Mean and deviation per channel, of pixels scaled to 0..1.
 
         Raises:
-            ConfigError: if the config's are not one for each channel.
+            ConfigError: if the config does not give one per channel.
         """
         return self.image_set.normalization(self.config.data.mean, self.config.data.std)
 
@@ -113,7 +113,7 @@ class ResolvedRun:
 
     @cached_property
     def max_epochs(self) -> int:
-        """Epochs to train: as asked for, or as many as `trainer.max_steps` needs."""
+        """Epochs to train: as asked for, or as many as `trainer.max_steps` takes."""
         trainer = self.config.trainer
         for_steps = -(-trainer.max_steps // self.steps_per_epoch) if trainer.max_steps else None
         return min(limit for limit in (trainer.max_epochs, for_steps) if limit is not None)
@@ -126,10 +126,10 @@ class ResolvedRun:
 
     @cached_property
     def monitor(self) -> Metric | None:
-        """What chooses the best epoch; None, which is the last one, where no image validates it.
+        """What chooses the best epoch; None means the last one, if there are no validation images.
 
         Raises:
-            ConfigError: if it is none to choose by.
+            ConfigError: if the metric cannot choose one.
         """
         asked = self.config.monitor
         is_there = self._split_sizes[1] > 0 or self.image_set.val_labels is not None
@@ -137,7 +137,7 @@ class ResolvedRun:
 
     @property
     def train_indices(self) -> np.ndarray:
-        """Which images of the train split are trained on."""
+        """Indices of the train split's images that are trained on."""
         data = self.config.data
         taken = taken_for_validation(self.image_set, data.val_size)
         labels = self.image_set.train_labels
@@ -145,7 +145,7 @@ class ResolvedRun:
 
     @property
     def num_val_images(self) -> int:
-        """Images that validate: taken out of the train split, or a split of their own."""
+        """Number of validation images, whether taken out of the train split or a separate split."""
         own = self.image_set.val_labels
         return self._split_sizes[1] or (0 if own is None else len(own))
 

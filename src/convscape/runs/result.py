@@ -1,4 +1,4 @@
-"""`result.json`: what it holds, and how a stranger's is checked."""
+"""`result.json`: what it contains, and how an untrusted one is checked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXIT_CODES: dict[Status, int] = {
 
 @dataclass
 class Result:
-    """What `result.json` holds; `status` is "running", with host and process, while it lasts.
+    """The content of `result.json`; `status` is "running", with host and process, during the run.
 
     - `config`: every key with its value; `overrides`: what the user typed.
     - `num_parameters`, `macs` (per image), `receptive_field` (pixels, H and W): of the plan.
@@ -40,12 +40,12 @@ class Result:
     - `best_epoch`: of the chosen checkpoint, counted from 1; `epochs`: finished.
     - `seconds`: of setup, fit (validation and checkpoints included) and test.
     - `samples_per_second`: training images per second of training, without validation.
-    - `data_checksum`, `dataset`: of what it is trained on: the content; `classes`, `image_shape`
-      (C, H, W), `mean` and `std` per channel, of values scaled to 0..1; where it was given other
-      numbers than bytes their `stretch`, see `data.stretch`.
-    - `attempts`: how often it was begun since it last got further.
-    - `loaded`: layers that `init_from` had weights for.
-    - `parent`: the `run` folder that it went on from, and after how many `epochs` and `steps`.
+    - `data_checksum`, `dataset`: of the training data: their checksum; `classes`, `image_shape` (C,
+      H, W), `mean` and `std` per channel, of values scaled to 0..1; their `stretch` if they were
+      not bytes, see `data.stretch`.
+    - `attempts`: how often it was started since it last made progress.
+    - `loaded`: layers that `init_from` loaded weights into.
+    - `parent`: the `run` folder that it continues, and after how many `epochs` and `steps`.
     """
 
     run: str
@@ -75,7 +75,7 @@ class Result:
 
     @classmethod
     def from_json(cls, content: bytes) -> Result:
-        """What `RunFolder.write` wrote, or a stranger did.
+        """Parse what `RunFolder.write`, or a stranger, wrote.
 
         Raises:
             ValueError: naming what is missing or of the wrong kind.
@@ -89,7 +89,7 @@ class Result:
 
     @property
     def monitor(self) -> Metric | None:
-        """What its checkpoint was chosen by; None: the last epoch."""
+        """The metric that chose its checkpoint; None: the last epoch."""
         return monitor_of(self.config)
 
     def fail(self, status: Status, error: BaseException) -> None:
@@ -109,7 +109,7 @@ _NUMBERS = ("num_parameters", "macs", "samples_per_second", "peak_memory_bytes",
 
 
 def _wrong_part(document: Any) -> str | None:
-    """What keeps a JSON document from being a `Result`, in words."""
+    """Why a JSON document is not a `Result`, in words; None if it is one."""
     if not isinstance(document, dict):
         return "it holds no keys"
     for key, kind in _KINDS.items():
@@ -137,7 +137,7 @@ def _wrong_part(document: Any) -> str | None:
         return "receptive_field is not a pair"
     if not all(_is_number(value) and math.isfinite(value) for value in [*numbers, *(seen or ())]):
         return "a size or time is not a number"
-    if not all(map(_is_number, document["metrics"].values())):  # nan and inf may be
+    if not all(map(_is_number, document["metrics"].values())):  # nan and inf are allowed
         return "a metric is not a number"
     if not isinstance(document.get("data_checksum"), str | None):
         return "data_checksum is not text"
@@ -162,7 +162,7 @@ def _wrong_part(document: Any) -> str | None:
 
 
 def _is_dataset(value: Any) -> bool:
-    """Whether it is `Result.dataset`; runs made before there was one have an empty one."""
+    """Whether it is a valid `Result.dataset`; it is empty in runs from before it existed."""
     if value == {}:
         return True
     if not isinstance(value, dict):
@@ -187,7 +187,7 @@ def _is_dataset(value: Any) -> bool:
 
 
 def _is_parent(value: Any) -> bool:
-    """Whether it is `Result.parent`."""
+    """Whether it is a valid `Result.parent`."""
     if value is None:
         return True
     return (

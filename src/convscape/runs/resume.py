@@ -1,4 +1,4 @@
-"""The run to go on with, from its folder."""
+"""The run to resume, from its folder."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from convscape.runs.resolved import ResolvedRun
 
 @contextmanager
 def held_to_go_on(folder: RunFolder) -> Iterator[Path]:
-    """The folder of a run that goes on, held.
+    """The folder of a resumed run, locked.
 
     Raises:
         RunIsBusy: if a living process holds it.
-        CannotWrite: if it cannot be written to, before the run has begun anew.
+        CannotWrite: if it cannot be written to, before the run has restarted.
     """
     try:
         with folder.held() as path:
             yield path
     except CannotWrite as error:
-        if error.path != folder.path:  # as of the data's cache
+        if error.path != folder.path:  # such as the data cache
             raise
         raise CannotWrite(folder.path, error.error, None) from None
 
 
 def _forget_servers(stored: dict[str, Any], allow_packages: list[str]) -> None:
-    """A folder, which may be a stranger's, does not say to whom the run is told, or as whom."""
+    """Ignore the tracking servers and accounts named in a folder, which may be a stranger's."""
     loggers = stored.get("logger")
     for name, key, instead in (("mlflow", "tracking_uri", None), ("wandb", "mode", "offline")):
         section = loggers.get(name) if isinstance(loggers, dict) else None
@@ -53,21 +53,21 @@ def _forget_servers(stored: dict[str, Any], allow_packages: list[str]) -> None:
             )
 
 
-# What a run may be told when it goes on: where and how that happens, ...
+# What a resumed run may be told: where and how it runs, ...
 _PLACES = (
     "visual", "logger", *(f"{s}.{key}" for s, keys in FINGERPRINT_EXCLUDES.items() for key in keys)
 )  # fmt: skip
-# ... for how long, and with which learning rates: then it goes on as another run
+# ... for how long, and with which learning rates: then it continues as a new run
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.early_stopping")
 _RATES = ("scheduler", "optimizer.lr")
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The run to go on with, and the `folder` where it is so far.
+    """The run to continue, and the `folder` where it is so far.
 
-    - `before`: what that folder's run was, where this is to be another one, in a folder of its own.
-    - `changes`: the overrides that make it another one.
+    - `before`: the folder's run, if this will be a new one in its own folder.
+    - `changes`: the overrides that make it a new run.
     """
 
     run: ResolvedRun
@@ -77,13 +77,13 @@ class Resumed:
 
 
 def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
-    """The run to go on with, as it was typed when it began, and as it is to go on.
+    """The run to continue, with its original overrides and those given now.
 
-    Where its data are now may be said anew, as may all that does not touch its result; the run
-    folder then keeps that.
+    The place of its data may be given again, as may everything that does not affect its result; the
+    run folder then records that.
 
     Raises:
-        ConfigError: if it is no run, is asked to be another one, or its data are gone.
+        ConfigError: if it is not a run, would become a different one, or its data are missing.
     """
     from convscape.config.check import check, with_value
     from convscape.runs.data import check_there
@@ -99,7 +99,7 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
         )
     folder = RunFolder(named(composed["resume"]))
     stored = folder.read_config()
-    # a tracking library may write there: a stranger's run does not say where that is
+    # a tracking library may write there: a stranger's run must not decide where
     stored_place = Path(str(stored.get("output_dir"))).resolve()
     if not folder.path.resolve().is_relative_to(stored_place):
         stored["output_dir"] = composed["output_dir"]
@@ -124,7 +124,7 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
         return Resumed(ResolvedRun(config, words), folder)
     changes = [o for key, o in given.items() if _is_among(key, (*LENGTH, *_RATES))]
     words = [*(word for word in words if _key(word) not in given), *changes]
-    # no run of the sweep that it may come from
+    # not a run of the sweep that it may come from
     config = config.model_copy(update={"output_dir": composed["output_dir"], "name": None})
     return Resumed(ResolvedRun(config, words), folder, before, tuple(changes))
 
@@ -134,11 +134,11 @@ def _key(override: str) -> str:
 
 
 def _is_among(key: str, keys: tuple[str, ...]) -> bool:
-    """Whether `key` is one of `keys`, or stands below one."""
+    """Whether `key` is one of `keys`, or below one."""
     return any(f"{key}.".startswith(f"{each}.") for each in keys)
 
 
 def _is_another(before: Config, now: Config) -> bool:
-    """Whether the length or the learning rates are others."""
+    """Whether the length or the learning rates differ."""
     one, other = before.model_dump(), now.model_dump()
     return any(value_at(one, key) != value_at(other, key) for key in (*LENGTH, *_RATES))

@@ -16,11 +16,11 @@ from convscape.runs.latest import LATEST, named
 if TYPE_CHECKING:
     from convscape.runs.result import Result
 
-KEYS_OF_SWEEP = "CONVSCAPE_SWEEP_KEYS"  # those with several values, for the runs of a sweep
+KEYS_OF_SWEEP = "CONVSCAPE_SWEEP_KEYS"  # keys with several values, for the runs of a sweep
 
 
 def exit_code(result: Result) -> int:
-    """The exit code of a run on its own: an interrupted one's says what interrupted it."""
+    """The exit code of a single run: if interrupted, it tells by what."""
     from convscape.runs.result import EXIT_CODES
 
     if result.status == "interrupted":
@@ -31,7 +31,7 @@ def exit_code(result: Result) -> int:
 
 
 def no_choice(result: Result) -> str | None:
-    """That no epoch was better than another; anything is better than NaN."""
+    """A note if no epoch was better than another; anything is better than NaN."""
     by = result.monitor
     if by is None or not math.isnan(result.metrics.get(by.name, 0.0)):
         return None
@@ -42,9 +42,9 @@ def no_choice(result: Result) -> str | None:
 
 
 def _next(result: Result, path: Path) -> list[str]:
-    """The commands that one wants after a run; the newest one need not be called by its name."""
+    """The commands to use after a run; the newest one can be called `latest`."""
     home, is_latest = path.parent, False
-    with suppress(ConfigError):  # a run in a folder of the user's own
+    with suppress(ConfigError):  # a run in a user's own folder
         is_latest = named(home / LATEST) == path
     run = LATEST if is_latest and home == Path("outputs", "runs") else str(path)
     if is_latest and run != LATEST:
@@ -56,18 +56,18 @@ def _next(result: Result, path: Path) -> list[str]:
 
 
 def open_board(folder: Path) -> list[str]:
-    """The command that opens TensorBoard, and which of its tabs nobody finds by chance."""
+    """The command that opens TensorBoard, and the tabs that nobody finds by chance."""
     command = f"tensorboard --host 127.0.0.1 --logdir {shlex.quote(str(folder))}"
-    return [command, "  its tab Convscape has all runs, Custom Scalars train beside val"]
+    return [command, "  its Convscape tab has all runs, Custom Scalars shows train next to val"]
 
 
 def in_a_column(title: str, lines: Sequence[str]) -> list[str]:
-    """Lines below each other, behind a title."""
+    """Lines one below the other, next to a title."""
     return [f"{title if not place else '':<13}{each}" for place, each in enumerate(lines)]
 
 
 def _kept_epochs(path: Path) -> list[str]:
-    """What trainer.keep_epochs has left in a run folder, and what it takes."""
+    """What trainer.keep_epochs has left in a run folder, and its size."""
     from convscape.runs.folder import RunFolder
 
     sizes = [file.stat().st_size for file in RunFolder(path).epochs_folder.glob("*.ckpt")]
@@ -76,7 +76,7 @@ def _kept_epochs(path: Path) -> list[str]:
 
 
 def summary(result: Result, path: Path) -> list[str]:
-    """What a person reads after a run."""
+    """What the user reads after a run."""
     from convscape.config.metrics import metric
 
     match result.status:

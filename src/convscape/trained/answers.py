@@ -1,4 +1,4 @@
-"""A probe's answer as a run folder keeps it. The file may be damaged, or a stranger's."""
+"""A probe's answer as kept in a run folder. The file may be damaged, or a stranger's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from convscape.base.files import read_bytes
 MAX_BYTES = 2**26  # the occlusion maps of large images
 MAX_SHOWN = 100  # images in a figure
 
-Share = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # an accuracy, or what it lost
+Share = Annotated[
+    float, Field(ge=-1, le=1, allow_inf_nan=False)
+]  # an accuracy, or a loss of accuracy
 Pixels = Annotated[int, Field(ge=-(10**6), le=10**6)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -27,11 +29,11 @@ class _Kept(BaseModel):
     numbers: dict[str, Share]
 
     def names(self) -> list[str]:
-        """Of its numbers."""
+        """The names of its numbers."""
         raise NotImplementedError
 
     def fits(self) -> bool:
-        """Whether its lists belong together."""
+        """Whether its lists fit together."""
         return True
 
 
@@ -97,14 +99,14 @@ _KINDS: dict[str, type[_Kept]] = {
 
 
 def read_answer(file: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The answer that is kept in `file`, if it is a whole one to what is `wanted`.
+    """The answer in `file`, if it is complete and answers what is `wanted`.
 
-    - `wanted`: plain values, as they are kept: "probe", "split", "num_images", its settings.
+    - `wanted`: plain values, as stored: "probe", "split", "num_images", its settings.
     """
     try:
         kept = _KINDS[wanted["probe"]].model_validate_json(read_bytes(file, MAX_BYTES))
         is_whole = kept.fits()
-    except (OSError, ValueError):  # none, or none of that kind
+    except (OSError, ValueError):  # missing, or not an answer
         return None
     count = kept.asked.get("num_images")
     asked = {key: value for key, value in wanted.items() if key != "other_data"}

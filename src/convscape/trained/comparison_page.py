@@ -1,4 +1,4 @@
-"""The page of a comparison: verdict, numbers, curves, images that flipped, filters."""
+"""A comparison's page: verdict, numbers, curves, images that flipped, filters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from convscape.trained.load import TrainedRun
 
 MAX_SHOWN = 24  # images that flipped
-MAX_FILTERS = 32  # of each
+MAX_FILTERS = 32  # per side
 PAGE = "compare.html"
 
 
@@ -82,7 +82,7 @@ class _Shown:
 
 @dataclass
 class _Pictures:
-    """What is drawn of a comparison; `notes` say what cannot be."""
+    """What is drawn of a comparison; `notes` say what could not be."""
 
     found: Comparison
     allow_packages: tuple[str, ...]
@@ -90,7 +90,7 @@ class _Pictures:
     notes: list[str] = field(default_factory=list)
 
     def all(self) -> Iterator[_Shown]:
-        """In the order of the page."""
+        """The pictures in the order of the page."""
         if (figure := curves(self.found, self.notes)) is not None:
             caption = (
                 "Solid: validation, dashed: training; a thin line per run, a thick one the mean."
@@ -98,13 +98,13 @@ class _Pictures:
             yield _Shown("Learning curves", caption, [_url(figure)], "figure")
         runs = [run for _, group in self.found.sides if (run := self._load(group)) is not None]
         if (sheet := self._flips(runs)) is not None:
-            caption = "The clearest first, with the answer that most of the runs give."
+            caption = "Clearest first, with the answer that most of the runs give."
             yield _Shown("Images that flipped", caption, [_url(sheet)])
         if filters := self._filters(runs):
-            caption = "What the first layer has learned in a run of each, on one scale."
+            caption = "What the first layer has learned in one run of each, on the same scale."
             yield _Shown("Filters", caption, [_url(each) for each in filters])
         named = {name: _pooled(self.found.runs(group)) for name, group in self.found.sides}
-        caption = "Answers of each confidence, and how many are right; larger dots are more images."
+        caption = "How many answers of each confidence are right; larger dots mean more images."
         diagram = by_image.reliability_diagram(named)
         yield _Shown("Confidence", caption, [_url(diagram)], "figure narrow")
 
@@ -124,7 +124,7 @@ class _Pictures:
             return None
 
     def _flips(self, runs: Sequence[TrainedRun]) -> Picture | None:
-        """The images that flipped, with their class and the answers of a run of each."""
+        """The images that flipped, with their class and the answers of one run of each."""
         found = self.found
         chosen = found.flipped[:MAX_SHOWN]
         if not (len(chosen) and runs):
@@ -152,7 +152,7 @@ class _Pictures:
         return sheets.images_with_captions(title, images, captions)
 
     def _filters(self, runs: Sequence[TrainedRun]) -> list[Picture]:
-        """The first weights of each that look at the image, on one scale."""
+        """The first weights of each that are applied to the image, on one scale."""
         from convscape.models.inside import first_filters
 
         if len(runs) < 2:
@@ -175,9 +175,9 @@ def _pooled(runs: Sequence[Predictions]) -> Predictions:
 
 
 def curves(found: Comparison, notes: list[str]) -> Figure | None:
-    """The metric and the loss over the epochs, a colour for each of the two.
+    """The metric and the loss over the epochs, one colour for each of the two.
 
-    Of a metric that is not logged in each epoch, the accuracy.
+    The accuracy, if the metric is not logged in each epoch.
     """
     split, _, leaf = found.metric.name.partition("/")
     leaves = [leaf if split in ("val", "test") and leaf != "loss" else "acc", "loss"]
@@ -194,7 +194,7 @@ def curves(found: Comparison, notes: list[str]) -> Figure | None:
 
 
 def _draw(axis: Axes, found: Comparison, leaf: str, notes: list[str]) -> bool:
-    """Whether there was anything to draw."""
+    """Draw one panel; returns whether there was anything to draw."""
     tails = []
     for (name, group), color in zip(found.sides, COLORS, strict=False):
         for split, dash in (("val", "-"), ("train", "--")):

@@ -32,7 +32,7 @@ MAX_CLASSES_IN_MATRIX = 20  # more columns do not fit on a terminal
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split; `confusion[t, p]` counts images of class t that were taken for p."""
+    """Metrics of a split; `confusion[t, p]` counts images of class t classified as p."""
 
     run: str
     split: str
@@ -40,9 +40,11 @@ class Evaluation:
     classes: list[str]
     loss: float
     confusion: np.ndarray
-    metrics: dict[str, float] = field(default_factory=dict)  # what the config adds: f1
+    metrics: dict[str, float] = field(
+        default_factory=dict
+    )  # metrics that the config adds, such as f1
     temperature: Temperature | None = None
-    flip: bool = False  # whether each image is answered together with its mirror image
+    flip: bool = False  # whether answers are averaged over each image and its mirror image
     weights: str = ""  # which ones, where they are not those that were trained
 
     @property
@@ -57,7 +59,7 @@ class Evaluation:
 
     @property
     def class_acc(self) -> list[float | None]:
-        """Fraction of right answers for each class; None for one without images."""
+        """Fraction of right answers per class; None for a class without images."""
         counts = self.confusion.sum(1)
         correct = np.diag(self.confusion)
         return [
@@ -118,14 +120,14 @@ def evaluate(
 ) -> Evaluation:
     """Metrics of `run` on "train", "val" or "test".
 
-    A finished run that has not kept its answers image by image, in `predictions.npz`, gets them.
+    If a finished run has no answers image by image, `predictions.npz` is written.
 
-    - `flip`: answer each image together with its mirror image; test images of a run with
-      trainer.test_flip are anyway.
+    - `flip`: average each answer with that for the mirror image; for test images of a run with
+      trainer.test_flip that is always so.
     - `with_temperature`: also fit the temperature of its confidence on the validation images.
 
     Raises:
-        ConfigError: if the split has no images, or the temperature none to be fitted on.
+        ConfigError: if the split has no images, or there are none to fit the temperature on.
     """
     if with_temperature and split == "val":
         raise ConfigError(
@@ -161,13 +163,13 @@ def evaluate(
 
 
 def _is_flipped(run: TrainedRun, split: str) -> bool:
-    """Whether the run itself answers these images together with their mirror images."""
+    """Whether the run itself averages these answers with those for the mirror images."""
     is_ours = isinstance(run.model, ImageClassifier)
     return is_ours and run.config.trainer.test_flip and split == "test"
 
 
 def _temperature(run: TrainedRun, logits: Tensor, labels: Tensor, flip: bool) -> Temperature:
-    """Fitted on the validation images, and what it does for these logits (N, K)."""
+    """The temperature, fitted on the validation images, and its effect on these logits (N, K)."""
     if not len(run.data.indices["val"]):
         raise ConfigError("--temperature: it is fitted on validation images, and there are none")
     pairs = [(_logits(run, "val", flip), run.data.labels("val")), (logits, labels)]
@@ -177,16 +179,16 @@ def _temperature(run: TrainedRun, logits: Tensor, labels: Tensor, flip: bool) ->
 
 
 def _logits(run: TrainedRun, split: str, flip: bool) -> Tensor:
-    """Of all images of a split (N, K), batch by batch: together they may not fit into memory."""
+    """Logits of all images of a split (N, K), batch by batch to save memory."""
     batches = torch.arange(len(run.data.indices[split])).split(run.config.data.eval_batch_size)
     tensors = (run.data.tensors(split, batch)[0] for batch in batches)
     return torch.cat([run.logits(images, flip=flip) for images in tensors])
 
 
 def _keep_answers(run: TrainedRun, known: dict[str, Tensor]) -> None:
-    """Write `predictions.npz` where it is missing, unless the folder cannot be written to.
+    """Write `predictions.npz` if it is missing and the folder is writable.
 
-    - `known`: logits by split; those of others are computed.
+    - `known`: logits by split; the others are computed.
     """
     folder, data = RunFolder(run.path), run.image_set.checksum
     result = folder.read_result()

@@ -1,4 +1,4 @@
-"""One image through one's own network: a page with every map, and every number behind each unit."""
+"""One image through your own network: a page with every map and the numbers behind each unit."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from convscape.models.modules import BlurPool2d, PolyphasePool2d
 from convscape.trained.load import TrainedRun
 from convscape.trained.predict import read_picture
 
-MAX_MAPS = 64  # of a layer; more are sampled
-MAX_VALUES = 2**16  # of a layer's maps
+MAX_MAPS = 64  # per layer; more are sampled
+MAX_VALUES = 2**16  # in a layer's maps
 MIN_MAPS = 4
 MAX_UNITS = 128  # of a dense layer
-MAX_TERMS = 16  # of a dense unit's sum; the others are added up
+MAX_TERMS = 16  # in a dense unit's sum; the others are added up
 MAX_CLASSES = 20  # in the table of probabilities
 
 
@@ -72,10 +72,10 @@ def choose_image(run: TrainedRun, text: str, split: str, invert: bool = False) -
 
 
 def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, path: Path) -> None:
-    """Write the page for an image (C, H, W) of class `label`, if that is known.
+    """Write the page for an image (C, H, W), whose class is `label` if known.
 
     Raises:
-        ConfigError: if a network of the user's answers with something else than logits.
+        ConfigError: if a user's network returns something other than logits.
         CannotWrite: if the page cannot be written.
     """
     environment = jinja2.Environment(
@@ -84,7 +84,7 @@ def write_page(run: TrainedRun, image: Tensor, name: str, label: int | None, pat
         undefined=jinja2.StrictUndefined,
     )
     document = explanation(run, image, name, label)
-    # "</script>" would end the script element, "<!--<script>" keep it from ending
+    # "</script>" would end the script element, "<!--<script>" would keep it open
     data = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
     page = environment.get_template("explain.html.j2").render(
         data=data, title=document["title"], base_style=Markup(styled(""))
@@ -106,7 +106,7 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
     if isinstance(model, ImageClassifier):
         inputs = model.normalize(image[None])
         network, scale, shift = model.network, model.scale, model.shift
-    else:  # another's LightningModule
+    else:  # a user's LightningModule
         inputs = standardized(image[None], *run.normalization)
         network, (scale, shift) = model, scale_and_shift(*run.normalization)
     way = _Way(network, image, inputs, scale, shift)
@@ -145,13 +145,13 @@ def explanation(run: TrainedRun, image: Tensor, name: str, label: int | None) ->
 
 
 class _Maps:
-    """Which channels are shown: those of a conv layer stay until their number changes."""
+    """Which channels are shown: those of a conv layer are kept until their number changes."""
 
     def __init__(self, chosen: range | np.ndarray) -> None:
         self.chosen = np.asarray(chosen)
 
     def choose(self, shape: tuple[int, ...]) -> None:
-        """Choose among the maps (C, H, W) as many as fit the page."""
+        """Choose as many of the maps (C, H, W) as fit on the page."""
         num, height, width = shape
         count = min(num, MAX_MAPS, max(MIN_MAPS, MAX_VALUES // (height * width)))
         self.chosen = _spread(num, count)
@@ -168,7 +168,7 @@ class _Maps:
 
 
 class _Way:
-    """The way of an image through a network, and what the page shows of each layer on it."""
+    """An image's path through a network, and what the page shows of each layer along it."""
 
     def __init__(
         self, network: nn.Module, image: Tensor, inputs: Tensor, scale: Tensor, shift: Tensor
@@ -189,10 +189,10 @@ class _Way:
     def through(
         self, rows: Iterable[LayerPlan], values: Tensor, source: int, depth: int = 0
     ) -> tuple[Tensor, int]:
-        """What layers in a row make of `values`, and the place of the last of them.
+        """The output of consecutive layers for `values`, and the index of the last of them.
 
-        `layers[source]` is what gives `values`. Layers in a layer come before it: it is the sum of
-        the last of each branch.
+        `layers[source]` produces `values`. Layers inside a layer come before it: it is the sum of
+        the last one of each branch.
         """
         for row in rows:
             sources, chosen = [], []
@@ -210,7 +210,7 @@ class _Way:
         return values, source
 
     def watched(self, inputs: Tensor) -> Tensor:
-        """What a network of the user's answers; what its innermost modules give is put down."""
+        """A user's network's output; the outputs of its innermost modules are recorded."""
 
         def put_down(name: str, module: nn.Module, values: Any) -> None:
             if not isinstance(values, Tensor) or values.ndim not in (2, 4) or len(values) != 1:
@@ -276,7 +276,7 @@ def _layer(
     is_new = num_maps not in (None, row.input_shape[0]) and not row.branches
     if isinstance(layer, Conv) or is_new:
         maps.choose(row.output_shape)
-    match layer:  # the page shows the values alone of a kind that is none of these
+    match layer:  # of any other kind the page only shows the values
         case Conv():
             assert isinstance(module, nn.Conv2d)
             facts["groups"] = layer.groups
@@ -331,7 +331,7 @@ def _batch_norm(
 
 
 def _dense(module: nn.Linear, inputs: Tensor, image_shape: torch.Size) -> dict[str, Any]:
-    """For each shown unit its largest terms and, where it looks at the image, its weights."""
+    """For each shown unit its largest terms and, if applied to the image, its weights."""
     shown = torch.from_numpy(_spread(module.out_features, MAX_UNITS))
     weights = module.weight[shown]
     products = weights * inputs
@@ -352,7 +352,7 @@ def _dense(module: nn.Linear, inputs: Tensor, image_shape: torch.Size) -> dict[s
 
 
 def _spread(num: int, most: int) -> np.ndarray:
-    """At most so many of the indices below `num`, evenly spread."""
+    """At most `most` of the indices below `num`, evenly spaced."""
     return np.linspace(0, num - 1, min(num, most)).round().astype(int)
 
 

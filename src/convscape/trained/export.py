@@ -1,15 +1,15 @@
-"""A trained run as one file for others: ONNX, torch.export or safetensors.
+"""A trained run as one file for other programs: ONNX, torch.export or safetensors.
 
-Each file holds what its reader needs: the normalisation is inside or written down, and the
+Each file contains what its reader needs: the normalisation is built in or written down, and the
 metadata say what goes in, which class is which, and where the network comes from.
 
     onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})
     torch.export.load("model.pt2").module()(images)
     safetensors.torch.load_file("model.safetensors")
 
-The first two take uint8 images (N, C, H, W), any number of them, and give logits (N, num_classes);
-where the data set is of other numbers than bytes, float32 images, see `data.stretch`.
-They compute in fp32, also where the run was trained in bf16.
+The first two take any number of uint8 images (N, C, H, W), and return logits (N, num_classes); if
+the data set's values are not bytes, they take float32 images, see `data.stretch`. They compute in
+fp32 even if the run was trained in bf16.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ NEEDS = {
     "torch_export": (),
     "safetensors": ("safetensors",),
 }
-OPSET = 20  # of 2023: old enough for the runtimes in use, and the first with GELU
-TOLERANCE = 1e-5  # of a difference beside the largest logit, or beside 1 where that is smaller
+OPSET = 20  # from 2023: old enough for the runtimes in use, and the first with GELU
+TOLERANCE = 1e-5  # of a difference relative to the largest logit, or to 1 if that is larger
 NUM_CHECKED = 1000  # images
 
 
 class PixelsToLogits(nn.Module):
     """A copy of a network with its normalisation, free of Lightning, on the CPU, in eval mode.
 
-    - `scale`, `shift`: per channel, from pixels of 0..255 to what the network takes.
+    - `scale`, `shift`: per channel, from pixels 0..255 to what the network takes.
     """
 
     scale: Tensor
@@ -66,7 +66,7 @@ class PixelsToLogits(nn.Module):
         self.network = copy.deepcopy(network)
         self.register_buffer("scale", scale.clone())
         self.register_buffer("shift", shift.clone())
-        # torch.export does not take weights in channels_last for whole
+        # torch.export rejects weights in channels_last as not contiguous
         self.cpu().to(memory_format=torch.contiguous_format).eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,13 +76,13 @@ class PixelsToLogits(nn.Module):
 
 @dataclass(frozen=True)
 class Export:
-    """A written file, and how far its logits are from those of the checkpoint.
+    """A written file, and how far its logits are from the checkpoint's.
 
-    - `max_difference`: the largest of all logits of the checked images.
-    - `tolerance`: how large it may be.
+    - `max_difference`: the largest over all logits of the checked images.
+    - `tolerance`: the largest difference allowed.
     - `checked_on`: the images, in words.
-    - `opset`: of ONNX.
-    - `num_undecided`: images aside, see `most_undecided`.
+    - `opset`: the ONNX opset.
+    - `num_undecided`: images set aside, see `most_undecided`.
     - `remarks`: what else is to be known of its answers.
     """
 
@@ -95,7 +95,7 @@ class Export:
     remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        aside = f"; {self.num_undecided} aside, where polyphase pooling finds two grids alike"
+        aside = f"; {self.num_undecided} set aside: two grids tie in polyphase pooling"
         opset = f", opset {self.opset}" if self.opset is not None else ""
         lines = (
             f"{self.path}: {self.path.stat().st_size:,} bytes{opset}",
@@ -118,15 +118,15 @@ def check_packages(format: str) -> None:
 
 
 class LogitsDiffer(ArithmeticError):
-    """The file's logits are not those of the checkpoint; it was not written."""
+    """The file's logits differ from the checkpoint's; it was not written."""
 
 
 def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
-    """Write `run` to `path` (default: the run folder), once it is equal to the checkpoint.
+    """Write `run` to `path` (default: the run folder), if its logits equal the checkpoint's.
 
     Raises:
         ConfigError: if the format's packages are missing, or the file cannot be written.
-        LogitsDiffer: if it is not equal.
+        LogitsDiffer: if they do not.
     """
     check_packages(format)
     check_forward(run.model)
@@ -148,7 +148,7 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
         found = _file_logits(format, content, run, images)
     differences = (found - expected).abs().amax(1)
     tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
-    agree = differences <= tolerance  # no NaN does
+    agree = differences <= tolerance  # False for NaN
     num_others = int((~agree).sum())
     if num_others > most_undecided(run.model, len(images)):
         raise LogitsDiffer(
@@ -164,9 +164,9 @@ def export(run: TrainedRun, format: str, path: Path | None = None) -> Export:
 
 
 def most_undecided(model: nn.Module, num_images: int) -> int:
-    """How many images' logits may differ by more: none, or one in a hundred with polyphase pooling.
+    """How many images' logits may differ more: none, or one in a hundred with polyphase pooling.
 
-    That takes the strongest of several grids; where two are equally strong, the last bit decides.
+    It chooses the strongest of several grids; if two are equally strong, the last bit decides.
     """
     chooses = any(isinstance(module, PolyphasePool2d) for module in model.modules())
     return num_images // 100 if chooses else 0
@@ -181,7 +181,7 @@ def pixels_to_logits(run: TrainedRun) -> PixelsToLogits:
 
 
 def metadata(run: TrainedRun) -> dict[str, str]:
-    """Where the network comes from, and what it takes and gives."""
+    """Where the network comes from, what it takes and what it returns."""
     channels, height, width = run.image_shape
     result = RunFolder(run.path).read_result()
     colours = {1: "grey", 3: "red, green, blue"}.get(channels, f"{channels} channels")
@@ -219,7 +219,7 @@ def metadata(run: TrainedRun) -> dict[str, str]:
 
 
 def _pixel_type(run: TrainedRun) -> torch.dtype:
-    """What its data set holds: bytes, or floats."""
+    """The type of its data set's values: bytes or floats."""
     return torch.uint8 if run.stretch is None else torch.float32
 
 
@@ -243,10 +243,10 @@ def to_onnx(
     metadata: dict[str, str],
     dtype: torch.dtype = torch.uint8,
 ) -> bytes:
-    """An ONNX file of images of `input_shape` (C, H, W); the batch axis is free."""
+    """An ONNX file for images of `input_shape` (C, H, W); the batch axis is dynamic."""
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, of its dependencies
+        warnings.simplefilter("ignore")  # the exporter's, about its dependencies
         program = torch.onnx.export(
             network,
             (_example(input_shape, dtype),),
@@ -260,7 +260,7 @@ def to_onnx(
     assert program is not None
     model = program.model_proto
     for node in model.graph.node:
-        del node.metadata_props[:]  # among them the paths of this machine's files
+        del node.metadata_props[:]  # they contain paths of this machine's files
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
@@ -277,21 +277,21 @@ def to_torch_export(
     example = (_example(input_shape, dtype),)
     program = torch.export.export(network, example, dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # the paths of this machine's files
+        node.meta.pop("stack_trace", None)  # paths of this machine's files
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
     return file.getvalue()
 
 
 def _example(input_shape: geometry.Shape, dtype: torch.dtype) -> Tensor:
-    """Two images: with one, the exporter would take the batch axis for a fixed 1."""
+    """Two images: with one, the exporter would fix the batch axis at 1."""
     return torch.zeros(2, *input_shape, dtype=dtype)
 
 
 def to_safetensors(run: TrainedRun) -> bytes:
-    """The weights under their names in the checkpoint, and what rebuilds the network around them.
+    """The weights by their names in the checkpoint, and what is needed to rebuild the network.
 
-    Of a CNN or MLP: `CNN(**json.loads(metadata["arguments"]))`, then `load_state_dict`.
+    For a CNN or MLP: `CNN(**json.loads(metadata["arguments"]))`, then `load_state_dict`.
     """
     import safetensors.torch
 
@@ -316,7 +316,7 @@ def to_safetensors(run: TrainedRun) -> bytes:
 
 
 def _checkpoint_logits(run: TrainedRun, images: Tensor) -> Tensor:
-    """In fp32 on the CPU, as the file computes."""
+    """The checkpoint's logits in fp32 on the CPU, as the file computes."""
     if isinstance(run.model, models.ImageClassifier):
         return copy.deepcopy(run.model).cpu()(images)
     return pixels_to_logits(run)(images)
@@ -328,7 +328,9 @@ def _file_logits(format: str, content: bytes, run: TrainedRun, images: Tensor) -
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3  # errors: it warns of shapes that it then finds itself
+            options.log_severity_level = (
+                3  # errors only: it warns about shapes that it then infers itself
+            )
             session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
@@ -340,7 +342,7 @@ def _file_logits(format: str, content: bytes, run: TrainedRun, images: Tensor) -
 
 
 def _from_safetensors(content: bytes, run: TrainedRun) -> nn.Module:
-    """The network rebuilt from the file alone; where its class is the user's, its weights alone."""
+    """The network rebuilt from the file alone; for a user's class only the weights are."""
     import safetensors.torch
 
     weights = safetensors.torch.load(content)

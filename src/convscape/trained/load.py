@@ -1,4 +1,4 @@
-"""Trained runs put to use: load one, measure it on a split, ask it about pictures."""
+"""Trained runs put to use: load one, measure it on a split, classify pictures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from convscape.runs.result import Result
 
 
-# ends the sentence that refuses other data
+# ends the message that refuses other data
 OTHER_DATA = "; --other-data (in Python other_data=True) continues with them anyway"
 
 
@@ -48,9 +48,9 @@ OTHER_DATA = "; --other-data (in Python other_data=True) continues with them any
 class TrainedRun:
     """A run's `config`, and its network `model` with the weights of the chosen checkpoint.
 
-    The model is in eval mode, on the device that the run took; where that is not here, on the
-    one that its config asks for. `data`, `image_set`, `result`, `metrics` and `history` are read
-    when they are asked for. `other_data`: whether the data may be others than it was trained on.
+    The model is in eval mode, on the device that the run used; if that does not exist here, on the
+    one that its config asks for. `data`, `image_set`, `result`, `metrics` and `history` are read on
+    first use. `other_data`: whether the data may differ from those it was trained on.
     """
 
     path: Path
@@ -63,11 +63,11 @@ class TrainedRun:
         """The data set that it was trained on, or another one that fits.
 
         Raises:
-            DataError: if it is not there, or is another one and none is asked for.
+            DataError: if it is missing, or is a different one and that was not asked for.
         """
         image_set = run_data.load_images(self.config)
         if self.other_data:
-            classes = self._known_classes or image_set.classes  # older runs did not note them
+            classes = self._known_classes or image_set.classes  # older runs did not record them
             run_data.check_other(image_set, self.image_shape, classes)
             image_set = image_set.stretched_by(self.stretch)
         else:
@@ -81,7 +81,7 @@ class TrainedRun:
 
     @property
     def _dataset(self) -> dict[str, Any]:
-        """What the run knows of its data; nothing of runs made before they noted it."""
+        """What the run recorded about its data; empty for runs from before that was recorded."""
         return self._known.dataset if self._known is not None else {}
 
     @cached_property
@@ -96,15 +96,15 @@ class TrainedRun:
         run.device = machine.Device(self.device.type, self.device.index)
         plan = getattr(self.model, "plan", None)
         if isinstance(plan, Plan) and not isinstance(self.config.model, OwnModelConfig):
-            run.plan = plan  # which needs no data
+            run.plan = plan  # no data needed
         return run
 
     @property
     def result(self) -> Result:
-        """What its result.json holds: status, metrics, sizes, times, environment."""
+        """The contents of its result.json: status, metrics, sizes, times, environment."""
         result = RunFolder(self.path).read_result()
         if result is None:
-            raise ConfigError(f"{self.path} has no result.json that can be read")
+            raise ConfigError(f"{self.path} has no readable result.json")
         return result
 
     @property
@@ -151,7 +151,7 @@ class TrainedRun:
     __repr__ = __str__  # what a Python prompt shows
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: where it is, what it has reached, and its layers."""
+        """What a notebook shows: the folder, the results, and the layers."""
         result = RunFolder(self.path).read_result()
         rows = [("run", str(self.path)), ("data", self.config.data.name)]
         if result is not None:
@@ -169,22 +169,22 @@ class TrainedRun:
 
     @property
     def _known_classes(self) -> Sequence[str]:
-        """Those that the network or the run knows."""
+        """The classes recorded in the network or the run."""
         own = self.model.classes if isinstance(self.model, models.ImageClassifier) else ()
         return own or self._dataset.get("classes", ())
 
     @property
     def label_names(self) -> list[str]:
-        """Of its data: the classes, or where other data have others "lynx as cat"."""
+        """The class names of its data; if other data's differ, as in "lynx as cat"."""
         pairs = zip(self.image_set.classes, self.classes, strict=True)
         return [label if label == name else f"{label} as {name}" for label, name in pairs]
 
     @property
     def data_name(self) -> str:
-        """Its data set, and whether it is another one than it was trained on."""
+        """Its data set, and whether it differs from the one it was trained on."""
         known = self._known.data_checksum if self._known is not None else None
         is_other = known not in (None, self.image_set.checksum)
-        return self.config.data.name + " (other images than it was trained on)" * is_other
+        return self.config.data.name + " (not the images it was trained on)" * is_other
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -205,7 +205,7 @@ class TrainedRun:
 
     @property
     def stretch(self) -> Stretch | None:
-        """What made pixels of the values of its data set, where these were no bytes."""
+        """How its data set's values became pixels, if they were not bytes."""
         known = self._dataset.get("stretch")
         return None if known is None else Stretch(*known)
 
@@ -218,18 +218,18 @@ class TrainedRun:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is; the CPU, if it has no parameters."""
+        """The network's device; the CPU if it has no parameters."""
         first = next(self.model.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
     @torch.inference_mode()
     def logits(self, images: Tensor, *, flip: bool = False) -> Tensor:
-        """Logits (N, num_classes) on the CPU, of images (N, C, H, W), in one batch.
+        """Logits (N, num_classes) on the CPU for images (N, C, H, W), in one batch.
 
-        - `flip`: the mean of those of each image and its mirror image.
+        - `flip`: the mean over each image and its mirror image.
 
         Raises:
-            ConfigError: if a network of the user's answers with something else.
+            ConfigError: if a user's network returns something else.
         """
         check_forward(self.model)
         images = images.to(self.device)
@@ -255,16 +255,17 @@ def load_run(
     cache_dir: str | None = None,
     other_data: bool = False,
 ) -> TrainedRun:
-    """The run in the folder `path`, ready to use; "latest" is the newest in outputs/runs.
+    """The run in the folder `path`, ready to use; "latest" means the newest in outputs/runs.
 
-    Nothing in the folder can run code: the checkpoint holds plain values, and a class of one's own
-    is built only from a package in `allow_packages`.
+    Nothing in the folder can run code: the checkpoint holds plain values, and a user's class is
+    only built from a package in `allow_packages`.
 
-    - `root`, `cache_dir`: where its data are now, if not where they were.
-    - `other_data`: whether they may be others than it was trained on, which is refused otherwise.
+    - `root`, `cache_dir`: where its data are now, if they have moved.
+    - `other_data`: whether they may differ from those it was trained on, which is otherwise
+      refused.
 
     Raises:
-        ConfigError: if it is no run, or has no checkpoint that can be read.
+        ConfigError: if it is not a run, or has no readable checkpoint.
     """
     machine.keep_freed_memory()
     folder = RunFolder(named(path))
@@ -296,14 +297,14 @@ def load_run(
 
 
 def _device(config: Config, folder: RunFolder) -> machine.Device:
-    """The one that the run took, where it is here, or what its config asks for."""
+    """The device that the run used, if it exists here, or what its config asks for."""
     result = folder.read_result()
     taken = str(result.environment.get("device")) if result is not None else ""
     return machine.first_here(taken, config.trainer.device)
 
 
 def _own_model(config: Config, folder: RunFolder) -> nn.Module:
-    """Built from what the run noted of its data, or from the data themselves."""
+    """The model, built from what the run recorded about its data, or from the data themselves."""
     assert isinstance(config.model, OwnModelConfig)
     known = folder.read_result()
     if known is None or not known.dataset:
@@ -319,7 +320,7 @@ def _own_model(config: Config, folder: RunFolder) -> nn.Module:
 
 
 def _rebuilt(config: Config, checkpoint: dict[str, Any]) -> models.PlannedClassifier:
-    """The network of a checkpoint, tried out on one image; raises one of `BROKEN`."""
+    """The network of a checkpoint, tried on one image; raises one of `BROKEN`."""
     assert not isinstance(config.model, OwnModelConfig)
     model: models.PlannedClassifier = model_class(config.model.target)(
         **checkpoint["hyper_parameters"]

@@ -1,4 +1,4 @@
-"""What several runs answer on the same images: which they get wrong, and where they disagree."""
+"""Several runs' answers on the same images: which they get wrong, and where they disagree."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from convscape.runs.predictions import Predictions
     from convscape.runs.result import Result
 
-MAX_RUNS = 300  # whose answers are counted, the first ones
-PER_CLASS = 40  # images that are shown
+MAX_RUNS = 300  # only the first ones' answers are counted
+PER_CLASS = 40  # images shown
 MAX_PIXEL_BYTES = 2**21
 
 
 def document(runs: Sequence[tuple[Path, Result]], split: str) -> dict[str, Any]:
     """The images of a split that some of these runs get wrong, as plain values.
 
-    The worst of each class come first: those that most runs get wrong, least probable of all. Runs
-    that were asked about other images than the first of them are left out, and said to be.
-    `pixels` are base64 of bytes (N, C, H, W); None where the data are not at hand, and `missing`
-    says why. Nothing of the runs' folders is executed.
+    The worst of each class come first: those that most runs get wrong with the least probability.
+    Runs whose answers are on other images than the first run's are left out and listed. `pixels`
+    are base64 of bytes (N, C, H, W), or None if the data are not available, and `missing` says why.
+    Nothing in the runs' folders is executed.
     """
     asked = [(result, read_answers(path)) for path, result in runs if result.status == "ok"]
     known = [(r, a) for r, a in asked if a is not None and split in a.splits][:MAX_RUNS]
@@ -59,7 +59,7 @@ def document(runs: Sequence[tuple[Path, Result]], split: str) -> dict[str, Any]:
 
 
 def _worst(answers: Sequence[Predictions], labels: np.ndarray) -> list[int]:
-    """Images by class, those first that most get wrong."""
+    """Images by class, starting with those that most runs get wrong."""
     num_wrong = np.sum([~each.correct for each in answers], axis=0)
     probability = np.sum([each.probability for each in answers], axis=0, dtype=float)
     order = np.lexsort((probability, -num_wrong))
@@ -71,7 +71,7 @@ def _worst(answers: Sequence[Predictions], labels: np.ndarray) -> list[int]:
 
 
 def _entry(answers: Sequence[Predictions], place: int) -> dict[str, Any]:
-    """An image: its class, how many runs answer what, and how probable its class is to them."""
+    """An image: its class, how many runs give which answer, and the probability of its class."""
     said = np.array([each.predicted[place] for each in answers])
     classes, counts = np.unique(said, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -94,7 +94,7 @@ def _entry(answers: Sequence[Predictions], place: int) -> dict[str, Any]:
 def _pixels(
     result: Result, split: str, places: Sequence[int], labels: np.ndarray
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The pictures at these places of the split, or why there are none."""
+    """The pictures at these indices of the split, or why there are none."""
     import torch
 
     from convscape.runs.data import check_same, load_images
@@ -106,11 +106,11 @@ def _pixels(
         check_same(run.image_set, result)
         data = data_module(run)
         if not np.array_equal(data.labels(split).numpy(), labels):
-            return None, "the runs answered on different images than those here"
+            return None, "the runs' answers are on different images from those here"
         images = data.tensors(split, torch.tensor(places, dtype=torch.long))[0].numpy()
     except (ConfigError, OSError) as error:
         return None, str(error)
     if images.nbytes > MAX_PIXEL_BYTES or images.shape[1] not in (1, 3):
-        return None, "the images are too large for a page, or of more channels than one can show"
+        return None, "the images are too large for a page, or have more channels than it can show"
     content = base64.b64encode(images.astype(np.uint8).tobytes()).decode()
     return {"pixels": content, "shape": list(images.shape[1:])}, None

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 NO_PROBABILITIES = (
     "the network was trained with model.loss=logits_mse, to outputs of 0 and 1: their softmax is "
-    "nearly flat, and does not measure how sure it is; the order of the classes is right"
+    "nearly flat, and does not measure how sure it is; the order of the classes is correct"
 )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one picture.
+    """The network's answer for one picture.
 
-    - `fitted`: what was done to the picture first.
+    - `fitted`: how the picture was adapted first.
     - `looks_inverted`: whether its negative would be closer to the training images' brightness.
     """
 
@@ -59,7 +59,7 @@ class Prediction:
 def find_picture_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     """Picture files: those named, and all those in the folders named, at any depth.
 
-    The number is of the other files in these folders, which are left out.
+    Also the number of other files in these folders, which are left out.
 
     Raises:
         ConfigError: if a path is missing or a folder holds no picture.
@@ -82,11 +82,11 @@ def find_picture_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
 
 
 def read_picture(run: TrainedRun, path: str | Path, invert: bool) -> tuple[Tensor, str, bool]:
-    """A picture file as the network takes it: uint8 (C, H, W); and in words how it came to be that.
+    """A picture file as the network takes it, uint8 (C, H, W), and how it was adapted, in words.
 
-    A file <name>.npy holds an image (C, H, W) in the values that its data set was given in.
-    `invert` swaps dark and light. The last says whether the negative of what comes out would be
-    closer to the training images' brightness.
+    A file <name>.npy holds an image (C, H, W) with its data set's original values. `invert` swaps
+    dark and light. The last value says whether the negative of the result would be closer to the
+    training images' brightness.
 
     Raises:
         DataError: if it cannot be read.
@@ -112,7 +112,7 @@ def read_picture(run: TrainedRun, path: str | Path, invert: bool) -> tuple[Tenso
 
 
 def _read_array(run: TrainedRun, path: Path) -> tuple[np.ndarray, str]:
-    """An image (C, H, W) as the network takes it, and in words what it was."""
+    """An image (C, H, W) as the network takes it, and what it was, in words."""
     try:
         values = np.load(path, allow_pickle=False)
         values = values[None] if values.ndim == 2 else values
@@ -131,19 +131,19 @@ def _read_array(run: TrainedRun, path: Path) -> tuple[np.ndarray, str]:
 
 
 def warning_of_negatives(count: int, total: int) -> str:
-    """That so many of the pictures look inverted, and what to do."""
+    """The warning that this many pictures look inverted, and what to do."""
     those = (
         "the picture looks like a negative"
         if total == 1
         else (f"{count} of {total} pictures look like negatives")
     )
-    return f"{those} beside the training images; --invert swaps dark and light"
+    return f"{those} compared with the training images; --invert swaps dark and light"
 
 
 def predict(
     run: TrainedRun, paths: Sequence[Path], invert: bool = False
 ) -> Iterator[Prediction | DataError]:
-    """For each picture its prediction, or why it cannot be read; `invert` swaps dark and light."""
+    """Each picture's prediction, or why it cannot be read; `invert` swaps dark and light."""
     for path in paths:
         try:
             image, fitted, looks_inverted = read_picture(run, path, invert)

@@ -1,4 +1,4 @@
-"""Figures of arms beside each other, or of one alone, seeds pooled: metrics, what probes found."""
+"""Figures of arms side by side, or of a single one, seeds pooled: metrics and probes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from convscape.drawing import sheets
 from convscape.reports.figures import COLORS, DASHES, figure_style, save
 from convscape.reports.statistics import estimate
 
-Arms = Mapping[str, Sequence[dict[str, Any]]]  # answers of a probe by arm, one for each seed
+Arms = Mapping[str, Sequence[dict[str, Any]]]  # a probe's answers by arm, one per seed
 
 CAPTIONS = {
     "arms": "Mean of each arm; bars: 95 % interval over seeds.",
-    "shift": "Accuracy on shifted images: over the distance, mean of eight directions with its "
-    "95 % interval over seeds, and over every shift.",
-    "canvas": "Accuracy on the image scaled down and laid at a random place.",
+    "shift": "Accuracy on shifted images: against the distance, mean of eight directions with its "
+    "95 % interval over seeds, and for every shift.",
+    "canvas": "Accuracy on the image scaled down and put in a random place.",
     "prune": "Accuracy without the smallest weights; bands: 95 % interval over seeds.",
     "occlude": "Where a grey square makes the true class less probable (orange).",
 }
@@ -32,9 +32,9 @@ PANEL = 2.6  # inches
 
 
 def draw_probe(name: str, arms: Arms, folder: Path, within: Path | None = None) -> Path | None:
-    """Write `<name>.png` of a probe's answers; None where it has no figure.
+    """Write `<name>.png` of a probe's answers; None if it has no figure.
 
-    - `within`: the folder that the user named, where `folder` is one in it.
+    - `within`: the folder that the user named, if `folder` is inside it.
     """
     path = folder / f"{name}.png"
     within = within or folder
@@ -60,7 +60,7 @@ def draw_probe(name: str, arms: Arms, folder: Path, within: Path | None = None) 
 def draw_arms(
     arms: Sequence[dict[str, Any]], metrics: Sequence[Metric], folder: Path, within: Path
 ) -> Path:
-    """Write `arms.png`: each arm's mean with its interval, a panel for each metric.
+    """Write `arms.png`: each arm's mean with its interval, a panel per metric.
 
     - `arms`: rows of a claim's table: "arm", and for each metric "mean" and "half_width".
     """
@@ -77,12 +77,14 @@ def draw_arms(
             means = [metric.scale * number["mean"] for number in numbers]
             widths = [metric.scale * (number.get("half_width") or 0.0) for number in numbers]
             axis.errorbar(means, places, xerr=widths, fmt="o", color=color, capsize=3)
-            if metric.is_share and min(means, default=-1) >= 0:  # no interval leaves what can be
+            if (
+                metric.is_share and min(means, default=-1) >= 0
+            ):  # no interval exceeds the possible values
                 low, high = axis.get_xlim()
                 axis.set_xlim(max(low, 0), min(high, 100))
             axis.set_xlabel(metric.title)
         axes[0].set_yticks(places, names)
-        axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first on top
+        axes[0].set_ylim(len(arms) - 0.5, -0.5)  # the first one on top
         save(figure, path, within)
     return path
 
@@ -161,7 +163,7 @@ def _shift_figure(arms: Arms) -> Figure:
 
 
 def _occlusion_sheet(arms: Arms) -> sheets.Picture:
-    """A row of images, and a row of maps for each arm's first seed, on one scale."""
+    """A row of images, and a row of maps for each arm's first seed, on the same scale."""
     firsts = {name: results[0] for name, results in arms.items()}
     some = next(iter(firsts.values()))
     maps = {name: np.array(result["maps"]) for name, result in firsts.items()}
@@ -171,5 +173,5 @@ def _occlusion_sheet(arms: Arms) -> sheets.Picture:
     for name, each in maps.items():
         tiles += [sheets.tile(scale.paint(one).transpose(2, 0, 1)) for one in each]
         captions += [name, *[""] * (len(each) - 1)]
-    title = "less probability of the true class with a grey square there"
+    title = "drop in the true class's probability with a grey square there"
     return sheets.sheet(title, tiles, captions, len(some["images"]), scale)

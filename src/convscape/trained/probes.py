@@ -1,7 +1,7 @@
 """What a trained network does when its images are shifted, permuted, occluded, or it is pruned.
 
-A probe takes a run, images (N, C, H, W) and labels (N,), and answers with plain values:
-`numbers` to compare and average, and what its figure shows. Nothing is trained.
+A probe takes a run, images (N, C, H, W) and labels (N,), and returns plain values: `numbers` to
+compare and average, and what its figure shows. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ProbeResult = dict[str, Any]
 
 BATCH_SIZE = 256
 FRACTIONS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)  # of all weights
-TOLERATED = 0.01  # accuracy that pruning may cost: one point
+TOLERATED = 0.01  # the accuracy that pruning may cost: one point
 
 
 def ask(
@@ -43,13 +43,13 @@ def ask(
     """The answer of the probe `name` on the first images of a split, `settings` included.
 
     Raises:
-        ConfigError: if there is no such probe or setting, or it cannot be done.
+        ConfigError: if there is no such probe or setting, or it does not apply.
     """
     check_settings(name, run.image_shape, settings)
     count = min(num_images, len(run.data.indices[split]))
     if not count:
         raise ConfigError(f"probe {name}: the {split} split has no images")
-    # the splits are stored in their order, and that may be class by class
+    # the splits are stored in their original order, which may be class by class
     chosen = torch.linspace(0, len(run.data.indices[split]) - 1, count).round().long()
     images, labels = run.data.tensors(split, chosen)
     asked = {"probe": name, "split": split, "num_images": count, **settings}
@@ -59,7 +59,7 @@ def ask(
 def check_settings(
     name: str, image_shape: tuple[int, int, int], settings: Mapping[str, Any]
 ) -> None:
-    """Refuse what cannot be asked about images (C, H, W).
+    """Refuse probes and settings that do not apply to images (C, H, W).
 
     Raises:
         ConfigError: if there is no such probe or setting, or a value is out of its range.
@@ -108,11 +108,11 @@ def ask_and_keep(
 ) -> ProbeResult:
     """The answer for the run in the folder `path`, kept as `<name>.json` in the folder `out`.
 
-    That is its `probes` unless given. What was asked for in the same words before is not computed
-    again. `allow_packages`, `places` and `other_data` are as `load_run` takes them.
+    That is its `probes` folder unless given. An answer to the same question is not computed again.
+    `allow_packages`, `places` and `other_data` are as `load_run` takes them.
 
     Raises:
-        CannotWrite: if it cannot be kept.
+        CannotWrite: if it cannot be written.
     """
     folder, within = (path / "probes", path) if out is None else (out, out)
     file = folder / f"{name}.json"
@@ -134,11 +134,11 @@ def ask_and_keep(
 def shift(
     run: TrainedRun, images: Tensor, labels: Tensor, max: int = 8, step: int = 2
 ) -> ProbeResult:
-    """Accuracy with every image moved by up to `max` pixels down and right; black comes in.
+    """Accuracy with every image moved by up to `max` pixels in each direction; black fills in.
 
-    `acc` is of a grid of shifts, and `shift/consistency` the chance that two of these copies of an
-    image get the same answer. `shift/acc_N` is the mean over eight directions at N pixels; the
-    diagonal ones go as far, to the next whole pixel.
+    `acc` is for a grid of shifts, and `shift/consistency` the chance that two of these copies of an
+    image get the same answer. `shift/acc_N` is the mean over eight directions at N pixels; diagonal
+    shifts are as long, to the nearest whole pixel.
     """
     step = min(step, max)
     reach = max // step * step
@@ -167,7 +167,7 @@ def shift(
 
 
 def permute(run: TrainedRun, images: Tensor, labels: Tensor, seed: int = 0) -> ProbeResult:
-    """Accuracy on images whose pixels stand in a new order, which the network never saw."""
+    """Accuracy on images with their pixels in a new order, which the network has never seen."""
     permuted_images = torch.from_numpy(variants.permuted(images.numpy(), seed))
     numbers = {
         "permute/acc_before": accuracy(classify(run.logits, images), labels),
@@ -183,7 +183,7 @@ def canvas(
     sides: tuple[int, ...] | None = None,
     clutter: int = 0,
 ) -> ProbeResult:
-    """Accuracy with the image scaled to `sides` and laid at a random place of a black canvas."""
+    """Accuracy with the image scaled to `sides` and put in a random place on a black canvas."""
     if sides is None:
         sides = tuple(round(images.shape[2] * share) for share in (1, 0.85, 0.7, 0.55, 0.4))
     numbers = {}
@@ -206,9 +206,9 @@ def occlude(
     step: int = 2,
     shown: int = 8,
 ) -> ProbeResult:
-    """How much less probable the true class is with a grey square over each place.
+    """How much less probable the true class becomes with a grey square over each place.
 
-    `maps` (N, rows, columns) are of the first `shown` images, `occlude/largest_drop` of all.
+    `maps` (N, rows, columns) are for the first `shown` images, `occlude/largest_drop` for all.
     """
     height, width = images.shape[2:]
     before = true_class_probability(run.logits, images, labels)
@@ -258,7 +258,7 @@ PROBES: Mapping[str, Callable[..., ProbeResult]] = {
 
 
 def shifted(images: Tensor, down: int, right: int) -> Tensor:
-    """Images (N, C, H, W) moved by so many pixels; zeros come in."""
+    """Images (N, C, H, W) moved by this many pixels; zeros fill in."""
     height, width = images.shape[2:]
     moved = torch.zeros_like(images)
     rows, columns = (_overlap(size, by) for size, by in ((height, down), (width, right)))
@@ -268,7 +268,7 @@ def shifted(images: Tensor, down: int, right: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Overlap:
-    """What stays of an axis that is moved: where it was and where it comes to."""
+    """The part of a shifted axis that remains: where it was and where it goes."""
 
     source: slice
     target: slice
@@ -304,8 +304,8 @@ def consistency(predictions: Tensor) -> float:
 
 
 def without_smallest_weights(model: nn.Module, fraction: float) -> nn.Module:
-    """A copy in which the smallest `fraction` of all conv and dense weights is 0."""
-    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pruning needs that
+    """A copy with the smallest `fraction` of all conv and dense weights set to 0."""
+    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pruning needs it
     layers = [
         (module, "weight")
         for module in model.modules()
@@ -320,7 +320,7 @@ def without_smallest_weights(model: nn.Module, fraction: float) -> nn.Module:
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """`["max=8", "sides=20,12"]` as {"max": 8, "sides": (20, 12)}; as good are --max=8 and --max 8.
+    """`["max=8", "sides=20,12"]` as {"max": 8, "sides": (20, 12)}; --max=8 and --max 8 work too.
 
     Raises:
         ConfigError: if a word is not name=number.

@@ -1,4 +1,4 @@
-"""One number that makes a network's confidence fit: the temperature its logits are divided by.
+"""One number that calibrates a network's confidence: the temperature that divides its logits.
 
 Guo et al. 2017, https://arxiv.org/abs/1706.04599. No answer changes, only how sure it is.
 """
@@ -17,14 +17,14 @@ from convscape.training.predictions import as_predictions
 if TYPE_CHECKING:
     from torch import Tensor
 
-LIMITS = (-5.0, 5.0)  # of its logarithm
+LIMITS = (-5.0, 5.0)  # of the temperature's logarithm
 
 
 @dataclass(frozen=True)
 class Temperature:
     """What a temperature does on a split; pairs are before and after.
 
-    - `num_images`: of the validation split, that it was fitted on.
+    - `num_images`: of the validation split that it was fitted on.
     - `calibration_error`: expected calibration error, 0..1.
     - `log_loss`: mean of -log of the true class's probability.
     """
@@ -44,7 +44,7 @@ class Temperature:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """That with the least log loss for logits (N, K) and labels (N,)."""
+    """The temperature with the least log loss for logits (N, K) and labels (N,)."""
     logits, labels = logits.double(), labels.long()
 
     def loss(log_value: float) -> float:
@@ -58,7 +58,7 @@ def apply_temperature(
     fitted_on: tuple[Tensor, Tensor], applied_to: tuple[Tensor, Tensor]
 ) -> Temperature:
     """Fit on logits (N, K) and labels (N,) of one split, and see what it does on another."""
-    from convscape.reports.answers import calibration  # Matplotlib, for this alone
+    from convscape.reports.answers import calibration  # imports Matplotlib
 
     value = fit_temperature(*fitted_on)
     logits, labels = applied_to[0], applied_to[1].long()
