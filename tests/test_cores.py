@@ -167,18 +167,46 @@ def test_processes_that_train_a_run_keep_its_threads(lightnings_processes, tmp_p
     assert lightnings_processes == {"fit": asked, "test": asked}
 
 
+STAT = "anon 5\nactive_file 100\ninactive_file 200"
+
+
 @pytest.mark.parametrize(
-    ("memberships", "files", "expected"),
+    ("memberships", "files", "limit", "free"),
     [
-        ("0::/a/b", {"a/memory.max": "1000000", "a/b/memory.max": "max"}, 1_000_000),
-        ("4:memory:/x", {"memory/x/memory.limit_in_bytes": "2000000"}, 2_000_000),
+        ("0::/a/b", {"a/memory.max": "1000000", "a/b/memory.max": "max"}, 1_000_000, 1_000_000),
+        (
+            "0::/a/b",  # the nearest limit is not the smallest that is left
+            {
+                **{"a/memory.max": "9000", "a/memory.current": "8800", "a/memory.stat": STAT},
+                **{"a/b/memory.max": "8000", "a/b/memory.current": "300"},
+            },
+            8_000,
+            500,
+        ),
+        ("4:memory:/x", {"memory/x/memory.limit_in_bytes": "2000000"}, 2_000_000, 2_000_000),
+        (
+            "4:memory:/x/y",
+            {
+                "memory/x/memory.limit_in_bytes": "2000",
+                "memory/x/memory.usage_in_bytes": "1900",
+                "memory/x/memory.stat": "active_file 1\n" + STAT.replace("\n", "\ntotal_"),
+                "memory/x/y/memory.limit_in_bytes": str(2**63 - 4096),  # none
+                "memory/x/y/memory.usage_in_bytes": "7",
+            },
+            2_000,
+            400,
+        ),
+        ("0::/", {"memory.max": "1000", "memory.current": "1200"}, 1_000, 0),
     ],
 )
-def test_a_container_has_its_share_of_memory(memberships, files, expected, tmp_path, monkeypatch):
-    whole = machine.memory_limit()
+def test_a_container_has_its_share_of_memory(
+    memberships, files, limit, free, tmp_path, monkeypatch
+):
+    whole = machine.memory_limit(), machine.free_memory("cpu")
     groups(memberships, files, tmp_path, monkeypatch)
-    assert machine.memory_limit() == expected
-    assert whole is None or whole > expected
+    assert (machine.memory_limit(), machine.free_memory("cpu")) == (limit, free)
+    assert whole[0] is None or whole[0] > limit
+    assert whole[1] > free
 
 
 @pytest.mark.parametrize("limit", [2**14, 2**30, None])

@@ -40,19 +40,20 @@ def _cores_here() -> int:
 
 def _granted() -> Iterator[float]:
     """The cores' worth of time that each control group above this process allows it."""
-    for text in in_groups("", "cpu.max"):  # "200000 100000", or "max 100000"
+    for (text,) in in_groups("", "cpu.max"):  # "200000 100000", or "max 100000"
         with suppress(ValueError):
             quota, period = map(int, text.split())
             yield quota / period
-    pairs = (in_groups("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    for quota_us, period_us in zip(*pairs, strict=False):
+    for quota_us, period_us in in_groups("cpu", "cpu.cfs_quota_us", "cpu.cfs_period_us"):
         with suppress(ValueError, ZeroDivisionError):
             if int(quota_us) > 0:  # -1 where there is none
                 yield int(quota_us) / int(period_us)
 
 
-def in_groups(controller: str, file: str) -> Iterator[str]:
-    """What `file` says in the control group of this process and in those above it.
+def in_groups(controller: str, *files: str) -> Iterator[list[str]]:
+    """What `files` say in the control group of this process and in those above it.
+
+    Groups without the first of them are left out.
 
     - `controller`: of version 1, as cpu; empty: version 2.
     """
@@ -61,8 +62,9 @@ def in_groups(controller: str, file: str) -> Iterator[str]:
         if controller in names.split(","):
             own = PurePosixPath(place.lstrip("/"))
             for group in (own, *own.parents):  # a container may see its own as the uppermost only
-                if text := _text(_GROUPS / controller / group / file):
-                    yield text
+                texts = [_text(_GROUPS / controller / group / file) for file in files]
+                if texts[0]:
+                    yield texts
 
 
 class Others:

@@ -202,11 +202,8 @@ def free_memory(device: str) -> int:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
             free.append(limit - _kibibytes("self/status", "VmSize"))
-    with suppress(OSError, ValueError):  # of a container; "max" where it has none
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text("utf-8"))
-        free.append(limit - int((group / "memory.current").read_text("utf-8")))
-    return min(free, default=0)
+    free += [limit - held for limit, held in _memory_granted()]
+    return max(0, min(free, default=0))
 
 
 def memory_limit() -> int | None:
@@ -214,11 +211,27 @@ def memory_limit() -> int | None:
 
     None where the system does not tell.
     """
-    limits = [_kibibytes("meminfo", "MemTotal")]
-    for text in (*in_groups("", "memory.max"), *in_groups("memory", "memory.limit_in_bytes")):
-        with suppress(ValueError):  # "max" where there is none
-            limits.append(int(text))
+    limits = [_kibibytes("meminfo", "MemTotal"), *(limit for limit, _ in _memory_granted())]
     return min(filter(None, limits), default=None)
+
+
+def _memory_granted() -> Iterator[tuple[int, int]]:
+    """Bytes that each control group above this process allows it, and those that are held of them.
+
+    Pages of files are not held: they are given up as soon as the memory is needed.
+    """
+    versions = {
+        "": ("memory.max", "memory.current", ""),
+        "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    }
+    for controller, (limit, used, prefix) in versions.items():
+        for texts in in_groups(controller, limit, used, "memory.stat"):
+            with suppress(ValueError):  # "max" where there is no limit
+                stat = dict(line.split() for line in texts[2].splitlines())
+                cached = sum(
+                    int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive")
+                )
+                yield int(texts[0]), max(0, int(texts[1] or 0) - cached)
 
 
 def _kibibytes(file: str, key: str) -> int:
