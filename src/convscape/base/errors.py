@@ -34,6 +34,10 @@ class Stopped(Exception):
     """A run is asked to stop: it is saved, recorded as interrupted, and can be resumed."""
 
 
+# what a network file system without locks answers
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
 class CannotWrite(ConfigError):
     """The disk is full, or does not allow it.
 
@@ -45,10 +49,10 @@ class CannotWrite(ConfigError):
         way_out = f"choose another place with {option}"
         if option is None:  # it is where a run has begun
             way_out = "copy it to where you can write, and continue there with resume=<the copy>"
-        super().__init__(
-            f"cannot write the folder {path}: {error.strerror or error}; "
-            f"free some space or allow writing there, or {way_out}"
-        )
+        why, remedy = error.strerror or error, "free some space or allow writing there, or "
+        if error.errno in NO_LOCKS:
+            why, remedy = f"its file system has no locks ({why})", ""
+        super().__init__(f"cannot write the folder {path}: {why}; {remedy}{way_out}")
         self.path, self.error = path, error
 
 

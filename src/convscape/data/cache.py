@@ -4,12 +4,13 @@ Any source ends here: two iterables of chunks go in, an `ImageSet` comes out, la
 if need be.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
 import mmap
 import os
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,16 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscape.base import files, machine
-from convscape.base.errors import ConfigError
+from convscape.base.errors import NO_LOCKS, ConfigError
 from convscape.base.values import counted
 from convscape.data.moments import Moments
+from convscape.data.progress import SLOW_S, Notes, Restartable, progress_when_slow
 from convscape.data.stretch import Stretch
 
 log = logging.getLogger(__name__)
 
 CHECKED_BYTES = 2**30  # larger caches are checked by their sizes alone: a CRC would read them whole
-SLOW_S = 1.0  # what takes longer than this is worth a progress bar
-
 FILES = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"}
 VAL_FILES = {"val_images.npy", "val_labels.npy"}  # where there is such a split
 # uint8 or float32 (n, C, H, W), of 0 to 255, and int64 (n,)
@@ -113,7 +113,7 @@ class ImageSet:
                 )
         return chosen
 
-    def stretched_by(self, stretch: Stretch | None) -> "ImageSet":
+    def stretched_by(self, stretch: Stretch | None) -> ImageSet:
         """The same values as pixels of another line; bytes stay as they are.
 
         Mean, deviation and checksum stay.
@@ -145,6 +145,17 @@ class Contents:
     val: Chunks | None = None
     skipped: list[str] = field(default_factory=list)
     stretch: Stretch | None = None
+
+    @property
+    def splits(self) -> dict[str, Chunks]:
+        """What there is, in the order in which it is written."""
+        val = {} if self.val is None else {"val": self.val}
+        return {"train": self.train, "test": self.test, **val}
+
+    @property
+    def is_restartable(self) -> bool:
+        """Whether it goes on where it was interrupted."""
+        return all(isinstance(chunks, Restartable) for chunks in self.splits.values())
 
 
 class _Damaged(Exception):
@@ -179,33 +190,6 @@ def load_or_build(folder: Path, name: str, read: Callable[[], Contents]) -> Imag
 
 
 @contextmanager
-def progress_when_slow(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives `advance(n)`, which shows a progress bar on stderr once `SLOW_S` have passed."""
-    started = time.monotonic()
-    bar: Any = None
-    done = 0
-
-    def advance(amount: int) -> None:
-        nonlocal bar, done
-        done += amount
-        if bar is None and time.monotonic() - started > SLOW_S:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            bar = Progress(console=Console(stderr=True))
-            bar.add_task(description, total=total)
-            bar.start()
-        if bar is not None:
-            bar.update(bar.task_ids[0], completed=done)
-
-    try:
-        yield advance
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-@contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
@@ -218,6 +202,12 @@ def _only_one(folder: Path) -> Iterator[None]:
             log.info("waiting for another process that builds %s", folder)
             lock.acquire()
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise DataError(
+                f"the file system of {str(folder.parent)!r} has no locks ({error.strerror}), which "
+                "keep two runs from preparing the same images; set data.cache_dir (or "
+                "CONVSCAPE_CACHE) to a folder on a disk of this machine"
+            ) from error
         raise _cannot("write", folder, error) from error
     try:
         yield
@@ -237,15 +227,15 @@ def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
 
 def _build(folder: Path, name: str, contents: Contents) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    files.remove_folder(unfinished, within=folder.parent)  # of a process that was killed
-    unfinished.mkdir()
+    if not contents.is_restartable:
+        files.remove_folder(unfinished, within=folder.parent)  # of a process that was killed
+    unfinished.mkdir(exist_ok=True)
+    is_kept = False
     try:
         with progress_when_slow(f"preparing {name}", contents.num_images) as advance:
-            train = _write_split(unfinished, "train", contents.train, advance)
-            test = _write_split(unfinished, "test", contents.test, advance)
-            others = [test]
-            if contents.val is not None:
-                others.append(_write_split(unfinished, "val", contents.val, advance))
+            train, *others = [
+                _write_split(unfinished, split, contents, advance) for split in contents.splits
+            ]
         _warn_of_skipped(contents, train.labels_seen)
         mean, std = train.moments.mean_std()
         digests = b"".join(split.digest for split in (train, *others))
@@ -263,11 +253,19 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
         }
         sealed = {"crc32": _crc32_of(meta), "meta": meta}
         (unfinished / "meta.json").write_text(json.dumps(sealed, indent=1), encoding="ascii")
+        for split in contents.splits:
+            Notes(unfinished / f"{split}.notes").remove()
         files.remove_folder(folder, within=folder.parent)
         files.replace(unfinished, folder, within=folder.parent)
+    except (KeyboardInterrupt, SystemExit):
+        is_kept = contents.is_restartable
+        if is_kept:
+            log.info("the images prepared so far are kept: the same command goes on with them")
+        raise
     finally:
-        with suppress(OSError):  # of more weight is what went wrong before
-            files.remove_folder(unfinished, within=folder.parent)
+        if not is_kept:
+            with suppress(OSError):  # of more weight is what went wrong before
+                files.remove_folder(unfinished, within=folder.parent)
 
 
 @dataclass
@@ -281,24 +279,33 @@ class _Written:
 
 
 def _write_split(
-    folder: Path, split: str, chunks: Chunks, advance: Callable[[int], None]
+    folder: Path, split: str, contents: Contents, advance: Callable[[int], None]
 ) -> _Written:
     sha256, crc32, count = hashlib.sha256(), 0, 0
     moments: Moments | None = None
     shape: tuple[int, ...] = ()
     dtype = np.dtype(np.uint8)
     all_labels = []
-    images_path = folder / f"{split}_images.npy"
-    with open(images_path, "wb") as file:
-        for images, labels in chunks:
+    images_path, notes = folder / f"{split}_images.npy", Notes(folder / f"{split}.notes")
+    is_begun = notes.are_there and images_path.exists()
+    with open(images_path, "r+b" if is_begun else "w+b") as file:
+        chunks = contents.splits[split]
+        found = (
+            notes.continued(chunks, file, contents.skipped)
+            if isinstance(chunks, Restartable)
+            else ((chunk, True) for chunk in chunks)
+        )
+        for (images, labels), is_missing in found:
             if moments is None:
                 shape, dtype, moments = images.shape[1:], images.dtype, Moments(images[0])
-                _write_header(file, (0, *shape), dtype)  # how many there are is known at the end
+                if is_missing:
+                    _write_header(file, (0, *shape), dtype)  # their number is known at the end
             assert images.dtype == dtype
             assert dtype in (np.uint8, np.float32)
             assert images.shape == (len(labels), *shape)
             images = np.ascontiguousarray(images)
-            file.write(images.data)
+            if is_missing:
+                file.write(images.data)
             sha256.update(images.data)
             crc32 = zlib.crc32(images.data, crc32)
             count += len(labels)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convscape.data import folders, originals, pictures
+from convscape.data import decoding, folders, originals, pictures
 from convscape.data.cache import Contents, DataError, ImageSet, load_or_build
 from convscape.data.originals import Published
 from convscape.geometry.window import parse_size
@@ -258,9 +258,9 @@ def _image_folder(
             train, test = pictures.split_of_tree(train, tree.classes, root, test_fraction)
         return Contents(
             classes=tree.classes,
-            train=pictures.decoded(train, shape, named),
-            test=pictures.decoded(test, shape, named),
-            val=None if tree.val is None else pictures.decoded(tree.val, shape, named),
+            train=decoding.Decoded(train, shape, named),
+            test=decoding.Decoded(test, shape, named),
+            val=None if tree.val is None else decoding.Decoded(tree.val, shape, named),
             num_images=len(tree.pictures),
             skipped=skipped,
         )

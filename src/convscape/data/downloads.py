@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from convscape.base import files
-from convscape.data.cache import DataError, progress_when_slow
+from convscape.data.cache import DataError
+from convscape.data.progress import progress_when_slow
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from convscape.data import archives, arrays, labelled, tables
 from convscape.data.arrays import Source
 from convscape.data.cache import Contents, DataError, ImageSet, load_or_build
+from convscape.data.decoding import Decoded
 from convscape.data.folders import Tree
-from convscape.data.pictures import Shape, decoded, split_of_tree
+from convscape.data.pictures import Shape, split_of_tree
 from convscape.data.tables import Columns
 from convscape.geometry.window import parse_size
 
@@ -142,9 +143,9 @@ def _pictures(wanted: Wanted, tree: Tree) -> _Files:
         named = skipped if wanted.on_unreadable == "skip" else None
         return Contents(
             classes=tree.classes,
-            train=decoded(train, shape, named),
-            test=decoded(test, shape, named),
-            val=None if tree.val is None else decoded(tree.val, shape, named),
+            train=Decoded(train, shape, named),
+            test=Decoded(test, shape, named),
+            val=None if tree.val is None else Decoded(tree.val, shape, named),
             num_images=len(tree.pictures),
             skipped=skipped,
         )

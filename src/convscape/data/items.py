@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscape.data import pictures
-from convscape.data.cache import DataError, progress_when_slow
+from convscape.data.cache import DataError
+from convscape.data.progress import progress_when_slow
 
 log = logging.getLogger(__name__)
 

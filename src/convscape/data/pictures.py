@@ -1,13 +1,11 @@
 """A person's own pictures: each file read as an array of the wanted shape."""
 
 import hashlib
-import math
 import os
 import stat
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,8 +27,6 @@ SUFFIXES = (
     *(".tga", ".tif", ".tiff", ".webp"),
 )
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue: ITU-R BT.601
-CHUNK_BYTES = 2**24  # decoded at a time
-THREADED_BYTES = 2**14  # in smaller files Pillow spends its time in Python, and threads only hinder
 # what Pillow's decoders raise on damaged files, apart from DecompressionBombError
 BROKEN_PICTURE = (
     ArithmeticError,
@@ -94,39 +90,6 @@ def split_of_tree(
     names = [Path(os.path.relpath(picture.path, root)).as_posix() for picture in pictures]
     train, test = split_by_name(names, labels, fraction)
     return [pictures[i] for i in train], [pictures[i] for i in test]
-
-
-def decoded(
-    pictures: Sequence[Picture], shape: Shape, skipped: list[str] | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunks of images (n, C, H, W) and labels (n,), in order.
-
-    Those that cannot be read are named in `skipped`; where that is None they raise DataError.
-    """
-
-    def read(picture: Picture) -> np.ndarray | DataError:
-        try:
-            return read_picture(picture.path, shape)
-        except DataError as error:
-            return error
-
-    step = max(16, CHUNK_BYTES // math.prod(shape))
-    threaded = sum(picture.size for picture in pictures) > THREADED_BYTES * len(pictures)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        read_all = pool.map if threaded else map
-        for start in range(0, len(pictures), step):
-            some = pictures[start : start + step]
-            images, labels = [], []
-            for picture, image in zip(some, read_all(read, some), strict=True):
-                if isinstance(image, np.ndarray):
-                    images.append(image)
-                    labels.append(picture.label)
-                elif skipped is None:
-                    raise DataError(f"{image}, or set data.on_unreadable=skip") from image
-                else:
-                    skipped.append(picture.path)
-            if images:
-                yield np.stack(images), np.array(labels)
 
 
 def read_picture(path: str | Path, shape: Shape) -> np.ndarray:

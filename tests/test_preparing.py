@@ -1,0 +1,213 @@
+"""Preparing a data set: on all cores, interrupted and continued, and where there are no locks."""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convscape.data import decoding, folders, progress
+from convscape.data.cache import DataError
+from convscape.data.datasets import load_images
+from tests.conftest import wait_for
+
+NUM_A_CHUNK = 16
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of 60 noisy pictures, of which two cannot be read."""
+    root, drawn = tmp_path / "pictures", np.random.default_rng(0)
+    for label in "ab":
+        (root / label).mkdir(parents=True)
+        for index in range(60):
+            pixels = drawn.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{index:02}.png")
+    (root / "a" / "05.png").write_bytes(b"garbage")
+    (root / "b" / "30.png").write_bytes(b"garbage")
+    return root
+
+
+def read_all(root, monkeypatch, num_cores, **constants):
+    monkeypatch.setattr(decoding, "available_cores", lambda: num_cores)
+    for name, value in constants.items():
+        monkeypatch.setattr(decoding, name, value)
+    skipped = []
+    chunks = list(decoding.Decoded(folders.find_pictures(root).train, (3, 8, 8), skipped))
+    images, labels = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    return images, labels, skipped
+
+
+@pytest.mark.parametrize(
+    "constants", [{"WORTH_PROCESSES": 0}, {"THREADED_BYTES": 0}], ids=["processes", "threads"]
+)
+def test_pictures_are_read_on_all_cores_to_the_same_bits(pictures, constants, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", NUM_A_CHUNK * 3 * 8 * 8)
+    monkeypatch.setattr(decoding, "BATCH", 5)
+    alone = read_all(pictures, monkeypatch, 1)
+    if "WORTH_PROCESSES" in constants:  # others read, and not this one
+        monkeypatch.setattr(decoding, "read_picture", None)
+    on_all = read_all(pictures, monkeypatch, 3, **constants)
+    assert len(alone[0]) == 118
+    assert (on_all[0] == alone[0]).all()
+    assert (on_all[1] == alone[1]).all()
+    assert on_all[2] == alone[2] == [f"{pictures}/a/05.png", f"{pictures}/b/30.png"]
+
+
+def test_a_process_that_was_killed_is_stood_in_for(pictures, monkeypatch):
+    real = subprocess.Popen
+
+    def dying(*arguments, **options):
+        process = real(*arguments, **options)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(decoding.subprocess, "Popen", dying)
+    assert len(read_all(pictures, monkeypatch, 2, WORTH_PROCESSES=0)[0]) == 118
+
+
+PREPARE = """
+import sys, time
+from convscape.data import decoding
+from convscape.data.datasets import load_images
+
+read = decoding.read_picture
+decoding.read_picture = lambda path, shape: (time.sleep(0.02), read(path, shape))[1]
+decoding.CHUNK_BYTES = {chunk_bytes}
+load_images(
+    "image_folder", root={root!r}, cache_dir={cache!r}, image_size=8, channels=3,
+    on_unreadable="skip",
+)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_preparation_is_continued_to_the_same_bits(
+    how, pictures, tmp_path, monkeypatch, caplog
+):
+    def load(name):
+        return load_images(
+            *("image_folder",), root=pictures, cache_dir=tmp_path / name, image_size=8, channels=3,
+            on_unreadable="skip",
+        )  # fmt: skip
+
+    code = PREPARE.format(
+        chunk_bytes=NUM_A_CHUNK * 3 * 8 * 8, root=str(pictures), cache=str(tmp_path / "cache")
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+
+    def num_noted():
+        found = [*(tmp_path / "cache").glob(".*.unfinished/train.notes")]
+        return len(found[0].read_text().splitlines()) if found else 0
+
+    wait_for(lambda: num_noted() >= 2, process)
+    process.send_signal(how)
+    process.communicate()
+    num_kept = NUM_A_CHUNK * num_noted() - 2  # that many or more pictures were read, two in vain
+    (unfinished,) = (tmp_path / "cache").glob(".*.unfinished")
+    with open(unfinished / "train_images.npy", "ab") as file:
+        file.write(b"of a chunk that was not noted")
+
+    num_read = 0
+    read = decoding.read_picture
+
+    def counted(*arguments):
+        nonlocal num_read
+        num_read += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(decoding, "read_picture", counted)
+    with caplog.at_level(logging.INFO):
+        load("cache")
+    assert "images were prepared before" in caplog.text
+    assert num_read <= 120 - num_kept
+    assert not unfinished.exists()
+    load("whole")
+    for kind in ("cache", "whole"):
+        assert not [*(tmp_path / kind).glob("*/*.notes")]
+    (cached,), (whole,) = (
+        [*(tmp_path / kind).glob("image_folder*")] for kind in ("cache", "whole")
+    )
+    assert {f.name: f.read_bytes() for f in cached.iterdir()} == {
+        f.name: f.read_bytes() for f in whole.iterdir()
+    }
+
+
+@pytest.mark.parametrize("damage", ["images", "notes"])
+def test_what_was_damaged_meanwhile_is_read_again(damage, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", NUM_A_CHUNK * 3 * 8 * 8)
+    read = decoding.read_picture
+    num_left = 80
+
+    def stopping(*arguments):
+        nonlocal num_left
+        num_left -= 1
+        if num_left < 0:
+            raise KeyboardInterrupt
+        return read(*arguments)
+
+    def load(name):
+        options = {"image_size": 8, "channels": 3, "on_unreadable": "skip"}
+        return load_images("image_folder", root=pictures, cache_dir=tmp_path / name, **options)
+
+    monkeypatch.setattr(decoding, "read_picture", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        load("cache")
+    (unfinished,) = (tmp_path / "cache").glob(".*.unfinished")
+    if damage == "images":
+        file = unfinished / "train_images.npy"
+        content = bytearray(file.read_bytes())
+        content[5000] ^= 1
+    else:
+        file = unfinished / "train.notes"
+        content = file.read_bytes()[:-20]
+    file.write_bytes(content)
+    monkeypatch.setattr(decoding, "read_picture", read)
+    continued, whole = load("cache"), load("whole")
+    assert continued.checksum == whole.checksum
+    assert continued.mean == whole.mean
+    assert (continued.train_images == whole.train_images).all()
+
+
+def test_a_bar_says_how_many_a_second(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SLOW_S", 0.0)
+    with progress.progress_when_slow("preparing x", 1000) as advance:
+        for _ in range(10):
+            time.sleep(0.01)
+            advance(100)
+    shown = capsys.readouterr().err
+    assert "1,000/1,000" in shown
+    assert "/s" in shown
+
+
+def test_without_a_terminal_lines_say_how_far_it_is(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "SLOW_S", 0.0)
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    with (
+        caplog.at_level(logging.INFO),
+        progress.progress_when_slow("preparing x", 2000) as advance,
+    ):
+        time.sleep(0.01)
+        advance(500)
+    assert "preparing x: 500 of 2,000" in caplog.text
+    assert " s left" in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_sentence(code, command, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with pytest.raises(DataError, match=r"has no locks \(.*set data\.cache_dir"):
+        load_images("digits", root="nowhere", cache_dir=tmp_path)
+    assert not [*tmp_path.glob("*/*.npy")]
+    answer = command("train", f"data.cache_dir={tmp_path}", f"output_dir={tmp_path}")
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert "its file system has no locks (" in answer.err
