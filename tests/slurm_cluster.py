@@ -43,7 +43,10 @@ InactiveLimit=0
 KillWait=5
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000
-PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 
@@ -83,7 +86,7 @@ def running_slurm(folder):
         start("slurmctld", "-D", "-c", "-f", str(config))
         for node in ("n1", "n2"):
             start("slurmd", "-D", "-N", node, "-f", str(config))
-        words = ("sinfo", "--noheader", "--Node", "--format=%T")
+        words = ("sinfo", "--noheader", "--Node", "--partition=debug", "--format=%T")
         _wait_for(lambda: _printed(environment, *words).split() == ["idle"] * 2)
         yield environment
         subprocess.run(("scancel", "--user=root", "--signal=KILL"), env=environment, check=False)

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
 import torch
 
+from convscape.base.errors import is_about_the_disk
 from convscape.runs.folder import RunFolder
 from tests.conftest import PATIENCE_S, TINY
 from tests.dying import at, train_apart
@@ -175,3 +177,17 @@ def test_a_sweep_goes_on_without_a_run_whose_folder_is_removed(command, tmp_path
     assert "2 ok, 1 not started" in answer.out
     assert command("train", "-m", *RUN, "seed=range(3)", "name=removed").code == 0
     assert {json.loads((p / "result.json").read_text())["status"] for p in runs(folder)} == {"ok"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no working folder can be removed there")
+def test_a_working_folder_that_goes_away_is_no_fault_of_the_run(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()  # as where a shared file system was unmounted
+    with pytest.raises(FileNotFoundError) as unmounted:
+        os.getcwd()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing:
+        gone.stat()
+    assert [is_about_the_disk(found.value) for found in (unmounted, missing)] == [True, False]

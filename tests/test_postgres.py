@@ -183,7 +183,7 @@ def test_a_database_that_is_started_again_ends_no_worker(workers, server, url):
 @pytest.mark.postgres
 def test_of_workers_that_share_no_folder_one_confirms_for_all(start, tmp_path, url):
     words = ["search=geometry", *TINY[1:], "trainer.max_epochs=1", "search.trials=2", "name=real"]
-    words += ["search.confirm.seeds=2..2", f"search.storage='{url}'"]
+    words += ["search.confirm.best=1", "search.confirm.seeds=2..2", f"search.storage='{url}'"]
     places = [tmp_path / "here", tmp_path / "there"]
     processes = [start("search", *words, f"output_dir={place}") for place in places]
     outs = done(processes)
@@ -194,8 +194,8 @@ def test_of_workers_that_share_no_folder_one_confirms_for_all(start, tmp_path, u
     assert all(list(trial.intermediate_values) == [1] for trial in trained)
     runs = [place.glob("searches/real/confirmed/*/result.json") for place in places]
     num_confirmed = [len(list(found)) for found in runs]
-    assert sorted(num_confirmed) == [0, 6]  # two trials on two seeds, and the winner on two more
+    assert sorted(num_confirmed) == [0, 2]
     assert all("Confirmed: " in out for out in outs)
-    place = places[num_confirmed.index(6)]
+    place = places[num_confirmed.index(2)]
     said = " ".join(outs[num_confirmed.index(0)].split())
     assert f"Confirmed by another worker, in {socket.gethostname()}:{place}/searches" in said

@@ -110,11 +110,11 @@ def test_jobs_outlive_their_command_and_the_same_command_waits_for_them(
     out, _ = first.communicate(timeout=60)
     assert first.returncode == 130
     (array,) = {job.partition("_")[0] for job in jobs()}
-    assert f"SLURM job {array} continues without this command" in out
+    assert f"SLURM job {array}: not ended; the same command waits" in out
     assert "2 in other processes, 2 not started" in out
     out, err = start("train", *sweep).communicate(timeout=300)
     assert "2 to do, 2 in other processes" in out
-    assert f"SLURM has 2 runs already in its queue: job {array}" in out
+    assert f"SLURM job {array}: 2 runs from an earlier command" in out
     assert "4 ok" in out, err
     alone = [*(word for word in LONG if word != "seed=0,1"), "seed=0,1,2,3"]
     assert_as_left_alone(command, tmp_path, "again", alone)
@@ -128,7 +128,7 @@ def test_ctrl_c_ends_the_jobs_too_where_that_was_asked_for(start, tmp_path, clus
     wait_for(lambda: len(checkpoints(tmp_path, "ended")) == 2, process)
     os.kill(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert "telling its runs to save and end" in out
+    assert "telling the runs to save and end" in out
     deadline = time.monotonic() + 60
     while jobs("R,PD,CG"):
         assert time.monotonic() < deadline
@@ -137,18 +137,27 @@ def test_ctrl_c_ends_the_jobs_too_where_that_was_asked_for(start, tmp_path, clus
 
 
 @pytest.mark.slurm
-def test_a_preempted_job_saves_itself_and_is_queued_again(start, command, tmp_path, cluster):
-    sweep = [*LONG, "seed=0", *SLURM, "name=requeued", f"output_dir={tmp_path}"]
-    sweep.remove("seed=0,1")
-    process = start("train", *sweep)
-    wait_for(lambda: checkpoints(tmp_path, "requeued"), process)
-    (job,) = jobs("R")
-    slurm("scancel", "--signal=USR2", job)
-    wait_for(lambda: results(tmp_path, "requeued")[0]["status"] == "interrupted", process)
-    assert process.wait(timeout=500) == 0  # SLURM waits two minutes before it starts it again
-    assert results(tmp_path, "requeued")[0]["attempts"] == 2
-    alone = [*(o for o in LONG if o != "seed=0,1"), "seed=0"]
-    assert_as_left_alone(command, tmp_path, "requeued", alone)
+def test_a_job_whose_time_is_up_or_that_is_preempted_is_queued_again(
+    start, command, tmp_path, cluster
+):
+    one_each = "hydra.launcher.runs_per_job=1"
+    process = start("train", *LONG, *SLURM, one_each, "name=requeued", f"output_dir={tmp_path}")
+    wait_for(lambda: len(checkpoints(tmp_path, "requeued")) == 2, process)
+
+    def is_interrupted(seed):
+        return results(tmp_path, "requeued")[seed]["status"] == "interrupted"
+
+    taken = sorted((tmp_path / "sweeps" / ".submitit").glob("runs-*/taken-*"))
+    late, preempted = (path.read_text() for path in taken)
+    slurm("scancel", "--signal=USR2", late)
+    wait_for(lambda: is_interrupted(0), process)
+    node = slurm("squeue", "-h", "-j", preempted, "-o", "%N").strip()
+    urgent = ["--partition=urgent", f"--nodelist={node}", "--exclusive", "--output=/dev/null"]
+    slurm("sbatch", *urgent, "--wrap=sleep 5")
+    wait_for(lambda: is_interrupted(1), process)
+    assert process.wait(timeout=500) == 0  # SLURM waits two minutes before it starts them again
+    assert {r["attempts"] for r in results(tmp_path, "requeued").values()} == {2}
+    assert_as_left_alone(command, tmp_path, "requeued", LONG)
 
 
 # without a cluster

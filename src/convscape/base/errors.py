@@ -58,9 +58,12 @@ class CannotWrite(ConfigError):
 
 def is_about_the_disk(error: BaseException) -> bool:
     """Whether it only says that a place cannot be written to, not who wanted to."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return True  # of the working folder itself, whose file system was unmounted
     return isinstance(error, OSError) and error.errno in (
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
         *(errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ESTALE, errno.ENOTCONN),  # a file system of the network that went away
     )
 
 

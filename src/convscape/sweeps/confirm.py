@@ -99,9 +99,10 @@ class Confirmation:
     def _race(self, best: Sequence[Arm]) -> None:
         budget = self.settings.budget
         if len(best) > 1:
+            most = f" to {budget.most}" * (budget.most > budget.least)
             self._words = (
-                f"the best {len(best)} trials on {budget.least} to {budget.most} fresh seeds each, "
-                "until the winner is clear"
+                f"the best {len(best)} trials on {budget.least}{most} fresh seeds each"
+                + ", until the winner is clear" * bool(most)
             )
             seeds = list(itertools.islice(self._fresh(True), budget.most))
 
@@ -119,6 +120,7 @@ class Confirmation:
 
     def _best(self, trials: Iterable[FrozenTrial]) -> list[Arm]:
         """The best distinct trials, and those that were confirmed before."""
+        self._values.clear()
         done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         sign = -1 if self.search.objective.higher_is_better else 1
         before = set(self.search.confirmed.arms)

@@ -33,11 +33,16 @@ class Jobs:
         self._unneeded: set[str] = set()
         self._problems: list[str] = []
         if num_found := len(wanted) - len(self._left):
-            arrays = ", ".join(array for other in self._others for array in other.jobs())
-            say(f"SLURM has {counted(num_found, 'run')} already in its queue: job {arrays}")
+            arrays = [array for other in self._others for array in other.jobs()]
+            say(f"{_named(arrays)}: {counted(num_found, 'run')} from an earlier command")
 
-    def submit(self, submit: Submit, runs_per_job: int | None, num_at_once: int) -> None:
-        """Submit the runs that are in no live job, in as many arrays as needed."""
+    def submit(
+        self, submit: Submit, runs_per_job: int | None, num_at_once: int, ends_them: bool
+    ) -> None:
+        """Submit the runs that are in no live job, in as many arrays as needed.
+
+        - `ends_them`: as for `wait`.
+        """
         if not self._left:
             return
         self._mine = SharedRuns(self._place / f"runs-{token_hex(4)}")
@@ -57,9 +62,11 @@ class Jobs:
             self._mine.write_jobs(arrays)
         at_once = min(num_at_once, len(self._jobs))
         say(
-            f"SLURM job {', '.join(arrays)}: {counted(len(self._left), 'run')} for "
+            f"{_named(arrays)}: {counted(len(self._left), 'run')} for "
             f"{counted(len(self._jobs), 'job')}, {at_once} at a time",
-            f"  its logs: {self._place}/{arrays[0]}*    to end it: scancel {' '.join(arrays)}",
+            f"  logs: {', '.join(f'{self._place}/{array}_*' for array in arrays[:3])}",
+            f"  to end all: scancel {' '.join(arrays)}; "
+            + ("so does Ctrl-C, which lets them save" if ends_them else "Ctrl-C ends none of them"),
         )
 
     def wait(self, ends_them: bool) -> None:
@@ -103,12 +110,12 @@ class Jobs:
         mine = self._mine.jobs() if self._mine is not None else []
         if ends_them and mine:
             slurm.interrupt(mine)
-            say(f"SLURM job {', '.join(mine)}: telling its runs to save and end")
+            say(f"{_named(mine)}: telling the runs to save and end")
         left = [array for array in arrays if not (ends_them and array in mine)]
         if left:
             say(
-                f"SLURM job {', '.join(left)} continues without this command: "
-                f"the same command waits for it, scancel {' '.join(left)} ends it"
+                f"{_named(left)}: not ended; the same command waits for the runs,",
+                f"  scancel {' '.join(left)} ends them",
             )
 
     def problems(self) -> list[str]:
@@ -132,9 +139,14 @@ class Jobs:
         return [
             f"SLURM ended {'jobs' if len(those) > 1 else 'job'} {', '.join(those[:5])}"
             f"{f' and {len(those) - 5} more' * (len(those) > 5)} ({state}); "
-            f"the log of the first is {self._place}/{those[0]}"
+            f"{'the log of the first' if len(those) > 1 else 'its log'} is in "
+            f"{self._place}/{those[0]}"
             for state, those in states.items()
         ]
+
+
+def _named(arrays: Sequence[str]) -> str:
+    return f"SLURM {'jobs' if len(arrays) > 1 else 'job'} {', '.join(arrays)}"
 
 
 def array_sizes(num_runs: int, runs_per_job: int | None, most: int) -> list[int]:

@@ -88,9 +88,20 @@ def interrupt(arrays: Sequence[str]) -> None:
     _ask("scancel", "--signal=INT", *arrays)
 
 
+def requeue_if_preempted(job: str) -> None:
+    """Put a job back into the queue that runs, and that SLURM has told to make room.
+
+    SLURM does so itself only if the job is still there after its time of grace. One that was
+    cancelled gets the same signal, but does not run any more.
+    """
+    answer = _ask("scontrol", "show", "job", job) or ""
+    if "JobState=RUNNING" in answer and re.search(r"PreemptTime=\d", answer):
+        _ask("scontrol", "requeue", job)
+
+
 def how_ended(jobs: Sequence[str]) -> dict[str, str]:
-    """A state such as "CANCELLED" or "NODE_FAIL" for each; "lost" if SLURM keeps no accounts."""
-    found = dict.fromkeys(jobs, "lost")
+    """A state such as "CANCELLED" for each, or words if SLURM keeps no accounts."""
+    found = dict.fromkeys(jobs, "it keeps no record of why")
     for first in range(0, len(jobs), _MAX_ARGUMENTS):
         ids = ",".join(jobs[first : first + _MAX_ARGUMENTS])
         words = ("sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State")

@@ -40,6 +40,7 @@ class SlurmLauncher(_Launcher):
 
         from convscape.sweeps.launching import errors_of
         from convscape.sweeps.shared_runs import SharedRuns
+        from convscape.sweeps.slurm import requeue_if_preempted
 
         environment = submitit.JobEnvironment()
         rank = environment.global_rank  # of several tasks each takes runs
@@ -47,7 +48,11 @@ class SlurmLauncher(_Launcher):
         problems: list[str] = []
         for number, overrides in SharedRuns(Path(folder)).take(job, limit):
             words = ("hydra.sweep.dir", first + number, f"run_{first + number}", state)
-            problems += errors_of([super().__call__(overrides, *words)])
+            try:
+                problems += errors_of([super().__call__(overrides, *words)])
+            except KeyboardInterrupt:
+                requeue_if_preempted(environment.job_id)
+                raise
         return problems
 
     def launch(
@@ -73,8 +78,9 @@ class SlurmLauncher(_Launcher):
             return self._executor(after).map_array(self, *([each] * size for each in task))
 
         jobs = Jobs(place, job_overrides)
-        jobs.submit(submit, limit.runs, self.params["array_parallelism"])
-        jobs.wait(ends_them=self.params["cancel"])
+        ends_them = self.params["cancel"]
+        jobs.submit(submit, limit.runs, self.params["array_parallelism"], ends_them)
+        jobs.wait(ends_them)
         return [_answer(problem) for problem in jobs.problems()]
 
     def _executor(self, after: str | None) -> Any:
