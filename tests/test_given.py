@@ -9,6 +9,7 @@ from PIL import Image
 from convscape.base.errors import ConfigError
 from convscape.data.cache import DataError
 from convscape.data.given import Wanted, load_given
+from convscape.data.module import ImageDataModule
 from convscape.data.splits import split
 from convscape.data.tables import Columns
 from convscape.runs.data import describe
@@ -89,6 +90,9 @@ def test_a_split_column_says_what_validates_and_what_tests(folder, load):
     assert [len(x) for x in (data.train_labels, data.val_labels, data.test_labels)] == [9, 3, 3]
     assert colours_are_right(data.val_images, data.val_labels, data.classes)
     assert load(folder, use_val=False).val_labels is None
+    with pytest.raises(DataError, match=r"data\.fold=1: no train image .*data\.val_size=0\.2"):
+        ImageDataModule(data, fold=1, val_size=None)
+    assert len(ImageDataModule(data, fold=1, val_size=0.2).indices["val"]) == 2
 
 
 def test_columns_and_a_second_table_may_be_said(folder, load, tmp_path):
@@ -377,7 +381,7 @@ def test_folds_part_the_train_images_and_each_is_stratified():
         assert np.abs(np.bincount(labels[val]) - [10, 20, 10]).max() <= 1
     with pytest.raises(DataError, match=r"data\.fold=5: .* allowed: 0 to 4"):
         split(labels, 0.2, None, 3, 5)
-    with pytest.raises(DataError, match=r"allowed: 0, the only one"):
+    with pytest.raises(DataError, match=r"no train image validates"):
         split(labels, 0, None, 3, 1)
 
 

@@ -63,6 +63,11 @@ def split(
         DataError: if there is no such fold.
     """
     num_train, num_val = split_sizes(len(labels), val_size, train_size)
+    if fold and not num_val:
+        raise DataError(
+            f"data.fold={fold}: no train image validates, since the data have a split of their own "
+            "for it or data.val_size=0; five folds of the train images are data.val_size=0.2"
+        )
     num_folds = round(len(labels) / num_val) if num_val else 1
     if fold and fold >= num_folds:
         highest = "0, the only one" if num_folds == 1 else f"0 to {num_folds - 1}"
