@@ -56,6 +56,7 @@ test-clusters: .venv/.clusters
 bench: .venv/.bench
 	.venv/bin/python benchmarks/startup.py
 	.venv/bin/python benchmarks/sweeps.py
+	.venv/bin/python benchmarks/layers.py
 	.venv/bin/python benchmarks/speed.py $(ARGS)
 
 soak: .venv/.test

@@ -63,3 +63,15 @@ def test_a_record_counts_where_the_mean_of_ten_seeds_reaches_the_goal():
     assert 0 < float(seconds.split()[0]) < 60
     assert 20 < float(accuracy.split()[0]) < 100
     assert words == f"`{shlex.join(TINY)}`"
+
+
+@pytest.mark.long
+def test_layers_are_measured_beside_a_matrix_product_and_the_step(tmp_path):
+    out = tmp_path / "layers.json"
+    table = bench("layers.py", "--networks", "cnn", "--rounds", 1, "--out", out)
+    rows = [line.split()[0] for line in table.splitlines() if line.startswith("  ")]
+    assert rows == ["ms", "block1.conv", "block2.conv", "output", "a"] * 2
+    for works in json.loads(out.read_text())["cnn"].values():
+        assert len(works) == 3 * 3 - 1 + 2  # the images have no gradient; the product, the step
+        assert works["matrix product"]["share"] == 1
+        assert all(work["ms"] > 0 for work in works.values())

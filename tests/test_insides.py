@@ -54,7 +54,7 @@ INSIDES = {
     "lightning": (("base/quick_lightning.py",), r"fit_loop|epoch_loop|(from|import) lightning\."),
     "lightning-utilities": (("base/quick_lightning.py",), r"lightning_utilities"),
     "torch": (
-        ("models/quick_steps.py", "training/torch_insides.py"),
+        ("models/compiled_steps.py", "models/quick_steps.py", "training/torch_insides.py"),
         r"torch\.jit|torch\.utils\.tensorboard|torch\.[\w.]*\b_[a-z]",
     ),
     "tensorboard": (

@@ -6,6 +6,7 @@ Everything is built from plain numbers, strings, lists and dicts, so a checkpoin
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from convscape.config.metrics import not_logged
 from convscape.config.optimizers import OPTIMIZERS
 from convscape.data.pixels import scale_and_shift
 from convscape.models.answers import both_ways, check_logits
+from convscape.models.compiled_steps import CompiledSteps, Taken
 from convscape.models.losses import LOSSES, Loss, known, loss_of
 from convscape.models.named import VAL_LOSS, monitors, named_optimizer, named_schedule
 from convscape.models.quick_steps import DenseChain, begin_momentum, bound_step, is_untouched
@@ -81,6 +83,7 @@ class ImageClassifier(pl.LightningModule):
     plan: geometry.Plan | None = None
     allow_packages: Sequence[str] = ()
     test_flip: bool = False
+    compiled: CompiledSteps | None = None
 
     def __init__(
         self,
@@ -251,12 +254,12 @@ class ImageClassifier(pl.LightningModule):
         # need for either it only costs time
         is_plain = self.trainer.world_size == 1 and not is_watched
         backward = Tensor.backward if is_plain else self.manual_backward
-        chain = self._dense_chain() if is_plain else None
+        chain = self.dense_chain() if is_plain else None
         take_step = bound_step(optimizer) if is_plain else optimizer.step
         first_step = self.global_step
-        losses, all_logits, all_labels = [], [], []
-        batches = [steps] if isinstance(steps, tuple) else steps
-        for step, (images, labels) in enumerate(batches, first_step):
+        losses, all_logits, all_labels, batches = self._in_one_call(chain, optimizer, steps)
+        rate = optimizer.param_groups[0]["lr"]
+        for step, (images, labels) in enumerate(batches, first_step + len(losses)):
             if not schedules:
                 self._set_learning_rate(optimizer, step)
             if chain is not None:
@@ -288,7 +291,18 @@ class ImageClassifier(pl.LightningModule):
             if self.device.type == "cpu":
                 self._check_finite()
 
-    def _dense_chain(self) -> DenseChain | None:
+    def _in_one_call(
+        self, chain: DenseChain | None, optimizer: torch.optim.Optimizer, steps: Any
+    ) -> Taken:
+        """Steps that are compiled: see models/compiled_steps.py."""
+        batches = [steps] if isinstance(steps, tuple) else steps
+        if chain is None or self.compiled is None:
+            return Taken([], [], [], batches)
+        first, pixels = self.global_step, (self.scale, self.shift)
+        rates = map(self.learning_rate, itertools.count(first))
+        return self.compiled.take(chain, optimizer, pixels, iter(batches), rates)
+
+    def dense_chain(self) -> DenseChain | None:
         """A chain that does autograd's work, if nothing else differs: see models/quick_steps.py."""
         kind, plain = type(self), ImageClassifier
         if kind.forward is not plain.forward or kind.loss is not plain.loss:

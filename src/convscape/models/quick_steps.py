@@ -52,7 +52,7 @@ class DenseChain:
     """
 
     def __init__(self, layers: list[_Dense], loss: Loss) -> None:
-        self._layers, self._loss = layers, loss
+        self.layers, self._loss = layers, loss
         self._one = torch.ones(())
         self._is_low = torch.is_autocast_enabled("cpu")
 
@@ -92,6 +92,12 @@ class DenseChain:
             return None
         return cls(layers, loss)
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether it is fp32, has the plain loss, and draws nothing."""
+        has_dropout = any(layer.dropout for layer in self.layers)
+        return self._loss is cross_entropy and not self._is_low and not has_dropout
+
     @torch.no_grad()
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, K) and loss () of normalised images for class ids (N,) or soft labels (N, K).
@@ -100,7 +106,7 @@ class DenseChain:
         """
         activated, y = [], self._as_computed(images.flatten(1))
         inputs, weights, noises = [], [], []
-        for layer in self._layers:
+        for layer in self.layers:
             inputs.append(y)
             weights.append(self._as_computed(layer.weight))
             y = torch.addmm(self._as_computed(layer.bias), y, weights[-1].t())
@@ -114,8 +120,8 @@ class DenseChain:
                 y = y * noise
             noises.append(noise)
         loss, gradient = self._loss_and_gradient(y, labels)
-        for number in reversed(range(len(self._layers))):
-            layer, noise = self._layers[number], noises[number]
+        for number in reversed(range(len(self.layers))):
+            layer, noise = self.layers[number], noises[number]
             if noise is not None:
                 gradient = gradient * noise
             if layer.activation is not None:
@@ -194,40 +200,76 @@ def _grad_of(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
+@dataclass
+class AdamState:
+    """Of Adam or AdamW with one kernel for all parameters: what it keeps, as lists side by side."""
+
+    group: dict[str, Any]
+    parameters: list[nn.Parameter]
+    averages: list[Tensor]
+    squares: list[Tensor]
+    steps: list[Tensor]
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer) -> Self | None:
+        """None where anything of the optimiser is otherwise, or somebody is told of its steps."""
+        if not is_quick_adam(optimizer):
+            return None
+        group = optimizer.param_groups[0]
+        parameters = [each for each in group["params"] if each in optimizer.state]
+        is_one_call = len({(each.device, each.dtype) for each in parameters}) == 1
+        states = [optimizer.state[each] for each in parameters]
+        kept = ("exp_avg", "exp_avg_sq", "step")
+        lists = [[state[name] for state in states] for name in kept]
+        return cls(group, parameters, *lists) if is_one_call else None
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all parameters have taken the same steps."""
+        is_whole = len(self.parameters) == len(self.group["params"])
+        return is_whole and not self.group["maximize"] and len(set(map(float, self.steps))) == 1
+
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """beta1, beta2, eps, weight decay."""
+        return *map(float, self.group["betas"]), self.group["eps"], self.group["weight_decay"]
+
+
+def is_quick_adam(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is one that `AdamState` knows."""
+    group, *other_groups = optimizer.param_groups
+    is_known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group["fused"]
+    return is_known and not (other_groups or group["amsgrad"] or _is_hooked(optimizer))
+
+
 def bound_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     """`optimizer.step`, for as long as neither its parameters nor its state are replaced.
 
     For Adam and AdamW with one kernel for all parameters it is just that kernel; the learning rate
     is read at each step.
     """
-    group, *other_groups = optimizer.param_groups
-    parameters = [each for each in group["params"] if each in optimizer.state]
-    is_known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group["fused"]
-    is_one_call = len({(each.device, each.dtype) for each in parameters}) == 1 and not other_groups
-    if not is_known or not is_one_call or group["amsgrad"] or _is_hooked(optimizer):
+    state = AdamState.of(optimizer)
+    if state is None:
         return optimizer.step
-    states = [optimizer.state[each] for each in parameters]
-    averages = [state["exp_avg"] for state in states]
-    squares = [state["exp_avg_sq"] for state in states]
-    steps = [state["step"] for state in states]
-    beta1, beta2 = map(float, group["betas"])
+    group = state.group
+    beta1, beta2, eps, weight_decay = state.numbers
     kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
 
     def step() -> None:
         gradients = [each.grad for each in group["params"] if each.grad is not None]
-        if len(gradients) != len(parameters):  # one was unfrozen or frozen
+        if len(gradients) != len(state.parameters):  # one was unfrozen or frozen
             optimizer.step()
             return
         with torch.no_grad():
-            torch._foreach_add_(steps, 1)
+            torch._foreach_add_(state.steps, 1)
             kernel(
-                *(parameters, gradients, averages, squares, [], steps),
+                *(state.parameters, gradients, state.averages, state.squares, [], state.steps),
                 amsgrad=False,
                 beta1=beta1,
                 beta2=beta2,
                 lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
+                weight_decay=weight_decay,
+                eps=eps,
                 maximize=group["maximize"],
             )
 

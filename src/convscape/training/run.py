@@ -40,6 +40,7 @@ from convscape.training.checkpoints import (
     read_checkpoint,
     to_go_on_from,
 )
+from convscape.training.compiling import compile_model
 from convscape.training.epochs import EpochKeeper
 from convscape.training.measure import measured, size_of
 from convscape.training.memory import advice_on_memory, is_out_of_memory
@@ -325,7 +326,7 @@ def _prepared(
     result.environment["precision"] = str(lightning.precision)
     result.environment["device"] = str(lightning.strategy.root_device)
     if trainer.compile:
-        model.network.compile() if isinstance(model, models.ImageClassifier) else model.compile()
+        compile_model(model, run)
     return _Session(run, folder, result, model, data, lightning, recorder, keeper, progress, last)
 
 
