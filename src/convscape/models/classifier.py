@@ -291,16 +291,13 @@ class ImageClassifier(pl.LightningModule):
             if self.device.type == "cpu":
                 self._check_finite()
 
-    def _in_one_call(
-        self, chain: DenseChain | None, optimizer: torch.optim.Optimizer, steps: Any
-    ) -> Taken:
+    def _in_one_call(self, chain: DenseChain | None, optimizer: Any, steps: Any) -> Taken:
         """Steps that are compiled: see models/compiled_steps.py."""
         batches = [steps] if isinstance(steps, tuple) else steps
         if chain is None or self.compiled is None:
             return Taken([], [], [], batches)
-        first, pixels = self.global_step, (self.scale, self.shift)
-        rates = map(self.learning_rate, itertools.count(first))
-        return self.compiled.take(chain, optimizer, pixels, iter(batches), rates)
+        rates = map(self.learning_rate, itertools.count(self.global_step))
+        return self.compiled.take(chain, optimizer, self.scale, self.shift, iter(batches), rates)
 
     def dense_chain(self) -> DenseChain | None:
         """A chain that does autograd's work, if nothing else differs: see models/quick_steps.py."""

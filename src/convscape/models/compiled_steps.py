@@ -94,20 +94,21 @@ class CompiledSteps:
         self,
         dense: DenseChain,
         optimizer: torch.optim.Optimizer,
-        pixels: tuple[Tensor, Tensor],
+        scale: Tensor,
+        shift: Tensor,
         batches: Iterator[Batch],
         rates: Iterator[float],
     ) -> Taken:
         """Train on as many batches as full calls take.
 
-        - `pixels`: their scale and their shift.
+        - `scale`, `shift`: of pixels.
         - `rates`: the learning rate of each step.
         """
         taken = Taken([], [], [], batches)
         state = AdamState.of(optimizer) if dense.is_simple else None
         if state is None or not state.is_even:
             return taken
-        tensors = [*state.parameters, *state.averages, *state.squares, *pixels]
+        tensors = [*state.parameters, *state.averages, *state.squares, scale, shift]
         tensors += map(torch.tensor, state.numbers)
         while group := list(islice(batches, NUM_STEPS)):
             if len(group) < NUM_STEPS or not all(self._fits(*batch) for batch in group):
