@@ -212,7 +212,7 @@ class AdamState:
     """Of Adam or AdamW with one kernel for all parameters: what it keeps, as lists side by side."""
 
     group: dict[str, Any]
-    parameters: list[nn.Parameter]
+    parameters: list[Tensor]
     averages: list[Tensor]
     squares: list[Tensor]
     steps: list[Tensor]
@@ -223,7 +223,7 @@ class AdamState:
         if not is_quick_adam(optimizer):
             return None
         group = optimizer.param_groups[0]
-        parameters = [each for each in group["params"] if each in optimizer.state]
+        parameters: list[Tensor] = [p for p in group["params"] if p in optimizer.state]
         is_one_call = len({(each.device, each.dtype) for each in parameters}) == 1
         states = [optimizer.state[each] for each in parameters]
         kept = ("exp_avg", "exp_avg_sq", "step")
