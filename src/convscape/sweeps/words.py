@@ -34,8 +34,8 @@ def overview(plan: SweepPlan, folder: Path, num_todo: int, num_elsewhere: int) -
     """
     impossible = len(plan.runs) - len(plan.feasible)
     runs = counted(len(plan.runs), "run")
-    others = f", {num_elsewhere} {_ELSEWHERE}" if num_elsewhere else ""
-    lines = [f"sweep {folder}: {runs}, {impossible} impossible, {num_todo} to do{others}"]
+    others = f", {num_elsewhere:,} {_ELSEWHERE}" if num_elsewhere else ""
+    lines = [f"sweep {folder}: {runs}, {impossible:,} impossible, {num_todo:,} to do{others}"]
     lines += duplicates(plan)
     choices = dict.fromkeys(config.choice for config in plan.data_configs.values())
     lines += [f"  {choice}" for choice in choices if choice is not None]
@@ -125,7 +125,7 @@ def summary(
     counts = Counter(result.status for result in results)
     unfinished = len(runs) - len(results)
     called = {"running": _ELSEWHERE}
-    words = [f"{count} {called.get(status, status)}" for status, count in counts.items()]
+    words = [f"{count:,} {called.get(status, status)}" for status, count in counts.items()]
     words += [f"{unfinished} not started"] if unfinished else []
     lines = [f"sweep {folder}: {', '.join(words)}"]
     for result in results:
