@@ -350,37 +350,3 @@ def test_polyphase_pooling_sums_in_32_bits_where_a_device_has_no_others():
     pool = modules.PolyphasePool2d(geometry.Pool("aps", (2, 2), (2, 2)))
     with Watch():
         assert pool(torch.zeros(1, 2, 8, 8, device="meta")).shape == (1, 2, 3, 3)
-
-
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.97])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_drops_each_value_alike_and_keeps_the_mean(p, dtype):
-    torch.manual_seed(0)
-    values = torch.ones(64, 30, 12, 13, dtype=dtype).to(memory_format=torch.channels_last)
-    layer = modules.Dropout(p).train()
-    outputs = layer(values.requires_grad_())
-    assert outputs.dtype == dtype
-    assert outputs.stride() == values.stride()
-    outputs.sum().backward()
-    assert torch.equal(values.grad, outputs)  # by the same factors
-    dropped_or_kept = torch.tensor([0, 1 / (1 - p)]).to(dtype)
-    torch.testing.assert_close(outputs.detach().unique(), dropped_or_kept, rtol=1e-4, atol=0)
-    # in the order of the memory: four come from one drawn number
-    dropped = (outputs.permute(0, 2, 3, 1).reshape(-1, 4) == 0).double()
-    deviation = (p * (1 - p) / len(dropped)) ** 0.5
-    assert (dropped.mean(0) - p).abs().max() < 5 * deviation
-    together = torch.corrcoef(dropped.T) - torch.eye(4)
-    assert together.abs().max() < 5 / len(dropped) ** 0.5
-    assert layer.eval()(values) is values
-
-
-def test_dropout_takes_any_shape_and_the_same_seed_draws_the_same():
-    layer = modules.Dropout(0.5).train()
-    for values in (torch.ones(3, 5), torch.ones(7, 4).t(), torch.ones(6, 8)[::2, ::3]):
-        drawn = []
-        for _ in range(2):
-            torch.manual_seed(1)
-            drawn.append(layer(values))
-        assert torch.equal(*drawn)
-        assert set(drawn[0].flatten().tolist()) == {0.0, 2.0}
-        assert drawn[0].shape == values.shape

@@ -95,7 +95,7 @@ def obstacle(run: TrainedRun) -> str | None:
 
 def _known_modules() -> set[type[nn.Module]]:
     ours = (modules.Conv2d, modules.BatchNorm1d, modules.BatchNorm2d, modules.GlobalPool)
-    others = (modules.Residual, modules.Subsample, nn.Flatten, nn.Linear, modules.Dropout)
+    others = (modules.Residual, modules.Subsample, nn.Flatten, nn.Linear, nn.Dropout)
     pools = (modules.MaxPool2d, modules.AvgPool2d, modules.BlurPool2d, modules.PolyphasePool2d)
     return {*ours, *others, *pools, *modules.ACTIVATIONS.values()}
 

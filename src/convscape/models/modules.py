@@ -198,32 +198,6 @@ class BatchNorm2d(_SingleValueBatchNorm, nn.BatchNorm2d):
     """Normalises (N, C, H, W) per channel."""
 
 
-class Dropout(nn.Dropout):
-    """torch's, with `dropout_noise` on the CPU."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Any shape, which stays."""
-        is_plain = values.device.type != "cpu" or torch.compiler.is_compiling()
-        if is_plain or not self.training or not 0 < self.p < 1:
-            return super().forward(values)
-        return values * dropout_noise(values, self.p)
-
-
-def dropout_noise(values: Tensor, p: float) -> Tensor:
-    """A factor for each of `values`: 0 with probability `p`, else what keeps their mean.
-
-    Sixteen random bits say which, in half the time that torch's `bernoulli_` takes on a CPU; so `p`
-    is rounded to a multiple of 2 ** -16.
-    """
-    count, dropped = values.numel(), round(p * 2**16)
-    noise = torch.empty_like(values)
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    flat = noise.as_strided((count,), (1,))  # in the order of the memory
-    torch.ge(bits.view(torch.int16)[:count], dropped - 2**15, out=flat)
-    flat.mul_(2**16 / max(1, 2**16 - dropped))
-    return noise
-
-
 class GlobalPool(nn.Module):
     """Mean or maximum over all positions."""
 
@@ -347,7 +321,7 @@ MODULES: dict[type[geometry.Layer], Callable[..., nn.Module]] = {
         shape[0]
     ),
     geometry.Activation: lambda activation, shape: ACTIVATIONS[activation.name](),
-    geometry.Dropout: lambda dropout, shape: Dropout(dropout.p),
+    geometry.Dropout: lambda dropout, shape: nn.Dropout(dropout.p),
     geometry.Residual: lambda residual, shape, *branches: Residual(*branches),
     geometry.Subsample: lambda layer, shape: Subsample(layer.stride, layer.num_zeros),
 }

@@ -19,12 +19,10 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from convscape.models.losses import Loss
-from convscape.models.modules import Dropout, dropout_noise
 
 aten = torch.ops.aten
 _log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
 
-Noise = Callable[[Tensor, float], Tensor]  # of what it is multiplied with, and the share dropped
 Backward = Callable[[Tensor, Tensor], Tensor]  # of a gradient and the activation's output
 
 _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] = {
@@ -32,13 +30,6 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]]
     nn.Tanh: (torch.tanh_, aten.tanh_backward.default),
     nn.Sigmoid: (torch.sigmoid_, aten.sigmoid_backward.default),
 }
-
-
-def _torchs_noise(values: Tensor, p: float) -> Tensor:
-    return torch.empty_like(values).bernoulli_(1 - p).div_(1 - p)
-
-
-_NOISES: dict[type[nn.Module], Noise] = {nn.Dropout: _torchs_noise, Dropout: dropout_noise}
 
 
 @dataclass
@@ -49,7 +40,6 @@ class _Dense:
     bias: nn.Parameter
     activation: type[nn.Module] | None = None
     dropout: float = 0.0
-    noise: Noise | None = None
 
 
 class DenseChain:
@@ -87,8 +77,8 @@ class DenseChain:
                 return None
             elif kind in _ACTIVATIONS and layers[-1].activation is None:
                 layers[-1].activation = kind
-            elif kind in _NOISES and module.p < 1:
-                layers[-1].dropout, layers[-1].noise = module.p, _NOISES[kind]
+            elif kind is nn.Dropout and module.p < 1:
+                layers[-1].dropout = module.p
             else:
                 return None
         if not layers or layers[-1].activation or layers[-1].dropout:
@@ -123,8 +113,11 @@ class DenseChain:
             if layer.activation is not None:
                 y = _ACTIVATIONS[layer.activation][0](y)
             activated.append(y)
-            noise = layer.noise(y, layer.dropout) if layer.noise and layer.dropout else None
-            y = y if noise is None else y * noise
+            noise = None
+            if layer.dropout:
+                kept = 1 - layer.dropout
+                noise = torch.empty_like(y).bernoulli_(kept).div_(kept)
+                y = y * noise
             noises.append(noise)
         loss, gradient = self._loss_and_gradient(y, labels)
         for number in reversed(range(len(self.layers))):
