@@ -15,7 +15,7 @@ import torch
 import convscape
 from convscape.base import cores, machine
 from convscape.base.quick_lightning import pl
-from convscape.data import cache
+from convscape.data import ahead
 from tests.conftest import TINY
 
 BUSY = "while True: pass"
@@ -217,11 +217,11 @@ def test_images_that_do_not_fit_into_memory_are_asked_for_and_no_others(
     np.save(tmp_path / "train_images.npy", images)
     opened = np.load(tmp_path / "train_images.npy", mmap_mode="c")
     monkeypatch.setattr(machine, "memory_limit", lambda: limit)
-    ahead = cache.reads_ahead(opened)
+    asks = ahead.reads_ahead(opened)
     maps = Path("/proc/self/smaps").read_text()  # rr: random reads, see man 5 proc_pid_smaps
     own = re.findall(r"train_images\.npy\n(?:(?!\w+-).*\n)*?VmFlags: (.*)", maps)
-    assert (ahead is not None, "rr" in " ".join(own).split()) == (limit == 2**14,) * 2
-    if ahead is not None:
-        ahead([63, 0, 5])
+    assert (asks is not None, "rr" in " ".join(own).split()) == (limit == 2**14,) * 2
+    if asks is not None:
+        asks.ask([63, 0, 5])
     assert (opened == images).all()
-    assert cache.reads_ahead(images) is None
+    assert ahead.reads_ahead(images) is None

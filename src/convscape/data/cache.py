@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convscape.base import files, machine
+from convscape.base import files
 from convscape.base.errors import NO_LOCKS, ConfigError
 from convscape.base.values import counted
 from convscape.data.moments import Moments
@@ -34,7 +33,6 @@ FILES = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels
 VAL_FILES = {"val_images.npy", "val_labels.npy"}  # where there is such a split
 # uint8 or float32 (n, C, H, W), of 0 to 255, and int64 (n,)
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]
-Ahead = Callable[[Iterable[int]], None]  # is told which images come next
 
 
 class DataError(ConfigError):
@@ -406,33 +404,6 @@ def _open_array(path: Path, facts: dict[str, Any], check: bool) -> np.ndarray:
     if check and zlib.crc32(array.data) != facts["crc32"]:
         raise _Damaged(f"the contents of {path.name} were changed")
     return array
-
-
-def reads_ahead(images: np.ndarray) -> Ahead | None:
-    """What asks the system for some of the images, before they are used, all at once.
-
-    None where they fit into memory. Where they do not, the system would read megabytes around each
-    image of a shuffled batch, and the same ones over and over again; from here on it reads nothing
-    but what is asked for.
-    """
-    limit, mapped = machine.memory_limit(), images.base
-    is_mapped = isinstance(images, np.memmap) and isinstance(mapped, mmap.mmap)
-    if limit is None or images.nbytes <= limit / 2 or not is_mapped:
-        return None
-    if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
-        return None
-    assert isinstance(images, np.memmap)
-    assert isinstance(mapped, mmap.mmap)
-    mapped.madvise(mmap.MADV_RANDOM)
-    size, first = images.nbytes // len(images), images.offset
-
-    def ask(which: Iterable[int]) -> None:
-        for index in sorted(which):
-            start = first + index * size
-            page = start - start % mmap.PAGESIZE
-            mapped.madvise(mmap.MADV_WILLNEED, page, start + size - page)
-
-    return ask
 
 
 def _crc32_of(meta: dict[str, Any]) -> int:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from convscape.base import machine
 from convscape.base.quick_lightning import pl
+from convscape.data.ahead import Ahead, reads_ahead
 from convscape.data.augment import Augment
-from convscape.data.cache import Ahead, ImageSet, Scene, reads_ahead
+from convscape.data.cache import ImageSet, Scene
 from convscape.data.canvases import Canvases
 from convscape.data.pixels import standardized
 from convscape.data.splits import VAL_FRACTION, split, steps_per_epoch, taken_for_validation
@@ -46,7 +47,7 @@ class TrainLoader:
     - `num_steps`: of the whole training; what would come after is an empty item, so that every
       epoch has the same number of items.
     - `scene`: `images` are its objects, which are laid on canvases anew in each epoch.
-    - `ahead`: is told which images come next, see `cache.reads_ahead`.
+    - `ahead`: is told which images come next, see `data.ahead`.
     - `num_classes`: of the soft labels (N, num_classes), which images mixed of two have.
     - `rank`, `world_size`: of every batch this process takes each `world_size`-th image. All of
       them take the same steps and draw the same augmentation, however many they are.
@@ -134,7 +135,7 @@ class TrainLoader:
         _seed_generators(_mix(self.seed, step, 2), self.device)
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         if self.ahead is not None:
-            self.ahead(chosen.tolist())
+            self.ahead.of_batch(order, index, self.batch_size)
         # index_select takes a quarter of the time of images[chosen]
         if self.canvases is None:
             images = machine.moved(self.images.index_select(0, chosen), self.device)
@@ -184,9 +185,9 @@ class EvalLoader:
         return -(-len(self.indices) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for chosen in self.indices.split(self.batch_size):
+        for index, chosen in enumerate(self.indices.split(self.batch_size)):
             if self.ahead is not None:
-                self.ahead(chosen.tolist())
+                self.ahead.of_batch(self.indices, index, self.batch_size)
             images, labels = (t.index_select(0, chosen) for t in (self.images, self.labels))
             yield images.to(self.device), labels.to(self.device)
 
