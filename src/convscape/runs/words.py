@@ -58,7 +58,7 @@ def _next(result: Result, path: Path) -> list[str]:
 def open_board(folder: Path) -> list[str]:
     """The command that opens TensorBoard, and the tabs that nobody finds by chance."""
     command = f"tensorboard --host 127.0.0.1 --logdir {shlex.quote(str(folder))}"
-    return [command, "  its Convscape tab has all runs, Custom Scalars shows train next to val"]
+    return [command, "  all runs: its Convscape tab; train next to val: Custom Scalars"]
 
 
 def in_a_column(title: str, lines: Sequence[str]) -> list[str]:
