@@ -182,7 +182,7 @@ def test_a_run_that_diverged_is_examined(command, tmp_path):
     ("words", "says"),
     [
         (("outputs/runs/none",), "there is no such run"),
-        (("resume=outputs/runs/x",), "is given alone"),
+        (("resume=outputs/runs/x",), "give the run alone: outputs/runs/x"),
         (("rules=bright",), "allowed: a list"),
         (("optimizer.lrr=1",), "optimizer.lr"),
         (("--epochs=5",), "no such option"),

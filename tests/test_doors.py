@@ -314,7 +314,7 @@ def test_arguments_of_a_part_are_searched(command, tmp_path):
         ),
         (
             ["model._target_=tests.own_parts.Margins", "optimizer.lr=0.1"],
-            "optimizer.lr=0.1: tests.own_parts.Margins.configure_optimizers says it",
+            "optimizer.lr=0.1: tests.own_parts.Margins.configure_optimizers decides that",
         ),
         (["model._target_=tests.own_modules.Lit", "loss._target_=torch.nn.MSELoss"], "ignores it"),
         (["+logger.tensorbord.x=1"], "logger.tensorbord: there is no such key"),

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convscape.base.errors import ConfigError
 from convscape.data import decoding, folders, progress
 from convscape.data.cache import DataError
 from convscape.data.datasets import load_images
@@ -73,13 +75,14 @@ def test_a_process_that_was_killed_is_stood_in_for(pictures, monkeypatch):
 
 
 PREPARE = """
-import sys, time
+import signal, time
 from convscape.data import decoding
 from convscape.data.datasets import load_images
 
 read = decoding.read_picture
 decoding.read_picture = lambda path, shape: (time.sleep(0.02), read(path, shape))[1]
 decoding.CHUNK_BYTES = {chunk_bytes}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a background
 load_images(
     "image_folder", root={root!r}, cache_dir={cache!r}, image_size=8, channels=3,
     on_unreadable="skip",
@@ -211,3 +214,26 @@ def test_a_file_system_without_locks_is_one_sentence(code, command, tmp_path, mo
     answer = command("train", f"data.cache_dir={tmp_path}", f"output_dir={tmp_path}")
     assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
     assert "its file system has no locks (" in answer.err
+
+
+def test_nothing_is_written_through_a_link_in_what_was_prepared(pictures, tmp_path):
+    cache = tmp_path / "cache"
+
+    def load():
+        load_images(
+            *("image_folder",), root=pictures, cache_dir=cache, image_size=8, channels=3,
+            on_unreadable="skip",
+        )  # fmt: skip
+
+    load()
+    (prepared,) = cache.glob("image_folder*")
+    shutil.rmtree(prepared)
+    other = tmp_path / "other"
+    other.write_bytes(b"theirs")
+    unfinished = cache / f".{prepared.name}.unfinished"
+    unfinished.mkdir()
+    (unfinished / "train_images.npy").symlink_to(other)
+    (unfinished / "train.notes").write_text("")
+    with pytest.raises(ConfigError, match="a link"):
+        load()
+    assert other.read_bytes() == b"theirs"

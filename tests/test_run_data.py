@@ -137,7 +137,7 @@ def test_other_data_are_measured_on_purpose_if_they_fit(command, place):
     assert answer.code == 0, answer.err
     document = json.loads(answer.out)
     assert document["classes"] == ["dog as cat", "owl as dog", "zebra as owl"]
-    assert "other images" in document["data"]
+    assert "not the images it was trained on" in document["data"]
     answer = command("probe", place / "run", "permute", "--other-data", moved)
     assert answer.code == 0, answer.err
     add_class(place / "photos")

@@ -181,7 +181,8 @@ def test_what_is_in_the_way_of_a_run_is_named_and_once_it_is_gone_the_search_goe
     (path.parent / "study.db").unlink()
     answer = command(*words)
     assert (answer.code, answer.err.count("\n")) == (1, 1)
-    assert f"error: in the way of a run: {file.relative_to(tmp_path)} is " in answer.err
+    says = "is a folder" if by == "folder" else "belongs to another run"
+    assert f"error: in the way of a run: {file.relative_to(tmp_path)} {says}" in answer.err
     assert "1 not finished" in answer.out
     shutil.move(path, tmp_path / "away")
     assert command(*words).code == 0

@@ -227,7 +227,8 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     if not contents.is_restartable:
         files.remove_folder(unfinished, within=folder.parent)  # of a process that was killed
-    unfinished.mkdir(exist_ok=True)
+    files.make_folder(unfinished, within=folder.parent)
+    files.refuse_links_below(unfinished, within=folder.parent)  # it may be a stranger's
     is_kept = False
     try:
         with progress_when_slow(f"preparing {name}", contents.num_images) as advance:

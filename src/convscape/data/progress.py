@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from convscape.base import files
+
 log = logging.getLogger(__name__)
 
 SLOW_S = 1.0  # what takes longer than this is worth a progress bar
@@ -65,10 +67,10 @@ class Notes:
             log.info("%s: %s images were prepared before", self._path.stem, f"{self.num_kept:,}")
         else:
             file.seek(0)
-        file.truncate()
+        files.cut(Path(file.name), file.tell(), within=self._path.parent)
         num_skipped = len(skipped)
-        with open(self._path, "w", encoding="ascii") as notes:
-            notes.writelines(self._lines)
+        files.write_atomic(self._path, "".join(self._lines), within=self._path.parent)
+        with files.append(self._path, within=self._path.parent) as notes:
             for images, labels in chunks:
                 yield (images, labels), True
                 file.flush()
@@ -81,8 +83,7 @@ class Notes:
                     "position": chunks.position,
                 }
                 num_skipped = len(skipped)
-                notes.write(json.dumps(entry) + "\n")
-                notes.flush()
+                notes.write(f"{json.dumps(entry)}\n".encode("ascii"))
 
     def _kept(self, file: BinaryIO) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         if not self.are_there:
@@ -108,8 +109,8 @@ class Notes:
             yield entry, np.frombuffer(data, images.dtype).reshape(images.shape)
 
     def remove(self) -> None:
-        """They have served."""
-        self._path.unlink(missing_ok=True)
+        """Remove the notes; they are no longer needed."""
+        files.remove(self._path, within=self._path.parent)
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def _file_of(shape: Shape) -> Path:
     """The compiled function of this shape: found, or made while others who want it wait."""
     file = shape.file
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(file.parent, within=file.parent)
         with files.lock(file.with_suffix(".lock"), within=file.parent):
             if not file.is_file():
                 files.write_atomic(file, _compiled(shape), within=file.parent)

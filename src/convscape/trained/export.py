@@ -20,6 +20,7 @@ import io
 import json
 import platform
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -245,7 +246,7 @@ def to_onnx(
 ) -> bytes:
     """An ONNX file for images of `input_shape` (C, H, W); the batch axis is dynamic."""
     batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # onnxscript 0.6 counts aloud
         warnings.simplefilter("ignore")  # the exporter's, about its dependencies
         program = torch.onnx.export(
             network,
