@@ -15,7 +15,11 @@ from convscape.config.metrics import metric
 from convscape.reports.confirmed import Confirmed, Race, Search, decides
 from convscape.reports.verdicts import Budget, seed_by_seed
 from convscape.runs.result import Result
+from convscape.sweeps.confirm import Confirmation, confirm_once
+from convscape.sweeps.database import database, no_warnings
+from convscape.sweeps.search_config import SearchConfig
 from convscape.sweeps.search_figures import importances
+from convscape.sweeps.study import SharedStudy
 from tests.conftest import PATIENCE_S, TINY
 from tests.stored_runs import RATES
 from tests.test_json import document
@@ -212,6 +216,56 @@ def test_workers_confirm_a_winner_on_seeds_that_no_trial_had(start, command, tmp
     # that chose nothing is not made again
     deciding = {(seed, rate) for seed in (1, 3, 5) for _, rate in runs}
     assert set(made) == set(kept) | deciding | {(2, wins), (4, wins)}
+
+
+class Counted(Confirmation):
+    """One that notes when it is to train, and trains nothing."""
+
+    interrupted = num_failed_runs = times = 0
+
+    def work(self, trials, style="off"):
+        self.times += 1
+        self.folder.mkdir(exist_ok=True)
+        if self.times == self.interrupted:
+            raise KeyboardInterrupt
+
+    def num_failed(self):
+        return self.num_failed_runs
+
+
+def test_of_folders_on_a_database_the_one_that_confirmed_has_it_and_another_search_does_it_again(
+    tmp_path,
+):
+    with no_warnings():
+        study = optuna.create_study(storage=database(f"sqlite:///{tmp_path}/study.db"))
+        study.add_trial(optuna.create_trial(value=0.5))
+    settings = SearchConfig.model_validate(
+        {
+            "space": {"optimizer.lr": {"choices": [0.1, 0.2]}},
+            **{"trials": 1, "objectives": ["val/acc"], "storage": None, "sampler": "tpe"},
+            **{"prune": False, "sampler_seed": None},
+        }
+    )
+
+    def confirm(name, interrupted=0, num_failed=0):
+        (tmp_path / name).mkdir(exist_ok=True)
+        confirmation = Counted(settings, VAL, tmp_path / name, 0, None)
+        confirmation.interrupted, confirmation.num_failed_runs = interrupted, num_failed
+        shared = SharedStudy(study, tmp_path / name, {}, has_heartbeat=True)
+        with shared.at_work():
+            return confirm_once(confirmation, shared, "off"), confirmation.times
+
+    with pytest.raises(KeyboardInterrupt):
+        confirm("one", interrupted=1)
+    assert confirm("two", num_failed=3)[0] is None
+    found, times = confirm("one")  # whose folder has a part of it
+    assert (times, found.num_failed) == (0, 3)
+    assert str(tmp_path / "two") in found.words
+    assert "failed in" in found.words  # no run of the winner is there
+    assert "retry=true" in found.words
+    assert confirm("two")[1] == 1  # what is missing
+    study.add_trial(optuna.create_trial(value=0.7))
+    assert confirm("one") == (None, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A full disk, a read-only one, a folder that is removed: one sentence, and nothing is lost."""
 
+import errno
 import json
 import os
 import shutil
@@ -187,7 +188,12 @@ def test_a_working_folder_that_goes_away_is_no_fault_of_the_run(tmp_path, monkey
     gone.rmdir()  # as where a shared file system was unmounted
     with pytest.raises(FileNotFoundError) as unmounted:
         os.getcwd()
+    assert is_about_the_disk(unmounted.value)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as missing:
         gone.stat()
-    assert [is_about_the_disk(found.value) for found in (unmounted, missing)] == [True, False]
+    mistakes = FileNotFoundError("no such file among these"), TimeoutError("no answer")
+    sockets = (OSError(code, "no answer") for code in (errno.ENOTCONN, errno.ETIMEDOUT))
+    for error in (missing.value, *mistakes, *sockets):
+        assert not is_about_the_disk(error)
+    assert is_about_the_disk(OSError(errno.ENOTCONN, "no answer", "/mnt/shared"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class NotAllowed(ConfigError):
 
 
 class RunFailed(RuntimeError):
-    """A run that was asked for in Python did not come to its end; `path` is its folder."""
+    """A run that was asked for in Python did not finish; `path` is its folder."""
 
     def __init__(self, message: str, path: Path) -> None:
         super().__init__(message)
@@ -58,13 +59,25 @@ class CannotWrite(ConfigError):
 
 def is_about_the_disk(error: BaseException) -> bool:
     """Whether it only says that a place cannot be written to, not who wanted to."""
-    if isinstance(error, FileNotFoundError) and error.filename is None:
-        return True  # of the working folder itself, whose file system was unmounted
-    return isinstance(error, OSError) and error.errno in (
+    if not isinstance(error, OSError):
+        return False
+    if error.errno == errno.ENOENT and error.filename is None:
+        return not _has_working_folder()  # its file system was unmounted
+    if error.errno in (errno.ENOTCONN, errno.ETIMEDOUT):  # a server's folder, or else a socket
+        return error.filename is not None
+    return error.errno in (
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
         *(errno.EROFS, errno.EACCES, errno.EPERM),
-        *(errno.ESTALE, errno.ENOTCONN),  # a file system of the network that went away
+        errno.ESTALE,  # a file system of the network that went away
     )
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def stopped_by(signum: int) -> str:

@@ -214,6 +214,11 @@ class Confirmed:
         values = [result.metrics[name] for result in ok if name in result.metrics]
         return estimate(values) if values else None
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether it is known how good the winner is."""
+        return self.winner is not None and self.told(self.search.objective.name) is not None
+
     # --- in words -----------------------------------------------------------------------------
 
     def sentences(self, num_images: int | None) -> list[str]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -190,23 +190,49 @@ class Confirmation:
         """Runs that did not finish."""
         return sum(r.status in FAILURES for r in find_results(self.folder).values())
 
-    def words(self) -> str:
+    def found(self) -> Found:
         """What came out, for those who do not see the folder."""
-        told = self.search.confirmed.sentences(None)
         place = f"{socket.gethostname()}:{self.folder.resolve()}"
-        return " ".join([*told, f"Confirmed by another worker, in {place}."])
+        if self.search.confirmed.has_answer:
+            told = self.search.confirmed.sentences(None)
+            words = " ".join([*told, f"Confirmed by another worker, in {place}."])
+        else:
+            words = f"The confirmation failed in {place}: repeat the command there with retry=true."
+        return Found(words, self.num_failed())
 
     def digest(self, trials: Iterable[FrozenTrial]) -> str:
         """What is to be confirmed: other trials, or more seeds, want another confirmation."""
-        done = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
-        text = json.dumps([done, self.settings.model_dump()])
+        complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+        done = [(trial.number, trial.params, trial.values) for trial in complete]
+        text = json.dumps(
+            [done, self.search.objective.name, self.settings.model_dump()], default=str
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def note_done_here(self, what: str) -> None:
+        """Note in the folder that it has the confirmation with this digest."""
+        files.write_atomic(self.folder / _DONE_HERE, what, within=self.folder)
 
+    def is_done_here(self, what: str) -> bool:
+        """Whether it has: this worker, or one that shares the folder, has confirmed the trials."""
+        try:
+            return files.read_bytes(self.folder / _DONE_HERE) == what.encode()
+        except OSError:
+            return False
+
+
+class Found(NamedTuple):
+    """What a confirmation in another folder has found, in words, and how many runs failed there."""
+
+    words: str
+    num_failed: int
+
+
+_DONE_HERE = ".done"  # of a search on a database: the digest of what this folder has
 _WHAT, _WORDS = "what", "words"  # of a turn: the digest, and what came out
 
 
-def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) -> list[str]:
+def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) -> Found | None:
     """Confirm the best trials, each run once; what another worker found, if it was done elsewhere.
 
     Workers that see one folder share the runs by its locks. Of others on a database one confirms,
@@ -215,15 +241,15 @@ def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) ->
     Raises:
         KeyboardInterrupt: as `Confirmation.work`.
     """
-    turns = shared.turns("confirmed")
+    turns, best_of = shared.turns("confirmed"), shared.trials()
 
     def work() -> None:
-        confirmation.work(shared.trials(), style)
+        confirmation.work(best_of, style)
 
     if turns is None:
         work()
-        return []
-    what, is_waiting = confirmation.digest(shared.trials()), False
+        return None
+    what, is_waiting = confirmation.digest(best_of), False
 
     def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
@@ -242,10 +268,12 @@ def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) ->
             turns.note(turn, _WHAT, what)
             turns.note(turn, WORKER, shared.worker)
             work()
-            turns.note(turn, _WORDS, confirmation.words())
-            turns.tell(turn, [confirmation.num_failed()])
-    if confirmation.folder.is_dir():  # of this worker, or of one that shares its folder
+            confirmation.note_done_here(what)
+            found = confirmation.found()
+            turns.note(turn, _WORDS, found.words)
+            turns.tell(turn, [found.num_failed])
+    if confirmation.is_done_here(what):
         work()  # what is missing, if it was made to fail or removed
-        return []
+        return None
     last = done(turns.trials())[-1]
-    return [last.user_attrs[_WORDS]]
+    return Found(last.user_attrs[_WORDS], round(last.values[0]))

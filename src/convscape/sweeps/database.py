@@ -7,6 +7,7 @@ times are the database's.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
@@ -36,6 +37,8 @@ GRACE_S = 60  # of silence before a worker is presumed dead
 _MAX_RETRY = 3  # attempts at a trial whose workers die
 _PATIENCE_S = 120  # with a database that is restarting
 _PAUSE_S = 2
+# a server that is cut off without a word must not hold a query for minutes
+_SIGNS_OF_LIFE = {"connect_timeout": 10, "keepalives_idle": 20, "tcp_user_timeout": 30_000}
 
 Answer = TypeVar("Answer")
 
@@ -52,10 +55,11 @@ def no_warnings() -> Iterator[None]:
 def database(url: str) -> RDBStorage:
     """The storage at `url`, with a heartbeat."""
     # one connection per query: the database may restart, and has few connections
-    engine = {"poolclass": NullPool}
+    engine: dict[str, Any] = {"poolclass": NullPool}
     scheme, colon, rest = url.partition(":")
     if scheme in ("postgres", "postgresql"):
         scheme = "postgresql+psycopg"  # SQLAlchemy's default is its predecessor
+        engine["connect_args"] = _SIGNS_OF_LIFE
     with no_warnings():
         storage = RDBStorage(
             scheme + colon + rest,
@@ -100,8 +104,10 @@ def beating(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
 
     def beat() -> None:
         while not is_over.wait(INTERVAL_S):
-            with suppress(DBAPIError, StorageInternalError):  # a missed beat
+            try:
                 storage.record_heartbeat(trial._trial_id)
+            except (DBAPIError, StorageInternalError):  # a missed beat
+                _outage.note()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -127,15 +133,17 @@ def next_of_database(
     """
     num_told, seen = 0, dict[int, float]()
     while True:
-        with no_warnings():
-            patiently(lambda: fail_stale_trials(study))
+        _put_back_stale(study)
         trials = _trials(study)
         num_left = num_wanted - len(finished(trials))
         if num_left <= 0:
             return None
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if len(running) < num_left:
-            trial = _asked(study)
+            try:
+                trial = _asked(study)
+            except UpdateFinishedTrialError:  # it took so long that another worker left it out
+                continue
             if _is_wanted(trial.number, num_wanted, _trials(study), finished):
                 return trial
             _leave_out(study, trial._trial_id)
@@ -151,6 +159,38 @@ def next_of_database(
                 if time.monotonic() - since > GRACE_S:
                     _leave_out(study, each._trial_id)
         time.sleep(_PAUSE_S)
+
+
+class _Outage:
+    """When the database last did not answer this process."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def note(self) -> None:
+        """It does not answer now."""
+        self._last = time.monotonic()
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether the other workers may not have had the time for a heartbeat since."""
+        return time.monotonic() - self._last < 2 * INTERVAL_S
+
+
+_outage = _Outage()
+
+
+def _put_back_stale(study: optuna.Study) -> None:
+    """Put the trials of dead workers back into the queue.
+
+    After an outage every worker has been silent: the living ones are waited for.
+    """
+    if not _outage.is_recent:
+        try:
+            with no_warnings():
+                fail_stale_trials(study)
+        except (StorageInternalError, OperationalError):
+            _outage.note()
 
 
 def _trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -194,6 +234,7 @@ def patiently(step: Callable[[], Answer]) -> Answer:
         try:
             return step()
         except (StorageInternalError, OperationalError):
+            _outage.note()
             if time.monotonic() > deadline:
                 raise
         if is_first:

@@ -32,7 +32,7 @@ from convscape.runs.folder import FAILURES, RunFolder, output_folder
 from convscape.runs.progress import ToDo, note_to_do, read_to_do
 from convscape.runs.resolved import ResolvedRun
 from convscape.sweeps import live
-from convscape.sweeps.confirm import Confirmation, confirm_once, note_search
+from convscape.sweeps.confirm import Confirmation, Found, confirm_once, note_search
 from convscape.sweeps.definition import definition_of
 from convscape.sweeps.grid import key_of
 from convscape.sweeps.run import SweepStopped, path_of_run, prepare, stop_of
@@ -71,7 +71,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
         raise ConfigError("name=null: a search needs a name, for its folder")
     if config.trainer.devices > 1:
         raise ConfigError(
-            "trainer.devices must be 1 in a search: its workers are the parallel part"
+            "trainer.devices must be 1 in a search, which is parallel by having several workers"
         )
     objectives = objectives_of(search, config)
     refuse_without_effect(search, config, arguments)
@@ -95,7 +95,7 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
     confirmation = None
     if search.confirms:
         confirmation = Confirmation(search, objectives[0], folder, config.seed, worker.resolve)
-    code, elsewhere = None, list[str]()
+    code, elsewhere = None, None
     try:
         elsewhere = worker.work(confirmation)
     except SweepStopped as stop:
@@ -106,7 +106,11 @@ def run_search(cfg: DictConfig, arguments: list[str], compose: Compose) -> int:
         say("interrupted; the same command continues")
     failed = [t for t in finished(study.trials()) if t.state == TrialState.FAIL]
     say(*_summary(search, study, failed, folder, elsewhere))
-    is_well = not failed and (confirmation is None or not confirmation.num_failed())
+    if elsewhere is not None:
+        failed_seeds = elsewhere.num_failed
+    else:
+        failed_seeds = 0 if confirmation is None else confirmation.num_failed()
+    is_well = not failed and not failed_seeds
     return int(not is_well) if code is None else code
 
 
@@ -161,10 +165,10 @@ class _Worker:
         self.folder, self.style = folder, style
         self.fixed, self.composer = fixed, Composer(compose)
 
-    def work(self, confirmation: Confirmation | None) -> list[str]:
+    def work(self, confirmation: Confirmation | None) -> Found | None:
         """Run trials until all workers together have done enough, and confirm the best.
 
-        Returns what another worker said of them, if it confirmed them in a folder of its own.
+        Returns what another worker found, if it confirmed them in a folder of its own.
 
         Raises:
             KeyboardInterrupt: if a trial was interrupted; the next worker takes it over.
@@ -174,7 +178,7 @@ class _Worker:
             with live.table(self.folder, self.style, has_answer=False, has_lines=False):
                 self._make_trials()
                 if confirmation is None:
-                    return []
+                    return None
                 while self.study.is_running():  # by other workers, one of which may die
                     time.sleep(_PATIENCE_S)
                     self._make_trials()
@@ -319,7 +323,7 @@ def _summary(
     shared: SharedStudy,
     failed: Sequence[FrozenTrial],
     folder: Path,
-    elsewhere: list[str],
+    elsewhere: Found | None,
 ) -> list[str]:
     """Counts, what failed, the best trials, and the report."""
     study, trials = shared.study, shared.trials()
@@ -341,8 +345,10 @@ def _summary(
 
     figures = draw_study(study, search.objectives, list(search.space))
     report = write_report([folder], extra=figures)
-    confirmed = [*elsewhere, *(line for section in report.sections for line in section.winner)]
-    title = "none is better in both:"
+    confirmed = [line for section in report.sections for line in section.winner]
+    if elsewhere is not None:
+        confirmed = [elsewhere.words]  # this folder has at most a part of it
+    title = "no other trial is better in both:"
     if len(search.objectives) == 1:
         title = f"the best of {len(finished(trials))} trials, and so the luckiest:"
     said = [line for sentence in confirmed for line in wrapped(sentence)]

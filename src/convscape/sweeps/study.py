@@ -8,6 +8,7 @@ Optuna's heartbeat shows who is alive, and puts the trial of a dead worker back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -90,7 +91,7 @@ class SharedStudy:
                 yield
             except UpdateFinishedTrialError:
                 say(_TOO_LATE.format(trial.number))
-            except KeyboardInterrupt:
+            except BaseException:
                 if self._has_heartbeat:
                     put_back(self.study, trial)
                 raise
@@ -172,8 +173,9 @@ class SharedStudy:
             raise UpdateFinishedTrialError
         # a database that stopped before it could answer may have noted it all the same
         told = patiently(lambda: self.study.tell(trial, values, state, skip_if_finished=True))
-        if told.state == TrialState.FAIL and trial.number in retried(self.trials()):
-            raise UpdateFinishedTrialError
+        is_lost = state != TrialState.FAIL and not any(map(math.isnan, values or ()))
+        if told.state == TrialState.FAIL and (is_lost or trial.number in retried(self.trials())):
+            raise UpdateFinishedTrialError  # another worker has put it back meanwhile
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in their current state."""

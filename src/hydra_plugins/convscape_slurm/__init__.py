@@ -38,6 +38,7 @@ class SlurmLauncher(_Launcher):
         """Take runs in a job; what went wrong, in words."""
         import submitit
 
+        from convscape.base.errors import code_of_stop
         from convscape.sweeps.launching import errors_of
         from convscape.sweeps.shared_runs import SharedRuns
         from convscape.sweeps.slurm import requeue_if_preempted
@@ -50,8 +51,9 @@ class SlurmLauncher(_Launcher):
             words = ("hydra.sweep.dir", first + number, f"run_{first + number}", state)
             try:
                 problems += errors_of([super().__call__(overrides, *words)])
-            except KeyboardInterrupt:
-                requeue_if_preempted(environment.job_id)
+            except KeyboardInterrupt as stop:
+                if code_of_stop(stop) == 143:  # SIGTERM, and not SIGINT as of cancel=true
+                    requeue_if_preempted(environment.job_id)
                 raise
         return problems
 
