@@ -114,9 +114,8 @@ def save(figure: Figure, path: Path, within: Path, formats: Sequence[str] = FORM
         content = io.BytesIO()
         metadata = {date[kind]: None} if kind in date else {}
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Glyph"
-            )  # characters missing in the font become boxes
+            # characters missing in the font become boxes
+            warnings.filterwarnings("ignore", "Glyph")
             figure.savefig(content, format=kind, dpi=150, metadata=metadata)
         write_atomic(path.with_suffix(f".{kind}"), content.getbuffer(), within=within)
 
@@ -210,9 +209,9 @@ def heat_maps(table: RunTable, metric: Metric) -> Figure | None:
 def _has_gaps(table: RunTable, key: SweptKey, other: SweptKey) -> pd.DataFrame:
     """Whether some runs of each pair of levels did not finish."""
     counts = pd.crosstab(
-        table.frame[key.name], table.frame[other.name], table.frame["status"] != "ok", aggfunc="any"
+        table.frame[key.name], table.frame[other.name], table.frame["status"] != "ok", aggfunc="sum"
     )
-    return counts.reindex(index=list(key.levels), columns=list(other.levels)).fillna(False)
+    return counts.reindex(index=list(key.levels), columns=list(other.levels)) > 0
 
 
 def _write_cells(axis: Axes, values: np.ndarray, middle: float, gaps: pd.DataFrame) -> None:

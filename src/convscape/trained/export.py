@@ -329,15 +329,17 @@ def _file_logits(format: str, content: bytes, run: TrainedRun, images: Tensor) -
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = (
-                3  # errors only: it warns about shapes that it then infers itself
-            )
+            # errors only: it warns about shapes that it then infers itself
+            options.log_severity_level = 3
             session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
             return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
         case "torch_export":
-            return torch.export.load(io.BytesIO(content)).module()(images)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch 2.11's, about its own buffer
+                program = torch.export.load(io.BytesIO(content))
+            return program.module()(images)
         case _:
             return _from_safetensors(content, run)(images)
 
