@@ -1,4 +1,4 @@
-"""Why does it not learn? Measure images, network and first steps, and try what would mend them.
+"""Why does it not learn? Measure images, network and first steps, and try remedies.
 
 python scripts/doctor.py data=mnist optimizer.lr=1            the same words as of train
 python scripts/doctor.py outputs/runs/<run>                   a run, or latest

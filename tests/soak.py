@@ -90,7 +90,7 @@ class Soak:
             if ending == "ok":
                 break
         if ending != "ok" and train_apart(overrides, disturbed.path) != "ok":
-            raise Lost(f"it did not come to its end: {overrides}")
+            raise Lost(f"it did not finish: {overrides}")
         if different := differences(disturbed, whole):
             raise Lost("\n  ".join([str(overrides), *self.faults, *different]))
 

@@ -236,7 +236,7 @@ def test_a_network_that_was_tried_before_is_no_longer_to_do(command, tmp_path, p
 def test_two_objectives_give_a_front(command, tmp_path, space):
     answer = command("search", space, *SMALL, "search.objectives=[val/acc,macs]")
     assert answer.code == 0, answer.err
-    assert "none is better in both:" in answer.out
+    assert "no other trial is better in both:" in answer.out
     best = study_of(tmp_path).best_trials
     for one in best:
         for other in best:

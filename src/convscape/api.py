@@ -278,9 +278,8 @@ def _described(
         words += _differences(key, composed[key], differing)
         composed[key] = differing
     if words_of_packages := [word for word in words if word.startswith("allow_packages=")]:
-        package = (
-            words_of_packages[0].partition("=")[2].strip("[]")
-        )  # the class is already imported
+        # the class is already imported
+        package = words_of_packages[0].partition("=")[2].strip("[]")
         composed["allow_packages"] = [*composed["allow_packages"], package]
     return composed, [*words, *overrides]
 

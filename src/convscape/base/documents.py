@@ -63,7 +63,7 @@ class McNemar(TypedDict):
 
 
 class Compare(TypedDict):
-    """`convscape compare`; differences are of b less a."""
+    """`convscape compare`; differences are b minus a."""
 
     schema: str
     metric: str

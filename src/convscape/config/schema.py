@@ -1,4 +1,4 @@
-"""Types, bounds and meaning of every config key. Defaults stand in conf/*.yaml alone. No torch.
+"""Types, bounds and meaning of every config key. Defaults are only in conf/*.yaml. No torch.
 
 `check` turns the plain dict that Hydra composed into a `Config`, or raises `ConfigError` with one
 sentence per mistake: the key, the value, what is allowed and the closest match.
@@ -201,7 +201,7 @@ class MlflowConfig(Section):
 class LoggerConfig(Section):
     """Where the metrics go: those that are there are used, several at once.
 
-    Under names of the user's, what `_target_` says: any logger of Lightning's or of one's own.
+    Under names of the user's, what `_target_` says: any Lightning logger or your own.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -1,4 +1,4 @@
-"""How far the preparation of a data set has come: a bar, and notes to take it up again by."""
+"""How far the preparation of a data set has come: a bar, and records to resume it from."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ from convscape.doctor.finding import Finding, Mend
 from convscape.doctor.inside import Inside
 from convscape.doctor.trials import learned_by_heart
 
+# loss at the start: this many times ln(classes), and this much more
 START_FACTOR, START_MORE = (
     2.0,
     1.5,
-)  # loss at the start: this many times ln(classes), and this much more
+)
 DEAD = 0.5  # of a layer's units
 FULL = 0.35  # of a layer's values
 VANISHED = 1e-3  # gradient of the first layers, relative to the largest one;

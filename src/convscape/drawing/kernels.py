@@ -313,6 +313,6 @@ def designed_filters(count: int, size: Pair) -> np.ndarray:
 
 
 def shown(value: float) -> str:
-    """A number as one writes it: no more than three decimals, and none for a whole number."""
+    """A number as people write it: no more than three decimals, and none for a whole number."""
     text = f"{value:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

@@ -1,6 +1,6 @@
 """Window arithmetic, the kinds of layers, and the plan of a network: shapes, cost, fields.
 
-It imports `base` alone, and never torch. Begin with `window`, then `layers`, then `plan`.
+It imports only `base`, and never torch. Begin with `window`, then `layers`, then `plan`.
 """
 
 from convscape.geometry.kinds import LAYER_KINDS, Layer, NamedLayer, activation

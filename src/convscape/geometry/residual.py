@@ -48,7 +48,7 @@ class Residual(Layer):
 
     Where the layers change the shape, the identity leaves out positions and adds channels of zeros,
     option A of section 4.1 there. A projection is a 1x1 convolution with batch norm: option B where
-    it stands at those places alone, option C everywhere.
+    it is used only there, option C everywhere.
     """
 
     kind_name = "residual"

@@ -148,9 +148,8 @@ class ImageClassifier(pl.LightningModule):
         self.schedule = dict(schedule or {})
         self.gradient_clip_norm = gradient_clip_norm
         scale, shift = scale_and_shift(mean, std)
-        self._only_scale = (
-            scale.item() if len(scale) == 1 else None
-        )  # then scale and shift in one pass
+        # then scale and shift in one pass
+        self._only_scale = scale.item() if len(scale) == 1 else None
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 

@@ -15,8 +15,8 @@ from convscape.models.classifier import ImageClassifier
 def first_filters(model: nn.Module, limit: int = 32) -> Tensor | None:
     """A copy of the first weights (N, C, H, W) applied to the image, at most `limit` of them.
 
-    A dense layer's have the shape of the image. None if the image goes into neither a convolution
-    nor a dense layer.
+    A dense layer's weights have the shape of the image. None if the image goes into neither a
+    convolution nor a dense layer.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):

@@ -83,9 +83,8 @@ class DenseChain:
                 return None
         if not layers or layers[-1].activation or layers[-1].dropout:
             return None
-        if not all(
-            map(is_untouched, network.modules())
-        ):  # last: most networks are not such a chain
+        # last: most networks are not such a chain
+        if not all(map(is_untouched, network.modules())):
             return None
         parameters = list(network.parameters())  # one that two layers share is listed once
         if len(parameters) != 2 * len(layers) or not all(map(_is_learned, parameters)):
@@ -134,9 +133,8 @@ class DenseChain:
                 torch.sum(gradient, 0, out=_grad_of(layer.bias))
             if number and inputs[number].numel() > 1:
                 gradient = torch.mm(gradient, weights[number])
-            elif (
-                number
-            ):  # autograd takes a single number as column-major, and transposes the product
+            # autograd takes a single number as column-major, and transposes the product
+            elif number:
                 gradient = torch.mm(weights[number].t(), gradient.t()).t()
         return y, loss
 
@@ -152,13 +150,14 @@ class DenseChain:
                 loss = self._loss(outputs.clone(), labels)  # the loss may modify them in place
             return loss.detach(), torch.autograd.grad(loss, outputs)[0]
         log_probabilities = torch.log_softmax(logits.float(), 1)  # fp32 also under autocast
+        # no class weights, the mean, nothing ignored
         nll = (
             log_probabilities,
             labels,
             None,
             1,
             -100,
-        )  # no class weights, the mean, nothing ignored
+        )
         loss, total_weight = aten.nll_loss_forward.default(*nll)
         gradient = aten.nll_loss_backward.default(self._one, *nll, total_weight)
         gradient = _log_softmax_backward(gradient, log_probabilities, 1, log_probabilities.dtype)

@@ -1,4 +1,4 @@
-"""A t interval that holds at all numbers of seeds at once, however often you look.
+"""A t interval that holds for every number of seeds at once, however often you look.
 
 Under the null hypothesis the likelihood ratio of an effect of unknown size, in units of an unknown
 deviation, is a martingale. By Ville's inequality it ever reaches 1 / alpha with probability at most

@@ -169,7 +169,7 @@ def contrast(cells: Cells, corners: Sequence[tuple[Mapping[str, int], int]]) -> 
 
 
 def complete_block(is_there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns without gaps, found by dropping the one with the most gaps in turn.
+    """Rows and columns without gaps: in turn the one with the largest share of gaps is dropped.
 
     If a row (a set of cells) and a column (a seed) have the same share, the row goes.
     """

@@ -18,7 +18,7 @@ from convscape.reports.looks import PLANNED_SHARE
 POWER = 0.8
 MOST = 1000  # seeds
 # How many seeds the expectation counts as, next to the measured ones: as limma's prior (Smyth 2004,
-# https://doi.org/10.2202/1544-6115.1027). Four runs alone err by 40 % in a deviation.
+# https://doi.org/10.2202/1544-6115.1027). The deviation of four runs alone is off by 40 %.
 PRIOR_FREEDOM = 4
 
 

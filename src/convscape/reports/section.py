@@ -177,9 +177,8 @@ class Section:
         if not self.configurations.empty:
             rows = [[text for text, _ in row] for row in self.rows()]
             right = range(len(self.table.by) + 1, len(self.header()))
-            costs = range(
-                len(self.header()) - 1, len(self.header()) - 6, -1
-            )  # the speed and what follows it
+            # the speed and what follows it
+            costs = range(len(self.header()) - 1, len(self.header()) - 6, -1)
             table = [self.header(), *rows[:MAX_LINES]]
             lines.append(format_table(table, tuple(right), tuple(costs)))
             if len(rows) > MAX_LINES:

@@ -171,9 +171,8 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def with_later_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config with the keys added later, at the values that it implied."""
-    completed = _copied(
-        config
-    )  # `copy.deepcopy` takes ten times as long, and this is done for every run
+    # `copy.deepcopy` takes ten times as long, and this is done for every run
+    completed = _copied(config)
     if "loss" not in completed:
         completed["loss"] = LossConfig().model_dump(by_alias=True)
     if "init_from" not in completed:

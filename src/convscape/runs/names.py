@@ -69,9 +69,8 @@ def run_name(config: Config, overrides: list[str], digest: str) -> str:
     fingerprint.
     """
     words = [config.model.title]
-    chosen = dict(
-        override.lstrip("+~").partition("=")[::2] for override in overrides
-    )  # the last one wins
+    # the last one wins
+    chosen = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     for key, value in chosen.items():
         section, _, leaf = key.partition(".")
         matters = section in (*SECTIONS, "seed")

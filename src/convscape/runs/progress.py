@@ -262,9 +262,8 @@ def _by_work(finished: list[tuple[float | None, float]]) -> Callable[[float | No
         x, y = sum(means) / len(means), sum(means.values()) / len(means)
         spread = sum((amount - x) ** 2 for amount in means)
         slope = sum((amount - x) * (each - y) for amount, each in means.items()) / spread
-        slope = min(
-            max(slope, 0.0), y / x
-        )  # more work never takes less time, and no work never takes all of it
+        # more work never takes less time, and no work never takes all of it
+        slope = min(max(slope, 0.0), y / x)
         base = y - slope * x
     return lambda amount: mean if amount is None else means.get(amount, base + slope * amount)
 

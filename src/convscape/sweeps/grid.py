@@ -189,7 +189,7 @@ def plan_sweep(
         except ConfigError as error:
             raise ConfigError(refused_in_grid(error, overrides, arguments)) from None
         if config.trainer.devices > 1 and is_sweep:
-            raise ConfigError("trainer.devices must be 1 in a sweep: its runs are what is parallel")
+            raise ConfigError("trainer.devices must be 1 in a sweep: its runs are parallel")
         unread.add(config)
         run = ResolvedRun(config, overrides)
         if run.fingerprint in seen:

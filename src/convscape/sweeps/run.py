@@ -329,7 +329,7 @@ def run_in_sweep(
 
 
 def train_if_missing(run: ResolvedRun, folder: Path) -> Result | None:
-    """Train or resume a run of a sweep `folder`; None if it is finished or elsewhere."""
+    """Train or resume a run of a sweep `folder`; None if it is done or another process has it."""
     path = path_of_run(run, folder)
     run_folder = RunFolder(path, within=folder)
     try:

@@ -160,7 +160,7 @@ class Grid:
 
     @cached_property
     def _expected(self) -> float | None:
-        """Deviation of a run's accuracy if each image is answered right by chance.
+        """Deviation of a run's accuracy if answers are independent from image to image.
 
         Each image has its own probability, which two seeds of a network already estimate. None if
         there are no two with answers.

@@ -152,10 +152,10 @@ def in_words(grid: Grid, document: dict[str, Any], margin: float | None) -> list
 def _noise(metric: Metric, noise: dict[str, Any], grid: Grid) -> list[str]:
     runs = counted(noise["num_runs"], "run")
     error = "" if noise["error"] is None else f", {100 * noise['error']:.1f} % wrong"
-    expected = " and chance with that many images" if grid.num_measured_by else ""
+    expected = " and the noise expected for that many images" if grid.num_measured_by else ""
     lines = wrapped(
-        f"noise: {metric.name} varies by {_size(metric, noise['sd'])} per seed, judging by "
-        f"{runs} {noise['source']}{error}{expected}"
+        f"noise: {metric.name} varies by {_size(metric, noise['sd'])} from seed to seed, judging "
+        f"by {runs} {noise['source']}{error}{expected}"
     )
     if noise["freedom"] < 4:
         lines += wrapped(

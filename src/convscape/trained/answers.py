@@ -14,9 +14,8 @@ from convscape.base.files import read_bytes
 MAX_BYTES = 2**26  # the occlusion maps of large images
 MAX_SHOWN = 100  # images in a figure
 
-Share = Annotated[
-    float, Field(ge=-1, le=1, allow_inf_nan=False)
-]  # an accuracy, or a loss of accuracy
+# an accuracy, or a loss of accuracy
+Share = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=-(10**6), le=10**6)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 

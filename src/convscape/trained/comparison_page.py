@@ -135,7 +135,7 @@ class _Pictures:
 
         try:
             if load_images(runs[0].config).checksum != found.first.first.data_checksum:
-                raise ConfigError("the data are not those that the runs were tested on")
+                raise ConfigError("the data are not those the runs were tested on")
             images = runs[0].data.tensors(found.split, torch.from_numpy(chosen))[0].numpy()
         except (ConfigError, OSError) as error:
             self.notes.append(f"no sheet of the images that flipped: {error}")

@@ -40,9 +40,8 @@ class Evaluation:
     classes: list[str]
     loss: float
     confusion: np.ndarray
-    metrics: dict[str, float] = field(
-        default_factory=dict
-    )  # metrics that the config adds, such as f1
+    # metrics that the config adds, such as f1
+    metrics: dict[str, float] = field(default_factory=dict)
     temperature: Temperature | None = None
     flip: bool = False  # whether answers are averaged over each image and its mirror image
     weights: str = ""  # which ones, where they are not those that were trained

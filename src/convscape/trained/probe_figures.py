@@ -77,9 +77,8 @@ def draw_arms(
             means = [metric.scale * number["mean"] for number in numbers]
             widths = [metric.scale * (number.get("half_width") or 0.0) for number in numbers]
             axis.errorbar(means, places, xerr=widths, fmt="o", color=color, capsize=3)
-            if (
-                metric.is_share and min(means, default=-1) >= 0
-            ):  # no interval exceeds the possible values
+            # no interval exceeds the possible values
+            if metric.is_share and min(means, default=-1) >= 0:
                 low, high = axis.get_xlim()
                 axis.set_xlim(max(low, 0), min(high, 100))
             axis.set_xlabel(metric.title)

@@ -250,7 +250,7 @@ class WandbLogger(pl.loggers.WandbLogger):
         self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
 
     def finalize(self, status: str) -> None:
-        """Finish now: Lightning waits for the process to end, and the next run would join this."""
+        """Finish now: Lightning waits for the process to end, and another run would continue it."""
         self.experiment.finish(exit_code=0 if status == "success" else 1)
 
 

@@ -63,7 +63,7 @@ def longer(resumed: Resumed) -> Longer:
     refuse_unread(run.config)
     before, result = ResolvedRun(resumed.before), folder.read_result()
     before.image_set = run.image_set = run_data.load_images(run.config)
-    run_data.check_same(run.image_set, result, way_out="; bring back those it was trained on")
+    run_data.check_same(run.image_set, result, way_out="; restore those it was trained on")
     done = _done(folder, run)
     is_finished = result is not None and result.status == "ok"
     _check_length(before, run, done, is_finished)

@@ -32,7 +32,7 @@ DEAD = 0.9  # of the units of a layer
 
 
 def watches_of(run: ResolvedRun, path: Path) -> list[Watch]:
-    """The watches of a run in the folder `path`, if it should be watched."""
+    """The callbacks that watch a run in the folder `path`, if it should be watched."""
     trainer = run.config.trainer
     if not trainer.watch:
         return []
