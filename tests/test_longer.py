@@ -196,7 +196,7 @@ def test_parts_that_may_look_at_the_length_make_it_a_run_of_its_own(tmp_path):
         more = ["trainer.max_epochs=2"] + ["trainer.max_steps=20"] * (name == "cut")
         with going_on(RunFolder(tmp_path / name), tmp_path, *more) as (other, path, said):
             assert training.train(other, path).epochs == 2
-        reason = "is not known of" if name == "callback" else "trainer.max_steps=6 cut epoch 1"
+        reason = "acted differently" if name == "callback" else "trainer.max_steps=6 cut epoch 1"
         assert "as a separate run" in said
         assert reason in said
         assert other.config.parent.new_schedule is False

@@ -150,7 +150,7 @@ def without_cuda_probing() -> Iterator[None]:
 
 @contextmanager
 def collecting_garbage() -> Iterator[None]:
-    """At the end free what refers to itself, as Lightning's trainer with all that it has held.
+    """On exit, free reference cycles, such as Lightning's trainer and what it holds.
 
     Only what was made within is gone through: torch and the rest are 400,000 objects more.
     """

@@ -70,7 +70,7 @@ def duration(claim: Claim, mode: Mode) -> str:
 
 
 def _ratio(claim: Claim) -> float:
-    """How many times more images the full mode trains on than the quick one."""
+    """How many times as many images the full mode trains on as the quick one."""
 
     def images(budget: Budget) -> float:
         given = dict(word.split("=", 1) for word in [*claim.base, *budget.overrides])

@@ -127,7 +127,7 @@ def _unfinished(runs: Sequence[Run], results: Mapping[str, Result]) -> Iterator[
     for run in runs:
         result = results.get(run.fingerprint)
         if result is None or result.status != "ok":
-            status = "not begun" if result is None else result.status
+            status = "not started" if result is None else result.status
             yield f"{_title(run)}: {status}"
 
 

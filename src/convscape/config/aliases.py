@@ -1,7 +1,7 @@
-"""What people type who come from Keras, timm, Lightning or argparse, and what it is called here.
+"""What users of Keras, timm, Lightning or argparse type, and its name here.
 
-A word that is the end of one key alone (`milestones`) needs no entry. What is advised has been
-tried by whoever asks, who says how.
+A word that is the end of only one key (`milestones`) needs no entry. What is advised has been
+checked by the caller.
 """
 
 from __future__ import annotations

@@ -304,7 +304,7 @@ def _refusal(composed: dict[str, Any], way: Sequence[str]) -> str | None:
 
 
 def impossible(config: Config) -> str | None:
-    """Why the network cannot exist, as far as that is known without reading data of the user's."""
+    """Why the network cannot exist, if that is known without reading the user's data."""
     if config.data.is_brought or config.data.name == "image_folder":
         return None
     try:

@@ -19,7 +19,7 @@ BEFORE = {"mse": "softmax_mse"}
 
 
 class LossConfig(Part):
-    """What the training makes small, in place of `model.loss`, and how much each class counts."""
+    """What the training minimises instead of `model.loss`, and how much each class counts."""
 
     target: str | None = Field(default=None, alias="_target_")  # type: ignore[assignment]
     class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = None

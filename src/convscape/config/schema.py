@@ -121,7 +121,7 @@ class DataConfig(Section):
         return self.name in (*FILES, "own")
 
     def wanted(self) -> Wanted:
-        """Which files of one's own are read, and as what."""
+        """Which of the user's files are read, and as what."""
         from convscape.data.given import Wanted
         from convscape.data.tables import Columns
 
@@ -253,7 +253,7 @@ PartName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class InitFromConfig(Section):
-    """The weights that a network begins with in place of those of `model.init`.
+    """The weights that a network starts with instead of those from `model.init`.
 
     - `run`: a run folder, or a file of weights; `layers`: which of them, by default all that fit.
     - `checksum`: of the weights, once they were looked at: what they are, wherever they lie.
@@ -270,7 +270,7 @@ class InitFromConfig(Section):
 
 
 class ParentConfig(Section):
-    """The run that another one goes on from, where no single training gives the same bits.
+    """The run that another one continues, if no single training gives the same bits.
 
     - `fingerprint`: what it is; `steps`: optimiser steps that were its own.
     - `new_schedule`: the learning rates begin anew after these.
@@ -338,7 +338,7 @@ class Config(Section):
 
     @property
     def choice(self) -> str | None:
-        """What stands in for the best epoch where no validation says which it is."""
+        """What replaces the best epoch if there is no validation."""
         if self.monitor is None:
             return "trainer.monitor=null: the weights of the last epoch are kept"
         if self.data.val_size == 0 and self.monitor.split == "val":

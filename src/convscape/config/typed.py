@@ -39,7 +39,7 @@ def no_option(option: str, words: Sequence[str]) -> str:
 
 
 def advice_on(key: str, value: str, others: Sequence[str]) -> str | None:
-    """What to write for a key that there is not, beside `others`, which there are."""
+    """What to write for an unknown key, next to `others`, which exist."""
     known = known_keys(others)
     beside = [w for w in others if (k := w.partition("=")[0]) in known or k in groups()]
     return aliases.advice(key, value, known, lambda way: refusal([*beside, *way]))

@@ -114,7 +114,7 @@ class Augment:
 
 
 def shifted(images: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
-    """Image n moved `down[n]` and `right[n]` pixels, neither beyond `most`; black comes in."""
+    """Image n moved `down[n]` and `right[n]` pixels, neither beyond `most`; black fills in."""
     num, channels, height, width = images.shape
     padded = images.new_zeros(num, channels, height + 2 * most, width + 2 * most)
     padded[:, :, most : most + height, most : most + width] = images

@@ -204,7 +204,7 @@ def _of_loader(loader: Any, split: str, wanted: Wanted) -> Given:
 
 
 def _indices(loader: Any, split: str, wanted: Wanted) -> list[int]:
-    """Which images a data loader goes over, sorted: the order of training is not its matter.
+    """Indices that a data loader visits, sorted; training order does not matter here.
 
     Raises:
         DataError: if they are others each time.

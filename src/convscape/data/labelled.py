@@ -46,7 +46,7 @@ def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _refuse_several(path: Path, labels: set[str]) -> None:
-    """Refuse labels that are made of other labels, as where an image has several classes."""
+    """Refuse labels that combine other labels, as when an image has several classes."""
     for mark in ("|", ";", ",", " "):
         made = [
             label

@@ -156,7 +156,7 @@ class TrainLoader:
         return {"items_done": self._items_done, "steps_per_item": self.steps_per_item}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue where `state_dict` was taken."""
         self.steps_per_item = state["steps_per_item"]
         self._items_done = state["items_done"]
 

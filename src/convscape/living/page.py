@@ -40,7 +40,7 @@ def write_page(
     A network that no page can compute gets a page about one image, and a sentence says why.
 
     - `image`, `split`, `invert`: what the page opens with, as `choose_image` takes them.
-    - `other`: a run whose network is shown what this one is, beside it.
+    - `other`: a run whose network is shown next to this one.
 
     Raises:
         ConfigError: if there is no such image, its data are missing, or `other` does not fit.

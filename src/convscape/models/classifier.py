@@ -129,7 +129,7 @@ class ImageClassifier(pl.LightningModule):
         schedule: Mapping[str, Any] | None = None,
         gradient_clip_norm: float | None = None,
     ) -> None:
-        """Everything about a model except its network, as in the class; what is left out is reset.
+        """All of a model but its network, as documented on the class; what is left out is reset.
 
         Raises:
             ConfigError: if the loss or optimiser does not exist.

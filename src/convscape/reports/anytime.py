@@ -28,7 +28,7 @@ def half_width(n: int, sd: float, alpha: float) -> float | None:
 
 
 def p_value(n: int, mean: float, sd: float) -> float:
-    """Of "the mean is 0": below alpha if the interval of `half_width` excludes 0."""
+    """The p-value of "the mean is 0": below alpha if the interval of `half_width` excludes 0."""
     if n < 2 or not sd > 0:
         return 1.0
     squares, of_mean = (n - 1) * sd**2, n * mean**2

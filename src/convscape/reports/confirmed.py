@@ -4,7 +4,7 @@ The best of many trials is also the luckiest. So the best few are trained on fre
 ones decide who wins: pairwise, by intervals that hold however often you look. The winner then gets
 the even ones, which have decided nothing, and only these are reported: a mean over seeds that also
 chose the winner, or when to stop, would again be too good. All this follows from which runs exist;
-the only thing stored is the search's objective.
+the only things stored are in search.yaml: objectives, keys, margin.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class Judged:
     has_spread: bool = False
 
     def estimate(self, share: float, look: Look = ALONE) -> Estimate:
-        """The mean with interval and p-value at this `share` of what a `look` may err.
+        """The mean with interval and p-value at this `share` of what a `look` may spend.
 
         They agree: p is below `SIGNIFICANT` exactly if the interval excludes 0.
         """

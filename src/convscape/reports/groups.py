@@ -185,7 +185,8 @@ def _refuse_several(reading: Reading, folder: Path, choice: Mapping[str, str]) -
     example = ",".join(f"{key}={value}" for key, value in {**choice, **first}.items())
     differing = "; ".join(f"{name} ({_few(values)})" for name, values in levels.items())
     raise ConfigError(
-        f"{folder} holds runs that differ in {differing}; choose, as in '{folder}:{example}'"
+        f"{folder} holds runs that differ in {differing}; "
+        f"choose among them, as in '{folder}:{example}'"
     )
 
 

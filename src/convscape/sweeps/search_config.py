@@ -133,7 +133,7 @@ def objectives_of(search: SearchConfig, config: Config) -> list[Metric]:
     """What a search is for.
 
     Raises:
-        ConfigError: if it is nothing that every trial has.
+        ConfigError: if an objective is not something every trial has.
     """
     known = {name: metric(name) for name in OBJECTIVES} | {
         name: added for name, added in config.added_metrics.items() if added.direction is not None

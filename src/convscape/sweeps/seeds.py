@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ERRORS = (0.01, 0.05, 0.2, 0.4)  # assumed if no run says how many answers are wrong
 Z_95 = 1.96  # quantile of a normal distribution
-MAX_SEEDS = 200  # of existing runs that are searched for in the grid
+MAX_SEEDS = 200  # at most this many seeds of existing runs are looked for
 Cell = tuple[str, ...]
 
 

@@ -91,7 +91,7 @@ def interrupt(arrays: Sequence[str]) -> None:
 def requeue_if_preempted(job: str) -> None:
     """Put a job back into the queue that runs, and that SLURM has told to make room.
 
-    SLURM does so itself only if the job is still there after its time of grace. One that was
+    SLURM does so itself only if the job is still there after its grace period. One that was
     cancelled gets the same signal, but does not run any more.
     """
     answer = _ask("scontrol", "show", "job", job) or ""

@@ -92,7 +92,7 @@ class WeightAverage(pl.Callback):
 
 
 def _averaged(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Its floating-point tensors that a checkpoint holds, each one once."""
+    """The floating-point tensors that a checkpoint holds of it, each once."""
     saved = module.state_dict().keys()
     named = chain(module.named_parameters(), module.named_buffers())
     return {name: t for name, t in named if name in saved and t.is_floating_point()}

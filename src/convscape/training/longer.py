@@ -169,11 +169,11 @@ def _check_rates(before: ResolvedRun, run: ResolvedRun, done: _Done) -> None:
 def _why_another(before: ResolvedRun, done: _Done) -> str | None:
     """Why a longer training might have had other bits so far, whatever its learning rates."""
     config = before.config
-    unknown = "whether a longer training would have been the same so far is not known of"
+    unknown = "may have acted differently in a longer training"
     if config.callbacks:
-        return f"{unknown} {', '.join(part.target for part in config.callbacks.values())}"
+        return f"{', '.join(part.target for part in config.callbacks.values())} {unknown}"
     if isinstance(config.model, OwnModelConfig) and is_lightning(config):
-        return f"{unknown} {config.model.target}"
+        return f"{config.model.target} {unknown}"
     if done.steps == before.total_steps and done.steps % before.steps_per_epoch:
         return f"trainer.max_steps={config.trainer.max_steps} cut epoch {done.epochs} short"
     return None

@@ -103,7 +103,7 @@ class AnswerKeeper(pl.callbacks.Callback):
             why = self._unknown.get(split, "the checkpoint that it continued from has none")
             logger.info(
                 "predictions.npz has no answers on the %s images: %s; scripts/evaluate.py asks "
-                "for them once more",
+                "for them again",
                 split,
                 why,
             )

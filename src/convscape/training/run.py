@@ -233,7 +233,7 @@ class _Session:
             diary.begin(result, self.data, last, run_data.describe(self.run.config))
         try:
             with _timed(result, "fit"), warnings.catch_warnings():
-                # about schedules that a subclass makes, which knows the metric they watch
+                # about a subclass's schedules: only then is the metric they watch known
                 warnings.filterwarnings("ignore", "The lr scheduler dict contains the key")
                 self.trainer.fit(self.model, self.data, ckpt_path=last, weights_only=True)
         finally:
@@ -386,7 +386,7 @@ def _check_monitor(run: ResolvedRun, folder: RunFolder, model: pl.LightningModul
 
 
 def _clip_norm_for_lightning(config: Config, model: pl.LightningModule) -> float | None:
-    """The norm that Lightning clips to for a user's module; ours clip by themselves.
+    """The norm that Lightning clips to for a user's module; our own models clip by themselves.
 
     Raises:
         ConfigError: if the module takes its optimiser's steps itself.

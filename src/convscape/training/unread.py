@@ -103,7 +103,7 @@ class UnreadInGrid:
 
 
 def refuse_unread_space(config: Config, space: Collection[str]) -> None:
-    """Refuse to search over keys that its trials, of which `config` is one, do not read.
+    """Refuse to search over keys that the trials, of which `config` is one, do not read.
 
     Raises:
         ConfigError: naming the key.

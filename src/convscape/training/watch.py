@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("convscape")
 
-STUCK_EPOCHS, STUCK_STEPS = 3, 100  # for so long the loss is no better than guessing
+STUCK_EPOCHS, STUCK_STEPS = 3, 100  # this long without beating a guess
 STUCK = 0.98  # of the loss of guessing: a loss below has learned something
 THROWN = 3.0  # times the loss of guessing, in an epoch after the first
 NUM_IMAGES = 32  # sent through the network once, at the end of the first epoch
