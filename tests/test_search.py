@@ -99,7 +99,7 @@ def space(preset):
 
 def study_of(tmp_path, name="small"):
     file = tmp_path / "outputs" / "searches" / name / "study.db"
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{file}")
+    return optuna.load_study(study_name=name, storage=_storage(f"sqlite:///{file}", False))
 
 
 def folders(tmp_path, name="small"):
@@ -278,7 +278,7 @@ def test_four_workers_make_as_many_trials_as_are_asked_for(workers, tmp_path, st
 def test_a_trial_whose_worker_died_before_it_had_a_folder_is_made(workers, tmp_path):
     url = f"sqlite:///{tmp_path}/s.db"
     assert workers(1, url, 3, "die") == [-signal.SIGKILL]
-    study = optuna.load_study(study_name=tmp_path.name, storage=url)
+    study = optuna.load_study(study_name=tmp_path.name, storage=_storage(url, False))
     study.ask()  # one that died before it had said who it is
     assert states(study) == ["RUNNING"] * 2
     assert workers(1, url, 3) == [0]

@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from convscape.base.distribution import install
 from convscape.base.errors import ConfigError
@@ -269,7 +270,9 @@ def _storage(url: str, has_heartbeat: bool) -> optuna.storages.BaseStorage:
         return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
     if has_heartbeat:
         return database(url)
-    return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    # no connection is left open: Python 3.13 warns of those
+    engine = {"connect_args": {"timeout": 60}, "poolclass": NullPool}
+    return optuna.storages.RDBStorage(url, engine_kwargs=engine)
 
 
 def _check(
