@@ -67,6 +67,7 @@ def test_a_disk_that_is_full_at_the_start_is_a_users_mistake(command, small_disk
 def test_a_disk_that_fills_up_interrupts_the_run(
     command, small_disk, tmp_path, monkeypatch, moment
 ):
+    assert train_apart(RUN, tmp_path / "whole") == "ok"  # and the images are prepared
     number = {"step": 2, "epoch": 2, "writing": 8, "test": 1}[moment]
     with monkeypatch.context() as patch:
         at(moment, number, lambda: fill(small_disk), patch.setattr)
@@ -80,7 +81,6 @@ def test_a_disk_that_fills_up_interrupts_the_run(
     assert not list(path.glob("**/*.half"))
     (small_disk / "ballast").unlink()
     assert command("train", f"resume={path}").code == 0
-    assert train_apart(RUN, tmp_path / "whole") == "ok"
     assert_equal_runs(RunFolder(path), RunFolder(tmp_path / "whole"))
 
 

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from convscape.base.errors import ConfigError
 from convscape.data import decoding, folders, progress
@@ -60,6 +60,23 @@ def test_pictures_are_read_on_all_cores_to_the_same_bits(pictures, constants, mo
     assert (on_all[0] == alone[0]).all()
     assert (on_all[1] == alone[1]).all()
     assert on_all[2] == alone[2] == [f"{pictures}/a/05.png", f"{pictures}/b/30.png"]
+
+
+def test_what_a_process_prints_is_no_picture(pictures, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('a banner', flush=True)\nprint('more')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    assert len(read_all(pictures, monkeypatch, 2, WORTH_PROCESSES=0)[0]) == 118
+
+
+def test_processes_read_what_a_users_settings_of_pillow_allow(pictures, monkeypatch):
+    whole = pictures / "a" / "07.png"
+    Image.open(whole).resize((64, 64)).save(whole)
+    whole.write_bytes(whole.read_bytes()[:4000])
+    for is_allowed, num_read in ((False, 117), (True, 118)):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", is_allowed)
+        for num_cores in (1, 2):
+            read = read_all(pictures, monkeypatch, num_cores, WORTH_PROCESSES=0)
+            assert len(read[0]) == num_read
 
 
 def test_a_process_that_was_killed_is_stood_in_for(pictures, monkeypatch):

@@ -256,10 +256,10 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
             Notes(unfinished / f"{split}.notes").remove()
         files.remove_folder(folder, within=folder.parent)
         files.replace(unfinished, folder, within=folder.parent)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, OSError):  # such as a full disk
         is_kept = contents.is_restartable
         if is_kept:
-            log.info("the images prepared so far are kept: the same command goes on with them")
+            log.info("what was prepared is kept in %s; the same command continues it", unfinished)
         raise
     finally:
         if not is_kept:

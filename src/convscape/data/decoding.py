@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,11 @@ class Decoded(Restartable):
         self, pictures: Sequence[Picture], shape: Shape, skipped: list[str] | None
     ) -> None:
         self._pictures, self._shape, self._skipped = pictures, shape, skipped
+
+    @property
+    def made_by(self) -> str:
+        """Another version may decode to other bits."""
+        return f"Pillow {version('pillow')}"
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         step = max(16, CHUNK_BYTES // math.prod(self._shape))
@@ -113,8 +120,11 @@ def _in_processes(count: int, shape: Shape) -> Iterator[ReadAll]:
 
     They are started by a command: those of `multiprocessing` run the user's script once more.
     """
-    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
-    free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+    # whoever interrupts means this process, which then closes their input
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    code += f"sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
+    settings = {name: getattr(where, name) for name, where in _pillows().items()}
+    free: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
     with ExitStack() as opened:
         for _ in range(count):
             command = [sys.executable, "-c", code]
@@ -125,27 +135,39 @@ def _in_processes(count: int, shape: Shape) -> Iterator[ReadAll]:
         def read(pictures: Sequence[Picture]) -> list[Read]:
             process = free.get()
             try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write(pickle.dumps((pictures, shape)))
-                process.stdin.flush()
-                found: list[Read] = pickle.load(process.stdout)
-                return found
-            except (EOFError, OSError, pickle.UnpicklingError):  # it was killed
-                return _read_all(pictures, shape)
+                if process is not None:
+                    assert process.stdin is not None
+                    assert process.stdout is not None
+                    process.stdin.write(pickle.dumps((settings, pictures, shape)))
+                    process.stdin.flush()
+                    found: list[Read] = pickle.load(process.stdout)
+                    return found
+            except Exception:  # noqa: BLE001  it was killed, or something else printed there
+                if process is not None:
+                    process.kill()
+                process = None  # from now on its share is read here
             finally:
                 free.put(process)
+            return _read_all(pictures, shape)
 
         yield read
 
 
+def _pillows() -> dict[str, Any]:
+    """What a user's script may have set, and decides which pictures can be read; and where."""
+    from PIL import Image, ImageFile
+
+    return {"MAX_IMAGE_PIXELS": Image, "LOAD_TRUNCATED_IMAGES": ImageFile}
+
+
 def serve() -> None:
     """Read the pictures that are asked for on stdin, until there is nobody to ask."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asks is interrupted, and closes stdin
-    while True:
-        try:
-            pictures, shape = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        sys.stdout.buffer.write(pickle.dumps(_read_all(pictures, shape)))
-        sys.stdout.buffer.flush()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what others print is no answer
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            settings, pictures, shape = pickle.load(sys.stdin.buffer)
+            for name, value in settings.items():
+                setattr(_pillows()[name], name, value)
+            answers.write(pickle.dumps(_read_all(pictures, shape)))
+            answers.flush()

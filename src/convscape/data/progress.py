@@ -31,6 +31,11 @@ class Restartable:
 
     position = 0
 
+    @property
+    def made_by(self) -> str:
+        """What decides their bits, beside their files."""
+        return ""
+
     def __iter__(self) -> Iterator[Chunk]:
         raise NotImplementedError
 
@@ -58,7 +63,7 @@ class Notes:
 
         Each with whether it is missing; it is to be written at the end of the file, and noted.
         """
-        for entry, images in self._kept(file):
+        for entry, images in self._kept(file, chunks.made_by):
             skipped += entry["skipped"]
             chunks.position = entry["position"]
             self.num_kept += len(images)
@@ -81,11 +86,13 @@ class Notes:
                     "labels": labels.tolist(),
                     "skipped": skipped[num_skipped:],
                     "position": chunks.position,
+                    "made_by": chunks.made_by,
                 }
                 num_skipped = len(skipped)
-                notes.write(f"{json.dumps(entry)}\n".encode("ascii"))
+                text = json.dumps(entry).encode("ascii")
+                notes.write(b"%08x %b\n" % (zlib.crc32(text), text))
 
-    def _kept(self, file: BinaryIO) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def _kept(self, file: BinaryIO, made_by: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         if not self.are_there:
             return
         try:
@@ -96,11 +103,13 @@ class Notes:
             return
         for line in self._path.read_text("ascii", "replace").splitlines():
             start = file.tell()
-            try:
-                entry = json.loads(line)
-                images = np.empty(entry["shape"], np.dtype(entry["dtype"]))
-            except (ValueError, LookupError, TypeError):  # it was cut off
+            crc32, _, text = line.partition(" ")
+            if crc32 != f"{zlib.crc32(text.encode()):08x}":  # it was cut off, or damaged
                 break
+            entry = json.loads(text)
+            if entry["made_by"] != made_by:
+                break
+            images = np.empty(entry["shape"], np.dtype(entry["dtype"]))
             data = file.read(images.nbytes)
             if len(data) < images.nbytes or zlib.crc32(data) != entry["crc32"]:
                 file.seek(start)
