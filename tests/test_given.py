@@ -133,6 +133,7 @@ HEADER = ["id", "label"]
     [
         (HEADER, [*GOOD, ["nobody", "red"]], r"1 picture that is not in .*nobody.*data\.root"),
         (HEADER, [*GOOD, ["red0", "blue"]], r"line 17 .*'red0' has two labels, 'red' \(line 4\)"),
+        (HEADER, [*GOOD, ["red0.png", "blue"]], r"line 17 .*'red0.png' has two labels, 'red'"),
         (HEADER, [*GOOD, ["red0"]], "line 17 .* has 1 column, and the first one 2"),
         (HEADER, [*GOOD, ["red0", "a", "b"]], "line 17 .* has 3 columns.*quote"),
         (HEADER, [*GOOD, ["red0", " "]], "line 17 .*has no label"),
@@ -168,7 +169,7 @@ def test_a_table_that_makes_no_sense_is_refused_in_one_sentence(
         (b"id,label\nred0,\xe9t\xe9\n", "is not UTF-8, from line"),
         (b"PK\x03\x04anything", "is a workbook or an archive; save the table as CSV"),
         (b"a,b\0\n", "zero bytes"),
-        (b'id,label\nred0,"' + b"a" * 200_000, "cannot be read: field larger"),
+        (b'id,label\nred0,"' + b"a" * 5_000_000, "cannot be read: field larger"),
     ],
 )
 def test_bytes_that_are_no_table_are_refused(folder, load, content, message):

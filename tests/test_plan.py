@@ -155,6 +155,16 @@ def test_cells_that_share_sections_are_what_each_is_alone():
                 assert plain == OmegaConf.to_container(compose("train", words), resolve=True)
 
 
+@pytest.mark.parametrize("value", ["[${seed},2]", "{a:[{b:${seed}}]}"])
+def test_a_reference_within_a_list_is_to_the_runs_own_value(value):
+    with initialised():
+        composer = Composer(lambda overrides: compose("train", overrides))
+        for seed in (1, 2):
+            words = [f"+callbacks.own={{_target_:mine.Own,values:'{value}'}}", f"seed={seed}"]
+            hydras = OmegaConf.to_container(compose("train", words), resolve=True)
+            assert composer.config(words) == hydras
+
+
 def test_planning_needs_no_torch(start_fresh):
     out, imports = start_fresh("plan", "model=mlp", PYTHONPROFILEIMPORTTIME="1").communicate()
     assert "669,706" in out

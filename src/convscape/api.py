@@ -117,8 +117,11 @@ def diagnose(*words: str, run: TrainedRun | None = None) -> Answer:
     if run is not None:
         if given and "=" not in given[0]:
             raise ConfigError(f"{given[0]}: run={run.path} is given; allowed: one of the two")
-        packages = ",".join(run.config.allow_packages)
-        given = [str(run.path), *given, *[f"allow_packages=[{packages}]"] * bool(packages)]
+        # the run's own packages are allowed already; those that are given come last, and count
+        known = ",".join(run.config.allow_packages)
+        if known and not any(word.startswith("allow_packages=") for word in given):
+            given.append(f"allow_packages=[{known}]")
+        given = [str(run.path), *given]
     with _explained(given):
         return answer(given)
 

@@ -91,7 +91,8 @@ class _Base:
         self._references: dict[str, list[tuple[list[str], list[str]]]] = {}
         self.is_simple = True
         for path, text in _interpolations(_plain(cfg, resolve=False)):
-            if match := re.fullmatch(r"\$\{([\w.]+)\}", text):
+            match = re.fullmatch(r"\$\{([A-Za-z_][\w.]*)\}", text)
+            if match and _IN_LIST not in path:
                 self._references.setdefault(path[0], []).append((path, match[1].split(".")))
             elif not re.fullmatch(r"\$\{oc\.env:[^${}]*\}", text):
                 self.is_simple = False
@@ -140,13 +141,16 @@ def _plain(cfg: DictConfig, resolve: bool) -> dict[str, Any]:
     return plain
 
 
+_IN_LIST = ""  # of a path: no key is called so
+
+
 def _interpolations(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _interpolations(value, (*path, str(key)))
     elif isinstance(node, list):
         for value in node:
-            yield from _interpolations(value, path)
+            yield from _interpolations(value, (*path, _IN_LIST))
     elif isinstance(node, str) and "${" in node:
         yield list(path), node
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convscape.base.values import shortened
 from convscape.data import items, pictures
 from convscape.data.cache import Contents, DataError
 from convscape.data.stretch import Stretch
@@ -147,7 +148,7 @@ def _classes(
     are_numbers = values.dtype.kind in "iu" and values[0] >= 0 and values[-1] < len(names)
     classes = tuple(names[value] if are_numbers else str(value) for value in values)
     if len(classes) < 2:
-        raise DataError(f"{source.says} one class, {classes[0]!r}; two are needed")
+        raise DataError(f"{source.says} one class, {shortened(classes[0], 100)!r}; two are needed")
     for split, (_, labels) in splits.items():
         unknown = np.setdiff1d(labels, values)
         if len(unknown):

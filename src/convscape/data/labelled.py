@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convscape.base.values import counted, on_one_line
+from convscape.base.values import counted, on_one_line, shortened
 from convscape.data.cache import DataError
 from convscape.data.folders import Tree
 from convscape.data.items import Given
@@ -40,7 +40,7 @@ def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
     else:
         classes = tuple(sorted(found))
     if len(classes) < 2:
-        held = f"one class, {classes[0]!r}" if classes else "no image"
+        held = f"one class, {shortened(classes[0], 100)!r}" if classes else "no image"
         raise DataError(f"{str(path)!r} holds {held}; two classes or more are needed")
     return classes
 
@@ -108,13 +108,17 @@ def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
     classes = class_order(first.path, in_train)
     pictures = _Places(root, first.path.parent)
     splits: dict[str, list[Picture]] = {"train": [], "test": [], "val": []}
+    by_file = _Seen()  # one file can be written in several ways
     for table, row in found:
         name = as_class(row.label, classes)
         if name not in classes:
             raise DataError(
                 f"line {row.line} of {str(table.path)!r}: no train picture has the label {name!r}"
             )
-        if (picture := pictures.find(row.image, classes.index(name))) is not None:
+        picture = pictures.find(row.image, classes.index(name))
+        if picture is not None and not _is_repeat(
+            by_file, os.path.abspath(picture.path), table, row
+        ):
             splits[row.split or "train"].append(picture)
     pictures.refuse_missing(first.path)
     for part in splits.values():
@@ -132,19 +136,26 @@ def _without_repeats(found: Sequence[tuple[Table, Row]]) -> list[tuple[Table, Ro
     Raises:
         DataError: if it has two labels, or is in two splits.
     """
-    seen: dict[str, tuple[Table, Row]] = {}
-    for table, row in found:
-        before = seen.setdefault(row.image, (table, row))[1]
-        for what, one, other in (
-            ("labels", before.label, row.label),
-            ("splits", before.split, row.split),
-        ):
-            if one != other:
-                raise DataError(
-                    f"line {row.line} of {str(table.path)!r}: {row.image!r} has two {what}, "
-                    f"{one!r} (line {before.line}) and {other!r}; keep one of the lines"
-                )
-    return list(seen.values())
+    seen = _Seen()
+    return [(table, row) for table, row in found if not _is_repeat(seen, row.image, table, row)]
+
+
+_Seen = dict[str, Row]
+
+
+def _is_repeat(seen: _Seen, image: str, table: Table, row: Row) -> bool:
+    """Whether an image was named before; the same label and split are needed then."""
+    before = seen.setdefault(image, row)
+    for what, one, other in (
+        ("labels", before.label, row.label),
+        ("splits", before.split, row.split),
+    ):
+        if one != other:
+            raise DataError(
+                f"line {row.line} of {str(table.path)!r}: {row.image!r} has two {what}, "
+                f"{one!r} (line {before.line}) and {other!r}; keep one of the lines"
+            )
+    return before is not row
 
 
 class _Places:

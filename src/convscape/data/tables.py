@@ -32,6 +32,7 @@ LABEL_COLUMNS = (
 SPLIT_COLUMNS = ("split", "subset", "set", "usage", "partition", "data set")
 PIXEL = re.compile(r"(pixel|px|p|x)?[ _-]?\d+([x_]\d+)?", re.IGNORECASE)  # pixel0, px_12, 1x28
 MIN_PIXELS = 16  # columns, of a table of pixels
+_MAX_FIELD = 2**22  # characters, as all pixels of a large image are one
 PACKED = "pixels"  # a column with all of them, blanks between: that of FER2013
 # in any case; Kaggle's public images are for choosing, its private ones for the final score
 SPLITS = SPLIT_NAMES | {"publictest": "val", "privatetest": "test"}
@@ -257,6 +258,7 @@ def _lines(table: Table) -> Iterator[tuple[int, list[str]]]:
     """
     where = f"of {str(table.path)!r}"
     with open(table.path, encoding=table.encoding, newline="") as file:
+        csv.field_size_limit(_MAX_FIELD)  # all pixels of an image may be in one field
         reader = csv.reader(file, delimiter=table.separator, skipinitialspace=True)
         to_skip = table.has_header
         try:
@@ -299,6 +301,8 @@ def _row(table: Table, cells: list[str], where: str, line: int) -> Row:
     if table.image is None:
         is_packed = len(table.pixels) == 1
         values = cells[table.pixels[0]].split() if is_packed else [cells[i] for i in table.pixels]
+        if not values:
+            raise DataError(f"{where}: {table.header[table.pixels[0]]} is empty")
         try:
             pixels = np.array([float(value) for value in values], np.float32)
         except ValueError as error:
