@@ -76,7 +76,9 @@ def leave_no_room():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
 
 
-def _work(overrides, path, moment, number, signum, days, answers):
+def _work(overrides, path, moment, number, signum, days, answers, environment):
+    os.environ.clear()
+    os.environ.update(environment)
     from convscape.training.run import train
 
     happen = functools.partial(set_clock, days) if days else functools.partial(send, signum)
@@ -114,7 +116,8 @@ def train_apart(overrides, path, moment=None, number=1, signum=KILL, after_s=Non
     It gets `signum` at the `number`-th `moment`, or after `after_s` seconds; or its clock is set.
     """
     answers = context.SimpleQueue()
-    arguments = (overrides, str(path), moment, number, signum, days, answers)
+    # the process that it is forked from may be older than what the test has set
+    arguments = (overrides, str(path), moment, number, signum, days, answers, dict(os.environ))
     process = context.Process(target=_work, args=arguments)
     process.start()
     if after_s is not None:
