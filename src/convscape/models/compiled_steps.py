@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -23,18 +23,12 @@ from torch.nn.functional import one_hot
 from convscape.base import files
 from convscape.base.errors import ConfigError
 from convscape.base.machine import cpu_name
-from convscape.models.quick_steps import AdamState, DenseChain
+from convscape.models import quick_steps
+from convscape.models.quick_steps import ACTIVATIONS, AdamState, DenseChain
 
 Batch = tuple[Tensor, Tensor]
 
 NUM_STEPS = 4  # of a call; twice as many take twice as long to compile, and gain nothing
-_FORWARD = {nn.ReLU: torch.relu, nn.Tanh: torch.tanh, nn.Sigmoid: torch.sigmoid}
-# of a gradient, and what the activation gave
-_BACKWARD: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda gradient, y: torch.where(y > 0, gradient, 0.0),
-    nn.Tanh: lambda gradient, y: gradient * (1 - y * y),
-    nn.Sigmoid: lambda gradient, y: gradient * y * (1 - y),
-}
 
 
 class Taken(NamedTuple):
@@ -67,8 +61,9 @@ class Shape(NamedTuple):
     def file(self) -> Path:
         """Where the function is kept: of this shape, and of all else that the code depends on."""
         processor = cpu_name(), torch.cpu.get_capabilities(), torch.get_num_threads()
-        own, words = Path(__file__).read_bytes(), (self, torch.__version__, processor)
-        key = hashlib.sha256(own + repr(words).encode()).hexdigest()[:16]
+        code = b"".join(Path(file).read_bytes() for file in (__file__, quick_steps.__file__))
+        words = self, torch.__version__, processor
+        key = hashlib.sha256(code + repr(words).encode()).hexdigest()[:16]
         # not beside the data: a project that was received could bring code along
         home = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path.home() / ".cache" / "convscape"
         return Path(home) / f"steps-{key}.pt2"
@@ -225,7 +220,7 @@ class _Function(nn.Module):
         inputs = [pixels]
         for weight, bias, activation in zip(weights, biases, self.shape.activations, strict=True):
             y = torch.addmm(bias, inputs[-1], weight.t())
-            inputs.append(y if activation is None else _FORWARD[activation](y))
+            inputs.append(y if activation is None else ACTIVATIONS[activation][0](y))
         logits = inputs[-1]
         log_probabilities = torch.log_softmax(logits, 1)
         loss = -log_probabilities.gather(1, labels[:, None]).mean()
@@ -234,7 +229,7 @@ class _Function(nn.Module):
         for number in reversed(range(len(weights))):
             activation = self.shape.activations[number]
             if activation is not None:
-                gradient = _BACKWARD[activation](gradient, inputs[number + 1])
+                gradient = ACTIVATIONS[activation][1](gradient, inputs[number + 1])
             gradients = [torch.mm(gradient.t(), inputs[number]), gradient.sum(0), *gradients]
             if number:
                 gradient = torch.mm(gradient, weights[number])

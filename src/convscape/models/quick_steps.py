@@ -25,7 +25,8 @@ _log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
 
 Backward = Callable[[Tensor, Tensor], Tensor]  # of a gradient and the activation's output
 
-_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] = {
+# in place, and from a gradient and what came out to the gradient of what went in
+ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] = {
     nn.ReLU: (torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
     nn.Tanh: (torch.tanh_, aten.tanh_backward.default),
     nn.Sigmoid: (torch.sigmoid_, aten.sigmoid_backward.default),
@@ -75,7 +76,7 @@ class DenseChain:
                 layers.append(_Dense(module.weight, module.bias))
             elif not layers or layers[-1].dropout:
                 return None
-            elif kind in _ACTIVATIONS and layers[-1].activation is None:
+            elif kind in ACTIVATIONS and layers[-1].activation is None:
                 layers[-1].activation = kind
             elif kind is nn.Dropout and module.p < 1:
                 layers[-1].dropout = module.p
@@ -110,7 +111,7 @@ class DenseChain:
             weights.append(self._as_computed(layer.weight))
             y = torch.addmm(self._as_computed(layer.bias), y, weights[-1].t())
             if layer.activation is not None:
-                y = _ACTIVATIONS[layer.activation][0](y)
+                y = ACTIVATIONS[layer.activation][0](y)
             activated.append(y)
             noise = None
             if layer.dropout:
@@ -124,7 +125,7 @@ class DenseChain:
             if noise is not None:
                 gradient = gradient * noise
             if layer.activation is not None:
-                gradient = _ACTIVATIONS[layer.activation][1](gradient, activated[number])
+                gradient = ACTIVATIONS[layer.activation][1](gradient, activated[number])
             if self._is_low:
                 _grad_of(layer.weight).copy_(torch.mm(gradient.t(), inputs[number]))
                 _grad_of(layer.bias).copy_(torch.sum(gradient, 0))
