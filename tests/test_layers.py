@@ -249,6 +249,31 @@ def test_padding_leaves_the_memory_format(padding, size):
     assert pool(images).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        geometry.Conv(4, (3, 3), padding="same"),
+        geometry.Conv(4, (3, 3), padding="circular"),
+        geometry.Conv(4, (3, 3), (2, 2), padding="same"),
+        geometry.Conv(4, (3, 3), padding="1x0"),
+        *(geometry.Pool(kind, (2, 2), (2, 2)) for kind in geometry.POOLINGS),
+        *(geometry.Pool(kind, (3, 3), (2, 2), "same") for kind in ("max", "avg")),
+        *(geometry.GlobalPool(kind) for kind in ("avg", "max")),
+        geometry.Subsample((2, 2), 4),
+        geometry.BatchNorm(),
+    ],
+    ids=str,
+)
+def test_gradients_keep_the_memory_format(layer):
+    # over two formats, the backward pass of a ReLU takes up to eight times as long
+    images = torch.randn(2, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+    outputs = modules.MODULES[type(layer)](layer, tuple(images.shape[1:]))(images * 1)
+    if outputs.ndim == 4:
+        assert outputs.is_contiguous(memory_format=torch.channels_last)
+    (gradient,) = torch.autograd.grad(outputs, images, torch.randn_like(outputs))
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_depthwise_convolution_with_a_stride_stays_in_fp32():
     conv = Conv2d(4, geometry.Conv(4, (3, 3), (2, 2), groups=4))
     images = torch.randn(2, 4, 9, 9)

@@ -207,7 +207,8 @@ class GlobalPool(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C)."""
-        return images.mean((2, 3)) if self.kind == "avg" else images.amax((2, 3))
+        pixels = images.permute(0, 2, 3, 1)  # so that the gradient has the layout of the images
+        return pixels.mean((1, 2)) if self.kind == "avg" else pixels.amax((1, 2))
 
 
 class Residual(nn.Module):
@@ -247,7 +248,9 @@ class Subsample(nn.Module):
         if images.ndim == 2:
             return F.pad(images, (0, self.num_zeros))
         down, along = self.stride
-        return F.pad(images[:, :, ::down, ::along], (0, 0, 0, 0, 0, self.num_zeros))
+        # sliced with the channels last, so that the gradient has them last too
+        pixels = images.permute(0, 2, 3, 1)[:, ::down, ::along]
+        return F.pad(pixels, (0, self.num_zeros)).permute(0, 3, 1, 2)
 
 
 def _convolve(
@@ -286,10 +289,13 @@ def _pad(
 
 def _wrapped(images: Tensor, axis: int, before: int, after: int) -> Tensor:
     """Images padded along an axis with the pixels from its other end."""
-    # F.pad would undo channels_last, and so would an empty part
-    first = [images.narrow(axis, images.shape[axis] - before, before)] if before else []
-    last = [images.narrow(axis, 0, after)] if after else []
-    return torch.cat((*first, images, *last), axis) if before or after else images
+    # F.pad would undo channels_last, so would an empty part, and so would the gradient of a slice
+    pixels, axis = images.permute(0, 2, 3, 1), axis - 1
+    first = [pixels.narrow(axis, pixels.shape[axis] - before, before)] if before else []
+    last = [pixels.narrow(axis, 0, after)] if after else []
+    if not first and not last:
+        return images
+    return torch.cat((*first, pixels, *last), axis).permute(0, 3, 1, 2)
 
 
 # one module for each of `geometry.POOLINGS`
