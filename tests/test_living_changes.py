@@ -147,7 +147,7 @@ def test_shuffled_weights_are_the_same_numbers_in_another_order(page, run, weigh
 
 
 def test_noise_has_the_deviation_that_is_asked_for_and_goes_away(page):
-    noise = page.get_by_label("noise, in deviations of the weights")
+    noise = page.get_by_label("noise, in standard deviations of the weights")
     all_weights = (
         "convscape.network.layers.filter(convscape.weights.isWeighted)"
         ".map(l => Array.from(l.tensors.weight))"

@@ -214,7 +214,7 @@ def test_weights_that_are_no_numbers_leave_the_page_alive(run, browser, tmp_path
 def test_what_no_page_computes_is_said(run, monkeypatch):
     assert obstacle(run) is None
     own = replace(run, model=torch.nn.Flatten())
-    assert obstacle(own) == "what Flatten computes only its code says"
+    assert obstacle(own) == "only the code of Flatten says what it computes"
     for limit, words in (
         ("MACS", "MACs for one image"),
         ("PARAMETERS", "parameters"),

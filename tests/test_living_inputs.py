@@ -127,7 +127,7 @@ def test_forty_drawn_digits_are_recognised_by_a_network_of_mnist(
         missed = wrong(page, hands)
         record_property(name, len(hands) - len(missed))
         assert len(missed) <= 2, missed
-    page.get_by_role("checkbox", name="fitted as its data were").uncheck()
+    page.get_by_role("checkbox", name="fitted like the training data").uncheck()
     unfitted = wrong(page, [*THREES, *DIGITS])
     record_property("unfitted", 40 - len(unfitted))
     assert len(unfitted) > 4  # which is why they are fitted
@@ -182,7 +182,7 @@ def test_what_is_no_picture_is_refused_in_a_sentence(page):
     )
     wait_until(page, "document.querySelector('#inputs [role=alert]').textContent")
     text = page.locator("#inputs [role=alert]").text_content()
-    assert text.startswith("a.txt is no picture that this browser reads")
+    assert text.startswith("a.txt is not a picture that this browser can read")
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 20, 30), (3, 50, 40)])

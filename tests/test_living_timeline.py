@@ -76,7 +76,7 @@ def test_the_page_goes_through_the_epochs_and_computes_each(run, page):
         assert words.startswith(f"epoch {epoch}, step" if epoch else "before the first step")
     slider.fill(str(chosen))
     assert logits(page) == own
-    assert "the chosen one" in page.locator("#timeline output").inner_text()
+    assert "the chosen epoch" in page.locator("#timeline output").inner_text()
 
 
 def test_the_page_says_the_accuracy_of_the_history_and_plays_to_the_end(run, page):

@@ -63,7 +63,7 @@ def test_plan_writes_the_file_that_is_named_and_refuses_others(command, tmp_path
     for words, said in {
         ("--figure", "net.png"): "allowed: a file that ends in .svg or .tex",
         ("--figure=n.svg", "model.stride=1,2"): "it shows one network, and these are 2",
-        ("--figure",): "it needs a file behind it",
+        ("--figure",): "--figure needs a file: --figure <file>",
     }.items():
         answer = command("plan", *words)
         assert (answer.code, said in answer.err) == (2, True), answer.err

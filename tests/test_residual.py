@@ -316,7 +316,7 @@ def in_residual4(key, value):
         ),
         (
             ["+model.layers.residual4.layers.dense1=3"],
-            "dense1: it leaves one row of numbers",
+            "dense1: its output is a vector",
         ),
         (["+model.layers.residual10={layers:{}}"], "model.layers.residual10.layers is empty"),
         (["+model.layers.residual10={layers:{dropout:0}}"], "none of them does anything"),

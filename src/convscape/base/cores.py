@@ -1,4 +1,4 @@
-"""The cores that this process may use, what it makes of them, and what others take of them."""
+"""The cores that this process may use, the threads that follow, and the load from others."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def available_cores() -> int:
 
 
 def num_threads(asked: int | None, num_processes: int = 1) -> int:
-    """Threads of each of the processes that train a run: as asked, or the cores shared out.
+    """Threads for each process that trains a run: as asked, or an equal share of the cores.
 
-    The load of the machine has no say in it: the sums of a convolution depend on the number of
-    threads, and so would the bits of a run.
+    The load of the machine does not matter here: the sums of a convolution depend on the number
+    of threads, so a run's results would depend on the load.
     """
     return asked or max(1, available_cores() // num_processes)
 
@@ -39,7 +39,7 @@ def _cores_here() -> int:
 
 
 def _granted() -> Iterator[float]:
-    """The cores' worth of time that each control group above this process allows it."""
+    """How many cores' worth of time each control group above this process allows it."""
     for (text,) in in_groups("", "cpu.max"):  # "200000 100000", or "max 100000"
         with suppress(ValueError):
             quota, period = map(int, text.split())
@@ -51,30 +51,30 @@ def _granted() -> Iterator[float]:
 
 
 def in_groups(controller: str, *files: str) -> Iterator[list[str]]:
-    """What `files` say in the control group of this process and in those above it.
+    """The texts of `files` in the control group of this process and in those above it.
 
-    Groups without the first of them are left out.
+    Groups without the first file are left out.
 
-    - `controller`: of version 1, as cpu; empty: version 2.
+    - `controller`: one of cgroup version 1, such as cpu; empty for version 2.
     """
     for line in _text(Path("/proc/self/cgroup")).splitlines():
         _, names, place = line.split(":", 2)
         if controller in names.split(","):
             own = PurePosixPath(place.lstrip("/"))
-            for group in (own, *own.parents):  # a container may see its own as the uppermost only
+            for group in (own, *own.parents):  # a container may see its own only at the top
                 texts = [_text(_GROUPS / controller / group / file) for file in files]
                 if texts[0]:
                     yield texts
 
 
 class Others:
-    """What other processes take of the cores since it was made, or was asked last."""
+    """How much of the cores other processes have used since it was created or last asked."""
 
     def __init__(self) -> None:
         self._before = _moment()
 
     def cores(self) -> float | None:
-        """So many cores, of those that this process may use; None where that cannot be told."""
+        """Their share of the cores that this process may use, in cores; None if unknown."""
         before, self._before = self._before, _moment()
         if before is None or self._before is None:
             return None
@@ -83,11 +83,11 @@ class Others:
 
 
 def sentence(taken: float | None, num_threads: int) -> str | None:
-    """What a person is told if others take as much of the cores that `num_threads` want.
+    """The warning that other processes slow down a training with `num_threads`.
 
-    None if that is not worth a line, as where enough cores are left.
+    None if it is not worth a line, for example because enough cores are left.
     """
-    num_cores = _cores_here()  # of the machine: a container's share of them may be anywhere
+    num_cores = _cores_here()  # of the machine: a container's share may be on any of them
     num_spare = max(0, num_cores - num_threads)
     if taken is None or taken - num_spare < _TAKEN:
         return None
@@ -95,7 +95,7 @@ def sentence(taken: float | None, num_threads: int) -> str | None:
 
 
 def _moment() -> tuple[float, float, float] | None:
-    """Seconds: now, what was computed on the cores of this process, and by itself."""
+    """Seconds: the time now, CPU time on this process's cores, and CPU time of its own."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     names, busy = {f"cpu{number}" for number in os.sched_getaffinity(0)}, 0
@@ -114,5 +114,5 @@ def _text(file: Path) -> str:
         return ""
 
 
-# since this was imported, or the run before in this process began
+# counts from the import, or from the start of the previous run in this process
 others = Others()

@@ -16,12 +16,12 @@ _form = "python scripts/{}.py" if IS_CHECKOUT else "convscape {}"
 
 
 def folder(name: str) -> Path:
-    """Where `conf`, `scripts` or `templates` is."""
+    """The folder `conf`, `scripts` or `templates`."""
     return (_CHECKOUT if IS_CHECKOUT else _PACKAGE) / name
 
 
 def call_commands(form: str) -> None:
-    """From now on sentences name commands in this form: "convscape {}"."""
+    """From now on, messages name commands in this form: "convscape {}"."""
     global _form
     _form = form
 
@@ -32,5 +32,5 @@ def command_name(name: str) -> str:
 
 
 def install(extra: str) -> str:
-    """What installs the libraries of an extra."""
+    """The command that installs the libraries of an extra."""
     return f"pip install -e '.[{extra}]'" if IS_CHECKOUT else f"pip install 'convscape[{extra}]'"

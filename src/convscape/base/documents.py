@@ -1,9 +1,8 @@
 """What commands print with --json: one document each, nothing else on stdout.
 
-The kinds of documents stand here as types, that of a report in `report_document`; `docs/json.md`
-says them in words and `docs/schema.json` as JSON Schema. A key is never renamed or removed without
-a new number behind the document's name; keys may be added. No number is NaN or infinite: that is
-null.
+The documents are defined here as types, a report's in `report_document`; `docs/json.md` describes
+them in words and `docs/schema.json` as JSON Schema. A key is never renamed or removed without a new
+version number after the document's name; keys may be added. NaN and infinity are written as null.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ Interval = tuple[float, float]
 
 
 class Side(TypedDict):
-    """One of two that are compared; `seeds` are those that are.
+    """One of the two networks compared, over these `seeds`.
 
-    `ensemble_acc` is that of the vote of the seeds: an image gets the class that most of them say.
+    `ensemble_acc` is the accuracy of a majority vote over the seeds.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Side(TypedDict):
 
 
 class Difference(TypedDict):
-    """A key of the config, or a version; values as they are typed."""
+    """A key of the config, or a version; the values are as you would type them."""
 
     key: str
     a: str
@@ -55,7 +54,7 @@ class Difference(TypedDict):
 
 
 class McNemar(TypedDict):
-    """Images that one alone gets right, and the exact test of them."""
+    """The images that only one of the two gets right, and the exact test on them."""
 
     only_first: int
     only_second: int
@@ -63,7 +62,7 @@ class McNemar(TypedDict):
 
 
 class Compare(TypedDict):
-    """`convscape compare`; differences are b minus a."""
+    """`convscape compare`; each difference is b minus a."""
 
     schema: str
     metric: str
@@ -88,7 +87,7 @@ class Compare(TypedDict):
 
 
 class PlannedLayer(TypedDict):
-    """A row of the layer table; `depth` is that of layers in layers."""
+    """A row of the layer table; `depth` counts the layers around it."""
 
     name: str
     kind: str
@@ -102,7 +101,7 @@ class PlannedLayer(TypedDict):
 
 
 class PlannedRun(TypedDict):
-    """A run that would be trained, or why it cannot be; `layers` of a single one alone."""
+    """A run that would be trained, or why it cannot be; only a single run has `layers`."""
 
     name: str
     fingerprint: str
@@ -129,7 +128,7 @@ class Plan(TypedDict):
 
 
 class Noise(TypedDict):
-    """How much a run varies with its seed, and the runs that say so."""
+    """How much a run varies with its seed, and the runs that show it."""
 
     sd: float
     error: float | None
@@ -139,11 +138,11 @@ class Noise(TypedDict):
 
 
 class NeededSeeds(TypedDict):
-    """Of a value of a key instead of the key's first one.
+    """Seeds needed to compare one value of a key with the key's first value.
 
-    `num_seeds` see `margin`, and `smallest` is what some numbers of seeds see, by that number.
-    `over_images` is half a 95 % interval over other images, which no seed makes smaller, or if it
-    was not measured the most that it may be.
+    `num_seeds` detect a difference of `margin`; `smallest` maps numbers of seeds to the smallest
+    difference that they detect. `over_images` is half the width of the 95 % interval over other
+    test images, which more seeds do not narrow; if it was not measured, an upper bound.
     """
 
     key: str
@@ -157,7 +156,7 @@ class NeededSeeds(TypedDict):
 
 
 class SeedsCase(TypedDict):
-    """An answer; without any run there is one for each of several error rates."""
+    """An answer; without any runs there is one for each of several error rates."""
 
     noise: Noise
     comparisons: list[NeededSeeds]
@@ -184,7 +183,7 @@ class Seeds(TypedDict):
 
 
 class Trial(TypedDict):
-    """A training of a few steps; of a validation split, if there is one, `acc` and `macro_acc`."""
+    """A training of a few steps; `acc` and `macro_acc` are on validation, if there is a split."""
 
     steps: int
     is_finite: bool
@@ -197,9 +196,9 @@ class Trial(TypedDict):
 
 
 class Symptom(TypedDict):
-    """What a rule has found, and overrides that mend it, tried.
+    """What a rule has found, and overrides that were tried and fix it.
 
-    `before` and `after` are trials without `mend` and with it; `goes_too` is found no more with it.
+    `before` and `after` are trials without and with `mend`, which also removes `goes_too`.
     """
 
     rule: str
@@ -214,7 +213,7 @@ class Symptom(TypedDict):
 
 
 class Doctor(TypedDict):
-    """`convscape doctor`; findings of most worth first."""
+    """`convscape doctor`; the most important findings come first."""
 
     schema: str
     subject: str
@@ -249,7 +248,7 @@ class Finding(TypedDict):
 
 
 class ClaimAnswer(TypedDict):
-    """What `answer.json` of a claim holds; the numbers of arms are means and half intervals."""
+    """The `answer.json` of a claim; the numbers of arms are means and half-widths of intervals."""
 
     claim: str
     question: str
@@ -267,7 +266,7 @@ class ClaimAnswer(TypedDict):
 
 
 class Claim(TypedDict):
-    """`convscape claim`; one answer, or of `all` one for each."""
+    """`convscape claim`; one answer, or with `all` one for each claim."""
 
     schema: str
     answers: list[ClaimAnswer]
@@ -289,7 +288,7 @@ class Claims(TypedDict):
 
 
 class Temperature(TypedDict):
-    """Fitted on `num_images` of the validation split; pairs are before and after it."""
+    """Fitted on `num_images` of the validation split; pairs are (before, after) scaling."""
 
     value: float
     num_images: int
@@ -299,14 +298,14 @@ class Temperature(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class Evaluate(TypedDict):
-    """`convscape evaluate`; besides these <split>/loss, <split>/acc and every metric added."""
+    """`convscape evaluate`; also has <split>/loss, <split>/acc and every added metric."""
 
     schema: str
     run: str
     data: str
     split: Literal["train", "val", "test"]
     num_images: int
-    flip: bool  # whether each image is answered together with its mirror image
+    flip: bool  # whether the answer for each image includes its mirror image
     classes: list[str]
     class_acc: list[float | None]
     confusion: list[list[int]]  # a row per true class, a column per answer
@@ -326,7 +325,7 @@ KINDS: dict[str, type] = {
 
 
 def print_document(kind: str, make: Callable[[], Mapping[str, Any]]) -> None:
-    """Print what `make` returns as the JSON of that kind; what it says goes to stderr.
+    """Print what `make` returns as JSON of that kind; anything it prints goes to stderr.
 
     - `kind`: a name of `KINDS`.
     """
@@ -336,7 +335,7 @@ def print_document(kind: str, make: Callable[[], Mapping[str, Any]]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """With null for what is not finite, and lists for tuples."""
+    """The value with None for numbers that are not finite, and lists for tuples."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -347,7 +346,7 @@ def _plain(value: Any) -> Any:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of every document, by its name."""
+    """The JSON Schema of every document, by name."""
     from pydantic import TypeAdapter
 
     return {name: TypeAdapter(kind).json_schema() for name, kind in KINDS.items()}

@@ -1,4 +1,4 @@
-"""What a command answers with one sentence and exit code 2, and what ends a run before its time."""
+"""Mistakes, answered with one sentence and exit code 2, and what ends a run early."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ConfigError(ValueError):
 
 
 class NotAllowed(ConfigError):
-    """A part of the user's own, in a package that is not among those that are allowed."""
+    """A part from a package of the user's that has not been allowed."""
 
     def __init__(self, what: str, package: str) -> None:
         super().__init__(f"{what}; if {package!r} is yours, add allow_packages=[{package}]")
@@ -32,7 +32,7 @@ class RunFailed(RuntimeError):
 
 
 class Stopped(Exception):
-    """A run is asked to stop: it is saved, recorded as interrupted, and can be resumed."""
+    """A run was asked to stop: it is saved, recorded as interrupted, and can be resumed."""
 
 
 # what a network file system without locks answers
@@ -40,15 +40,15 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class CannotWrite(ConfigError):
-    """The disk is full, or does not allow it.
+    """The disk is full, or writing is not allowed.
 
-    Before anything is trained that is a mistake in the input. Later it interrupts the run, which
-    can go on, and stops the whole sweep, since the next run could not write either.
+    Before training starts this is a mistake in the input. Later it interrupts the run, which can
+    be resumed, and stops the whole sweep, since the next run could not write either.
     """
 
     def __init__(self, path: Path, error: OSError, option: str | None = "output_dir=...") -> None:
         way_out = f"choose another place with {option}"
-        if option is None:  # it is where a run has begun
+        if option is None:  # the folder is one in which a run has begun
             way_out = "copy it to where you can write, and continue there with resume=<the copy>"
         why, remedy = error.strerror or error, "free some space or allow writing there, or "
         if error.errno in NO_LOCKS:
@@ -58,7 +58,7 @@ class CannotWrite(ConfigError):
 
 
 def is_about_the_disk(error: BaseException) -> bool:
-    """Whether it only says that a place cannot be written to, not who wanted to."""
+    """Whether the error only means that a place cannot be written to."""
     if not isinstance(error, OSError):
         return False
     if error.errno == errno.ENOENT and error.filename is None:

@@ -1,8 +1,8 @@
-"""Files below a folder that may be a stranger's: read with a bound, written in that folder alone.
+"""Files in a folder that may be a stranger's: reading is bounded, writing stays in that folder.
 
-Who sends a run folder can put a link in the place of any file or folder in it. `within` is the
-folder that the user named; that one may be a link, and below it none is followed to write. Where
-the system knows folders by descriptors nothing can be swapped between the look and the writing.
+Whoever sends a run folder can replace any file or folder in it by a link. `within` is the folder
+that the user named; it may be a link itself, but no link below it is followed for writing. Where
+the system has descriptors of folders, nothing can be swapped between the check and the write.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def explained(path: Path) -> Iterator[None]:
         raise CannotWrite(path, error) from None
 
 
-HALF = ".half"  # ends the name of what is being written
-MAX_BYTES = 2**20  # of a file of text: a config has some 3,000, a command line at most 2 MiB
-MAX_LEVELS = 40  # of lists and sections in each other
+HALF = ".half"  # the end of a file's name while it is being written
+MAX_BYTES = 2**20  # of a text file: a config has about 3,000, a command line at most 2 MiB
+MAX_LEVELS = 40  # of nested lists and sections
 MAX_DIGITS = 400  # no float has more
 
 
@@ -51,7 +51,7 @@ class NotInside(ConfigError):
         )
 
 
-# Windows has neither; there a link is looked for before each step
+# Windows has neither; there each step first checks for a link
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _HAS_DESCRIPTORS = bool(_NO_FOLLOW) and os.open in os.supports_dir_fd
 # what O_NOFOLLOW answers for a link: Linux and macOS, O_DIRECTORY on Linux, FreeBSD
@@ -66,7 +66,7 @@ class _Folder:
     descriptor: int | None
 
     def name(self, name: str) -> str:
-        """Of a file in it, for functions that also get the descriptor."""
+        """The name of a file in it, for functions that also get the descriptor."""
         return name if self.descriptor is not None else str(self.path / name)
 
 
@@ -110,7 +110,7 @@ def _is_link(path: Path) -> bool:
 
 
 def make_folder(path: Path, *, within: Path) -> None:
-    """Make the folder `path`, and `within` where it is missing.
+    """Make the folder `path`, and `within` if it is missing.
 
     Raises:
         NotInside: if there is a link below `within` on the way.
@@ -123,14 +123,14 @@ def make_folder(path: Path, *, within: Path) -> None:
             os.mkdir(folder.name(name), dir_fd=folder.descriptor)
         place /= name
     with _folder(path, within):
-        pass  # what was there already is a folder
+        pass  # checks that whatever was there already is a folder
 
 
 def write_atomic(path: Path, content: str | bytes | memoryview, *, within: Path) -> None:
     """Write a file under a temporary name and rename it, so no one sees half of it.
 
-    It is on the disk before it gets its name: after a power cut there is the old or the new one.
-    A link of that name is replaced, and what it leads to is left alone.
+    It is on the disk before it gets its name: after a power cut either the old or the new file is
+    there. A link of that name is replaced, and its target is left alone.
 
     Raises:
         NotInside: if a folder on the way is a link.
@@ -155,16 +155,16 @@ def write_atomic(path: Path, content: str | bytes | memoryview, *, within: Path)
 
 # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION of winerror.h
 _IN_USE = (5, 32, 33)
-_PAUSES_S = (0.01, 0.03, 0.1, 0.3, 0.6)  # together a second
+_PAUSES_S = (0.01, 0.03, 0.1, 0.3, 0.6)  # a second in all
 
 
 def _patiently(path: Path, step: Callable[[], Any]) -> None:
-    """Take `step` with `path`, which on Windows fails while another program has it open.
+    """Call `step` with `path`, which on Windows fails while another program has it open.
 
-    A virus scanner or an indexer lets go of a file within a second; other systems never hold one.
+    A virus scanner or an indexer lets go of a file within a second; other systems do not lock it.
 
     Raises:
-        OSError: if it is still open, or whatever else is wrong.
+        OSError: if the file is still open, or for any other reason.
     """
     for pause in (*_PAUSES_S, None):
         try:
@@ -182,7 +182,7 @@ def _patiently(path: Path, step: Callable[[], Any]) -> None:
 def replace(old: Path, new: Path, *, within: Path) -> None:
     """Give a file or folder the name `new`; a file of that name is replaced, a folder is not.
 
-    Both are in one folder.
+    Both are in the same folder.
 
     Raises:
         NotInside: if a folder on the way is a link.
@@ -212,10 +212,10 @@ def remove_folder(path: Path, *, within: Path) -> None:
 def append(path: Path, *, within: Path, is_new: bool = False) -> BinaryIO:
     """The file `path`, opened for appending, unbuffered; created if it is missing.
 
-    - `is_new`: it must be missing.
+    - `is_new`: the file must not exist yet.
 
     Raises:
-        NotInside: if it is a link, or another name of a file that may be anywhere.
+        NotInside: if it is a link, or a hard link to a file that may be anywhere.
         OSError: if it cannot be opened.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (os.O_EXCL if is_new else 0)
@@ -232,10 +232,10 @@ def cut(path: Path, size: int, *, within: Path) -> None:
 
 
 def refuse_links(*paths: Path, within: Path) -> None:
-    """For a library that is about to write these files by their names; they need not be there.
+    """Refuse links among files that a library is about to write by name; they need not exist.
 
     Raises:
-        NotInside: if one of them is a link, or another name of a file that may be anywhere.
+        NotInside: if one of them is a link, or a hard link to a file that may be anywhere.
     """
     for path in paths:
         with _folder(path.parent, within) as folder, suppress(FileNotFoundError):
@@ -243,7 +243,7 @@ def refuse_links(*paths: Path, within: Path) -> None:
 
 
 def refuse_links_below(folder: Path, *, within: Path) -> None:
-    """For a library that will write in `folder` files of whatever name; see `refuse_links`."""
+    """Refuse links in a `folder` where a library will write any files; see `refuse_links`."""
     for place, folders, names in os.walk(folder):
         for name in folders:
             if _is_link(Path(place, name)):
@@ -266,9 +266,9 @@ def lock(path: Path, *, within: Path) -> FileLock:
 
 
 def _opened(folder: _Folder, name: str, flags: int) -> int:
-    """A descriptor of a plain file without a second name."""
+    """A descriptor of a regular file that has no hard links."""
     flags |= _NO_FOLLOW | getattr(os, "O_BINARY", 0)
-    flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would wait for ever
+    flags |= getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would wait forever
     path = folder.path / name
     if not _NO_FOLLOW and _is_link(path):
         raise NotInside(path, "a link")
@@ -295,11 +295,11 @@ def changed(file: Path) -> int:
 
 
 def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
-    """The content of a file of up to `most` bytes.
+    """The content of a file of at most `most` bytes.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is larger, or not a plain file but a device or a pipe.
+        ValueError: if it is larger, or a device or a pipe.
     """
 
     def opener(name: str, flags: int) -> int:
@@ -314,13 +314,13 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
     return content
 
 
-# PyYAML's own in C are ten and four times as fast, where it was built with them
+# PyYAML's C versions are ten and four times as fast, if it was built with them
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def as_yaml(values: Any) -> str:
-    """Plain values as YAML, with their keys in their order."""
+    """Plain values as YAML, with the keys in their given order."""
     return str(yaml.dump(values, Dumper=_DUMPER, sort_keys=False))
 
 
@@ -329,8 +329,8 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: with what is wrong in one line, if it is no YAML of plain values, too large or
-            too deep, or has aliases, with which a few bytes stand for any number of values.
+        ValueError: in one line, if it is not YAML of plain values, is too large or too deep, or
+            has aliases, with which a few bytes can stand for any number of values.
     """
     text = read_bytes(path).decode()
     try:
@@ -379,8 +379,8 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def _is_endless_number(event: yaml.ScalarEvent) -> bool:
-    """One that takes ages to read: in YAML 1:30:00 is 5400, however many parts there are."""
-    may_be_number = event.implicit[0] or event.tag is not None  # a tag may be !!int
+    """A number that takes too long to read: YAML's 1:30:00 is 5400, with any number of parts."""
+    may_be_number = event.implicit[0] or event.tag is not None  # the tag may be !!int
     is_long = may_be_number and len(event.value) > MAX_DIGITS
     # Python reads binary and hexadecimal numbers of any length, and cannot show them
     return is_long and re.fullmatch(r"[-+\d_:.]+|[-+]?0[bx][\da-fA-F_]+", event.value) is not None

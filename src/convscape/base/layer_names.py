@@ -1,4 +1,4 @@
-"""Names of weights and of the layers that they belong to, whatever wraps the network. No torch."""
+"""Names of weights and their layers, whatever wraps the network. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from convscape.base.errors import ConfigError
 from convscape.base.values import hint
 
-# ours and Lightning's habit, torch's for several processes, torch.compile's
+# by us and Lightning, by torch for several processes, by torch.compile
 _WRAPPERS = re.compile(r"^((network|model|module|_orig_mod)\.)+")
 
 
 def bare_name(name: str) -> str:
-    """Without what wraps the network: block1.conv.weight of network.block1.conv.weight."""
+    """The name without what wraps the network: network.block1.conv.weight: block1.conv.weight."""
     return _WRAPPERS.sub("", name)
 
 
@@ -24,7 +24,7 @@ def layer_of(weight: str) -> str:
 
 
 def layers_of(weights: Iterable[str]) -> dict[str, list[str]]:
-    """For each layer the names of its weights, in their order."""
+    """The names of each layer's weights, in order."""
     found: dict[str, list[str]] = {}
     for name in weights:
         found.setdefault(layer_of(name), []).append(name)
@@ -32,10 +32,10 @@ def layers_of(weights: Iterable[str]) -> dict[str, list[str]]:
 
 
 def chosen(asked: Iterable[str], layers: Iterable[str], key: str) -> set[str]:
-    """Those of `layers` that `asked` names, one by one or as whole blocks.
+    """The `layers` that `asked` names, individually or as whole blocks.
 
     Raises:
-        ConfigError: if one of the names is no layer's, with the `key` that says it.
+        ConfigError: naming the `key`, if one of the names is not a layer's.
     """
     layers, found = list(layers), set()
     for name in asked:

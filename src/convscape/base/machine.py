@@ -29,7 +29,7 @@ except ImportError:  # Windows
 
 
 def has_native_bf16(device: Device) -> bool:
-    """Whether a device computes in bfloat16 natively, without converting back and forth."""
+    """Whether a device computes in bfloat16 natively, without converting."""
     if device.kind == "cuda":
         import torch
 
@@ -41,7 +41,7 @@ def has_native_bf16(device: Device) -> bool:
 
 
 def devices() -> list[str]:
-    """What is here to compute on, as `trainer.device` calls it."""
+    """The devices of this machine, as `trainer.device` calls them."""
     import torch
 
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -51,22 +51,22 @@ def devices() -> list[str]:
 
 @dataclass(frozen=True)
 class Device:
-    """cpu, cuda or mps, and which one where that was said."""
+    """cpu, cuda or mps, with an index if one was given."""
 
     kind: str
     index: int | None = None
 
     def __str__(self) -> str:
-        """As torch calls it: cuda:1."""
+        """The device as torch calls it: cuda:1."""
         return self.kind if self.index is None else f"{self.kind}:{self.index}"
 
 
 def named_device(name: str) -> Device:
-    """What `trainer.device` means here."""
+    """The device that `trainer.device` means on this machine."""
     kind, _, index = name.partition(":")
     if kind == "auto":
         here = devices()
-        kind = next(kind for kind in ("mps", "cuda", "cpu") if kind in here)  # as Lightning chooses
+        kind = next(kind for kind in ("mps", "cuda", "cpu") if kind in here)  # as Lightning does
     return Device(kind, int(index) if index else None)
 
 
@@ -79,15 +79,15 @@ def first_here(*names: str) -> Device:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`, not waiting for it where that is safe.
+    """`tensor` on `device`, without waiting for the copy where that is safe.
 
-    On MPS the copy may read memory that was freed meanwhile, https://github.com/pytorch/pytorch/issues/189690.
+    On MPS the copy may read memory freed meanwhile: https://github.com/pytorch/pytorch/issues/189690.
     """
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def check_device(name: str, count: int = 1) -> None:
-    """Refuse a device that is not here, or more GPUs than there are.
+    """Refuse a device that this machine lacks, or more GPUs than it has.
 
     Raises:
         ConfigError: saying what is allowed.
@@ -104,15 +104,15 @@ def check_device(name: str, count: int = 1) -> None:
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_NO_GLIBC = (OSError, AttributeError, TypeError)  # the last one is what Windows says
+_NO_GLIBC = (OSError, AttributeError, TypeError)  # TypeError: on Windows
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, rather than hand it back to the system.
+    """Let the C library keep freed memory instead of returning it to the system.
 
-    Each training step frees the same many megabytes and asks for them again; new from the system,
-    every page of them faults when it is first touched. Without that a CNN trains and answers up to
-    three times as fast, see benchmarks/README.md. Only glibc has the knobs.
+    Each training step frees the same megabytes and asks for them again; every page that comes new
+    from the system faults when it is first touched. Without these faults a CNN trains and predicts
+    up to three times as fast, see benchmarks/README.md. Only glibc has these settings.
     """
     with suppress(*_NO_GLIBC):
         libc = ctypes.CDLL(None)
@@ -121,17 +121,17 @@ def keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """What `keep_freed_memory` kept goes back to the system: the next run may be smaller."""
+    """Return the memory that `keep_freed_memory` kept: the next run may be smaller."""
     with suppress(*_NO_GLIBC):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
 def without_cuda_probing() -> Iterator[None]:
-    """Where there is no GPU, settle that: torch's optimisers look for NVIDIA's library each step.
+    """Without a GPU, stop torch's optimisers from looking for NVIDIA's library at every step.
 
-    That is a tenth of the step of a small network. The environment is as before at the end, since
-    what is started from here later, as a job of a cluster, may have a GPU.
+    The search takes a tenth of a small network's step. The environment is restored at the end:
+    a process started later, such as a cluster job, may have a GPU.
     """
     import torch
 
@@ -150,11 +150,11 @@ def without_cuda_probing() -> Iterator[None]:
 
 @contextmanager
 def collecting_garbage() -> Iterator[None]:
-    """On exit, free reference cycles, such as Lightning's trainer and what it holds.
+    """On exit, free reference cycles, such as Lightning's trainer and everything it holds.
 
-    Only what was made within is gone through: torch and the rest are 400,000 objects more.
+    Only objects created inside are searched: torch and other modules add 400,000 more.
     """
-    gc.collect(1)  # else what is young would have grown old when it thaws
+    gc.collect(1)  # otherwise young objects would be old ones after the thaw
     gc.freeze()
     try:
         yield
@@ -174,9 +174,9 @@ def reset_peak_memory(device: str) -> None:
 
 
 def peak_memory(device: str) -> int | None:
-    """Bytes at the highest point: of a GPU with memory of its own, else of the process.
+    """Peak memory in bytes: of a GPU that has its own memory, otherwise of the process.
 
-    None where the system does not tell.
+    None if the system does not report it.
     """
     import torch
 
@@ -190,7 +190,7 @@ def peak_memory(device: str) -> int | None:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that this process may still take: of the GPU, or by its limits and what is there."""
+    """Bytes still available to this process: on the GPU, or within its limits and the machine's."""
     import torch
 
     if device.startswith("cuda"):
@@ -207,18 +207,18 @@ def free_memory(device: str) -> int:
 
 
 def memory_limit() -> int | None:
-    """Bytes that this process could hold with nothing beside it: by the machine or its container.
+    """Bytes that this process could have if nothing else ran on the machine or in its container.
 
-    None where the system does not tell.
+    None if the system does not report them.
     """
     limits = [_kibibytes("meminfo", "MemTotal"), *(limit for limit, _ in _memory_granted())]
     return min(filter(None, limits), default=None)
 
 
 def _memory_granted() -> Iterator[tuple[int, int]]:
-    """Bytes that each control group above this process allows it, and those that are held of them.
+    """The limit of each control group above this process, and its use, in bytes.
 
-    Pages of files are not held: they are given up as soon as the memory is needed.
+    The page cache does not count as used: it is given up as soon as the memory is needed.
     """
     versions = {
         "": ("memory.max", "memory.current", ""),
@@ -235,7 +235,7 @@ def _memory_granted() -> Iterator[tuple[int, int]]:
 
 
 def _kibibytes(file: str, key: str) -> int:
-    """A line of a file in /proc, in bytes; 0 where it is missing."""
+    """The value of a line of a file in /proc, in bytes; 0 if it is missing."""
     for line in _proc(file).splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -253,7 +253,7 @@ def cpu_name() -> str:
 
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Commit of this code, and whether tracked files differ from it; None outside a checkout."""
+    """The commit of this code, and whether tracked files differ; None outside a checkout."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}

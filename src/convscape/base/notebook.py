@@ -1,4 +1,4 @@
-"""What a notebook shows in place of a terminal: tables, and displays that change as you watch."""
+"""What a notebook shows instead of a terminal: tables, and displays that update themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_here() -> bool:
 
 
 class Shown:
-    """HTML below a cell, to be replaced by other HTML."""
+    """HTML below a cell that can be replaced."""
 
     def __init__(self, html: str = "") -> None:
         from IPython.display import HTML, display
@@ -32,7 +32,7 @@ class Shown:
 
 
 def table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = ()) -> str:
-    """The HTML of a table whose first row is its head, as `terminal.format_table` takes them."""
+    """The HTML of a table; the first row is the header, as for `terminal.format_table`."""
     head, *body = rows
     lines = "".join(f"<tr>{_cells('td', row, right_aligned)}</tr>" for row in body)
     names = _cells("th", head, right_aligned)
@@ -40,7 +40,7 @@ def table(rows: Sequence[Sequence[str]], right_aligned: Sequence[int] = ()) -> s
 
 
 def _cells(tag: str, row: Sequence[str], right_aligned: Sequence[int]) -> str:
-    """Words to the left, as they are indented; notebooks set everything to the right."""
+    """Align text on the left and keep its indent; notebooks align everything on the right."""
     sides = ["right" if index in right_aligned else "left" for index in range(len(row))]
     style = "white-space:pre;text-align:"
     pairs = zip(row, sides, strict=True)
@@ -48,5 +48,5 @@ def _cells(tag: str, row: Sequence[str], right_aligned: Sequence[int]) -> str:
 
 
 def bar(done: float, words: str) -> str:
-    """The HTML of a progress bar, `done` from 0 to 1, with words behind it."""
+    """The HTML of a progress bar, `done` from 0 to 1, followed by words."""
     return f'<progress max="1" value="{done:.3f}"></progress> {escape(words)}'

@@ -1,4 +1,4 @@
-"""Options of commands whose other words are overrides, which argparse would not take."""
+"""Options of commands whose other arguments are overrides, which argparse would refuse."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from convscape.base.errors import ConfigError
 
 
 def take_flag(flag: str) -> bool:
-    """Whether `flag` is on the command line; it is then removed from it."""
+    """Whether `flag` is on the command line; it is then removed."""
     is_there = flag in sys.argv[1:]
     sys.argv[1:] = [word for word in sys.argv[1:] if word != flag]
     return is_there
 
 
 def take_option(option: str) -> str | None:
-    """What follows `option` on the command line; both are then removed from it.
+    """The value after `option` on the command line; both are then removed.
 
     Raises:
         ConfigError: if nothing follows it.
@@ -29,14 +29,14 @@ def take_option(option: str) -> str | None:
         if not equals:
             value, *rest = rest or [""]
         if not value or value.startswith("-"):
-            raise ConfigError(f"{option}: it needs a file behind it")
+            raise ConfigError(f"{option} needs a file: {option} <file>")
         sys.argv[1:] = [*words[:place], *rest]
         return value
     return None
 
 
 def take_count(given: dict[str, str], key: str) -> int | None:
-    """What `given` says of `key`, which is then taken out of it; None if nothing.
+    """The value of `key` in `given`, from which it is removed; None if it is not there.
 
     Raises:
         ConfigError: if it is not an integer of 1 or more.

@@ -1,4 +1,4 @@
-"""What an HTML page of ours holds: values and scripts that it can neither leave nor add to."""
+"""Values, scripts and styles put safely into our HTML pages; nothing else runs there."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 
 def styled(style: str) -> str:
-    """A style sheet behind what all pages share, of which it may say otherwise."""
+    """The style that all pages share, followed by `style`, which may override it."""
     return (files(__package__) / "page.css").read_text("utf-8") + style
 
 
 def as_json(values: Any) -> Markup:
-    """Plain values as JSON that may stand in a script element.
+    """Plain values as JSON that is safe in a script element.
 
     Raises:
-        ValueError: if a number is not finite, which JSON has no word for.
+        ValueError: if a number is not finite, which JSON cannot express.
     """
     # "</script>" would end the script element, "<!--<script>" keep it from ending
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
@@ -29,7 +29,7 @@ def as_json(values: Any) -> Markup:
 
 
 def embedded(values: Any, scripts: Sequence[str], style: str) -> dict[str, Any]:
-    """What a template takes for values, scripts and a style, and for a policy of these alone."""
+    """The variables of a template: values, scripts, a style, and a policy that allows only them."""
     style = styled(style)
     return {
         "data": as_json(values),
@@ -41,5 +41,5 @@ def embedded(values: Any, scripts: Sequence[str], style: str) -> dict[str, Any]:
 
 
 def _hash(text: str) -> str:
-    """As a Content-Security-Policy allows what stands in the page, and nothing else."""
+    """The source with which a Content-Security-Policy allows exactly this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,8 +1,8 @@
 """What a config may name by `_target_`, and the one function that builds it.
 
-Each key that takes a part is a door: a trusted home, and the class that the part must be. From the
-home a part is built without being asked for; everything else comes from a package that the user
-allowed on the command line. A run folder, which may be a stranger's, allows nothing.
+Each key that takes a part is a door: it has a trusted home, and a class that the part must be.
+Parts from the home are built without asking; everything else must come from a package that the
+user allowed on the command line. A run folder, which may be a stranger's, allows nothing.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from convscape.base.values import hint, shortened
 class Door:
     """What a key of the config may name.
 
-    - `noun`: what it is called in a sentence, with its article.
-    - `base`: full name of the class that it must be a child of; None: a function.
-    - `home`: the module whose classes are trusted, with what is below it; None: no module is.
-    - `written`: the module by whose name they are written, if it is not `home`.
-    - `functions`: whether a function will do as well; one of the user's, or of `home` those in
-      its own list of models.
-    - `objects`: whether one that is made already will do, too.
-    - `names`: what of the home is trusted; None: every class that is a child of `base`.
-    - `writes`: whether it may write files. What the trusted ones write is in the run folder.
+    - `noun`: what the part is called in a sentence, with its article.
+    - `base`: full name of the class that it must inherit from; None: it is a function.
+    - `home`: the module whose classes are trusted, with its submodules; None: there is none.
+    - `written`: the module under which they are written, if it is not `home`.
+    - `functions`: whether a function is allowed too: one of the user's, or one in the list of
+      models of `home`.
+    - `objects`: whether an existing object is allowed too.
+    - `names`: the trusted names of the home; None: every class that inherits from `base`.
+    - `writes`: whether it may write files. Trusted parts write in the run folder only.
     """
 
     noun: str
@@ -48,7 +48,7 @@ class Door:
     names: tuple[str, ...] | None = None
 
     def trusts(self, target: str) -> bool:
-        """Whether what is written as `target` may be built without being asked for."""
+        """Whether `target` may be built without asking."""
         is_one = self.names is None or target.rpartition(".")[2] in self.names
         return is_one and self.is_home_of(target)
 
@@ -60,13 +60,13 @@ class Door:
         return ", or ".join([*at_home, f"{'one' if at_home else self.noun} of an allowed package"])
 
     def is_home_of(self, target: str) -> bool:
-        """Whether `target` is written as something of the trusted home, of whatever kind."""
+        """Whether `target` names anything in the trusted home."""
         homes = [home for home in (self.home, self.written) if home is not None]
         return any(target.startswith(f"{home}.") for home in homes)
 
 
-# not among them: SpikeDetection, which writes where a checkpoint says, and those that search and
-# set attributes by their names
+# without SpikeDetection, which writes where a checkpoint says, and without those that search for
+# attributes by name and set them
 _CALLBACKS = (
     "DeviceStatsMonitor", "EarlyStopping", "EMAWeightAveraging", "GradientAccumulationScheduler",
     "LearningRateMonitor", "ModelCheckpoint", "ModelPruning", "ModelSummary",
@@ -98,7 +98,7 @@ DOORS = {
         "lightning.pytorch.loggers.Logger",
         "lightning.pytorch.loggers",
         writes=True,
-        names=("CSVLogger", "TensorBoardLogger"),  # no other stays on this machine
+        names=("CSVLogger", "TensorBoardLogger"),  # the others send data to servers
     ),
     "data": Door("a function or data set", None, functions=True, objects=True),
     "augment": Door("a function", None, functions=True),
@@ -111,16 +111,16 @@ _MOVED = {"pytorch_lightning": "lightning.pytorch"}
 _LIBRARIES = {str(door.home).partition(".")[0] for door in DOORS.values()}
 
 
-# --- asked of the words alone: nothing is imported ------------------------------------------------
+# --- checks of the names alone: nothing is imported -----------------------------------------------
 
 
 def check(
     door: str, key: str, target: Any, arguments: Mapping[str, Any], allow_packages: Iterable[str]
 ) -> None:
-    """Refuse what the config may not name at `key`, or not with these `arguments`.
+    """Refuse what the config may not name at `key`, or may not pass these `arguments`.
 
     Raises:
-        ConfigError: saying what is allowed; `NotAllowed` where a package of the user's would be.
+        ConfigError: saying what is allowed; `NotAllowed` if allowing a package would help.
     """
     kind = DOORS[door]
     if target == "???":
@@ -135,7 +135,7 @@ def check(
         words = f"{key}={target}: allowed: {kind.allowed}"
         if kind.names is not None and kind.is_home_of(target):
             raise NotAllowed(f"{key}={target} may reach more than the run folder", package)
-        if package in sys.stdlib_module_names:  # nobody's own
+        if package in sys.stdlib_module_names:  # not a user's package
             raise ConfigError(words)
         raise NotAllowed(words, package)
     section = key.removesuffix("._target_")
@@ -168,7 +168,7 @@ def check(
 
 
 def _is_dotted(target: Any) -> bool:
-    """Whether it is <package>.<name>, of names that no class keeps for itself."""
+    """Whether it is <package>.<name>, without private names."""
     words = target.split(".") if isinstance(target, str) and len(target) < 500 else []
     return len(words) > 1 and all(
         word.isidentifier() and not word.startswith("_") and not keyword.iskeyword(word)
@@ -187,7 +187,7 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_place(text: str) -> bool:
-    """Whether it may lead out of the folder that it is put into, or to a server."""
+    """Whether it may lead out of the folder that it is relative to, or to a server."""
     text = text.strip()
     return (
         not text.isprintable()
@@ -209,7 +209,7 @@ def find(
     """The class or function that `target` names, to be called with `arguments`.
 
     Raises:
-        ConfigError: if it is not allowed, not there, or of another kind.
+        ConfigError: if it is not allowed, does not exist, or is of another kind.
     """
     check(door, key, target, arguments or {}, allow_packages)
     kind = DOORS[door]
@@ -218,7 +218,7 @@ def find(
     if not is_own and not (f"{module}." == f"{kind.written}." or _is_below(module, kind.home)):
         raise ConfigError(f"{key}={target}: allowed: {kind.allowed}")
     if is_own and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where the user's packages are looked for last: here
+        sys.path.append(os.getcwd())  # the user's packages may be here; looked for last
     found = _imported(key, module, name)
     fits = _fits(kind, found) and (is_own or _is_at_home(kind, found))
     if not fits:
@@ -235,14 +235,14 @@ def _fits(kind: Door, found: Any) -> bool:
 
 
 def _is_at_home(kind: Door, found: Any) -> bool:
-    """Whether it was made where it is trusted, and not merely imported there."""
+    """Whether it is defined in the trusted home, not merely imported there."""
     if not _is_below(getattr(found, "__module__", None), kind.home):
         return False
     return inspect.isclass(found) or is_of_torchvision(found)
 
 
 def is_of_torchvision(found: Any) -> bool:
-    """Whether it makes one of torchvision's classification networks."""
+    """Whether it is a function that builds one of torchvision's classification networks."""
     if inspect.isclass(found) or not _is_below(found.__module__, "torchvision.models"):
         return False
     from torchvision import models
@@ -254,7 +254,7 @@ def is_of_torchvision(found: Any) -> bool:
 
 
 def is_class(found: Any, base: type) -> bool:
-    """Whether it is `base` or a child of it."""
+    """Whether it is `base` or inherits from it."""
     return inspect.isclass(found) and issubclass(found, base)
 
 
@@ -284,20 +284,20 @@ def _imported(key: str, module: str, name: str) -> Any:
     except AttributeError as error:
         close = hint(name, dir(found)) if "found" in locals() else ""
         raise ConfigError(f"{key}={module}.{name}: {error}{close}") from None
-    except Exception as error:  # noqa: BLE001  a module of the user's may raise anything
+    except Exception as error:  # noqa: BLE001  a user's module may raise anything
         place = line_of(error, [module.partition(".")[0]])
         raise ConfigError(f"{key}={module}.{name}: {told(error)}{place}") from None
 
 
 def told(error: BaseException) -> str:
-    """An error in one line; Python's own words for what is not there need no name in front."""
+    """An error in one line; Python's message for a missing name needs no type in front."""
     text = shortened(" ".join(str(error).split()), 500)
     is_clear = isinstance(error, ImportError | TypeError | ValueError) and bool(text)
     return text if is_clear else f"{type(error).__name__}: {text}"
 
 
 def line_of(error: BaseException, packages: Iterable[str]) -> str:
-    """` (file, line 7)` of the line of `packages` that an error came from; nothing of others."""
+    """` (file, line 7)` for the line in `packages` that an error came from, otherwise nothing."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
     place = ""
@@ -308,7 +308,7 @@ def line_of(error: BaseException, packages: Iterable[str]) -> str:
     return place
 
 
-# --- and built ----------------------------------------------------------------------------------
+# --- what is built ------------------------------------------------------------------------------
 
 
 def build(
@@ -321,13 +321,13 @@ def build(
     given: Mapping[str, Any] | None = None,
     folder: Path | None = None,
 ) -> Any:
-    """The part that a config names: a class or function, called with what the config says.
+    """The part that a config names: a class or function, called with the config's arguments.
 
     - `part`: a `Part`: its target and its arguments.
-    - `positional`: what comes first, such as the parameters of an optimiser.
-    - `offered`: keyword arguments that it gets if it takes them and the config says nothing.
-    - `given`: those that it gets anyway, unless the config says something else.
-    - `folder`: where it may write, if it is none of the user's.
+    - `positional`: the first arguments, such as the parameters for an optimiser.
+    - `offered`: keyword arguments passed if it accepts them and the config does not set them.
+    - `given`: keyword arguments that are always passed, unless the config sets them.
+    - `folder`: where it may write, if it is not the user's own.
 
     Raises:
         ConfigError: if it cannot be found, does not take the arguments, or is not what it must be.
@@ -351,9 +351,9 @@ _PLACE = re.compile(r"(^|_)(dir|dirpath|directory|folder|root|path|file)$")
 
 
 def _places(takes: Mapping[str, Any], arguments: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """The folders and files that a part writes to, all of them in `folder`."""
+    """The folders and files that a part writes to, all inside `folder`."""
     places = {name for name in [*takes, *arguments] if _PLACE.search(name)}
-    needed = ("save_dir", "dirpath")  # else it would choose one
+    needed = ("save_dir", "dirpath")  # otherwise it would choose one
     return {
         name: str(folder / str(arguments.get(name) or ""))
         for name in places
@@ -362,7 +362,7 @@ def _places(takes: Mapping[str, Any], arguments: Mapping[str, Any], folder: Path
 
 
 def parameters(found: Any) -> Mapping[str, inspect.Parameter]:
-    """What a class or function takes; of a class that chooses another one, what that one does."""
+    """What a class or function takes; for a class that returns another one, what that one takes."""
     made = vars(found).get("__new__") if inspect.isclass(found) else None
     takes = dict(inspect.signature(found if made is None else made.__func__).parameters)
     if made is not None:
@@ -373,7 +373,7 @@ def parameters(found: Any) -> Mapping[str, inspect.Parameter]:
 def call(
     key: str, target: str, found: Any, positional: Sequence[Any], arguments: Mapping[str, Any]
 ) -> Any:
-    """What `found` gives for arguments of the config.
+    """What `found` returns for the config's arguments.
 
     Raises:
         ConfigError: if it does not take them, or fails.
@@ -383,7 +383,7 @@ def call(
         return found(*positional, **arguments)
     except (ConfigError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  and so may a class
+    except Exception as error:  # noqa: BLE001  so may a user's class
         place = line_of(error, [target.partition(".")[0]])
         section = key.removesuffix("._target_")
         raise ConfigError(f"{section}: {target}: {told(error)}{place}") from None
@@ -395,7 +395,7 @@ def check_names(
     """Refuse arguments that `found` does not take; the first `num_positional` are not the config's.
 
     Raises:
-        ConfigError: naming the argument, and those that it takes.
+        ConfigError: naming the argument, and those that are allowed.
     """
     takes = parameters(found)
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes.values())
@@ -412,10 +412,10 @@ def check_names(
 def check_arguments(
     key: str, target: str, found: Any, positional: Sequence[Any], arguments: Mapping[str, Any]
 ) -> None:
-    """Refuse arguments that `found` does not take, and to call it without what it needs.
+    """Refuse arguments that `found` does not take, and calls that lack what it needs.
 
     Raises:
-        ConfigError: naming what is too much or missing.
+        ConfigError: naming what is unexpected or missing.
     """
     check_names(key, target, found, arguments, len(positional))
     try:

@@ -1,4 +1,4 @@
-"""A small project of the user's own: the files of templates/, laid into a new folder."""
+"""A small project of your own: the files of templates/, copied into a new folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LEFT_BY_PYTHON = shutil.ignore_patterns("__pycache__", ".pytest_cache", "data", 
 
 
 def lay_project(folder: Path) -> list[Path]:
-    """Lay the files into `folder`, which is made if there is none; their paths within it.
+    """Copy the files into `folder`, created if missing; returns their paths within it.
 
     Raises:
-        ConfigError: if there is something in it already, or it cannot be written.
+        ConfigError: if it is not empty, or cannot be written.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -25,7 +25,7 @@ def lay_project(folder: Path) -> list[Path]:
             )
         source = distribution.folder("templates")
         shutil.copytree(source, folder, ignore=LEFT_BY_PYTHON, dirs_exist_ok=True)
-    except OSError as error:  # of copytree it is a list of what could not be copied
+    except OSError as error:  # copytree's error is a list of what could not be copied
         raise ConfigError(
             f"cannot write the folder {folder}: {error.strerror or error}; choose another place"
         ) from None

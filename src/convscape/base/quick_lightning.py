@@ -1,11 +1,11 @@
-"""Lightning as `pl`, imported in two thirds of the time, and what is used of its insides.
+"""Lightning as `pl`, imported in two thirds of the time, and the internals of it that we use.
 
-Everything here imports it from here. pyproject.toml bounds lightning and lightning-utilities for
-it; tests/test_insides.py says which part a newer one has changed.
+The whole package imports Lightning from here. pyproject.toml bounds the versions of lightning and
+lightning-utilities for it; tests/test_insides.py says which part a newer version has changed.
 
-Lightning imports torchmetrics, and that imports torchvision, SciPy and Matplotlib where it finds
-them, for metrics that are not used here: see benchmarks/README.md.
-While Lightning is imported, they are said to be missing.
+Lightning imports torchmetrics, which imports torchvision, SciPy and Matplotlib if it finds them,
+for metrics that are not used here: see benchmarks/README.md.
+While Lightning is being imported, they are reported as missing.
 """
 
 import os
@@ -44,26 +44,26 @@ finally:
     imports.RequirementCache.__bool__ = _is_met  # type: ignore[method-assign]
     imports.package_available = _is_installed
 
-# each Trainer asks for them, and reads what every installed distribution says: 15 ms
+# each Trainer asks for them, which reads the metadata of every installed package: 15 ms
 registry.entry_points = cache(registry.entry_points)  # type: ignore[assignment]
 
 __all__ = ["LightningEnvironment", "pl", "rank_zero_experiment"]
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
-    """All of them; Lightning's own class does not declare where they are."""
+    """All callbacks; Lightning's class does not declare the attribute."""
     found: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return found
 
 
 def overrides(part: pl.LightningModule | pl.Callback, hooks: Iterable[str]) -> bool:
-    """Whether a module or a callback has one of `hooks` of its own."""
+    """Whether a module or a callback overrides one of `hooks`."""
     kind = pl.Callback if isinstance(part, pl.Callback) else pl.LightningModule
     return any(getattr(type(part), hook) is not getattr(kind, hook) for hook in hooks)
 
 
 def count_steps(trainer: pl.Trainer, count: int) -> None:
-    """Tell Lightning of steps that it did not see; its own wrapper doubles the loop's cost."""
+    """Tell Lightning about steps that it did not see; its own wrapper doubles the loop's cost."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for counts in (progress.total, progress.current):
         counts.ready += count
@@ -71,32 +71,32 @@ def count_steps(trainer: pl.Trainer, count: int) -> None:
 
 
 def num_batches_done(trainer: pl.Trainer) -> int:
-    """Calls of `training_step` since the training began, but for the one that goes on."""
+    """Calls of `training_step` since training began, without the current one."""
     return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
 
 def validate_from_its_beginning(trainer: pl.Trainer) -> None:
-    """Count batches of validation anew, those of a checkpoint included."""
+    """Restart the count of validation batches, including those in a checkpoint."""
     trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
 
 
 def validate_again(trainer: pl.Trainer) -> None:
-    """What a checkpoint keeps from now on: the epoch is trained, its validation is not done."""
+    """Let checkpoints say from now on: the epoch is trained, its validation is not done."""
     # what Lightning takes for a validation that was stopped in its first batch
     progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
     progress.reset()
     progress.total.ready = progress.total.started = 1
 
 
-# At the end of an epoch Lightning calls for a checkpoint first; then it hands the epoch's metrics
-# to the loggers, and steps the schedulers that watch a metric. A kill in between would lose both.
+# At the end of an epoch Lightning first asks for a checkpoint, then hands the epoch's metrics to
+# the loggers and steps the schedulers that watch a metric. A kill in between would lose both.
 
 
 def log_epoch_now(trainer: pl.Trainer) -> None:
-    """Hand the training epoch's metrics to the loggers; when Lightning does, none are left."""
+    """Hand the training epoch's metrics to the loggers now; Lightning then finds none left."""
     connector, loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
     connector.on_epoch_end()
-    loop._batches_that_stepped -= 1  # as `on_advance_end` of the loop around it
+    loop._batches_that_stepped -= 1  # as `on_advance_end` of the outer loop does
     connector.update_train_epoch_metrics()
     loop._batches_that_stepped += 1
 
@@ -104,9 +104,9 @@ def log_epoch_now(trainer: pl.Trainer) -> None:
 def catch_up(
     trainer: pl.Trainer, module: pl.LightningModule, logged: dict[str, Tensor], num_epochs: int
 ) -> None:
-    """Do what was still to be done after the checkpoint of epoch `num_epochs`.
+    """Do what remained to be done after the checkpoint of epoch `num_epochs`.
 
-    - `logged`: the metrics that callbacks saw then.
+    - `logged`: the metrics that callbacks saw at that point.
     """
     trainer.callback_metrics.update(logged)
     if not module.automatic_optimization:  # it has stepped them itself, before the checkpoint

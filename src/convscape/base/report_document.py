@@ -1,4 +1,4 @@
-"""What `report --json` prints, as types; see `documents`."""
+"""The output of `report --json`, as types; see `documents`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 
 class Estimate(TypedDict):
-    """A mean of n values; half_width of its interval, and p of "it is 0"."""
+    """A mean of n values, the half-width of its interval, and p for "it is 0"."""
 
     mean: float | None
     n: int
@@ -18,7 +18,7 @@ class Estimate(TypedDict):
 
 
 class Mean(TypedDict):
-    """Of a metric over the runs of a configuration."""
+    """A metric over the runs of one configuration."""
 
     mean: float | None
     sd: float | None
@@ -42,7 +42,7 @@ class Configuration(TypedDict):
 
 
 class Effect(TypedDict):
-    """What a value of a key does instead of the key's first one."""
+    """The effect of one value of a key compared with the key's first value."""
 
     key: str
     level: str
@@ -55,9 +55,9 @@ class Effect(TypedDict):
 
 
 class Interaction(TypedDict):
-    """An effect that is another one where `given` has `other_level`; `effects` are both.
+    """An effect that differs when `given` has `other_level`; `effects` holds both.
 
-    There is a `sentence` where that can be told from chance.
+    There is a `sentence` if the difference is more than chance.
     """
 
     key: str
@@ -74,7 +74,7 @@ class Interaction(TypedDict):
 
 
 class Finalist(TypedDict):
-    """One of the best trials, beside the winner: `difference` is of it less the winner."""
+    """One of the best trials; `difference` is the trial minus the winner."""
 
     values: dict[str, str]
     num_seeds: int
@@ -83,10 +83,10 @@ class Finalist(TypedDict):
 
 
 class Confirmed(TypedDict):
-    """The winner of a search; `metrics` are of `seeds` that no trial had, and that chose nothing.
+    """The winner of a search; `metrics` come from new `seeds`, which no trial or choice used.
 
-    `outcome`: alone if no other was confirmed, clear if it is better than all others, tied within
-    the margin, or open.
+    `outcome`: alone if no other was confirmed, clear if it is better than all others, tied if it
+    is within the margin, otherwise open.
     """
 
     values: dict[str, str]
@@ -97,7 +97,7 @@ class Confirmed(TypedDict):
 
 
 class Unfinished(TypedDict):
-    """Runs that did not come to their end, with the reason that they share."""
+    """Runs that did not finish, with the reason that they share."""
 
     status: str
     reason: str | None

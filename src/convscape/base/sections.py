@@ -1,4 +1,4 @@
-"""What every section of the config is made of. No torch."""
+"""What every section of the config is made of. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LearningRate = Annotated[float, Field(gt=0)]
 
 
 class Part(BaseModel):
-    """What a config names by `_target_`, with keyword arguments for it."""
+    """A class or function that a config names by `_target_`, with its keyword arguments."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
     target: str = Field(alias="_target_")
@@ -28,7 +28,7 @@ class Part(BaseModel):
 
 
 class Section(BaseModel):
-    """A part of the config: unknown keys are refused, and nothing is converted in silence."""
+    """A part of the config: unknown keys are refused, and nothing is converted silently."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=True

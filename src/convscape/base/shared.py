@@ -1,4 +1,4 @@
-"""What is worked out once for objects that many runs share, as those of a grid do sections."""
+"""Results computed once for objects that many runs share, such as the sections of a grid."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MOST = 4096  # answers that a function keeps
+_MOST = 4096  # results kept per function
 
 
 def once_for_each(function: Callable[P, T]) -> Callable[P, T]:
-    """`function` of objects that nothing changes; its answer for the very same ones is kept.
+    """`function` for objects that never change; its result for the very same ones is kept.
 
-    Unlike `functools.cache` it compares only numbers, words and tuples of them: a section of a
-    config cannot be hashed, and to compare two networks layer by layer takes as long as the answer.
+    Unlike `functools.cache` it compares by value only numbers, words and tuples of them: a section
+    of a config cannot be hashed, and comparing two networks takes as long as computing the result.
     """
     known: dict[tuple[Any, ...], tuple[Any, T]] = {}
 
@@ -27,7 +27,7 @@ def once_for_each(function: Callable[P, T]) -> Callable[P, T]:
         if found is None:
             if len(known) >= _MOST:
                 known.clear()
-            # the objects are kept too: another one cannot get the id of one of them
+            # the objects are kept too, so that no other object can get the same id
             found = known[key] = objects, function(*objects, **none)
         return found[1]
 

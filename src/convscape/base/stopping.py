@@ -12,9 +12,9 @@ from types import FrameType
 
 from convscape.base.errors import stopped_by
 
-# Windows has no such thing: there os.kill ends a process at once, whatever the signal
+# not on Windows: there os.kill ends a process immediately, whatever the signal
 HAS_SIGNALS = hasattr(os, "killpg")
-_STOP_FILE = "CONVSCAPE_STOP_FILE"  # names the file by which workers learn that they are to stop
+_STOP_FILE = "CONVSCAPE_STOP_FILE"  # names the file that tells workers to stop
 
 
 @contextmanager
@@ -37,10 +37,10 @@ def stops() -> Iterator[None]:
 
 
 def hand_on(signum: int) -> bool:
-    """Stop the worker processes of this one too; whether there are any.
+    """Stop the worker processes of this one too; returns whether there are any.
 
-    They get the other one of the two signals: a terminal has sent them the same one already, and a
-    second one of a kind ends a run at once. Without signals they look for the file of `stop_file`.
+    They get the other of the two signals: a terminal has already sent them the same one, and a
+    second signal of a kind ends a run immediately. Without signals they look for the stop file.
     """
     import multiprocessing
 
@@ -55,9 +55,9 @@ def hand_on(signum: int) -> bool:
 
 @contextmanager
 def stop_file(folder: Path) -> Iterator[Callable[[], None]]:
-    """Gives what tells the workers that are started within to stop, by a file in `folder`.
+    """Yields a function that tells the workers started inside to stop, by a file in `folder`.
 
-    They may be on other machines that share the folder, and have tasks that they have not begun.
+    They may be on other machines that share the folder, and may have tasks not yet begun.
     """
     from convscape.base import files
 
@@ -78,5 +78,5 @@ def stop_file(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def is_told_to_stop() -> bool:
-    """Whether the process that launched this one was told to stop, or this one itself was."""
+    """Whether this process, or the one that launched it, was told to stop."""
     return Path(os.environ.get(_STOP_FILE, "")).is_file()

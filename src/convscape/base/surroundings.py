@@ -11,14 +11,14 @@ from typing import Any
 
 from convscape.base.errors import ConfigError
 
-_OURS = "CONVSCAPE_"  # what the names of our variables begin with
+_OURS = "CONVSCAPE_"  # the prefix of our variables
 
 
 class Surroundings:
-    """Pickled with a task, it lets the task find what the command would have found.
+    """Pickled with a task, it lets the task find everything that the command would have found.
 
-    A worker of Ray starts in the folder and with the environment of whoever typed `ray start`:
-    there outputs/ and data/ are other folders, and a package of the user's is not found.
+    A Ray worker starts in the folder and with the environment of whoever typed `ray start`:
+    there outputs/ and data/ are other folders, and the user's packages are not found.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Surroundings:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """As long as it lasts, relative paths and our variables mean what they meant there.
+        """Inside, relative paths and our variables mean what they meant for the command.
 
         Raises:
             ConfigError: if this machine does not see the folder.
@@ -55,7 +55,7 @@ class Surroundings:
 
 
 def not_seen(folder: Path, reason: str | None = None) -> ConfigError:
-    """Of a folder that all machines should see, and this one does not."""
+    """The error for a folder that all machines should see, and this one does not."""
     why = f" ({reason})" if reason else ""
     return ConfigError(
         f"the worker on {socket.gethostname()} does not see {folder.absolute()}{why}; the working "

@@ -1,4 +1,4 @@
-"""What the terminal needs: safe printing and tables."""
+"""Safe printing to the terminal, and tables."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TextIO
 def say(*lines: str, file: TextIO | None = None) -> None:
     """Print to the terminal; by default to stdout.
 
-    Names of files and classes may be a stranger's: what would steer the terminal is not printed,
-    and no secret of an address.
+    Names of files and classes may be a stranger's: characters that control the terminal are not
+    printed, nor are secrets in addresses.
     """
     if lines:
         text = without_secrets("\n".join(lines))
@@ -23,7 +23,7 @@ def say(*lines: str, file: TextIO | None = None) -> None:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """`text` with plain signs for those that an old terminal or a pipe cannot take."""
+    """`text` with plain characters for those that an old terminal or a pipe cannot show."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -33,7 +33,7 @@ def _encodable(text: str, stream: TextIO) -> str:
     return text
 
 
-# control characters but for tab and newline, turns of the writing direction, bytes that are no text
+# control characters except tab and newline, changes of writing direction, bytes that are not text
 _CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -43,19 +43,19 @@ _SECRET = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """`text` with three stars for the passwords and tokens of addresses."""
+    """`text` with passwords and tokens in addresses replaced by three stars."""
     return _SECRET.sub(r"\1\3***\2\4", text)
 
 
 def columns() -> int | None:
-    """How wide the terminal is, or $COLUMNS; None where a line may be of any length: a file."""
+    """The width of the terminal, or $COLUMNS; None for a file, where lines may have any length."""
     return shutil.get_terminal_size(fallback=(0, 0)).columns or None
 
 
 def wrapped(sentence: str, head: str = "", indent: str = "  ") -> list[str]:
-    """A sentence in lines that fit the terminal; no word is broken.
+    """A sentence split into lines that fit the terminal; no word is broken.
 
-    - `head`, `indent`: begin its first line, and the others.
+    - `head`, `indent`: the beginning of the first line, and of the others.
     """
     width = columns()
     if width is None or len(head) + len(sentence) <= width:
@@ -66,7 +66,7 @@ def wrapped(sentence: str, head: str = "", indent: str = "  ") -> list[str]:
 
 
 def shortened(text: str, width: int) -> str:
-    """`text` with an ellipsis for its middle, where it is longer: a name's end tells it apart."""
+    """`text` with an ellipsis for its middle if it is longer: names differ at the end."""
     if len(text) <= width:
         return text
     end = min(9, max(0, width - 2) // 2)  # a fingerprint and its hyphen
@@ -78,12 +78,12 @@ def format_table(
     right_aligned: Sequence[int] = (),
     droppable: Sequence[int] = (),
 ) -> str:
-    """Columns of text, the first row underlined; a line break in a cell is a space.
+    """Columns of text, the first row underlined; a line break in a cell becomes a space.
 
-    Where the terminal is too narrow, headers take two lines, then columns are left out, then long
-    cells are shortened; no number is.
+    If the terminal is too narrow, headers take two lines, then columns are left out, then long
+    cells are shortened, but never numbers.
 
-    - `droppable`: what is left out for want of room, the least important first.
+    - `droppable`: columns to leave out for lack of room, the least important first.
     """
     rows = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
     kept, limit = list(range(len(rows[0]))), columns()
@@ -105,7 +105,7 @@ def format_table(
 
 
 class _Table:
-    """Some columns of rows, as wide as they are."""
+    """The given columns of the rows, with their widths."""
 
     def __init__(
         self,
@@ -127,11 +127,11 @@ class _Table:
 
     @property
     def width(self) -> int:
-        """Of the longest line, at most."""
+        """The width of the longest line, at most."""
         return sum(self._widths) + 2 * (len(self._is_right) - 1)
 
     def shorten(self, limit: int) -> None:
-        """Take from the longest cells what is too much, as far as they are text."""
+        """Shorten the longest cells, if they are text, until the table fits."""
         while self.width > limit:
             widths = self._widths
             texts = [
@@ -146,7 +146,7 @@ class _Table:
                 row[widest] = shortened(row[widest], widths[widest] - 1)
 
     def _shortenable(self, column: int) -> list[list[str]]:
-        """The rows whose cell in this column is text: of numbers the header."""
+        """The rows whose cell in this column is text: in a column of numbers, the header."""
         return self._rows[: self._num_headers] if self._is_right[column] else self._rows
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Checks of single values of the config, each with the sentence that refuses a wrong one.
+"""Checks of single values of the config, each with the message for a wrong one.
 
-A check returns the value, so that it serves wherever a value is read.
+A check returns the value, so it can be used wherever a value is read.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-MAX_INTEGER = 2**31 - 1  # of every integer in a config: more than any tensor's axis can have
+MAX_INTEGER = 2**31 - 1  # for every integer in a config: no axis of a tensor can be longer
 
 
 def value_at(values: Mapping[str, Any], key: str) -> Any:
-    """What stands at a key with dots, such as optimizer.lr, of nested sections."""
+    """The value at a dotted key, such as optimizer.lr, in nested sections."""
     found: Any = values
     for part in key.split("."):
         found = found[part]
@@ -22,7 +22,7 @@ def value_at(values: Mapping[str, Any], key: str) -> Any:
 
 
 def hint(word: Any, choices: Iterable[str]) -> str:
-    """`; did you mean 'same'?`, or nothing where nothing is close."""
+    """`; did you mean 'same'?`, or nothing if nothing is close."""
     names = {choice.lower(): choice for choice in choices}
     matches = get_close_matches(str(word)[:100].lower(), list(names), n=1)
     return f"; did you mean {names[matches[0]]!r}?" if matches else ""
@@ -34,7 +34,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def on_one_line(text: str) -> str:
-    r"""A name from outside within a sentence: line breaks and the like are written out, as \n."""
+    r"""A name from outside, for use in a sentence: line breaks and the like are written as \n."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
@@ -66,7 +66,7 @@ def boolean(value: Any) -> bool:
 
 
 def probability(value: Any) -> float:
-    """From 0 to below 1."""
+    """From 0 up to, but not including, 1."""
     if type(value) not in (int, float) or not 0 <= value < 1:
         raise ValueError(f"{value!r} is not a probability; allowed: 0 or more, below 1")
     return value
@@ -81,12 +81,12 @@ def device(value: str) -> str:
 
 
 def shortened(text: str, most: int = 1000) -> str:
-    """`text`, or as much of its beginning as a sentence has room for."""
+    """`text`, or as much of its beginning as fits into a sentence."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def typed_value(value: Any) -> str:
-    """A value of the config as it is written on the command line: [32,64], true, 0.01."""
+    """A value of the config as you would type it on the command line: [32,64], true, 0.01."""
     if isinstance(value, list):
         return f"[{','.join(map(typed_value, value))}]"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

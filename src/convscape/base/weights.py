@@ -1,4 +1,4 @@
-"""Weights in a file: a checkpoint, a state dict or safetensors. Nothing that is in it can run."""
+"""Weights in a file: a checkpoint, a state dict or safetensors. No code in it can run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from convscape.base.distribution import install
 from convscape.base.errors import ConfigError
 from convscape.base.layer_names import bare_name
 
-# what torch.load raises on bytes that are no checkpoint: the pickle in it is instructions
+# what torch.load raises on bytes that are not a checkpoint: a pickle is a list of instructions
 BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError,
     RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
@@ -28,14 +28,14 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by `bare_name`, and the names of the classes that they tell apart, where known."""
+    """Tensors by `bare_name`, and the names of the classes that they predict, if known."""
 
     tensors: Mapping[str, Tensor]
     classes: list[str] = field(default_factory=list)
 
     @property
     def checksum(self) -> str:
-        """Of every number, its name and the classes: twelve hex digits."""
+        """A hash of every number, its name and the classes: twelve hex digits."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -44,21 +44,21 @@ class Weights:
 
 
 def read_plain(path: Path) -> Any:
-    """The plain values and tensors that torch has written to `path`, on the CPU.
+    """The plain values and tensors that torch wrote to `path`, on the CPU.
 
     Raises:
-        ConfigError: if it is damaged, is no such file, or asks for code to be run.
+        ConfigError: if it is damaged, not such a file, or asks to run code.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it was not made for
+            warnings.simplefilter("ignore")  # about pickles of other versions
             return torch.load(path, map_location="cpu", weights_only=True)
     except BROKEN as error:
         raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
 
 
 def _reason(error: BaseException) -> str:
-    # torch's own words recommend to load it all the same
+    # torch's message recommends loading it anyway
     if match := re.search(r"GLOBAL (\S+)|(?:function|class) (\S+) (?:was|is) not", str(error)):
         return f"it wants to call {match[1] or match[2]}, which no checkpoint needs"
     if isinstance(error, OSError) and error.strerror:
@@ -69,16 +69,16 @@ def _reason(error: BaseException) -> str:
 
 
 def read_weights(path: Path) -> Weights:
-    """The weights in a checkpoint of a run, in one of another program, or in a .safetensors file.
+    """The weights in a checkpoint, of a run or of another program, or in a .safetensors file.
 
     Raises:
-        ConfigError: if there are none that can be read.
+        ConfigError: if it has none that can be read.
     """
     stat = path.stat()
     return _read_weights(path, stat.st_mtime_ns, stat.st_size)
 
 
-@lru_cache(maxsize=4)  # runs of a grid share it
+@lru_cache(maxsize=4)  # the runs of a grid share it
 def _read_weights(path: Path, *_: int) -> Weights:
     if path.suffix == ".safetensors":
         return Weights({bare_name(n): t for n, t in _read_safetensors(path).items()})

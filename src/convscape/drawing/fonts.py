@@ -1,8 +1,8 @@
-"""Letters of any script, as far as the system has a font for them; none comes along.
+"""Letters of any script for which the system has a font; we ship none.
 
-DejaVu Sans, which Matplotlib brings along, has Latin, Greek, Cyrillic, Arabic and Hebrew. For what
-it lacks the fonts are taken that systems usually have. In pictures a name that cannot stand in one
-font with the others is a number, and a note says so.
+DejaVu Sans, which comes with Matplotlib, has Latin, Greek, Cyrillic, Arabic and Hebrew. For other
+scripts we use the fonts that systems usually have. If no single font has the letters of all names,
+pictures show a number for each of the others, and a note says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import ImageFont
 from convscape.base.values import on_one_line
 
 DEJAVU = "DejaVu Sans"
-# Files without their ending, the best first: of Linux (Noto, WenQuanYi, Droid, FreeFont, Unifont),
+# File names without suffix, the best first: Linux (Noto, WenQuanYi, Droid, FreeFont, Unifont),
 # Windows and macOS. The first ones have the most letters.
 USUAL = (
     *("NotoSansCJK-Regular", "NotoSansCJKsc-Regular", "NotoSansCJKjp-Regular", "SourceHanSans"),
@@ -30,17 +30,17 @@ USUAL = (
 )
 
 
-# Pictures put names between English words and numbers, cut them with "…", and draw each line in one
-# font: a font that lacks these is of no use to them.
+# Pictures put names between English words and numbers, shorten them with "…", and draw each line in
+# one font: a font without these characters is of no use.
 AROUND_NAMES = string.ascii_letters + string.digits + string.punctuation + "…"
 
 
 @cache
 def others() -> tuple[Path, ...]:
-    """Files of the system's fonts for other scripts: those of USUAL, then all of Noto Sans."""
+    """The system's font files for other scripts: those of USUAL, then all of Noto Sans."""
     from matplotlib import font_manager
 
-    # asked anew: Matplotlib's list may be older than a font that was installed to see the names
+    # searched again: Matplotlib's list may be older than a font installed to see the names
     by_stem = {file.stem: file for file in map(Path, font_manager.findSystemFonts())}
     noto = sorted(s for s in by_stem if s.startswith("NotoSans") and s.endswith("-Regular"))
     return tuple(by_stem[stem] for stem in dict.fromkeys((*USUAL, *noto)) if stem in by_stem)
@@ -48,14 +48,14 @@ def others() -> tuple[Path, ...]:
 
 @cache
 def families() -> list[str]:
-    """For Matplotlib, which looks for a letter in one after the other, and opens all of them.
+    """The families for Matplotlib, which opens all of them and tries them in order for each letter.
 
-    Only fonts of USUAL, as there may be two hundred of Noto Sans.
+    Only fonts of USUAL: Noto Sans may have two hundred.
     """
     from matplotlib import font_manager
 
     listed = font_manager.fontManager.ttflist
-    if not any(Path(entry.fname).stem in USUAL for entry in listed):  # the list may be old
+    if not any(Path(entry.fname).stem in USUAL for entry in listed):  # the list may be outdated
         for file in others():
             if file.stem in USUAL:
                 font_manager.fontManager.addfont(file)
@@ -66,20 +66,20 @@ def families() -> list[str]:
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """The first font that has every letter of `text`; DejaVu Sans where none has."""
+    """The first font that has every letter of `text`; DejaVu Sans if none has."""
     if _has(None, text):
         return _opened(None, size)
     return _opened(next((file for file in _for_lines() if _has(file, text)), None), size)
 
 
 def readable(names: Sequence[str]) -> list[str]:
-    """Names of classes; "class 3" for one with a letter that would be a box."""
+    """The names of classes; "class 3" for a name with a letter that would show as a box."""
     drawn = _drawn(tuple(names))
     return [name if name in drawn else f"class {n}" for n, name in enumerate(names)]
 
 
 def note(names: Sequence[str]) -> str | None:
-    """A sentence about names that pictures number instead; None if all can be drawn."""
+    """A sentence about the names that pictures show as numbers; None if all can be drawn."""
     drawn = _drawn(tuple(names))
     unread = [name for name in names if name not in drawn]
     if not unread:
@@ -93,11 +93,11 @@ def note(names: Sequence[str]) -> str | None:
 
 @lru_cache(16)
 def _drawn(names: tuple[str, ...]) -> frozenset[str]:
-    """The names that one font has, of the font that has most: a line may hold any two of them."""
+    """The names that the best single font can draw: a line may hold any two of them."""
     if all(_has(None, name) for name in names):
         return frozenset(names)
     found = (frozenset(n for n in names if _has(file, n)) for file in (None, *_for_lines()))
-    return max(found, key=len)  # the first of equals
+    return max(found, key=len)  # the first one of equally good fonts
 
 
 @cache
@@ -111,9 +111,9 @@ def _has(file: Path | None, text: str) -> bool:
 
 @lru_cache(10_000)
 def _is_in(file: Path | None, letter: str) -> bool:
-    """Whether a font has a letter: all that it lacks look like what is no letter at all.
+    """Whether a font has a letter: those that it lacks are drawn like a code that is no letter.
 
-    - `file`: None for DejaVu Sans, which has all of Latin.
+    - `file`: None for DejaVu Sans, which has all Latin letters.
     """
     if file is None and letter < "\u0250":
         return True
@@ -124,7 +124,7 @@ def _is_in(file: Path | None, letter: str) -> bool:
 @cache
 def _opened(file: Path | None, size: int) -> ImageFont.FreeTypeFont:
     if file is None:
-        spec = importlib.util.find_spec("matplotlib")  # not imported: that takes half a second
+        spec = importlib.util.find_spec("matplotlib")  # importing it takes half a second
         assert spec is not None
         assert spec.origin is not None
         file = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -1,6 +1,6 @@
 """Classic kernels by name, and a window that slides over a matrix, one position at a time.
 
-The arithmetic is written out in NumPy, to be looked at; tests hold it against torch.
+The arithmetic is written out in NumPy so that it can be read; tests compare it with torch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from convscape.geometry.window import Pair
 
 T = TypeVar("T")
 
-# What photographs were filtered with by hand before networks learned their own kernels, as in
-# Gonzalez and Woods, "Digital Image Processing", chapter 3.
+# Kernels designed by hand for photographs, before networks learned their own; see Gonzalez and
+# Woods, "Digital Image Processing", chapter 3.
 KERNELS: dict[str, np.ndarray] = {
     name: np.array(rows, float) / divisor
     for name, rows, divisor in (
@@ -43,7 +43,7 @@ def parse_matrix(text: str) -> np.ndarray:
     """Read "0 -1 0; -1 5 -1; 0 -1 0": rows end with a semicolon, numbers with a space or comma.
 
     Raises:
-        ConfigError: if it is not rectangular or holds something else than finite numbers.
+        ConfigError: if it is not rectangular or holds anything but finite numbers.
     """
     rows = [row.replace(",", " ").split() for row in text.strip().strip(";").split(";")]
     lengths = [len(row) for row in rows]
@@ -90,7 +90,7 @@ def parse_kernel(text: str) -> np.ndarray:
 
 
 def conv_layer(kernel: np.ndarray, stride: str, padding: str, dilation: str) -> Conv:
-    """A convolution of one channel, from what a person typed.
+    """A convolution of one channel, from what the user typed.
 
     Raises:
         ConfigError: if a size does not parse.
@@ -107,7 +107,7 @@ def conv_layer(kernel: np.ndarray, stride: str, padding: str, dilation: str) -> 
 
 
 def pool_layer(kind: str, size: str, stride: str | None, padding: str) -> Pool:
-    """A pooling window, from what a person typed; it moves by its own size unless told otherwise.
+    """A pooling window, from what the user typed; by default it moves by its own size.
 
     Raises:
         ConfigError: if a size does not parse.
@@ -138,12 +138,12 @@ def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
 
 @dataclass(frozen=True)
 class Step:
-    """One position of the window: output (row, column) and all that it is computed from.
+    """One position of the window: the output (row, column) and everything it is computed from.
 
     - `values`: what the window reads (h, w), padding included.
     - `is_padding`: which of them lie outside the matrix (h, w).
     - `weights`: the kernel (h, w); None for pooling.
-    - `result`: the number that is written.
+    - `result`: the output at this position.
     """
 
     row: int
@@ -170,8 +170,8 @@ class SlidingWindow:
     - `layer`: its size, stride, padding and dilation.
     - `kernel`: the weights (h, w) of a convolution; None for pooling.
 
-    Deep-learning libraries call it convolution, and compute cross-correlation: the kernel is laid
-    on the matrix as it is. True convolution turns it by 180 degrees first: `flipped`.
+    What deep-learning libraries call convolution is cross-correlation: the kernel is laid on the
+    matrix as it is. True convolution rotates it by 180 degrees first: `flipped`.
 
     Raises:
         InfeasibleGeometry: if the window does not fit.
@@ -182,17 +182,17 @@ class SlidingWindow:
     kernel: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self.output_shape  # noqa: B018  says so if the window does not fit
+        self.output_shape  # noqa: B018  raises if the window does not fit
 
     @property
     def flipped(self) -> SlidingWindow:
-        """The same as true convolution."""
+        """The same film with true convolution."""
         assert self.kernel is not None
         return replace(self, kernel=self.kernel[::-1, ::-1])
 
     @cached_property
     def output_shape(self) -> Pair:
-        """Rows and columns of what is computed."""
+        """Rows and columns of the output."""
         plan = geometry.plan_layers([NamedLayer("window", self.layer)], (1, *self.matrix.shape))
         _, height, width = plan.layers[0].output_shape
         return height, width
@@ -210,7 +210,7 @@ class SlidingWindow:
         return self.layer.dilation if isinstance(self.layer, Conv) else (1, 1)
 
     def places(self, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (h,) and columns (w,) of the matrix under the window; outside of it is padding."""
+        """Rows (h,) and columns (w,) of the matrix under the window; others are padding."""
         starts = (
             index * stride - pads[0]
             for index, stride, pads in zip((row, column), self.layer.stride, self.pads, strict=True)
@@ -224,7 +224,7 @@ class SlidingWindow:
         return rows, columns
 
     def step(self, row: int, column: int) -> Step:
-        """What is computed at (row, column) of the output."""
+        """The computation of the output at (row, column)."""
         rows, columns = self.places(row, column)
         height, width = self.matrix.shape
         inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
@@ -251,7 +251,7 @@ class SlidingWindow:
 
     @cached_property
     def output(self) -> np.ndarray:
-        """Everything at once (H', W'): the shifted matrices, each times its weight."""
+        """The whole output (H', W'): the sum of shifted matrices, each times its weight."""
         if self.kernel is None:
             return np.array([step.result for step in self.steps()]).reshape(self.output_shape)
         (top, bottom), (left, right) = self.pads
@@ -269,10 +269,10 @@ class SlidingWindow:
 def filtered(
     image: np.ndarray, kernel: np.ndarray, layer: Conv, *, flipped: bool, signed: bool
 ) -> np.ndarray:
-    """An image (C, H, W) uint8 put through a kernel, channel by channel: uint8 (C, H', W').
+    """An image (C, H, W) uint8 filtered with a kernel, channel by channel: uint8 (C, H', W').
 
-    - `flipped`: true convolution rather than cross-correlation.
-    - `signed`: grey stands for 0, so that negative values are seen; else they become black.
+    - `flipped`: true convolution instead of cross-correlation.
+    - `signed`: grey stands for 0, so that negative values show; otherwise they become black.
 
     Raises:
         InfeasibleGeometry: if the window does not fit.
@@ -285,11 +285,11 @@ def filtered(
 
 
 def designed_filters(count: int, size: Pair) -> np.ndarray:
-    """Filters (count, h, w) as people designed them before they were learned; each has norm 1.
+    """Filters (count, h, w) of the kind designed before they were learned; each has norm 1.
 
     Blur, Laplacian, and Gabor's edges and lines (Daugman 1985, doi 10.1364/JOSAA.2.001160) in
-    sixteen directions, a line once bright and once dark; where more are asked for, once more at
-    twice the wavelength. Fewer are taken evenly from these.
+    sixteen directions, with both bright and dark lines; if `count` is larger, these are repeated
+    at twice the wavelength. If it is smaller, filters are taken evenly from these.
     """
     height, width = size
     y = (np.arange(height) - (height - 1) / 2)[:, None]
@@ -306,13 +306,13 @@ def designed_filters(count: int, size: Pair) -> np.ndarray:
         wavelength *= 2
     for place, kernel in enumerate(bank):
         if place and kernel.size > 1:
-            kernel = kernel - kernel.mean()  # all but the blur give 0 on a plain area
+            kernel = kernel - kernel.mean()  # all except the blur give 0 on a plain area
         bank[place] = kernel / max(np.linalg.norm(kernel), 1e-12)
     chosen = np.linspace(0, len(bank) - 1, count).round().astype(int)
     return np.stack([bank[place] for place in chosen])
 
 
 def shown(value: float) -> str:
-    """A number as people write it: no more than three decimals, and none for a whole number."""
+    """A number as people write it: at most three decimals, and none for a whole number."""
     text = f"{value:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

@@ -1,8 +1,8 @@
-"""A network as a drawing: a box per layer with what it makes of its input, as SVG or TikZ.
+"""A network as a drawing: a box for each layer's output, as SVG or TikZ.
 
-Boxes are as high as the maps are large and as wide as there are channels, both on a scale of
-logarithms. What has no size of its own (activation, normalisation) is named below the layer that it
-follows. A residual block is bridged by its shortcut.
+The height of a box shows the size of the maps and its width the number of channels, both on a
+logarithmic scale. Layers that keep the size (activation, normalisation) are named below the layer
+that they follow. An arrow past a residual block shows its shortcut.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LINE = 13  # pixels from one line of words to the next
 LETTER = 5.6  # pixels of an average letter of 10 pixels
 GAP = 22
-ROW = 1000  # pixels after which a new row begins
+ROW = 1000  # pixels after which a new row starts
 MIDDLE = 78  # of a row's boxes, below its top
 # Okabe and Ito's colours, lightened, https://jfly.uni-koeln.de/color/
 FILLS = {"conv": "9fcbe6", "pool": "f3c9a6", "dense": "9bd8c5"}
@@ -29,7 +29,7 @@ PLAIN = "e3e6ea"
 
 @dataclass(frozen=True)
 class Box:
-    """A layer as it is drawn; `words` stand below it."""
+    """A layer as it is drawn, with `words` below it."""
 
     kind: str
     width: float
@@ -38,13 +38,13 @@ class Box:
 
     @property
     def slot(self) -> float:
-        """Pixels that it and its words need."""
+        """The width in pixels of the box and its words."""
         return max([self.width, *(LETTER * len(word) for word in self.words)])
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """From the box `start` to the box `end`, whose sum it leads into, around those between."""
+    """From the box `start` to the sum at the box `end`, around the boxes in between."""
 
     start: int
     end: int
@@ -139,7 +139,7 @@ def _marks(plan: Plan) -> tuple[list[_Mark], float, float]:
 
 
 def _unbroken(network: _Network, number: int) -> float:
-    """Pixels of what must stand in one row from this box on; 0 where no row may begin."""
+    """The width in pixels that must fit in one row from this box on; 0 if no row may start here."""
     last = number
     for bridge in network.bridges:
         if bridge.depth == 0 and bridge.start < number <= bridge.end:
@@ -167,7 +167,7 @@ def _bridge(
     (x, y), (to_x, to_y) = places[bridge.start], places[bridge.end]
     if y == to_y:
         x += boxes[bridge.start].width / 2 + 6
-    else:  # the block begins a row
+    else:  # the block starts a row
         x = GAP / 2
     up = to_y - MIDDLE - 22 * (deepest - 1 - bridge.depth) + 8
     yield _Arrow([(x, to_y), (x, up), (to_x, up), (to_x, to_y - boxes[bridge.end].height / 2 - 2)])

@@ -1,4 +1,4 @@
-"""Pictures with the numbers written in: an image as a matrix, and a window that moves over one."""
+"""Pictures that show their numbers: an image as a matrix, and a window that moves over one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEADING, TEXT = 15, 13
 
 
 def pixels_as_numbers(image: np.ndarray, title: str) -> Picture:
-    """An image (C, H, W) uint8 of 1 or 3 channels: each channel's values, 0 to 1, in its cells."""
+    """An image (C, H, W) uint8 of 1 or 3 channels, with each channel's values, 0 to 1, in cells."""
     channels, height, width = image.shape
     if max(height, width) > MAX_CELLS:
         raise ValueError(f"{height}x{width} cells cannot be read; at most {MAX_CELLS} a side")
@@ -98,7 +98,7 @@ class MovingWindow:
         self._panels = self._layout()
 
     def _layout(self) -> dict[str, tuple[int, int]]:
-        """Left upper corner of each matrix."""
+        """The upper left corner of each matrix."""
         top = 66
         kernel_width = 0 if self.window.kernel is None else self.window.kernel.shape[1]
         x_kernel = GAP + self.padded_shape[1] * self.cell + 40
@@ -107,7 +107,7 @@ class MovingWindow:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Pixels (width, height) of each picture; even, as films need it."""
+        """Pixels (width, height) of each picture; even, as films require."""
         rows, columns = self.window.output_shape
         kernel_rows = 0 if self.window.kernel is None else self.window.kernel.shape[0]
         width = self._panels["output"][0] + max(columns * self.cell, 60) + GAP
@@ -218,7 +218,7 @@ def _write(
     ink: tuple[int, int, int],
     size: int,
 ) -> None:
-    """A number in the middle of its cell, as small as it must be to fit."""
+    """A number in the middle of its cell, small enough to fit."""
     while size > 6 and text_width(text, size) > cell - 4:
         size -= 1
     middle = (corner[0] + cell / 2, corner[1] + cell / 2)
@@ -238,7 +238,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def save_film(frames: Sequence[Picture], path: Path, frames_per_second: float) -> None:
-    """Write a GIF, or with ffmpeg an MP4, that begins anew after its end.
+    """Write a GIF that loops, or with ffmpeg an MP4.
 
     Raises:
         ConfigError: if an MP4 is wanted and ffmpeg is not installed.
@@ -271,7 +271,7 @@ def save_frames(frames: Sequence[Picture], folder: Path) -> None:
 
 
 def read_matrix(text: str, patch: str) -> np.ndarray:
-    """A matrix, a size such as 7x7, or a patch of a picture as values of 0 to 1 (grey).
+    """A matrix: typed, of a size such as 7x7, or a patch of a picture in grey, from 0 to 1.
 
     Raises:
         ConfigError: if it is none of these.
@@ -280,7 +280,7 @@ def read_matrix(text: str, patch: str) -> np.ndarray:
         return parse_matrix(text)
     if re.fullmatch(r"\d+(x\d+)?", text):
         height, width = geometry.parse_size(text)
-        # small whole numbers that repeat late and are the same on every machine
+        # small whole numbers, the same on every machine, that do not repeat soon
         return np.arange(height * width).reshape(height, width) * 7 % 10.0
     place = re.fullmatch(r"(\d+)x(\d+)\+(\d+)\+(\d+)", patch)
     if place is None:
@@ -304,7 +304,7 @@ def film(
     dilation: str = "1",
     flipped: bool = False,
 ) -> MovingWindow:
-    """The moving window of a convolution, or of a pool; arguments as scripts/window.py has them.
+    """The moving window of a convolution or a pool; the arguments are those of scripts/window.py.
 
     film(parse_matrix("9 4 1; 1 1 1; 1 2 1"), kernel="0 2 1; 4 1 0; 1 0 1").frames()
 
@@ -330,10 +330,10 @@ def kernel_sheet(
     flipped: bool = False,
     signed: bool = False,
 ) -> Picture:
-    """An image (C, H, W) uint8 called `words`, and what kernels make of it, channel by channel.
+    """An image (C, H, W) uint8 called `words`, and the results of kernels, channel by channel.
 
-    Arguments as scripts/kernels.py has them: names or matrices; `flipped` is true convolution,
-    `signed` shows 0 as grey, so that negative values are seen.
+    The arguments are those of scripts/kernels.py: names or matrices; `flipped` is true convolution,
+    `signed` shows 0 as grey, so that negative values show.
 
     Raises:
         ConfigError: if they do not parse or a window does not fit.

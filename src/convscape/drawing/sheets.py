@@ -1,7 +1,7 @@
 """Pictures of what a network is and does, as sheets of tiles: filters, feature maps, mistakes.
 
-Drawn with Pillow alone, a sheet in milliseconds, so that a run can afford them while it trains.
-Values become colours on a scale that stands below the sheet. When to draw is decided elsewhere.
+They are drawn with Pillow alone, a sheet in milliseconds, which a run can afford during training.
+Values become colours; the scale is below the sheet. When to draw is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from PIL.Image import Resampling
 
 from convscape.drawing.fonts import font_for
 
-TILE = 76  # about the side of a tile, in pixels
+TILE = 76  # approximate side of a tile, in pixels
 GAP = 8
 INK, FAINT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 BETWEEN = (200, 200, 200)  # pictures of which white may be a part
 # TensorBoard shows a picture about half as wide as this: letters of TEXT have 11 pixels there
 CARD, TEXT = 620, 22
-SMALL = 11  # letters of what is looked at as it is
-MAX_CLASSES_WITH_NAMES = 20  # of a confusion matrix; more cannot be read
-NUM_PAIRS = 5  # of classes that are named where not all can be
+SMALL = 11  # letters of pictures that are viewed at full size
+MAX_CLASSES_WITH_NAMES = 20  # classes of a confusion matrix; more would be unreadable
+NUM_PAIRS = 5  # classes that are named if not all can be
 
 # Okabe and Ito's blue and vermilion, https://jfly.uni-koeln.de/color/, with white for zero
 DIVERGING = np.array([[0, 114, 178], [255, 255, 255], [213, 94, 0]], float)
@@ -47,7 +47,7 @@ BLUES = np.array([[255, 255, 255], [0, 114, 178], [0, 40, 80]], float)
 
 @dataclass(frozen=True)
 class Scale:
-    """Which values the colours stand for: the first for `low`, the last for `high`."""
+    """The values that the colours stand for: the first for `low`, the last for `high`."""
 
     colors: np.ndarray
     low: float
@@ -55,13 +55,13 @@ class Scale:
 
     @classmethod
     def around_zero(cls, values: ArrayLike) -> Scale:
-        """Blue below zero, white at zero, orange above, as far as the values reach."""
+        """Blue below zero, white at zero, orange above, up to the largest value."""
         limit = _round_up(float(np.abs(values).max(initial=0)))
         return cls(DIVERGING, -limit, limit)
 
     @classmethod
     def of(cls, values: ArrayLike) -> Scale:
-        """Dark to bright from zero, or around zero where values are negative."""
+        """Dark to bright from zero, or centred on zero if some values are negative."""
         values = np.asarray(values)
         if values.min(initial=0) < 0:
             return cls.around_zero(values)
@@ -77,7 +77,7 @@ class Scale:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, ...: scales change seldom and compare between steps."""
+    """The next of 1, 2, 5, 10, ...: scales rarely change, so steps can be compared."""
     if not value or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -89,7 +89,7 @@ def images_with_captions(
 ) -> Picture:
     """A sheet of images (N, C, H, W), each with its caption below, one line per row.
 
-    - `columns`: as many in a row of a card; None: eight, and small letters.
+    - `columns`: images per row of a TensorBoard card; None: eight, with small letters.
     """
     title += which_channels(images.shape[1])
     if columns is None:
@@ -99,16 +99,16 @@ def images_with_captions(
 
 
 def _side(columns: int, images: np.ndarray) -> int:
-    """Of a tile of `images` (N, C, H, W), where a card has as many columns: a whole multiple."""
+    """The side of a tile of `images` (N, C, H, W) with this many columns: a whole multiple."""
     side, longest = (CARD - GAP) // columns - GAP, max(images.shape[2:])
     return side // longest * longest or side
 
 
 def filters(before: np.ndarray, after: np.ndarray, limit: int = 16) -> Picture:
-    """Kernels (N, C, H, W) of a first layer: as they began, and below each as they are now.
+    """Kernels (N, C, H, W) of a first layer: at the start, and below each how it is now.
 
-    One channel is painted around white, the first of several; three are the red, green and blue of
-    one colour.
+    Three channels are shown as the red, green and blue of one colour; otherwise the first channel
+    is shown, with white for zero.
     """
     pairs = np.stack([before[:limit], after[:limit]], axis=1)
     scale = _filter_scale(Scale.around_zero(pairs), before.shape[1])
@@ -120,7 +120,7 @@ def filters(before: np.ndarray, after: np.ndarray, limit: int = 16) -> Picture:
 
 
 def learned(title: str, kernels: np.ndarray, scale: Scale) -> Picture:
-    """Kernels (N, C, H, W) of a first layer, as `filters` paints them."""
+    """Kernels (N, C, H, W) of a first layer, drawn as by `filters`."""
     channels = kernels.shape[1]
     scale = _filter_scale(scale, channels)
     tiles = [_filter_tile(scale, kernel) for kernel in kernels]
@@ -169,7 +169,7 @@ def mistakes(
     predicted: Sequence[str],
     probabilities: Sequence[float],
 ) -> Picture:
-    """The images (N, C, H, W) that were taken for something else, the worst first."""
+    """The misclassified images (N, C, H, W), the worst first."""
     title = f"worst mistakes on the {split} split"
     captions = [
         f"is {label}\nsaid {answer}\n{100 * probability:.0f} % sure"
@@ -220,7 +220,7 @@ def confusion_matrix(split: str, counts: np.ndarray, classes: Sequence[str]) -> 
 
 
 def _most_confused(counts: np.ndarray, classes: Sequence[str]) -> list[str]:
-    """The classes that are taken for each other most often, a line for each pair."""
+    """The classes that are most often confused, a line for each pair."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_PAIRS]
@@ -239,21 +239,21 @@ def _short(count: int, width: int) -> str:
 
 
 def _line(size: int) -> int:
-    """From one line of text to the next."""
+    """The distance from one line of text to the next."""
     return size + size // 4 + 1
 
 
 def viewable(images: np.ndarray) -> np.ndarray:
-    """What can be seen of images (N, C, H, W) of 0 to 255: uint8 of one channel or three.
+    """Images (N, C, H, W) of 0 to 255 as they can be shown: uint8 with one channel or three.
 
-    Of two channels the first, of more the first three as red, green and blue.
+    Of two channels the first is shown, of more than three the first three as red, green and blue.
     """
     seen = images[:, : 3 if images.shape[1] > 2 else 1]
     return seen if seen.dtype == np.uint8 else seen.round().clip(0, 255).astype(np.uint8)
 
 
 def which_channels(num_channels: int) -> str:
-    """Ends a title: what `viewable` shows, where that is not all."""
+    """The end of a title: which channels `viewable` shows, if not all."""
     if num_channels in (1, 3):
         return ""
     which = "1" if num_channels == 2 else "1 to 3 as red, green and blue"
@@ -261,7 +261,7 @@ def which_channels(num_channels: int) -> str:
 
 
 def tile(pixels: np.ndarray, size: int = TILE) -> Picture:
-    """Pixels (C, H, W) as a picture of about `size`: whole multiples, or scaled down."""
+    """Pixels (C, H, W) as a picture of about `size`: scaled up by a whole number, or down."""
     (channels,) = viewable(pixels[None])
     channels = channels if len(channels) == 3 else np.repeat(channels, 3, 0)
     picture = Image.fromarray(np.ascontiguousarray(channels.transpose(1, 2, 0)))
@@ -298,9 +298,9 @@ def sheet(
 ) -> Picture:
     """Tiles in rows under a title, each with its caption below, and the scale of the colours.
 
-    A caption may run on below tiles that have none.
+    A caption may continue below tiles that have none.
 
-    - `text`: the size of the letters; of large ones the title takes as many lines as it needs.
+    - `text`: the size of the letters; with large ones the title takes as many lines as it needs.
     """
     columns = max(1, min(columns, len(tiles)))
     width = max((each.width for each in tiles), default=TILE)
@@ -337,10 +337,10 @@ def sheet(
 
 
 def as_png(picture: Picture) -> bytes:
-    """A picture in colour as a PNG file, in a third of the time that Pillow takes.
+    """A colour picture as a PNG file, in a third of the time that Pillow takes.
 
-    Each row is what differs from the one above (filter 2 of https://www.w3.org/TR/png-3/): nothing
-    in most rows of a tile. The file is a fifth larger.
+    Each row is stored as the difference from the one above (filter 2 of
+    https://www.w3.org/TR/png-3/): zero for most rows of a tile. The file is a fifth larger.
     """
     pixels = np.asarray(picture)
     height, width, _ = pixels.shape
@@ -349,7 +349,7 @@ def as_png(picture: Picture) -> bytes:
     rows[1:, 1:] -= pixels.reshape(height, -1)[:-1]
     content = b"\x89PNG\r\n\x1a\n"
     for kind, data in (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # 8 bits each of RGB
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # RGB with 8 bits each
         (b"IDAT", zlib.compress(rows.tobytes(), level=2)),
         (b"IEND", b""),
     ):
@@ -359,7 +359,7 @@ def as_png(picture: Picture) -> bytes:
 
 
 def _broken(title: str, width: int, size: int) -> list[str]:
-    """A title in lines."""
+    """A title split into lines."""
     lines = [""]
     for word in title.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -377,7 +377,7 @@ def _draw_scale(
     unit: str = "",
     text: int = SMALL,
 ) -> None:
-    """A bar of the colours between their lowest and highest value."""
+    """A bar of the colours, between their lowest and highest value."""
     x, y = place
     height, middle = text + 3, y + (text + 3) // 2
     low, high = f"{scale.low:g}", f"{scale.high:g}{unit}"
@@ -390,18 +390,18 @@ def _draw_scale(
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Of numbers and words in English."""
+    """The font of numbers and English words."""
     return font_for("", size)
 
 
-@lru_cache(10_000)  # most words come again in the next picture
+@lru_cache(10_000)  # most words appear again in the next picture
 def text_width(text: str, size: int) -> int:
-    """Pixels of the longest line."""
+    """The width of the longest line in pixels."""
     return math.ceil(max(font_for(line, size).getlength(line) for line in text.split("\n")))
 
 
 def clipped(text: str, width: int, size: int) -> str:
-    """As much of the text as fits, with an ellipsis for the rest."""
+    """As much of the text as fits, with an ellipsis if it is cut."""
     if text_width(text, size) <= width:
         return text
     while text and text_width(f"{text}…", size) > width:

@@ -1,4 +1,4 @@
-"""What a kind of layer is: its keys, shapes, cost and words, in one class each."""
+"""What a kind of layer is: one class for each, with its keys, shapes, cost and words."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Key:
     """One key of a kind of layer in model=sequential.
 
-    - `parse`: from what a person writes to what the layer takes; raises ValueError.
-    - `default`: as a person would write it; without one the key must be given.
-    - `whole`: what is kept of what a person writes, with all that was left out.
+    - `parse`: turns what the user writes into what the layer takes; raises ValueError.
+    - `default`: as the user would write it; without one the key must be given.
+    - `whole`: completes what the user writes with everything that was left out.
     """
 
     parse: Callable[[Any], Any]
@@ -31,21 +31,21 @@ class Key:
         return self.default is ...
 
 
-LAYER_KINDS: dict[str, type[Layer]] = {}  # by `kind_name`, in the order in which they are listed
+LAYER_KINDS: dict[str, type[Layer]] = {}  # by `kind_name`, in the order of listings
 
 
 class Layer:
-    """A kind of layer: its keys, shapes, cost and words. Each is a frozen dataclass of its own.
+    """A kind of layer: its keys, shapes, cost and words. Each kind is a frozen dataclass.
 
-    Its module, or how to make one, stands in `layers.MODULES`. Nothing else knows the kinds one by
-    one: docs/extending.md shows a new one.
+    Its module, or how to make one, is in `layers.MODULES`. Nothing else lists the kinds:
+    docs/extending.md shows how to add one.
 
     - `kind_name`: its word in model=sequential; a class that has one is in `LAYER_KINDS`.
-    - `keys`: what may be set there. The first may stand alone, as in `pool1: 2`; one that is called
-      `activation` puts an activation behind the layer.
-    - `takes`: maps (C, H, W), a vector (features,) or any; before a vector, maps are flattened.
-    - `gives`: whether a vector comes out whatever goes in.
-    - `parts`: the layers in it, one after the other, if it is made of layers.
+    - `keys`: what may be set. The first may be given alone, as in `pool1: 2`; a key called
+      `activation` adds an activation after the layer.
+    - `takes`: maps (C, H, W), a vector (features,) or any; for a vector, maps are flattened first.
+    - `gives`: "vector" if the output is a vector for any input.
+    - `parts`: the layers in it, in order, if it is made of layers.
     """
 
     kind_name: ClassVar[str]
@@ -64,36 +64,36 @@ class Layer:
         return cls(**values)
 
     def output_shape(self, name: str, input_shape: Shape) -> Shape:
-        """(C, H, W) or (features,) of what comes out.
+        """The shape of the output: (C, H, W) or (features,).
 
         Raises:
-            InfeasibleGeometry: for an input that it cannot take, with what would do.
+            InfeasibleGeometry: for an input that it cannot take, with what would work.
         """
         return input_shape
 
     def branches(self, input_shape: Shape) -> tuple[tuple[NamedLayer, ...], ...]:
-        """If it is made of layers: the rows of layers that its input takes, side by side."""
+        """If it is made of layers: the parallel branches that its input goes through."""
         return ()
 
     def num_parameters(self, input_shape: Shape, output_shape: Shape) -> int:
-        """Trainable numbers of its own: weights and biases."""
+        """Its own trainable parameters: weights and biases."""
         return 0
 
     def macs(self, input_shape: Shape, output_shape: Shape) -> int:
-        """Multiply-accumulates of its own for one image."""
+        """Its own multiply-accumulates for one image."""
         return 0
 
     @property
     def windows(self) -> tuple[Window, Window] | None:
-        """The window that slides along height and width, if one does."""
+        """The window that slides along height and width, if there is one."""
         return None
 
     def with_value(self, field: str, value: Any) -> Self:
-        """The same with another value of a field."""
+        """The same layer with another value of a field."""
         return replace(self, **{field: value})  # type: ignore[type-var]
 
     def alternatives(self, input_shape: Shape) -> list[tuple[str, Any]]:
-        """Fields with values that may do for an input that it cannot take as it is."""
+        """Fields with values that may work for an input that it cannot take as it is."""
         return []
 
     def describe(self) -> str:
@@ -101,12 +101,12 @@ class Layer:
         return self.kind_name.replace("_", " ")
 
     def remarks(self, name: str) -> list[str]:
-        """What is legal but odd, a sentence each."""
+        """Remarks on what is legal but odd, one sentence each."""
         return []
 
 
 class NamedLayer(NamedTuple):
-    """A layer and where it stands, as in "block1.conv"."""
+    """A layer and its place in the network, such as "block1.conv"."""
 
     name: str
     layer: Layer
@@ -119,7 +119,7 @@ def all_layers(layers: Iterable[NamedLayer]) -> Iterator[Layer]:
         yield from all_layers(layer.parts)
 
 
-# of Activation, by torch.nn.functional's names; their modules stand in `layers.ACTIVATIONS`
+# of Activation, with torch.nn.functional's names; their modules are in `layers.ACTIVATIONS`
 ACTIVATIONS = (
     "none", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"
 )  # fmt: skip

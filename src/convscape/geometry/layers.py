@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conv(Sliding):
-    """2D convolution (in fact cross-correlation, as in every deep-learning library)."""
+    """2D convolution (really cross-correlation, as in every deep-learning library)."""
 
     kind_name = "conv"
     keys: ClassVar = {
@@ -82,9 +82,9 @@ class Conv(Sliding):
 
 
 class Pooling(NamedTuple):
-    """A kind of pooling without torch; its module stands in `layers.POOLS`.
+    """A kind of pooling without torch; its module is in `layers.POOLS`.
 
-    - `reaches_further`: by how many pixels a window reads beyond its size, at a stride.
+    - `reaches_further`: how many pixels beyond its size a window reads at a stride.
     - `has_ceil_mode`: whether a last window may reach beyond the padded input.
     """
 
@@ -114,10 +114,9 @@ def pooling_kind(value: Any) -> str:
 class Pool(Sliding):
     """2D pooling; the average leaves padding out of its divisor.
 
-    Two kinds change less when the image is shifted. Both take the maximum at every position;
-    "blur" then blurs before it leaves out positions, https://arxiv.org/abs/1904.11486; "aps" keeps,
-    of all ways to leave out positions, the one with the largest values,
-    https://arxiv.org/abs/2011.14214
+    Two kinds change less when the image is shifted. Both take the maximum at every position.
+    "blur" then blurs before subsampling, https://arxiv.org/abs/1904.11486; "aps" keeps the one of
+    all possible subsampling grids with the largest values, https://arxiv.org/abs/2011.14214
     """
 
     kind_name = "pool"
@@ -135,7 +134,7 @@ class Pool(Sliding):
     stride: Pair
     padding: Padding = "valid"
     ceil_mode: bool = False
-    has_own_stride: bool = field(default=True, compare=False, repr=False)  # or follows the size
+    has_own_stride: bool = field(default=True, compare=False, repr=False)  # or it equals the size
 
     @classmethod
     def from_keys(cls, values: dict[str, Any]) -> Pool | None:
@@ -221,7 +220,7 @@ class Flatten(Layer):
 
     @classmethod
     def from_keys(cls, values: dict[str, Any]) -> None:
-        """Nothing: it stands where maps are first flattened, and a vector is flat already."""
+        """None: maps are flattened where it is first needed, and a vector is flat already."""
 
     def output_shape(self, name: str, input_shape: Shape) -> Shape:
         return (prod(input_shape),)

@@ -19,7 +19,7 @@ from convscape.geometry.layers import (
 )
 from convscape.geometry.window import OutputLayer, parse_padding, parse_size
 
-# One value for all blocks, or one for each; a size is 3 or "3x5" (height x width).
+# One value for all blocks, or one per block; a size is 3 or "3x5" (height x width).
 Sizes = int | str | Sequence[int | str]
 OptionalSizes = int | str | Sequence[int | str | None] | None
 Words = str | Sequence[str]
@@ -30,7 +30,7 @@ def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
     """One value for each block, from one value for all or a list with one per block.
 
     Raises:
-        ValueError: if a list has another length than the network has blocks.
+        ValueError: if a list does not have one value for each block.
     """
     if not isinstance(value, list | tuple):
         return [value] * num_blocks
@@ -44,7 +44,7 @@ def per_block(key: str, value: Any, num_blocks: int) -> list[Any]:
 
 
 class CNNKnobs(TypedDict, total=False):
-    """What shapes the blocks and the head of a CNN, beside `channels`; see conf/model/cnn.yaml."""
+    """What shapes the blocks and the head of a CNN, besides `channels`; see conf/model/cnn.yaml."""
 
     kernel_size: Sizes
     stride: Sizes
@@ -89,7 +89,7 @@ def cnn_layers(
 ) -> list[NamedLayer]:
     """Layers of a CNN: blocks of conv, batch norm, activation, pool, dropout; head; dense layers.
 
-    Every knob of a block is one value for all blocks or a list with one per block.
+    Every setting of a block is one value for all blocks or a list with one per block.
 
     Raises:
         ValueError: if a list has the wrong length or a size does not parse.
@@ -133,7 +133,7 @@ def _block_layers(block: str, out_channels: int, knob: dict[str, Any]) -> list[N
         parse_padding(knob["padding"]),
         parse_size(knob["dilation"]),
         knob["groups"],
-        bias=not knob["batch_norm"],  # batch norm has its own shift
+        bias=not knob["batch_norm"],  # batch norm has its own bias
     )
     layers = [NamedLayer(f"{block}.conv", conv)]
     if knob["batch_norm"]:

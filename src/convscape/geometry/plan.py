@@ -1,9 +1,9 @@
 """The arithmetic of sliding windows, and the layer-by-layer plan of a network. Needs no torch.
 
 A network is a list of named layers (`Conv`, `Pool`, `Dense`, ...); each knows its keys, its output
-shape, its cost and its words. `cnn_layers` and `mlp_layers` write that list from the knobs of a
-config; `plan_layers` walks it and says for every layer the output shape, parameters, MACs and
-receptive field, or raises `InfeasibleGeometry`. A layer may hold layers; a plan is then a tree.
+shape, its cost and its words. `cnn_layers` and `mlp_layers` write that list from a config;
+`plan_layers` goes through it and gives each layer's output shape, parameters, MACs and receptive
+field, or raises `InfeasibleGeometry`. A layer may contain layers; a plan is then a tree.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Field:
 
     @classmethod
     def of_all(cls, fields: Sequence[Field]) -> Field:
-        """The smallest that holds all of these, which have one stride."""
+        """The smallest field that contains all of these; they have the same stride."""
         axes = range(2)
         padding = as_pair(max(field.padding[a] for field in fields) for a in axes)
         ends = [max(field.size[a] - field.padding[a] for field in fields) for a in axes]
@@ -71,7 +71,7 @@ class LayerPlan:
     """One row of the layer table; shapes are (C, H, W) or (features,).
 
     - `num_parameters`, `macs`: its own, without those of the layers in it.
-    - `branches`: rows of layers in it, side by side; the first is that of its `parts`.
+    - `branches`: rows of the parallel branches in it; the first is that of its `parts`.
     """
 
     name: str
@@ -94,7 +94,7 @@ class LayerPlan:
 class Plan:
     """What a network will be: its layers in order, and remarks on what is legal but odd.
 
-    - `layers`: without the layers in layers; `all_layers` has those too.
+    - `layers`: the top level only; `all_layers` also has the layers in layers.
     """
 
     input_shape: Shape
@@ -103,27 +103,27 @@ class Plan:
 
     @property
     def all_layers(self) -> list[LayerPlan]:
-        """Each layer, and behind it those in it."""
+        """Each layer, followed by those in it."""
         return [row for _, row in self.tree]
 
     @property
     def tree(self) -> list[tuple[int, LayerPlan]]:
-        """The same, each with its depth in the tree."""
+        """All layers, each with its depth in the tree."""
         return [(depth, row) for depth, _, row in _walk(self.layers)]
 
     @cached_property
     def num_parameters(self) -> int:
-        """Trainable numbers: weights and biases."""
+        """Trainable parameters: weights and biases."""
         return sum(row.num_parameters for row in self.all_layers)
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-accumulates of the layers for one image, biases not counted."""
+        """Multiply-accumulates of the layers for one image, without biases."""
         return sum(row.macs for row in self.all_layers)
 
     @property
     def num_activations(self) -> int:
-        """Numbers that come up for one image: its own, and the outputs of all layers."""
+        """Numbers computed for one image: its pixels, and the outputs of all layers."""
         shapes = [self.input_shape, *(row.output_shape for row in self.all_layers)]
         return sum(prod(shape) for shape in shapes)
 
@@ -164,7 +164,7 @@ class Plan:
     def __str__(self) -> str:
         return format_table(self.rows(), right_aligned=(3, 4), droppable=(5, 4))
 
-    def __repr__(self) -> str:  # what a Python prompt shows
+    def __repr__(self) -> str:  # what the Python prompt shows
         return str(self)
 
     def _repr_html_(self) -> str:
@@ -176,7 +176,7 @@ class Plan:
 def _walk(
     rows: Iterable[LayerPlan], depth: int = 0, within: str = ""
 ) -> Iterator[tuple[int, str, LayerPlan]]:
-    """Each row with its depth in the tree and its name there, and behind it those in it."""
+    """Each row with its depth in the tree and its full name, followed by the rows in it."""
     for row in rows:
         yield depth, row.name.removeprefix(within), row
         for branch in row.branches:
@@ -186,11 +186,11 @@ def _walk(
 def plan_layers(
     layers: Iterable[NamedLayer], input_shape: Sequence[int], num_classes: int | None = None
 ) -> Plan:
-    """Walk `layers` from `input_shape` (C, H, W): shapes, parameters, MACs, receptive fields.
+    """Shapes, parameters, MACs and receptive fields of `layers` for `input_shape` (C, H, W).
 
     Raises:
         InfeasibleGeometry: naming the layer, its input and what would work; or if the network does
-            not end in a number for each of `num_classes`.
+            not end in one number for each of `num_classes`.
     """
     layers = tuple(layers)
     try:
@@ -212,9 +212,9 @@ def plan_layers(
 def _rows(
     layers: Iterable[NamedLayer], shape: Shape, field: Field, whole: Field, within: str = ""
 ) -> tuple[LayerPlan, ...]:
-    """The plan of layers in a row, whose input has this shape and field.
+    """The plan of consecutive layers whose input has this shape and field.
 
-    - `whole`: the field of a unit that sees all of the image.
+    - `whole`: the field of a unit that sees the whole image.
     """
     rows = []
     for part, layer in layers:

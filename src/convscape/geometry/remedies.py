@@ -1,4 +1,4 @@
-"""What would make an impossible network possible: changes of keys, tried on the whole network."""
+"""What would make an impossible network possible: changes to keys, tried on the whole network."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
 Layers = tuple[NamedLayer, ...]
 Place = tuple[float, ...]  # (3, 1): the second of the layers in the fourth one
-OF_ITSELF = inf  # (3, inf): the fourth one, whose layers are possible, and their sum is not
-NOTHING = NamedLayer("", Layer())  # in the place of a layer that was taken out
-MAX_TRIED = 64  # of the sizes below one that is offered with "<=", all are tried up to this
+OF_ITSELF = inf  # (3, inf): the fourth one, whose layers are possible, but whose sum is not
+NOTHING = NamedLayer("", Layer())  # takes the place of a layer that was removed
+MAX_TRIED = 64  # up to this size, everything that "<=" covers is tried
 
 
 class Way(NamedTuple):
-    """A change in words, and the network with it."""
+    """A change in words, and the changed network."""
 
     words: str
     layers: Layers
 
 
 def ways_out(layers: Sequence[NamedLayer], input_shape: Sequence[int]) -> list[str]:
-    """Changes of the first misfit with which the network can be built, as they are typed.
+    """Changes to the first layer that does not fit that make the network possible, as typed.
 
-    Where no change of one key is enough, it is the one that goes furthest, with what the next
-    misfit needs, and so on.
+    If no change of one key is enough, it is the change that gets furthest, combined with one for
+    the next layer that does not fit, and so on.
     """
     strides = tuple(getattr(layer, "has_own_stride", None) for layer in all_layers(layers))
     return list(_ways_out(tuple(layers), strides, tuple(input_shape)))
 
 
-@lru_cache(maxsize=4096)  # runs of a sweep that differ in the seed share it
+@lru_cache(maxsize=4096)  # runs of a sweep that differ only in the seed share it
 def _ways_out(
     layers: Layers, own_strides: tuple[bool | None, ...], input_shape: Shape
 ) -> list[str]:
-    """As `ways_out`; `own_strides` are no part of what makes layers equal."""
+    """As `ways_out`; `own_strides` is in the cache key, since equal layers may differ in it."""
     at, _ = _progress(layers, input_shape)
     ways = [way.words for way in _ways(layers, at, input_shape)] or _chain(layers, input_shape)
     name = _at(layers, at).name
@@ -56,7 +56,7 @@ def either(choices: Sequence[str]) -> str:
 
 
 def _chain(layers: Layers, input_shape: Shape) -> list[str]:
-    """For the first misfit, and each that is then found, the change that goes furthest."""
+    """For the first misfit and each one found after it, the change that gets furthest."""
     words = []
     while (progress := _progress(layers, input_shape)) != DONE:
         ways = list(_ways(layers, progress[0], input_shape, beyond=progress))
@@ -71,9 +71,9 @@ def _chain(layers: Layers, input_shape: Shape) -> list[str]:
 def _ways(
     layers: Layers, at: Place, input_shape: Shape, beyond: Progress | None = None
 ) -> Iterator[Way]:
-    """Changes of one key, of this layer or of all blocks, that do.
+    """Changes of one key, of this layer or of all blocks, that make the network possible.
 
-    - `beyond`: it is enough to get further than this.
+    - `beyond`: getting further than this is enough.
     """
 
     def does(changed: Layers | None) -> bool:
@@ -100,21 +100,21 @@ def _ways(
                 continue
             everywhere, here = " in every block", f" in {place_of(name).removesuffix(' pool')}"
             where = everywhere if len(places) > 1 else here
-            if beyond is not None:  # what comes after it has not been tried with smaller sizes
+            if beyond is not None:  # later layers have not been tried with smaller sizes
                 sign = "="
             elif len(shared) == 1 or (
                 places == shared and does(_changed(layers, [at], field, fitting))
             ):
-                where = ""  # whichever way it is read
+                where = ""  # however it is read
             key = _sliding(layers, at).key_of(field, is_of_block(name))
             yield Way(f"{key}{sign}{_typed(fitting)}{where}", changed)
             break
 
 
 def _ways_of_a_sum(layers: Layers, at: Place, input_shape: Shape, is_alone: bool) -> Iterator[Way]:
-    """Changes of the layers in a layer, or of its shortcut, that may make its sum possible.
+    """Changes to the layers in a layer, or to its shortcut, that may make its sum possible.
 
-    - `is_alone`: the layer is the one that the sentence names.
+    - `is_alone`: whether the message names this very layer.
     """
     outer = at[:-1]
     resized = [
@@ -139,7 +139,7 @@ def _ways_of_a_sum(layers: Layers, at: Place, input_shape: Shape, is_alone: bool
 
 
 def _candidates(layers: Layers, at: Place, input_shape: Shape) -> Iterator[tuple[str, Any]]:
-    """Fields of a misfit and their values that may do; None is the largest size that does."""
+    """Fields of a misfit and values that may work; None is the largest size that does."""
     layer = _at(layers, at).layer
     if not isinstance(layer, Sliding):
         return
@@ -151,7 +151,7 @@ def _candidates(layers: Layers, at: Place, input_shape: Shape) -> Iterator[tuple
 
 
 def _sharing(layers: Layers, at: Place, field: str) -> list[Place]:
-    """Places of all blocks' layers of that kind, if one value of `field` stands for all of them."""
+    """The places of this layer in all blocks, if they share one value of `field`."""
     name, layer = _at(layers, at)
     if not is_of_block(name):
         return [at]
@@ -162,7 +162,7 @@ def _sharing(layers: Layers, at: Place, field: str) -> list[Place]:
 
 
 def _changed(layers: Layers, places: Sequence[Place], field: str, value: Any) -> Layers | None:
-    """The network with another value at these places; None if keys are then unread."""
+    """The network with another value at these places; None if keys would then have no effect."""
     changed = layers
     for place in places:
         named = _at(layers, place)
@@ -178,9 +178,9 @@ def _changed(layers: Layers, places: Sequence[Place], field: str, value: Any) ->
 def _largest(
     layers: Layers, places: Sequence[Place], field: str, input_shape: Shape, until: Place
 ) -> tuple[str, Pair] | None:
-    """The largest size that does, behind " <= ", or "=" where not every smaller one does.
+    """The largest size that works, after " <= ", or "=" if not every smaller one does.
 
-    - `until`: misfits behind this place are another matter.
+    - `until`: misfits after this place do not count.
     """
     found, signs = [], set()
     for axis in range(2):
@@ -207,13 +207,13 @@ def _largest(
 
 Progress = tuple[
     Place, int
-]  # how far one gets: the first misfit, and minus the number of its faults
+]  # how far the network gets: the first misfit, and minus the number of its faults
 NOWHERE: Progress = ((-1,), 0)
 DONE: Progress = ((inf,), 0)
 
 
 def _progress(layers: Layers, input_shape: Shape) -> Progress:
-    """The first misfit, and minus the number of its faults; `DONE` if there is none."""
+    """The place of the first misfit, and minus the number of its faults; `DONE` if none."""
     shape = input_shape
     for place, (name, layer) in enumerate(layers):
         try:
@@ -228,7 +228,7 @@ def _progress(layers: Layers, input_shape: Shape) -> Progress:
 
 
 def _along(layers: Layers, size: int, axis: int) -> tuple[Place | None, int]:
-    """Place of the first layer that does not fit along one axis, and the size behind the last."""
+    """The place of the first layer that does not fit along one axis, and the size at the end."""
     for place, (_, layer) in enumerate(layers):
         if layer.gives == "vector":
             break
@@ -252,7 +252,7 @@ def _at(layers: Layers, place: Place) -> NamedLayer:
 
 
 def _name(layers: Layers, place: Place) -> str:
-    """As in "residual1.conv2"."""
+    """The full name, such as "residual1.conv2"."""
     named, inner = layers[int(place[0])], place[1:]
     if inner in ((), (OF_ITSELF,)):
         return named.name
@@ -260,7 +260,7 @@ def _name(layers: Layers, place: Place) -> str:
 
 
 def _with(layers: Layers, place: Place, named: NamedLayer) -> Layers:
-    """The same with another layer at a place."""
+    """The same layers with another one at a place."""
     changed, first = list(layers), int(place[0])
     if place[1:]:
         outer = layers[first].layer
@@ -271,14 +271,14 @@ def _with(layers: Layers, place: Place, named: NamedLayer) -> Layers:
 
 
 def _places(layers: Layers, within: Place) -> Iterator[Place]:
-    """Places of the layers, and of those in them."""
+    """The places of the layers, and of those in them."""
     for place, named in enumerate(layers):
         yield (*within, place)
         yield from _places(named.layer.parts, (*within, place))
 
 
 def _shape_before(layers: Layers, place: Place, shape: Shape) -> Shape:
-    """What goes into the layer at a place."""
+    """The shape of the input of the layer at a place."""
     for name, layer in layers[: int(place[0])]:
         shape = layer.output_shape(name, shape)
     inner = place[1:]

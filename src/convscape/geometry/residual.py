@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def inner_layers(written: Any) -> tuple[NamedLayer, ...]:
-    """Layers inside another layer, from what a person writes.
+    """Layers inside another layer, from what the user writes.
 
     Raises:
-        LayerError: if one of them cannot be, none does anything, or they turn maps into a vector.
+        LayerError: if one of them is wrong, none does anything, or they turn maps into a vector.
     """
     layers = tuple(in_a_row(whole_layers(written)))
-    if _takes(layers) == "vector":  # then what goes in is flattened before
+    if _takes(layers) == "vector":  # then the input is flattened before
         layers = tuple(named for named in layers if not isinstance(named.layer, Flatten))
     elif vectors := [named for named in layers if named.layer.gives == "vector"]:
         name = next((n for n, layer in vectors if not isinstance(layer, Flatten)), vectors[0].name)
         raise LayerError(
-            f"layers.{name}: it leaves one row of numbers, which cannot be added to maps; "
-            "put it behind the residual layer"
+            f"layers.{name}: its output is a vector, which cannot be added to maps; "
+            "put it after the residual layer"
         )
     if not layers:
         raise LayerError("layers: none of them does anything; allowed: one that does")
@@ -46,9 +46,9 @@ def _takes(layers: Iterable[NamedLayer]) -> Literal["maps", "vector", "any"]:
 class Residual(Layer):
     """Layers, and a shortcut around them: their outputs are added.
 
-    Where the layers change the shape, the identity leaves out positions and adds channels of zeros,
-    option A of section 4.1 there. A projection is a 1x1 convolution with batch norm: option B where
-    it is used only there, option C everywhere.
+    If the layers change the shape, the identity subsamples and adds channels of zeros: option A of
+    section 4.1 of the paper. A projection is a 1x1 convolution with batch norm: option B if it is
+    used only where the shape changes, option C if it is used everywhere.
     """
 
     kind_name = "residual"
@@ -90,12 +90,12 @@ class Residual(Layer):
         )
 
     def branches(self, input_shape: Shape) -> tuple[tuple[NamedLayer, ...], ...]:
-        """Its layers and its shortcut."""
+        """Its layers, and its shortcut."""
         output_shape = _shape_behind(self.parts, input_shape)
         return self.parts, self._shortcut(input_shape, output_shape)
 
     def _shortcut(self, input_shape: Shape, output_shape: Shape) -> tuple[NamedLayer, ...]:
-        """What leads past the layers to as many channels, and to every position at their stride."""
+        """The shortcut past the layers: to the same number of channels, and with their stride."""
         stride = stride_of(self.parts)
         if self.shortcut == "projection":
             norm = NamedLayer("shortcut.batch_norm", BatchNorm())
@@ -121,7 +121,7 @@ class Residual(Layer):
 
 @dataclass(frozen=True)
 class Subsample(Layer):
-    """Every position at a stride, and channels of zeros behind the others."""
+    """Every position at a stride, and channels of zeros after the others."""
 
     stride: Pair
     num_zeros: int
@@ -142,7 +142,7 @@ class Subsample(Layer):
 
 
 def stride_of(layers: Iterable[NamedLayer]) -> Pair:
-    """How many positions of the input, along each axis, one of the output stands for."""
+    """The total stride along each axis: input positions for one position of the output."""
     windows = [layer.windows for layer in all_layers(layers) if layer.windows is not None]
     return as_pair(prod(window[axis].stride for window in windows) for axis in range(2))
 

@@ -1,9 +1,9 @@
-"""Networks written one layer after the other: what a person may write, and the layers it means.
+"""Networks written layer by layer: what the user may write, and the layers that it means.
 
-A mapping gives every layer a name, which is its kind and, where there are several, a number; any
-value of it can be set from the command line (model.layers.conv1.kernel_size=5). A list is numbered
-here. What a layer takes by its main key alone may stand in its place: `pool1: 2`, `dense1: 128`.
-Layers may stand in layers: `residual1: {layers: {conv1: 16, conv2: 16}}`.
+A mapping gives every layer a name: its kind and, if there are several, a number. Any value of a
+layer can be set on the command line (model.layers.conv1.kernel_size=5). Entries of a list are
+numbered here. The value of a layer's main key may be given alone: `pool1: 2`, `dense1: 128`.
+Layers may contain layers: `residual1: {layers: {conv1: 16, conv2: 16}}`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from convscape.geometry.window import OutputLayer
 
 
 class LayerError(ConfigError):
-    """A layer that cannot be; the sentence begins with its key: layers.conv1.stride=0: ..."""
+    """A layer that is impossible; the message begins with its key: layers.conv1.stride=0: ..."""
 
 
 def whole_layers(layers: Any) -> dict[str, dict[str, Any]]:
     """`layers` with a name for every layer and a value for every key.
 
     Raises:
-        LayerError: if there is none, or one of them cannot be.
+        LayerError: if there is none, or one of them is wrong.
     """
     if not isinstance(layers, Mapping | list | tuple):
         raise LayerError(
@@ -42,7 +42,7 @@ def whole_layers(layers: Any) -> dict[str, dict[str, Any]]:
     whole: dict[str, dict[str, Any]] = {}
     for name, written in named:
         if name in whole:
-            raise LayerError(f"layers.{name}: there are two layers of this name")
+            raise LayerError(f"layers.{name}: two layers have this name")
         whole[name] = _whole_layer(name, written)
     return whole
 
@@ -63,7 +63,7 @@ def kind_of(name: str) -> str:
 
 
 def _numbered(entries: list[Any] | tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    """Name and value of each entry of a list: the second `- conv: 32` is conv2."""
+    """The name and value of each entry of a list: the second `- conv: 32` is conv2."""
     counts: dict[str, int] = {}
     for place, entry in enumerate(entries, 1):
         pair = (entry, None) if isinstance(entry, str) else None
@@ -104,7 +104,7 @@ def _whole_layer(name: str, written: Any) -> dict[str, Any]:
         try:
             whole[key] = what.whole(value)
             what.parse(value)
-        except LayerError as error:  # of a layer within this one
+        except LayerError as error:  # about a layer inside this one
             raise LayerError(f"layers.{name}.{error}") from None
         except ValueError as error:
             raise LayerError(f"layers.{name}.{key}={value}: {error}") from None
@@ -114,13 +114,13 @@ def _whole_layer(name: str, written: Any) -> dict[str, Any]:
 def sequential_layers(
     num_classes: int, *, layers: Any, output_layer: OutputLayer = "dense"
 ) -> list[NamedLayer]:
-    """Layers as they are written, and what goes without saying: flatten before dense, the output.
+    """The layers as written, plus those that are implied: flatten before dense, and the output.
 
-    What does nothing is left out (dropout 0, activation none, flatten of a vector), so that equal
-    networks are equal lists.
+    Layers that do nothing are left out (dropout 0, activation none, flatten of a vector), so that
+    equal networks are equal lists.
 
     Raises:
-        LayerError: if a layer cannot be, or needs maps where there are none any more.
+        LayerError: if a layer is wrong, or needs maps after they were flattened.
     """
     result = list(in_a_row(whole_layers(layers)))
     if output_layer == "dense":
@@ -131,10 +131,10 @@ def sequential_layers(
 
 
 def in_a_row(layers: Mapping[str, dict[str, Any]]) -> Iterator[NamedLayer]:
-    """The layers of what `whole_layers` gives, maps flattened before the first that needs it.
+    """The layers of what `whole_layers` returns, with maps flattened where it is first needed.
 
     Raises:
-        LayerError: if one needs maps where there are none any more.
+        LayerError: if one needs maps after they were flattened.
     """
     flat_since: str | None = None
     for name, written in layers.items():
@@ -145,8 +145,8 @@ def in_a_row(layers: Mapping[str, dict[str, Any]]) -> Iterator[NamedLayer]:
         takes, gives = (layer.takes, layer.gives) if layer else (kind.takes, kind.gives)
         if takes == "maps" and flat_since is not None:
             raise LayerError(
-                f"layers.{name}: {kind.kind_name} needs maps, and {flat_since} before it leaves "
-                f"one row of numbers; put {name} before {flat_since}"
+                f"layers.{name}: {kind.kind_name} needs maps, but the output of {flat_since} "
+                f"before it is a vector; put {name} before {flat_since}"
             )
         if takes == "vector" and flat_since is None:
             yield NamedLayer(name if kind is Flatten else "flatten", Flatten())

@@ -1,4 +1,4 @@
-"""What convolution and pooling share: a window that slides, and why it may not fit."""
+"""What convolution and pooling share: a sliding window, and why it may not fit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Sliding(Layer):
-    """What a convolution and a pooling have in common: a window that slides over maps.
+    """What convolution and pooling have in common: a window that slides over maps.
 
     - `noun`: what the window is called in messages.
-    - `pads_at_most_half`: of the window, as torch has it for pooling.
+    - `pads_at_most_half`: whether padding may be at most half the window, as in torch's pooling.
     """
 
     takes = "maps"
@@ -41,12 +41,12 @@ class Sliding(Layer):
 
     @property
     def window_size(self) -> Pair:
-        """What the window reads; more than `kernel_size` where something is done before."""
+        """The size that the window reads; larger than `kernel_size` if another step comes first."""
         return self.kernel_size
 
     @property
     def default_stride(self) -> Pair:
-        """The stride that need not be mentioned."""
+        """The stride that descriptions leave out."""
         return 1, 1
 
     @property
@@ -60,27 +60,27 @@ class Sliding(Layer):
         return Window(size, stride, padding, dilation, self.ceil_mode)
 
     def wrong_channels(self, in_channels: int) -> str | None:
-        """What is wrong with so many input channels."""
+        """What is wrong with this number of input channels, if anything."""
         return None
 
     def key_of(self, field: str, is_of_block: bool) -> str:
-        """What a field is called in the config: of one layer, or of a block of a CNN."""
+        """The key of a field in the config: of a single layer, or of a CNN's block."""
         return field
 
     @property
     def can_be_left_out(self) -> bool:
-        """Whether there is a word for no such layer."""
+        """Whether the config has a word for leaving it out."""
         return False
 
     @property
     def is_plain(self) -> bool:
-        """Whether all its keys are at their defaults, so that nothing is unread without it."""
+        """Whether all its keys are at their defaults, so that it can be left out."""
         return True
 
     def bounds(self, field: str, axis: int) -> tuple[int, int, int]:
-        """Of a size: the least there is, the least that its padding allows, and what it is now."""
+        """The smallest value of a size, the smallest with its padding, and the current one."""
         window = self.windows[axis]
-        wider = window.kernel_size - self.kernel_size[axis]  # than what is typed: "blur", "aps"
+        wider = window.kernel_size - self.kernel_size[axis]  # than what was typed: "blur", "aps"
         padding = window.padding if isinstance(window.padding, int) else 0
         if field == "padding":
             return 0, 0, min(padding, window.kernel_size // 2)
@@ -88,7 +88,7 @@ class Sliding(Layer):
         return 1, max(1, lowest), self.kernel_size[axis]
 
     def fault_along(self, axis: int, size: int) -> Literal["half", "circular", "window"] | None:
-        """What is wrong with its window on `size` pixels, as torch would refuse it."""
+        """What is wrong with its window on `size` pixels, by torch's rules."""
         window = self.windows[axis]
         explicit = 0 if isinstance(window.padding, str) else window.padding
         if self.pads_at_most_half and 2 * explicit > window.kernel_size:
@@ -98,7 +98,7 @@ class Sliding(Layer):
         return "window" if num_outputs(size, window) < 1 else None
 
     def faults(self, input_shape: Shape, is_of_block: bool = False) -> list[str]:
-        """Why it cannot take an input (C, H, W), a phrase each."""
+        """The reasons why it cannot take an input (C, H, W), one phrase each."""
         found = [self.wrong_channels(input_shape[0])]
         size = as_pair(input_shape[1:])
         axis = next((axis for axis in range(2) if self.fault_along(axis, size[axis])), None)
@@ -106,10 +106,10 @@ class Sliding(Layer):
         return [fault for fault in found if fault is not None]
 
     def output_sizes(self, name: str, input_shape: Shape) -> Pair:
-        """What (H, W) it makes of an input (C, H, W).
+        """The output (H, W) for an input (C, H, W).
 
         Raises:
-            InfeasibleGeometry: in one sentence which window does not fit which input, and why.
+            InfeasibleGeometry: with one sentence: which window does not fit which input, and why.
         """
         if faults := self.faults(input_shape, is_of_block(name)):
             raise InfeasibleGeometry(f"{place_of(name)}: {'; besides, '.join(faults)}")
@@ -129,7 +129,7 @@ class Sliding(Layer):
         if all(window.stride <= window.extent for window in self.windows):
             return []
         return [
-            f"{place_of(name)}: the stride is larger than the window, some pixels are never read"
+            f"{place_of(name)}: the stride is larger than the window, so some pixels are never read"
         ]
 
 
@@ -138,8 +138,8 @@ def _fault_in_words(layer: Sliding, size: Pair, axis: int, is_of_block: bool) ->
         case "half":
             return (
                 f"{layer.key_of('padding', is_of_block)} {format_padding(layer.padding)} is more "
-                f"than half of its {by(layer.kernel_size)} window, which could then hold padding "
-                "alone"
+                f"than half of its {by(layer.kernel_size)} window, so a window could hold "
+                "nothing but padding"
             )
         case "circular":
             return (
@@ -163,12 +163,12 @@ def _padding_in_words(padding: Padding) -> str:
 
 
 def is_of_block(name: str) -> bool:
-    """Whether it is block3.pool, whose keys are pool_size and the like, and not pool3."""
+    """Whether it is like block3.pool, with keys such as pool_size, and not like pool3."""
     return name.startswith("block")
 
 
 def place_of(name: str) -> str:
-    """As a person says it: block3.conv is "block 3", block3.pool is "block 3 pool"."""
+    """The place in plain words: block3.conv is "block 3", block3.pool is "block 3 pool"."""
     if not is_of_block(name):
         return f"layer {name}"
     block, _, part = name.partition(".")

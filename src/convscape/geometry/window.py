@@ -22,7 +22,7 @@ class InfeasibleGeometry(ConfigError):
 
 @dataclass(frozen=True)
 class Window:
-    """One axis of a convolution or pooling window; `padding` as an int means so many each side."""
+    """One axis of a convolution or pooling window; an int `padding` is the pixels on each side."""
 
     kernel_size: int
     stride: int = 1
@@ -32,7 +32,7 @@ class Window:
 
     @property
     def extent(self) -> int:
-        """Pixels from the first to the last one that the window reads, both included."""
+        """Pixels from the first to the last that the window reads, inclusive."""
         return self.dilation * (self.kernel_size - 1) + 1
 
 
@@ -50,7 +50,7 @@ def same_padding(size: int, window: Window) -> Pair:
 def pad_amounts(size: int, window: Window) -> Pair:
     """Padding (before, after) in pixels along an axis of `size` pixels.
 
-    "circular" is as much as "same", filled with what is at the other end.
+    "circular" pads as much as "same", with pixels from the opposite edge.
     """
     if window.padding in ("same", "circular"):
         return same_padding(size, window)
@@ -66,7 +66,7 @@ def output_size(size: int, window: Window) -> int:
     https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
 
     Raises:
-        InfeasibleGeometry: if not one window fits.
+        InfeasibleGeometry: if no window fits.
     """
     outputs = num_outputs(size, window)
     if outputs < 1:
@@ -113,7 +113,7 @@ def parse_size(value: Any, minimum: int = 1) -> Pair:
 
 
 def parse_optional_size(value: Any) -> Pair | None:
-    """As `parse_size`; None for what its key says of it."""
+    """As `parse_size`, but None stays None; its key says what that means."""
     return None if value is None else parse_size(value)
 
 

@@ -1,4 +1,4 @@
-"""A second network on the page of a run, which is given the same images."""
+"""A second network on the page of a run; it gets the same images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from convscape.trained.load import TrainedRun
 
 
 def facts(run: TrainedRun, other: TrainedRun) -> dict[str, Any]:
-    """What the page holds of the other network.
+    """What the page stores about the other network.
 
     Raises:
-        ConfigError: if one of them cannot be computed in a page, or both cannot take one image.
+        ConfigError: if a page cannot compute one of them, or they cannot take the same image.
     """
     for each in (run, other):
         if (reason := obstacle(each)) is not None:
@@ -47,7 +47,7 @@ def facts(run: TrainedRun, other: TrainedRun) -> dict[str, Any]:
 
 @torch.no_grad()
 def num_right(other: TrainedRun, images: dict[str, Any], data: TrainedRun) -> int | None:
-    """How many of a page's test images the other network gets right; None where it has none."""
+    """How many of a page's test images the other network gets right; None without images."""
     if not images["count"]:
         return None
     pixels, labels = data.data.tensors("test", torch.tensor(images["places"]))

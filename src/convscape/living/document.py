@@ -35,7 +35,7 @@ from convscape.models.classifier import ImageClassifier
 from convscape.trained.explain import Chosen
 from convscape.trained.load import TrainedRun
 
-# what a browser computes while a slider moves: about half a second, 60 MB of numbers
+# what a browser can compute while a slider moves: about half a second, 60 MB of numbers
 MAX_MACS = 500_000_000
 MAX_ACTIVATIONS = 4_000_000
 MAX_PARAMETERS = 4_000_000  # 21 MB of text
@@ -43,7 +43,7 @@ MAX_LAYERS = 300
 MAX_CLASSES = 200
 MAX_IMAGE_BYTES = 2**20
 IMAGES_PER_CLASS = 10
-MAX_LOOKED_AT = 2_000  # test images, in search of the mistakes
+MAX_LOOKED_AT = 2_000  # test images that are searched for mistakes
 
 # static/engine.js has one function for each of these
 KINDS: dict[type[Layer], str] = {
@@ -62,7 +62,7 @@ POOLS = ("max", "avg", "blur", "aps")
 
 
 def obstacle(run: TrainedRun) -> str | None:
-    """Why a page cannot compute this network, in a sentence; None where it can."""
+    """Why a page cannot compute this network, in a sentence; None if it can."""
     model = run.model
     plan = model.plan if isinstance(model, ImageClassifier) else None
     is_ours = isinstance(model, ImageClassifier) and (
@@ -70,7 +70,7 @@ def obstacle(run: TrainedRun) -> str | None:
         and type(model).normalize is ImageClassifier.normalize
     )
     if plan is None or not is_ours:
-        return f"what {type(model).__name__} computes only its code says"
+        return f"only the code of {type(model).__name__} says what it computes"
     assert isinstance(model, ImageClassifier)
     if (channels := plan.input_shape[0]) not in (1, 3):
         return f"its images have {channels} channels, and a page can only draw one or three"
@@ -101,7 +101,7 @@ def _known_modules() -> set[type[nn.Module]]:
 
 
 def missing_data(run: TrainedRun) -> str | None:
-    """Why there are no images that the page could show, in a sentence; None where there are."""
+    """Why there are no images for the page to show, in a sentence; None if there are some."""
     try:
         return None if run.image_set is not None else ""
     except ConfigError as error:
@@ -110,11 +110,11 @@ def missing_data(run: TrainedRun) -> str | None:
 
 @torch.no_grad()
 def document(run: TrainedRun, chosen: Chosen | None = None) -> dict[str, Any]:
-    """Everything that the page holds; numbers of tensors are base64 of float32, pixels of bytes.
+    """Everything that the page stores; tensors are base64 of float32, pixels base64 of bytes.
 
     - `chosen`: the image that the page opens with.
 
-    Without its data a run has no images and no measure of what is unlike them.
+    Without its data, a run has no images and no measure of how unlike them an input is.
     """
     model = run.model.cpu().float().eval()
     assert isinstance(model, ImageClassifier)
@@ -137,7 +137,7 @@ def document(run: TrainedRun, chosen: Chosen | None = None) -> dict[str, Any]:
 
 
 def network(model: ImageClassifier) -> dict[str, Any]:
-    """What a network computes: its input's shape, how that is normalised, and its layers."""
+    """What a network computes: the shape of its input, the normalisation, and the layers."""
     assert model.plan is not None
     channels = model.plan.input_shape[0]
     return {
@@ -151,9 +151,9 @@ def network(model: ImageClassifier) -> dict[str, Any]:
 
 
 def layers_of(rows: Iterable[LayerPlan], network: nn.Module) -> list[dict[str, Any]]:
-    """A plan's layers with their tensors; `index` counts as Plan.all_layers does.
+    """A plan's layers with their tensors; `index` is the place in Plan.all_layers.
 
-    `from` are the indices of the layers that it reads, -1 for the input.
+    `from` lists the indices of the layers that a layer reads, -1 for the input.
     """
     return _row(rows, network, -1, iter(range(2**31)))
 
@@ -188,12 +188,12 @@ def _row(
 
 
 def _maps(shape: Shape) -> list[int]:
-    """(C, H, W) of a shape, also where it is that of a vector."""
+    """A shape as (C, H, W), also that of a vector."""
     return [*shape, 1, 1][:3]
 
 
 def _facts(row: LayerPlan) -> dict[str, Any]:
-    """What its kind needs beside its tensors."""
+    """What the kind of layer needs besides its tensors."""
     layer, facts = row.layer, {}
     if isinstance(layer, Sliding):
         windows = layer.windows
@@ -215,14 +215,14 @@ def _facts(row: LayerPlan) -> dict[str, Any]:
         case Activation():
             facts["activation"] = layer.name
         case BatchNorm():
-            facts["eps"] = 1e-5  # as torch has it, and no key of ours changes
+            facts["eps"] = 1e-5  # torch's default; none of our keys changes it
         case Subsample():
             facts["stride"] = list(layer.stride)
     return facts
 
 
 def layer_tensors(module: nn.Module, dtype: str = "float32") -> dict[str, Any]:
-    """The numbers of a layer itself, by their names in the page."""
+    """A layer's own numbers, by their names in the page."""
     found = {name: parameter for name, parameter in module.named_parameters(recurse=False)}
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         assert module.running_mean is not None
@@ -242,7 +242,7 @@ def _base64(array: np.ndarray) -> str:
 
 
 def _finite(values: Tensor) -> list[float | None]:
-    """Numbers for JSON, which has no others than finite ones."""
+    """Numbers for JSON, which has only finite ones."""
     return [value if isfinite(value) else None for value in values.flatten().tolist()]
 
 
@@ -252,7 +252,7 @@ def _chosen(chosen: Chosen) -> dict[str, Any]:
 
 
 def _images(run: TrainedRun, model: ImageClassifier) -> dict[str, Any]:
-    """Some test images of each class, those first that the network gets wrong."""
+    """Some test images of each class, starting with those that the network gets wrong."""
     labels = run.data.labels("test")[:MAX_LOOKED_AT]
     images, _ = run.data.tensors("test", slice(MAX_LOOKED_AT))
     predicted = torch.cat([model(batch).argmax(1) for batch in images.split(256)])
@@ -268,7 +268,7 @@ def _images(run: TrainedRun, model: ImageClassifier) -> dict[str, Any]:
 def _packed_images(
     run: TrainedRun, places: list[int], labels: list[int], predicted: list[int]
 ) -> dict[str, Any]:
-    """Test images at these places of the split, their classes and what the network says."""
+    """The test images at these indices, their classes and the network's answers."""
     pixels = run.data.tensors("test", torch.tensor(places))[0].numpy() if places else np.empty(0)
     return {
         "pixels": _base64(pixels),
@@ -280,5 +280,5 @@ def _packed_images(
 
 
 def _per_class(num_classes: int, image_bytes: int) -> int:
-    """How many images of each class fit the page; none if not one does."""
+    """How many images of each class fit the page, possibly 0."""
     return min(IMAGES_PER_CLASS, MAX_IMAGE_BYTES // max(num_classes * image_bytes, 1))

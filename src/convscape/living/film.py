@@ -1,4 +1,4 @@
-"""A window that slides over a matrix, as a page: play it, change stride, padding and kernel."""
+"""A page with a window that slides over a matrix: play it, change stride, padding and kernel."""
 
 from __future__ import annotations
 

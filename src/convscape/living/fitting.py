@@ -1,4 +1,4 @@
-"""How a picture becomes what the network is given, as its data were made: for `static/fit.js`."""
+"""How a picture is turned into an input as the data set was made: for `static/fit.js`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from convscape.trained.load import TrainedRun
 # MNIST, http://yann.lecun.com/exdb/mnist/: "size normalized to fit in a 20x20 pixel box while
 # preserving their aspect ratio", grey by anti-aliasing, and "centered in a 28x28 image by computing
 # the center of mass of the pixels". The longer side of all but 13 of the 60,000 train images is 20,
-# and their centre of mass lies in pixel 14 of both axes. `strokes`: 5 % and 95 % of the train
-# images by `thickness` of fit.js, in pixels.
+# and their centre of mass lies in pixel 14 of both axes. `strokes`: the 5 % and 95 % quantiles of
+# the train images' `thickness` in fit.js, in pixels.
 MNIST = {
     "kind": "framed",
     "words": "fitted into 20x20, centred by mass in 28x28",
@@ -34,9 +34,9 @@ FASHION = {
     "strokes": None,
 }
 # scikit-learn's digits, https://archive.ics.uci.edu/dataset/80: bitmaps of 32x32 by NIST's
-# programs, counted in blocks of 4x4. Those (hsfsys, normaliz.c and shear.c) fit a digit into 20x32,
-# change its strokes where its pixels are too few or too many, and shear it upright. `strokes`: 5 %
-# and 95 % of the sums of the 1,797 images.
+# programs, counted in blocks of 4x4. These (hsfsys, normaliz.c and shear.c) fit a digit into 20x32,
+# change its strokes if it has too few or too many pixels, and shear it upright. `strokes`: the 5 %
+# and 95 % quantiles of the sums of the 1,797 images.
 DIGITS = {
     "kind": "bitmap",
     "words": "fitted into a 32x32 bitmap, sheared upright, counted in 4x4 blocks",
@@ -48,7 +48,7 @@ DIGITS = {
 PLAIN = {"kind": "plain", "words": "cut to the network's ratio and scaled, as predict does"}
 WAYS = {"mnist": MNIST, "fashion_mnist": FASHION, "digits": DIGITS}
 
-EVEN_LEVELS = 20  # borders that vary by less, of 255, are one ground
+EVEN_LEVELS = 20  # borders that vary by less, out of 255, count as one background
 MAX_LOOKED_AT = 500  # train images
 
 
@@ -58,7 +58,7 @@ def facts(run: TrainedRun) -> dict[str, Any]:
     - "base": (C, H, W) of an image of the data set, before the run laid it on its "canvas" (side in
       pixels, or None) and gave its pixels another "order" (or None).
     - "brightness": mean of the training images, 0..1; "ground": their border, 0..255 per channel.
-    - "pictures": whether a picture can be what the network takes, of one channel or three.
+    - "pictures": whether the network can take a picture: it has one channel or three.
     """
     data = run.config.data
     change = data.change
@@ -82,9 +82,9 @@ def facts(run: TrainedRun) -> dict[str, Any]:
 
 
 def _ground(run: TrainedRun) -> list[int]:
-    """What surrounds the things in the training images, 0..255 per channel.
+    """The background of the training images, 0..255 per channel.
 
-    Black where that varies, or the data are not there.
+    Black if it varies, or if the data are missing.
     """
     try:
         some = np.asarray(run.image_set.train_images[:MAX_LOOKED_AT], np.float32)

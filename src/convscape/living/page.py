@@ -19,7 +19,7 @@ from convscape.trained.explain import Chosen, choose_image
 from convscape.trained.load import TrainedRun
 from convscape.trained.predict import warning_of_negatives
 
-# in the order in which they run
+# in the order that they run in
 SCRIPTS = (
     *("engine", "state", "fit", "change", "weights", "curves", "pad", "inputs", "score"),
     *("graph", "steps", "links", "colors", "layout", "keys", "view"),
@@ -35,9 +35,9 @@ def write_page(
     invert: bool = False,
     other: TrainedRun | None = None,
 ) -> list[str]:
-    """Write the page of a run, and say what it is.
+    """Write the page of a run; returns a sentence about it.
 
-    A network that no page can compute gets a page about one image, and a sentence says why.
+    A network that a page cannot compute gets a page about one image; the sentence says why.
 
     - `image`, `split`, `invert`: what the page opens with, as `choose_image` takes them.
     - `other`: a run whose network is shown next to this one.
@@ -70,7 +70,7 @@ def write_page(
 
 
 def values_of(run: TrainedRun, chosen: Chosen | None = None) -> dict[str, Any]:
-    """What a page of this network holds, the epochs included that the run has kept.
+    """What a page of this network stores, including the epochs that the run has kept.
 
     - `chosen`: the image that it opens with.
     """
@@ -85,9 +85,9 @@ def html(values: dict[str, Any]) -> str:
 def rendered(
     template: str, values: dict[str, Any], script_names: Sequence[str], style_names: Sequence[str]
 ) -> str:
-    """A page with its scripts and styles in it, which alone its policy allows; `title` is a value.
+    """A page with its scripts and styles inside; its policy allows no others.
 
-    - `values`: plain ones, which the page reads as JSON.
+    - `values`: plain values, which the page reads as JSON; `title` is one of them.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("convscape.living", "."),
@@ -103,7 +103,7 @@ def rendered(
 
 
 def write(page: str, path: Path) -> None:
-    """Write a page whole.
+    """Write a page, completely or not at all.
 
     Raises:
         CannotWrite: if it cannot be written.

@@ -1,4 +1,4 @@
-"""How a network came to be: the weights of its epochs, as a page holds them."""
+"""How a network was trained: its weights after each epoch, as a page stores them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from convscape.runs.folder import RunFolder
 from convscape.trained.load import TrainedRun
 from convscape.training.checkpoints import read_checkpoint
 
-MAX_BYTES = 2**20  # of the page; the weights of four epochs in any case
+MAX_BYTES = 2**20  # of the page; always at least the weights of four epochs
 MIN_EPOCHS = 4
 CURVES = ("train/acc", "val/acc", "train/loss", "val/loss")
 
 
 @torch.no_grad()
 def facts(run: TrainedRun) -> dict[str, Any] | None:
-    """The kept epochs of a run: weights in float16, curves, which one is the chosen one.
+    """The kept epochs of a run: weights in float16, curves, and which epoch was chosen.
 
-    Of more than fit the page some are left out, evenly. None where none were kept.
+    If they do not all fit the page, some are left out, evenly. None if none were kept.
 
     Raises:
-        ConfigError: if a file of them cannot be read, or is of another network.
+        ConfigError: if one of their files cannot be read, or belongs to another network.
     """
     folder, model = RunFolder(run.path), copy.deepcopy(run.model)
     if not folder.epoch_file(1).is_file():
@@ -66,7 +66,7 @@ def facts(run: TrainedRun) -> dict[str, Any] | None:
 
 
 def _sample(kept: list[int], chosen: int | None, num_parameters: int) -> list[int]:
-    """As many as fit, the first and the last among them, and the chosen one."""
+    """As many as fit, always with the first, the last and the chosen one."""
     most = max(MIN_EPOCHS, MAX_BYTES // max(1, num_parameters * 2 * 4 // 3))
     if len(kept) <= most:
         return kept

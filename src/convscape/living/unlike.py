@@ -1,12 +1,12 @@
-"""How unlike the training data an input is, and how often an answer as sure was right.
+"""How unlike the training data an input is, and how often an equally confident answer was right.
 
-The measure is the distance of the last hidden layer to the nearest class, in deviations of the
-training images: that of Mahalanobis (Lee et al. 2018, https://arxiv.org/abs/1807.03888), with the
-covariance within the classes as its largest directions and one deviation for all others (Tipping
-and Bishop 1999). Values have length 1 before (Mueller and Hein, "Mahalanobis++", ICML 2025): what
-says little in every direction, such as a blank image, would else lie between all images.
-An input is called unlike them beyond a threshold that a validation image passes
-with the stated rate at most: the conformal quantile (Vovk et al. 2005).
+The measure is the Mahalanobis distance of the last hidden layer's values to the nearest class mean
+(Lee et al. 2018, https://arxiv.org/abs/1807.03888). The covariance within the classes is given by
+its largest directions and one variance for all others (Tipping and Bishop 1999). The values are
+first scaled to length 1 (Mueller and Hein, "Mahalanobis++", ICML 2025): otherwise an input with
+small values in every direction, such as a blank image, would lie in the middle of all images.
+An input is called unlike the training images beyond a threshold that validation images exceed at
+most at the stated rate: the conformal quantile (Vovk et al. 2005).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from convscape.models.classifier import ImageClassifier
 from convscape.models.losses import gives_probabilities
 from convscape.trained.load import TrainedRun
 
-FALSE_ALARMS = 0.01  # of the images that are like those for validation
+FALSE_ALARMS = 0.01  # of images from the validation distribution
 MAX_LOOKED_AT = 2_000  # training images, and validation images
 MAX_DIRECTIONS = 32
-MAX_NUMBERS = 120_000  # of means and directions in the page: 320 kB of text
+MAX_NUMBERS = 120_000  # numbers of means and directions in the page: 320 kB of text
 BATCH = 256
 LEVELS = (0.5, 0.7, 0.9, 0.97, 0.99, 0.999)  # of the largest probability
 
 
 def facts(run: TrainedRun) -> dict[str, Any]:
-    """Plain values for `static/unlike.js`; None for what cannot be said of this network.
+    """Plain values for `static/unlike.js`; None for what cannot be measured for this network.
 
     - "measure": see `_measure`.
-    - "levels", "sure": for each span between two levels of the largest probability, how many
-      validation images got one, and how many of those were right.
+    - "levels", "sure": for each interval of the largest probability, how many validation images
+      fall into it, and how many of those were right.
     """
     model = run.model
     nothing = {"measure": None, "sure": None}
@@ -58,7 +58,7 @@ def facts(run: TrainedRun) -> dict[str, Any]:
 
 
 def _output(model: ImageClassifier) -> tuple[int, nn.Linear] | None:
-    """Its last dense layer, and the index in Plan.all_layers of the one before it, or -1."""
+    """The last dense layer, and the index in Plan.all_layers of the layer before it, or -1."""
     assert model.plan is not None
     tops = model.plan.layers
     places = [place for place, row in enumerate(tops) if type(row.layer) is Dense]
@@ -76,9 +76,9 @@ def _output(model: ImageClassifier) -> tuple[int, nn.Linear] | None:
 def _answers(
     run: TrainedRun, model: ImageClassifier, output: tuple[int, nn.Linear] | None, split: str
 ) -> tuple[np.ndarray, Tensor, np.ndarray]:
-    """What the last dense layer reads (N, D), the logits (N, K) and the labels (N,) of images.
+    """The inputs of the last dense layer (N, D), logits (N, K) and labels (N,) of images.
 
-    They are spread evenly over a split that is larger than MAX_LOOKED_AT.
+    If the split is larger than MAX_LOOKED_AT, the images are spread evenly over it.
     """
     step = max(1, ceil(len(run.data.indices[split]) / MAX_LOOKED_AT))
     images, labels = run.data.tensors(split, slice(None, None, step))
@@ -98,11 +98,11 @@ def _answers(
 def _measure(
     layer: int, train: np.ndarray, labels: np.ndarray, val: np.ndarray, num_classes: int
 ) -> dict[str, Any] | None:
-    """The distance by which an input is unlike the training images, and when it is called so.
+    """How to measure how unlike the training images an input is, and the threshold.
 
     "layer": the index of the layer whose values are measured, -1 for the normalised input; "means"
     (K, D), "directions" (M, D) and "deviations" (M,), "rest": the variance of all other directions;
-    "threshold" of the distance, and the rate of "false_alarms" beyond it.
+    "threshold": of the distance; "false_alarms": the rate of validation images beyond it.
     """
     if train.shape[1] * (num_classes + 1) > MAX_NUMBERS or len(train) <= num_classes:
         return None
@@ -123,9 +123,9 @@ def _measure(
 
 
 class Measure:
-    """Means of the classes, and the directions in which images of one class differ most.
+    """The means of the classes, and the directions in which images of one class differ most.
 
-    - `values`: of training images (N, D), with their `labels` (N,).
+    - `values`: (N, D), of training images with their `labels` (N,).
     """
 
     def __init__(self, values: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -154,7 +154,7 @@ class Measure:
         self.deviations = np.sqrt(np.maximum(variances, self.rest))
 
     def distances(self, values: np.ndarray) -> np.ndarray:
-        """Of (N, D), each to the nearest class (N,)."""
+        """The distance of each row (N, D) to the nearest class (N,)."""
         values = _of_length_one(values)
         found = np.full(len(values), np.inf)
         for mean in self.means:
@@ -167,7 +167,7 @@ class Measure:
 
 
 def _sure(logits: Tensor, labels: np.ndarray) -> list[list[int]]:
-    """For each of LEVELS up to the next: how many images, and how many of them right."""
+    """From each of LEVELS up to the next: how many images, and how many of them are right."""
     probabilities, predicted = logits.softmax(1).max(1)
     is_right = predicted.numpy() == labels
     level = np.digitize(probabilities.numpy(), LEVELS)
@@ -177,14 +177,14 @@ def _sure(logits: Tensor, labels: np.ndarray) -> list[list[int]]:
 
 
 def _of_length_one(values: np.ndarray) -> np.ndarray:
-    """Rows (N, D) of length 1; zeros stay."""
+    """The rows (N, D) scaled to length 1; rows of zeros stay."""
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     result: np.ndarray = values / np.where(lengths > 0, lengths, 1)
     return result
 
 
 def _as_packed(values: np.ndarray) -> np.ndarray:
-    """The values as the page has them, which are half as long."""
+    """The values as the page stores them, at half the size."""
     return values.astype("<f2").astype(np.float32)
 
 

@@ -3,7 +3,7 @@
 (() => {
   const convscape = (window.convscape ??= {});
   const { element, written } = convscape.words;
-  const MOST = 12; // bars; of more classes the likeliest are shown
+  const MOST = 12; // bars; with more classes the likeliest are shown
 
   const percent = p => (p >= 0.9995 && p < 1 ? "> 99.9 %" : p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
   let page, rows, parts;
@@ -67,7 +67,7 @@
     if (parts.softmax.open) showFormula(state, shown);
   }
 
-  // e to the number of each class, over the sum of all: what overflows is taken from the largest
+  // e to the number of each class, over their sum; the largest is subtracted first against overflow
   function showFormula({ logits, probabilities }, shown) {
     const largest = Math.max(...logits);
     const powers = Array.from(logits, z => Math.exp(z - largest));

@@ -3,7 +3,7 @@
 (() => {
   const { engine, colors } = convscape;
   const { element, by } = convscape.words;
-  const FAIR = "The page's test images are, first of all, those that the first network gets wrong: how many are right does not say which of the two is better; compare does.";
+  const FAIR = "The page prefers test images that the first network gets wrong, so these counts do not say which network is better; convscape compare does.";
   const MOST = 16; // maps of a layer
   const LIKELIEST = 3; // classes
   const WIDE = 512; // units of a vector, in one strip

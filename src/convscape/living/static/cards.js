@@ -1,6 +1,6 @@
 "use strict";
-/* The parts that a detail is made of: maps with a window on them, tables of coloured numbers, bars,
-   curves. Each keeps its elements and writes into them anew, so that a film of it runs smoothly. */
+/* The parts of a detail: maps with a window on them, tables of coloured numbers, bars, curves. Each
+   keeps its elements and rewrites their contents, so that a film of it runs smoothly. */
 (() => {
   const convscape = (window.convscape ??= {});
   const { element, written } = convscape.words;
@@ -27,7 +27,7 @@
     const picture = element("canvas");
     let drawn = null;
     // values from `from` on; windows [{top, left, height, width, dots}]; pads around [t, b, l, r];
-    // only the first `until` units are full, the others still to come
+    // only the first `until` units are opaque, the others are still to come
     function draw({ values, from, shape, limit, pixels, pads = [0, 0, 0, 0], windows = [], dots = [], until }) {
       const [channels, height, width] = shape;
       const [top, bottom, left, right] = pads.map(pad => Math.max(0, pad));
@@ -77,7 +77,7 @@
     return { element: canvas, draw, at };
   }
 
-  // with dilation, the units that are read stand apart in their frame
+  // with dilation, the units that are read are spread out in their frame
   function frame(context, { top: y, left: x, height, width, dilation = [1, 1] }, unit, top, left) {
     context.lineWidth = 2;
     context.strokeRect((x + left) * unit, (y + top) * unit, width * unit, height * unit);

@@ -1,7 +1,7 @@
 "use strict";
 /* Changes of an image by sliders: convscape.change.apply(pixels, shape, values, facts). Pure. */
 (() => {
-  const SEED = 20240229; // the same noise at each move of another slider
+  const SEED = 20240229; // the same noise whenever another slider moves
 
   /** The sliders of images of H x W: [{key, name, unit, low, high, step, neutral}]. */
   function sliders([, height, width]) {
@@ -42,7 +42,7 @@
     return result;
   }
 
-  /** One plane blurred by a Gaussian of so many pixels; the border goes on outside. */
+  /** One plane blurred by a Gaussian of this width in pixels; the border is extended outside. */
   function blurred(plane, height, width, deviation) {
     const reach = Math.ceil(3 * deviation);
     const kernel = [];
@@ -59,7 +59,7 @@
     });
   }
 
-  /** Numbers from 0 to 1, the same of each seed (mulberry32). */
+  /** Numbers from 0 to 1, the same for each seed (mulberry32). */
   function uniforms(seed) {
     let state = (SEED + Math.imul(seed, 0x9e3779b1)) | 0;
     return () => {
@@ -70,7 +70,7 @@
     };
   }
 
-  /** Numbers of a normal distribution, the same of each seed (Box and Muller 1958). */
+  /** Numbers of a normal distribution, the same for each seed (Box and Muller 1958). */
   function normals(seed = 0) {
     const uniform = uniforms(seed);
     return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());

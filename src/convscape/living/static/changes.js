@@ -1,15 +1,15 @@
 "use strict";
 /* The network changed by hand: type into a kernel, switch a map off, shuffle a layer's weights, add
-   noise. The layer and the map are those that are chosen in the network. */
+   noise. The layer and the map are those selected in the network. */
 (() => {
   const { weights, state } = convscape;
   const { element, written } = convscape.words;
-  const MOST = 11; // rows and columns of a kernel that one can type into
+  const MOST = 11; // rows and columns of a kernel that can be typed into
   // 3x3, for the first layer; Gonzalez and Woods, Digital Image Processing, chapter 3
   const CLASSIC = {
     "edges (Laplace)": [-1, -1, -1, -1, 8, -1, -1, -1, -1],
-    "upright edges (Sobel)": [-1, 0, 1, -2, 0, 2, -1, 0, 1],
-    "level edges (Sobel)": [-1, -2, -1, 0, 0, 0, 1, 2, 1],
+    "vertical edges (Sobel)": [-1, 0, 1, -2, 0, 2, -1, 0, 1],
+    "horizontal edges (Sobel)": [-1, -2, -1, 0, 0, 0, 1, 2, 1],
     sharpen: [0, -1, 0, -1, 5, -1, 0, -1, 0],
     blur: [1, 2, 1, 2, 4, 2, 1, 2, 1].map((value) => value / 16),
     "the same": [0, 0, 0, 0, 1, 0, 0, 0, 0],
@@ -18,7 +18,7 @@
   let graph, page, before, shown = null, source = 0; // the unit, and which kernel of it
   const parts = {};
 
-  /** The map with weights that made a unit: {node, map}; the first one where there is none. */
+  /** The map with weights that made a unit: {node, map}; the first one if there is none. */
   function weighted(unit) {
     while (unit && unit.node.id && !weights.isWeighted(unit.node)) {
       if (unit.node.kind === "flatten") unit = convscape.graph.unitOfFlat(graph, unit.node, unit.map);
@@ -28,7 +28,7 @@
     return { node: graph.nodes.find((node) => node.id && weights.isWeighted(node)), map: 0 };
   }
 
-  /** The last layer that changes a map alone: what others read of it. */
+  /** The last layer that changes a map on its own: what other layers read. */
   const end = (node) => convscape.steps.onwards(graph, node).at(-1) ?? node;
   const tensors = (node) => convscape.network.layers[node.id - 1].tensors;
 
@@ -61,7 +61,7 @@
     parts.classic = select("a classic kernel for this map", put);
     parts.off = element("input", { type: "checkbox" });
     parts.off.addEventListener("change", () => weights.switchMap(end(shown.node).id - 1, shown.map, parts.off.checked));
-    parts.noise = element("input", { type: "range", min: 0, max: 3, step: 0.05, "aria-label": "noise, in deviations of the weights" });
+    parts.noise = element("input", { type: "range", min: 0, max: 3, step: 0.05, "aria-label": "noise, in standard deviations of the weights" });
     parts.everywhere = element("input", { type: "checkbox" });
     parts.noiseWords = element("output");
     parts.noise.addEventListener("input", () => {
@@ -113,14 +113,14 @@
     field.title = value;
   };
 
-  /** Where the kernel that is shown begins among the layer's weights. */
+  /** Where the displayed kernel begins among the layer's weights. */
   const first = () => {
     const [tall, wide] = shown.node.kernel_size;
     return (shown.map * perMap() + source) * tall * wide;
   };
   const perMap = () => shown.node.reads[0] / shown.node.groups;
 
-  /** A classic kernel into the middle of each kernel of the map; together they take the mean. */
+  /** Put a classic kernel into the middle of each kernel of the map; together they take the mean. */
   function put(at) {
     parts.classic.value = 0;
     const kernel = Object.values(CLASSIC)[at - 1];
@@ -149,9 +149,9 @@
     }
     parts.map.value = map;
     parts.off.checked = weights.isOff(end(node).id - 1, map);
-    parts.offLabel.hidden = Boolean(end(node).classes); // 0 is not the least that a class can get
+    parts.offLabel.hidden = Boolean(end(node).classes); // 0 is not the lowest that a class can get
     parts.noise.value = weights.noise(node.id - 1);
-    parts.noiseWords.textContent = `± ${written(weights.noise(node.id - 1))} deviations`;
+    parts.noiseWords.textContent = `± ${written(weights.noise(node.id - 1))} standard deviations`;
     const { bias } = tensors(node);
     parts.biasLabel.hidden = !bias;
     if (bias) fill(parts.bias, bias[map]);
@@ -191,7 +191,7 @@
     parts.summary.textContent = names.length ? `Change the network: changed in ${names.join(", ")}` : "Change the network";
     if (!page.images.count) return;
     const now = score ? `${score.right} of the page's ${score.count} test images are right` : "counting …";
-    const was = names.length ? `; ${before.right} before` : " (it shows mistakes first)";
+    const was = names.length ? `; ${before.right} before` : " (mistakes are shown first)";
     parts.score.textContent = now + (score ? was : "");
   }
 

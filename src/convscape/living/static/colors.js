@@ -1,13 +1,13 @@
 "use strict";
-/* One scale of colours for maps, kernels, products and links: nothing is the paper, what is
-   positive and what is negative have a hue each; the page's style sheet says which. */
+/* One scale of colours for maps, kernels, products and links: zero is the colour of the paper,
+   positive and negative values have a hue each; the page's style sheet says which. */
 (() => {
   const convscape = (window.convscape ??= {});
   const STEPS = 255; // on each side of zero
   const GAMMA = 0.75; // so that small values are seen
   let scale, gray, css;
 
-  // what a custom property is in the scheme that the system has chosen
+  // the value of a custom property in the system's colour scheme
   function resolved(name) {
     const probe = document.createElement("span");
     probe.style.color = `var(${name})`;
@@ -17,7 +17,7 @@
     return found;
   }
 
-  // as CSS; kept, since to ask makes the browser compute styles
+  // as CSS; kept, since asking makes the browser compute styles
   const known = new Map();
   function variable(name) {
     if (!known.has(name)) known.set(name, `rgb(${resolved(name)})`);
@@ -41,13 +41,13 @@
     gray = Uint32Array.from({ length: 256 }, (_, i) => packed([i, i, i]));
   }
 
-  // a place in the scale; what is no number is zero
+  // a place in the scale; NaN counts as zero
   const place = (value, limit) => {
     const at = (value / limit) * STEPS;
     return at > STEPS ? 2 * STEPS : at < -STEPS ? 0 : at === at ? (at + STEPS + 0.5) | 0 : STEPS;
   };
   const color = (value, limit) => css[place(value, limit || 1)];
-  // ink or paper: what can be read on that colour
+  // ink or paper: which can be read on that colour
   const onColor = (value, limit) =>
     (Math.abs(value) / (limit || 1)) ** GAMMA > 0.5 ? "var(--paper)" : "var(--ink)";
 
@@ -70,7 +70,7 @@
         picture[p] = scale[step > STEPS ? 2 * STEPS : step < -STEPS ? 0 : step === step ? (step + STEPS + 0.5) | 0 : STEPS];
       }
   }
-  // bytes (C, H, W) of one channel or of three
+  // bytes (C, H, W) with one channel or three
   function paintPixels(picture, across, at, pixels, [channels, height, width]) {
     const size = height * width;
     for (let y = 0, i = 0; y < height; y++)

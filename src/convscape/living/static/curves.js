@@ -6,7 +6,7 @@
 
   const colour = (index, count) => `hsl(${Math.round((360 * index * 0.618) % 360)} 70% ${count > 1 ? 50 : 45}%)`;
 
-  /** Which class is the answer from where to where, in words. */
+  /** Which class is the answer in which range, in words. */
   function words({ unit }, points) {
     const spans = [];
     for (const { value, probabilities } of points) {

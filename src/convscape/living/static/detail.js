@@ -1,5 +1,5 @@
 "use strict";
-/* How the chosen unit came about, step by step; "play" slides its window over the whole map. */
+/* How the selected unit was computed, step by step; "play" slides its window over the whole map. */
 (() => {
   const convscape = (window.convscape ??= {});
   const { element, written } = convscape.words;
@@ -17,7 +17,7 @@
     head.close = element("button", { type: "button", "aria-label": "close the detail" }, "✕");
     head.steps = element("div", { class: "steps" });
     head.hint = element("p", { class: "hint" },
-      "Point at a tile to see what it reads; click it, or go there with Tab and Enter, to see how it was computed.");
+      "Point at a tile to see what it reads; click it, or reach it with Tab and press Enter, to see how it was computed.");
     room.append(element("div", { class: "bar" }, head.title, head.play, head.close), head.hint, head.steps);
     head.play.addEventListener("click", () => (film ? stop() : play()));
     head.close.addEventListener("click", () => convscape.view.choose(null));
@@ -58,7 +58,7 @@
     for (const each of parts.cards) each.draw(unit, values);
   }
 
-  // the cards: what the origin of the numbers does, what then changes them, and the map they are in
+  // the cards: what computes the numbers, what then changes them, and the map they are in
   function build({ node }) {
     const origin = convscape.steps.origin(graph, node);
     const then = origin.id ? convscape.steps.onwards(graph, origin) : [];

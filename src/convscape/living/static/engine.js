@@ -1,13 +1,13 @@
 "use strict";
 /* The arithmetic of every kind of layer: convscape.engine.build(document).run(pixels).
 
-Plain JavaScript on typed arrays. A network of this project has some million multiply-accumulates,
-which take milliseconds here; WebGL gives other roundings on every machine and is missing on some,
-WebAssembly needs a policy that lets bytes become code, and a library is a megabyte in each page
-and does not know SAME padding at a stride, polyphase pooling or torch's average. A convolution
-gathers one window after the other and multiplies it with four kernels at a time, which keeps the
-window in the processor's nearest memory and four sums in its registers. Sums are float64, stored
-values float32, so that the result is at least as exact as torch's.
+Plain JavaScript on typed arrays. A network of this project has a few million multiply-accumulates,
+which take milliseconds here. WebGL rounds differently on every machine and is missing on some,
+WebAssembly needs a policy that lets bytes become code, and a library adds a megabyte to each page
+without knowing SAME padding at a stride, polyphase pooling or torch's average. A convolution
+gathers one window after the other and multiplies it by four kernels at a time, which keeps the
+window in the nearest cache and four sums in registers. Sums are float64, stored values float32, so
+the result is at least as exact as torch's.
 
 All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know "kind", "shape",
 "reads" (the input's shape), "tensors" and what their kind needs; see living/document.py.
@@ -42,7 +42,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
 
   // ---- windows ----
 
-  /** Maps with padding around: what is at the other end, or `fill`; and their size. */
+  /** Maps with padding around them, from the opposite edge or with `fill`; and their size. */
   function padded(values, [channels, height, width], [top, bottom, left, right], circular, fill) {
     const rows = height + top + bottom, columns = width + left + right;
     if (rows === height && columns === width) return { values, rows, columns };
@@ -61,7 +61,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return { values: found, rows, columns };
   }
 
-  /** For each output along an axis the places that its window reads; padding is left out. */
+  /** The places that the window of each output reads along an axis, without padding. */
   function places(size, outputs, kernel, stride, before, after, circular) {
     return Array.from({ length: outputs }, (_, output) => {
       const found = [];
@@ -185,7 +185,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return { values: found, height, width };
   }
 
-  /** Zhang 2019: the maxima, blurred by 1 2 1 both ways where the stride falls. */
+  /** Zhang 2019: the maxima, blurred by 1 2 1 along both axes and read at the stride. */
   function blurred(layer, inputs) {
     const { values, height, width } = maxima(layer, inputs), [down, along] = layer.stride;
     const [channels, rows, columns] = layer.shape, weights = [0.25, 0.5, 0.25];
@@ -203,7 +203,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return found;
   }
 
-  /** Chaman and Dokmanic 2021: of the stride's grids over the maxima the one with the largest norm.
+  /** Chaman and Dokmanic 2021: of the stride's grids over the maxima, the one with the largest norm.
 
   Gives that grid, [row, column] of its first unit, too. */
   function polyphase(layer, inputs) {
@@ -268,7 +268,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
 
   // ---- activations ----
 
-  /** The error function: x exp(-x^2) times a series of positive terms, which loses no digits. */
+  /** The error function: x exp(-x^2) times a series of positive terms, without cancellation. */
   function erf(x) {
     if (Math.abs(x) > 6) return Math.sign(x);
     let term = 1, sum = 1;
@@ -294,7 +294,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return found;
   }
 
-  /** Zeros in place of the maps that are off. */
+  /** Zeros in place of maps that are switched off. */
   function silenced({ off, shape: [, height, width] }, values) {
     const found = Float32Array.from(values), size = height * width;
     for (const map of off) found.fill(0, map * size, (map + 1) * size);
@@ -309,7 +309,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
 
   // ---- networks ----
 
-  /** All layers, each before those in it, with numbers in place of text. */
+  /** All layers, each before those in it, with numbers decoded from text. */
   function flat(layers) {
     return layers.flatMap((layer) => {
       const tensors = {};
@@ -322,10 +322,10 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
   /** The network of a document: `input` (C, H, W), `layers`, normalize(pixels), run(pixels). */
   function build(document) {
     const [channels, height, width] = document.input, size = height * width;
-    // JSON has no NaN: what is no number is null
+    // JSON has no NaN: it is null there
     const [scale, shift] = ["scale", "shift"].map((key) => document.normalize[key].map((v) => v ?? NaN));
     const layers = flat(document.layers);
-    // the layers in a layer come behind it in `layers`, and are computed before it
+    // the layers in a layer come after it in `layers`, but are computed before it
     const order = [];
     const add = (rows) => rows.forEach((row) => { row.branches.forEach(add); order.push(row.index); });
     add(document.layers);
@@ -341,7 +341,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
       return values;
     }
 
-    /** What each layer makes of pixels (C*H*W, 0 to 255): [{layer, values, shape}]. */
+    /** The output of each layer for pixels (C*H*W, 0 to 255): [{layer, values, shape}]. */
     function run(pixels) {
       const input = normalize(pixels), found = new Array(layers.length);
       const valuesOf = (index) => (index < 0 ? input : found[index].values);
@@ -362,7 +362,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return parts.map((v) => v / sum);
   }
 
-  /** What one layer, whose tensors are numbers already, makes of values. */
+  /** The output of one layer, whose tensors are already decoded, for values. */
   const compute = (layer, values) => KINDS[layer.kind](layer, values, [values]);
 
   convscape.engine = { build, compute, unpack, bytes, padded, polyphase, maxima, softmax, functions: FUNCTIONS };

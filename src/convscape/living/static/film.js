@@ -4,9 +4,9 @@
   const { engine } = convscape;
   const $ = (id) => document.getElementById(id);
 
-  // ---- arithmetic of the window, as geometry/window.py ----
+  // ---- arithmetic of the window, as in geometry/window.py ----
 
-  /** Padding [before, after] along an axis; "same" as TensorFlow has it, the odd pixel after. */
+  /** Padding [before, after] along an axis; "same" as in TensorFlow, with the odd pixel after. */
   function pads(size, kernel, stride, padding, dilation) {
     if (padding === "valid") return [0, 0];
     if (padding !== "same") return [padding, padding];
@@ -51,7 +51,7 @@
     };
     if (Math.min(...outputs) < 1) found.wrong = `The window does not fit: ${formula}; make it smaller, or pad the input.`;
     else if (!isConv && [0, 1].some((a) => 2 * around[a][0] > size[a] && state.padding !== "same"))
-      found.wrong = "The padding is more than half of the window, which could then hold padding alone.";
+      found.wrong = "The padding is more than half of the window, so a window could hold nothing but padding.";
     return found;
   }
 
@@ -194,7 +194,7 @@
     draw();
   }
 
-  /** Go there by hand; the keys go on from that cell. */
+  /** Go there by hand; the keys continue from that cell. */
   function choose(position) {
     stop();
     go(position);

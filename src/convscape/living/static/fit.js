@@ -1,19 +1,19 @@
 "use strict";
-// From what was drawn or dropped to what the network is given, made as its data were made. Pure:
+// From a drawn or dropped picture to an input for the network, made as its data were made. Pure:
 // pictures are {width, height, rgba}, planes are Float32Array of H x W, ink is 0..1.
 (() => {
   const convscape = (globalThis.convscape = globalThis.convscape || {});
   const LUMA = [19595, 38470, 7471]; // of 65536: Pillow's ITU-R BT.601
-  const BLANK_LEVELS = 24; // a picture that varies by less than this, of 255, shows nothing
-  const BLOCKS = 6; // a photograph's ground is estimated in so many places along each side
-  const SHADED_SIDE = 100; // pixels; a smaller picture has one ground
+  const BLANK_LEVELS = 24; // a picture that varies by less than this, out of 255, shows nothing
+  const BLOCKS = 6; // a photograph's background is estimated in this many places along each side
+  const SHADED_SIDE = 100; // pixels; a smaller picture has one background
   const SPECK = 0.02; // parts with less than this share of the ink are dirt
-  const WORKING_SIDE = 128; // pixels of the longer side in which strokes get thicker or thinner
+  const WORKING_SIDE = 128; // pixels of the longer side while strokes are made thicker or thinner
   const TRIES = 6;
 
   // ---- pictures as planes ----
 
-  /** Planes of 0..255: one of grey or three of colour, transparent parts white as on a page. */
+  /** Planes of 0..255: one grey or three in colour; transparent parts become white. */
   function planesOf(picture, channels) {
     const rgba = picture.rgba;
     const count = picture.width * picture.height;
@@ -54,8 +54,8 @@
   /**
    * A part of a plane in another size: Pillow's BILINEAR, a triangle as wide as an output pixel.
    *
-   * `part` is [left, top, right, bottom]; whole numbers come out of each pass where `isRounded`, as
-   * they do from Pillow.
+   * `part` is [left, top, right, bottom]; with `isRounded` each pass gives whole numbers, as in
+   * Pillow.
    */
   function resample(plane, width, height, part, newWidth, newHeight, isRounded = false) {
     const [left, top, right, bottom] = part;
@@ -83,7 +83,7 @@
     return result;
   }
 
-  /** A plane cut to the ratio of the wanted size, as Pillow's ImageOps.fit: what sticks out goes. */
+  /** A plane cropped to the ratio of the wanted size, as by Pillow's ImageOps.fit. */
   function covered(plane, width, height, newWidth, newHeight) {
     if (width === newWidth && height === newHeight) return plane;
     const ratio = newWidth / newHeight;
@@ -129,7 +129,7 @@
     return resample(blocks, BLOCKS, BLOCKS, [0, 0, BLOCKS, BLOCKS], width, height);
   }
 
-  /** The level between two heaps of values of 0..255 (Otsu 1979). */
+  /** The threshold between two groups of values of 0..255 (Otsu 1979). */
   function between(values) {
     const counts = new Float64Array(256);
     for (const value of values) counts[Math.min(255, Math.max(0, Math.round(value)))]++;
@@ -150,7 +150,7 @@
   /** Whether a grey plane is dark on light. */
   const isDarkOnLight = (plane, width, height) => quantile(border(plane, width, height), 0.5) > 127;
 
-  /** What was drawn, 0 to 1, without the paper; null where there is nothing. */
+  /** What was drawn, 0 to 1, without the paper; null if there is nothing. */
   function inkOf(plane, width, height, isLight) {
     const ground = groundOf(plane, width, height, isLight);
     const contrast = plane.map((value, at) => Math.max(0, isLight ? ground[at] - value : value - ground[at]));
@@ -163,7 +163,7 @@
     return contrast.map((value) => Math.min(1, Math.max(0, (value - low) / (high - low))));
   }
 
-  /** Set dirt to 0, in place, and say how many pieces that were. */
+  /** Set dirt to 0, in place; returns how many pieces there were. */
   function clean(ink, width, height) {
     const seen = new Uint8Array(ink.length);
     const parts = [];
@@ -192,7 +192,7 @@
     return specks.length;
   }
 
-  /** [left, top, right, bottom] of the ink; null where there is none. */
+  /** [left, top, right, bottom] of the ink; null if there is none. */
   function boxOf(ink, width, height, level = 0.5) {
     let [left, top, right, bottom] = [width, height, 0, 0];
     for (let y = 0; y < height; y++) {
@@ -237,7 +237,7 @@
     return cost;
   }
 
-  /** The ink in its working size, and how far outside of it each pixel is (negative inside). */
+  /** The ink in its working size, and each pixel's distance outside it (negative inside). */
   function workingShape(ink, width, height) {
     const box = boxOf(ink, width, height);
     if (box === null) return null;
@@ -262,7 +262,7 @@
   const grown = (shape, delta) =>
     Float32Array.from(shape.distance, (away) => Math.min(1, Math.max(0, delta + 0.5 - away)));
 
-  /** Width of the strokes in pixels: twice the area by the length of its edge (total variation). */
+  /** Width of the strokes in pixels: twice the area over the length of its edge (total variation). */
   function thickness(ink, width, height) {
     const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : ink[y * width + x]);
     let [area, edge] = [0, 0];
@@ -275,9 +275,9 @@
     return edge > 0 ? (2 * area) / edge : 0;
   }
 
-  // ---- the ways of the data sets: working ink -> frame of 0..1 ----
+  // ---- how the data sets were made: working ink -> frame of 0..1 ----
 
-  /** MNIST's: the longer side fills the box, the middle of the mass comes to that of the frame. */
+  /** MNIST: the longer side fills the box, and the centre of mass moves to that of the frame. */
   function framed(ink, width, height, facts) {
     const box = boxOf(ink, width, height);
     if (box === null) return null;
@@ -294,7 +294,7 @@
       y += value * (Math.floor(at / newWidth) + 0.5);
     });
     const middle = facts.center === "mass" ? [x / mass, y / mass] : [newWidth / 2, newHeight / 2];
-    // whole pixels: the middle lies in the pixel right and below of the frame's
+    // whole pixels: the middle lies in the pixel below and to the right of the frame's centre
     const [left, top] = [
       [frameWidth, newWidth, middle[0]],
       [frameHeight, newHeight, middle[1]],
@@ -306,7 +306,7 @@
     return frame;
   }
 
-  /** The digits': a bitmap of 32x32, all of its height and at most 20 wide, sheared upright. */
+  /** The digits: a bitmap of 32x32, with its full height and at most 20 wide, sheared upright. */
   function bitmap(ink, width, height, facts) {
     const box = boxOf(ink, width, height);
     if (box === null) return null;
@@ -323,7 +323,7 @@
     return sheared(bits, side);
   }
 
-  /** Rows moved so that the leftmost pixels near the top and the bottom are in one column. */
+  /** Rows shifted so that the leftmost pixels near the top and the bottom are in one column. */
   function sheared(bits, side) {
     const first = (row) => bits.subarray(row * side, (row + 1) * side).indexOf(1);
     const [top, bottom] = [2, side - 3]; // the outermost rows are noisy
@@ -402,13 +402,13 @@
     return result;
   }
 
-  /** Pixels in the order that the run gave them: place i takes pixel order[i] of its channel. */
+  /** Pixels in the run's order: place i takes pixel order[i] of its channel. */
   function permuted(pixels, { order }) {
     if (order === null) return pixels;
     return pixels.map((_, at) => pixels[at - (at % order.length) + order[at % order.length]]);
   }
 
-  /** The other way round: a picture for the eye from what the network is given. */
+  /** The inverse: a picture for the eye from the network's input. */
   function unpermuted(pixels, { order }) {
     if (order === null) return pixels;
     const result = new Uint8Array(pixels.length);
@@ -418,9 +418,9 @@
     return result;
   }
 
-  // ---- the whole way ----
+  // ---- from start to end ----
 
-  /** Planes (C x H x W) of the base image: what the data set gives, before the run changed it. */
+  /** Planes (C x H x W) of the base image: as in the data set, before the run changed it. */
   function based(planes, width, height, facts) {
     const [channels, newHeight, newWidth] = facts.base;
     const fitted = planes.map((plane) => covered(plane, width, height, newWidth, newHeight));
@@ -431,11 +431,11 @@
   }
 
   /**
-   * What the network sees of a picture, before sliders: {pixels, words, isSwapped}; null of nothing.
+   * The network's input for a picture, before sliders: {pixels, words, isSwapped}; null if empty.
    *
    * - `facts`: those of living/fitting.py.
-   * - `swap`: whether dark and light change places; null: where that is how the data are.
-   * - `isFitted`: false for the picture merely scaled down, as demos do it.
+   * - `swap`: whether to swap dark and light; null: if the data need it.
+   * - `isFitted`: false if the picture is only scaled down, as in most demos.
    */
   function made(picture, facts, swap, isFitted) {
     const { width, height } = picture;
@@ -476,7 +476,7 @@
     return { pixels: isSwapped ? pixels.map((value) => 255 - value) : pixels, isSwapped, words };
   }
 
-  /** The same on the run's canvas, in the order of an image: `permuted` gives the network's. */
+  /** The base image on the run's canvas, in an image's order: `permuted` gives the network's. */
   function given(picture, facts, swap = null, isFitted = true) {
     const found = made(picture, facts, swap, isFitted);
     return found && { ...found, pixels: laid(found.pixels, facts) };

@@ -32,7 +32,7 @@
     return { nodes, row, last, input: nodes[0] };
   }
 
-  // the numbers of each node for what the network is given now
+  // the numbers of each node for the current input
   const valuesOf = state => [convscape.network.normalize(state.pixels), ...state.activations.map(each => each.values)];
   const tensor = (node, name) => convscape.network.layers[node.id - 1].tensors[name];
 
@@ -45,7 +45,7 @@
   const by = sizes => sizes.join("×");
   const square = ([height, width]) => `${height}×${width}`;
 
-  // counted from 1, as rows and columns of a table are
+  // counted from 1, like the rows and columns of a table
   function mapName(graph, node, map) {
     if (node.classes) return `class ${node.classes[map]}`;
     if (node.id === 0 && node.shape[0] === 3) return ["red", "green", "blue"][map];
@@ -57,7 +57,7 @@
     const name = mapName(graph, node, map);
     return node.isVector ? name : `${name}, row ${row + 1}, column ${column + 1}`;
   }
-  // where a number of a flattened layer stood before
+  // where a number of a flattened layer was before
   function unitOfFlat(graph, node, index) {
     const before = graph.nodes[node.sources[0]];
     const [, height, width] = before.shape;

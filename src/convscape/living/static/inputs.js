@@ -1,5 +1,5 @@
 "use strict";
-/* What the network is given: convscape.inputs.start(root, document). Thumbnails, pad, sliders, play. */
+/* The network's input: convscape.inputs.start(root, document). Thumbnails, pad, sliders, play. */
 (() => {
   const { engine, fit, change } = convscape;
   const STEP_MS = 110; // of a slider that plays by itself
@@ -13,7 +13,7 @@
     }));
   }
 
-  /** Pixels (C x H x W) on a canvas of H x W; of other channels than three the first is shown. */
+  /** Pixels (C x H x W) on a canvas of H x W; unless there are three channels, the first is shown. */
   function show(canvas, pixels, [channels, height, width]) {
     Object.assign(canvas, { width, height });
     const image = new ImageData(width, height);
@@ -30,7 +30,7 @@
     const { input: shape, fitting: facts } = found;
     const sliders = change.sliders(shape);
     const values = Object.fromEntries(sliders.map(({ key, neutral }) => [key, neutral]));
-    // before the sliders, in the order of an image: what a thumbnail, the pad or the caller gave
+    // before the sliders, in an image's order: from a thumbnail, the pad or the caller
     let base = { pixels: null, label: null, name: "" };
     let sent = null; // the pixels that this file set last
 
@@ -60,14 +60,14 @@
     const controls = sliderRows(sliders, values, apply, given.curve, () => base);
     const beside = make("div", { className: "beside" });
     if (pad) beside.append(make("figure", {}, pad.canvas, make("figcaption", { textContent: "drawn or dropped" })));
-    beside.append(make("figure", {}, given.canvas, make("figcaption", { textContent: "given to the network" })));
+    beside.append(make("figure", {}, given.canvas, make("figcaption", { textContent: "the network's input" })));
     root.append(beside, ...(pad ? pad.parts : []), given.note);
     root.append(thumbnails(testImages(found), found, choose), controls.element);
 
     convscape.state.listen((state, changed) => {
       if (!changed.has("pixels")) return;
       if (state.pixels !== sent) {
-        // set by another part of the page: it is the base now
+        // set by another part of the page: now it is the base
         controls.reset(false);
         pad?.leave();
         sent = state.pixels;
@@ -78,7 +78,7 @@
     });
   }
 
-  /** The image as the network is given it, on which a grey square can be dragged. */
+  /** The image as the network gets it; a grey square can be dragged over it. */
   function givenCanvas(shape, cover) {
     const { make } = convscape.pad;
     const canvas = make("canvas", { className: "given" });
@@ -91,7 +91,7 @@
       const at = (value, low, size, count) => Math.round(((value - low) / size) * count);
       cover(at(event.clientX, box.left, box.width, shape[2]), at(event.clientY, box.top, box.height, shape[1]));
     };
-    canvas.title = "drag: a grey square hides a part";
+    canvas.title = "drag to hide a part behind a grey square";
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       place(event);
@@ -106,9 +106,9 @@
         show(canvas, state.pixels ?? nothing, shape);
         canvas.classList.toggle("empty", state.pixels === null);
         const label = state.label === null ? "" : `, of class ${convscape.classes[state.label]}`;
-        canvas.setAttribute("aria-label", state.pixels ? `what the network is given: ${state.name}${label}` : "the network is given nothing");
+        canvas.setAttribute("aria-label", state.pixels ? `the network's input: ${state.name}${label}` : "the network has no input");
         note.textContent = state.pixels === null
-          ? "Nothing is drawn: no answer."
+          ? "Nothing is drawn, so there is no answer."
           : `${base.name}${state.label === null ? "" : `: ${convscape.classes[state.label]}`}`;
       },
     };
@@ -118,7 +118,7 @@
   function drawing(facts, take) {
     const { make } = convscape.pad;
     const isInk = facts.kind !== "plain";
-    let swap = null; // as recognised
+    let swap = null; // as detected
     let [isWaiting, isOn] = [false, false];
     function read() {
       isWaiting = false;
@@ -143,9 +143,9 @@
       box.addEventListener("change", changed);
       return [box, make("label", { title }, box, ` ${text}`)];
     };
-    const [swapped, swapLabel] = check("dark and light swapped", "recognised by the paper; change it where that is wrong", false);
+    const [swapped, swapLabel] = check("dark and light swapped", "detected from the background; change it if that is wrong", false);
     swapped.addEventListener("change", () => (swap = swapped.checked));
-    const [fitted, fitLabel] = check("fitted as its data were", `${facts.words}; without it the drawing is only scaled down`, true);
+    const [fitted, fitLabel] = check("fitted like the training data", `${facts.words}; without it the drawing is only scaled down`, true);
     const switches = make("div", { className: "tools" }, swapLabel, ...(isInk ? [fitLabel] : []));
     return {
       canvas: pad.canvas,
@@ -157,7 +157,7 @@
     };
   }
 
-  /** A row of test images for each class, those first that the network takes for another. */
+  /** A row of test images for each class, starting with those that the network gets wrong. */
   function thumbnails(images, { input: shape, fitting: facts }, choose) {
     const { make } = convscape.pad;
     const grid = make("div", { className: "thumbnails" });

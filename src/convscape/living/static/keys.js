@@ -1,11 +1,11 @@
 "use strict";
-/* The network by keyboard and in words: each layer is a list that is reached with Tab; arrow keys go
-   over its maps, Enter opens one. */
+/* The network by keyboard and in words: Tab reaches the list of each layer, arrow keys go through
+   its maps, Enter opens one. */
 (() => {
   const convscape = (window.convscape ??= {});
   const { element, written, by } = convscape.words;
 
-  // the unit of a map that is farthest from zero
+  // the unit of a map with the largest distance from zero
   function strongest(node, map, values) {
     const [, height, width] = node.shape, from = map * height * width;
     let best = 0;
@@ -22,7 +22,7 @@
       : `${name}: strongest ${written(value)} at row ${row + 1}, column ${column + 1}`;
   }
 
-  // where the list of a layer is entered: at its chosen map, otherwise at the first
+  // where the list of a layer is entered: at its selected map, otherwise at the first
   function list(graph, column, { values, chosen, point, choose }) {
     const { node, shown, across } = column;
     const id = `map-of-${node.id}`;

@@ -28,7 +28,7 @@
     };
   }
 
-  // --- sums over maps: convolutions, and dense units behind a flatten layer -----------------------
+  // --- sums over maps: convolutions, and dense units after a flatten layer ------------------------
 
   function weighted({ graph, origin, redraw }) {
     let picked = null, shownMap = null, terms = [], made;
@@ -46,7 +46,7 @@
     return [readsCard(), productsCard(), sumCard()];
 
     function readsCard() {
-      const map = mapCanvas("the map that is read, and the window on it"), words = element("p");
+      const map = mapCanvas("the input map, and the window on it"), words = element("p");
       return {
         title: "reads", element: card("", map.element, words),
         draw(unit, values) {
@@ -79,7 +79,7 @@
       };
     }
     function sumCard() {
-      const chart = bars("what each map that is read adds; arrow keys choose one", i => {
+      const chart = bars("what each input map adds; arrow keys choose one", i => {
         picked = i;
         redraw();
       });
@@ -104,11 +104,11 @@
   // --- pooling -------------------------------------------------------------------------------------
 
   function pooled({ graph, origin }) {
-    const map = mapCanvas("the map that is read, its window, and what was kept"), words = element("p");
+    const map = mapCanvas("the input map, its window, and what was kept"), words = element("p");
     const [seen, weights] = [table("it sees"), table("× weights")];
     const lines = sum();
     let made, was = {};
-    // of a maximum, each place in the map that was kept
+    // for a maximum, each place in the map that was kept
     function keptPlaces(values, unit) {
       if (was.values === values && was.map === unit.map) return was.dots;
       const dots = [], [, height, width] = origin.shape;
@@ -152,7 +152,7 @@
   // --- one map, and the place in it -----------------------------------------------------------------
 
   function place(graph, title, of, { isHidden = () => false } = {}) {
-    const map = mapCanvas("the map that is read, and the place in it"), words = element("p");
+    const map = mapCanvas("the input map, and the place in it"), words = element("p");
     return {
       title, element: card("", map.element, words),
       draw(unit, values) {
@@ -231,7 +231,7 @@
     const lines = sum();
     return {
       title: "softmax", element: card("", lines.element),
-      draw: unit => lines.draw([["e to this, over the sum of all classes'", null], ["=", state().probabilities[unit.map]]]),
+      draw: unit => lines.draw([["e to this, divided by the sum over all classes", null], ["=", state().probabilities[unit.map]]]),
     };
   }
 

@@ -1,13 +1,13 @@
 "use strict";
-/* Where everything stands: a column for each layer from left to right, or where the page is narrow
-   a band for each from top to bottom; the branches of a residual layer above each other. Pure: of
-   the network and the room there is, in pixels. */
+/* Where everything is: a column for each layer from left to right, or on a narrow page a band for
+   each from top to bottom; the branches of a residual layer are above each other. A pure function
+   of the network and the available room, in pixels. */
 (() => {
   const convscape = (window.convscape ??= {});
   const HEAD = 88; // the words above a column
   const GAP = 2; // between two tiles
-  const BETWEEN = 18; // the least between two columns: links are drawn there
-  const NARROWEST = 54; // column that holds its words
+  const BETWEEN = 18; // the smallest gap between two columns: links are drawn there
+  const NARROWEST = 54; // the narrowest column that holds its words
   const [SMALLEST, LARGEST] = [16, 64]; // tile
   const EDGE = 4; // room for the frame of the last column
   const CELL = 14; // the largest cell of a vector
@@ -30,7 +30,7 @@
     : node.classes && node.classes.length <= MOST_ROWS ? "classes"
     : node.isVector ? "cells" : "maps";
 
-  // tiles in a room `height` high: their size, how many beside each other, what they fill
+  // tiles in a space `height` high: their size, how many side by side, what they fill
   function pack(node, size, height) {
     const form = formOf(node), count = shownOf(node).length;
     const [channels, h, w] = node.shape, longest = Math.max(h, w);
@@ -59,7 +59,7 @@
     return grid((size * h) / longest, (size * w) / longest, GAP);
   }
 
-  // height of each branch of a residual layer: the first gets most, one without layers a lane
+  // height of each branch of a residual layer: the first gets most, an empty one gets a lane
   function shares(rows, height) {
     const lanes = rows.map((row, i) => (row.length ? (i === 0 ? 2 : 1) : 0));
     const total = lanes.reduce((a, b) => a + b, 0) || 1;

@@ -46,7 +46,7 @@
     return kernels.map(([sum, norm], i) => link(source, first + i, sum, norm / largest));
   }
 
-  // back through the layers that only pass a map on, to the one with weights and what that reads
+  // back through the layers that only pass a map on, to the layer with weights and what it reads
   function behind(graph, values, node, map) {
     const found = [], seen = new Set();
     const follow = (at, which, isPast) => {

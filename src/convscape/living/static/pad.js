@@ -1,7 +1,7 @@
 "use strict";
 /* A pad to draw on, and pictures that are dropped, pasted or chosen: convscape.pad.build(facts, changed).
 
-`changed()` is called when what is on the pad changed; `picture()` gives it as {width, height, rgba},
+`changed()` is called when the contents of the pad change; `picture()` gives it as {width, height, rgba},
 null where there is nothing. */
 (() => {
   const SIDE = 280; // pixels of the drawing
@@ -36,7 +36,7 @@ null where there is nothing. */
 
   function build(facts, changed) {
     const [, baseHeight, baseWidth] = facts.base;
-    const isInk = facts.kind !== "plain"; // what counts is where the ink is, not its colour
+    const isInk = facts.kind !== "plain"; // the place of the ink counts, not its colour
     const height = isInk ? SIDE : Math.round((SIDE * baseHeight) / Math.max(baseHeight, baseWidth));
     const width = isInk ? SIDE : Math.round((SIDE * baseWidth) / Math.max(baseHeight, baseWidth));
     const [ground] = facts.ground;
@@ -44,7 +44,7 @@ null where there is nothing. */
     const ink = paper === "#ffffff" ? "#000000" : "#ffffff";
     const canvas = make("canvas", { width, height, className: "pad", tabIndex: 0 });
     canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-label", "pad: draw with the mouse, a finger or a pen; or move with the arrow keys, and put the pen down and up with space");
+    canvas.setAttribute("aria-label", "pad: draw with the mouse, a finger or a pen; or move with the arrow keys, and lower or raise the pen with the space bar");
     const sheet = make("canvas", { width, height });
     const thickness = make("input", { type: "range", min: 2, max: 40, value: 18 });
     const colour = make("input", { type: "color", value: ink });
@@ -157,7 +157,7 @@ null where there is nothing. */
     async function take(file) {
       message.textContent = "";
       if (file.size > MOST_BYTES) {
-        message.textContent = `${file.name} has ${Math.round(file.size / 1e6)} MB; up to ${MOST_BYTES / 1e6} MB are read.`;
+        message.textContent = `${file.name} has ${Math.round(file.size / 1e6)} MB; the limit is ${MOST_BYTES / 1e6} MB.`;
         return;
       }
       try {
@@ -174,7 +174,7 @@ null where there is nothing. */
         strokes = [];
         update();
       } catch {
-        message.textContent = `${file.name || "what was given"} is no picture that this browser reads; PNG, JPEG and WebP always are.`;
+        message.textContent = `${file.name || "this"} is not a picture that this browser can read; PNG, JPEG and WebP always work.`;
       }
     }
 

@@ -1,9 +1,9 @@
 "use strict";
 /* How many of the page's test images the network gets right, counted again when its weights change:
-   state.score ({right, count, predicted}), null while it is counted. */
+   state.score ({right, count, predicted}), null during the count. */
 (() => {
   const { state } = convscape;
-  const SLICE_MS = 12; // of each picture's 16, so that the page goes on moving
+  const SLICE_MS = 12; // out of each frame's 16, so that the page keeps moving
 
   function start(found) {
     const images = convscape.inputs.testImages(found);

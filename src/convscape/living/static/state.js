@@ -24,7 +24,7 @@ once per frame however often it was set. */
     state.probabilities = engine.softmax(state.logits);
   }
 
-  /** Compute and tell the listeners now, and not with the next frame. */
+  /** Compute and tell the listeners now, not with the next frame. */
   function flush() {
     waiting = false;
     if (!changed.size) return;
@@ -46,10 +46,10 @@ once per frame however often it was set. */
 
   convscape.state = { get: () => state, set, listen: (listener) => listeners.push(listener), flush };
 
-  /** Compute anew after the network itself was changed. */
+  /** Compute again after the network itself was changed. */
   convscape.state.recompute = () => set({ pixels: state.pixels });
 
-  /** Logits, in the order of convscape.classes, of pixels (C*H*W, 0 to 255). */
+  /** Logits, in the order of convscape.classes, for pixels (C*H*W, 0 to 255). */
   convscape.predict = (pixels) =>
     Array.from(convscape.network.run(pixels)[convscape.network.last].values);
 })();

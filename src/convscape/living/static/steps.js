@@ -4,7 +4,7 @@
 (() => {
   const convscape = (window.convscape ??= {});
 
-  // by how much a pooling reads further than its window says: see geometry.layers.POOLINGS
+  // how far a pooling reads beyond its window: see geometry.layers.POOLINGS
   const reach = node => (node.pool === "blur" ? [2, 2] : node.pool === "aps" ? node.stride.map(s => s - 1) : [0, 0]);
 
   const slides = node => node.kind === "conv" || node.kind === "pool";
@@ -35,7 +35,7 @@
     width: node.field.size[1],
   });
 
-  // reads a map as a layer with padding does: null is outside
+  // reads a map like a layer with padding: null is outside
   function reader(values, source, map, circular) {
     const [, height, width] = source.shape, from = map * height * width;
     return (y, x) => {
@@ -52,7 +52,7 @@
     return patch;
   }
 
-  // a convolution: for each map that is read its patch, kernel, products and their sum
+  // a convolution: for each input map its patch, kernel, products and their sum
   function convolution(graph, values, { node, map, row, column }) {
     const source = graph.nodes[node.sources[0]];
     const size = node.kernel_size[0] * node.kernel_size[1];
@@ -76,7 +76,7 @@
   const maximum = (read, node, y, x, outside) =>
     Math.max(...patchOf(read, { top: y, left: x }, node.kernel_size, [1, 1]).map(value => value ?? outside));
 
-  // a pooling: the numbers under its window, which of them it kept, or how much of each
+  // a pooling: the numbers under its window, and which it kept, or how much of each
   function pooling(graph, values, { node, map, row, column }) {
     const source = graph.nodes[node.sources[0]];
     const read = reader(values[source.id], source, map, node.circular);
@@ -104,7 +104,7 @@
     return { source, window: place, size, patch, weights: null, kept, grid };
   }
 
-  // a dense unit: of maps that were flattened, a kernel as large as each; otherwise one number each
+  // a dense unit: for flattened maps, a kernel as large as each; otherwise one number each
   function dense(graph, values, { node, map }) {
     const source = graph.nodes[node.sources[0]], inputs = values[source.id], count = inputs.length;
     const weight = convscape.graph.tensor(node, "weight").subarray(map * count, (map + 1) * count);
@@ -122,14 +122,14 @@
     return { source: maps ?? source, terms, size: [height, width], bias: bias ? bias[map] : null,
       window: { top: 0, left: 0, height, width } };
   }
-  // the maps that a vector was, if only a flatten layer (and dropout) is between
+  // the maps that a vector came from, if only a flatten layer (and dropout) is in between
   function mapsBefore(graph, node) {
     while (node.kind === "dropout") node = graph.nodes[node.sources[0]];
     const before = node.kind === "flatten" ? graph.nodes[node.sources[0]] : null;
     return before && !before.isVector ? before : null;
   }
 
-  // as engine.functions has them, in words
+  // the functions of engine.functions, in words
   const functionWords = {
     relu: "max(0, x)", leaky_relu: "x, or 0.01·x below 0", elu: "x, or eˣ − 1 below 0",
     selu: "1.05·x, or 1.76·(eˣ − 1) below 0", gelu: "x·Φ(x)", silu: "x / (1 + e⁻ˣ)",
@@ -150,7 +150,7 @@
     return found.id || node.id === 0 ? found : node;
   }
 
-  // the layers behind a unit that change it alone: batch norm, activation, dropout
+  // the layers after a unit that change only it: batch norm, activation, dropout
   function onwards(graph, node) {
     const found = [];
     for (let next = node; next.readers.length === 1; ) {

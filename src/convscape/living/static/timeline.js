@@ -1,6 +1,6 @@
 "use strict";
-/* From the first step to the last: the weights of each epoch that the run has kept, dragged to or
-   played, under the curves of training and validation. */
+/* From the first step to the last: the weights of each epoch that the run has kept, to drag to or
+   play, under the curves of training and validation. */
 (() => {
   const { engine, weights } = convscape;
   const { element, written } = convscape.words;
@@ -12,7 +12,7 @@
     if (!found) return;
     room.hidden = false;
     const { epochs, curves } = found, last = epochs.length - 1;
-    const own = convscape.network.layers.map((layer) => layer.tensors); // the chosen epoch's, in float32
+    const own = convscape.network.layers.map((layer) => layer.tensors); // of the chosen epoch, in float32
     const unpacked = new Map();
     let at = found.chosen ?? last, timer = null;
 
@@ -20,7 +20,7 @@
     const button = element("button", { type: "button", class: "play" }, "▶ play");
     const words = element("output");
     const charts = ["acc", "loss"].map((metric) => chart(metric, curves)).filter(Boolean);
-    room.append(element("h2", {}, "How it came to be"), element("div", { class: "charts" }, ...charts.map((each) => each.element)),
+    room.append(element("h2", {}, "How it was trained"), element("div", { class: "charts" }, ...charts.map((each) => each.element)),
       element("div", { class: "tools" }, button, range, words));
     range.addEventListener("input", () => { stop(); go(Number(range.value)); });
     button.addEventListener("click", () => (timer ? stop() : play()));
@@ -65,7 +65,7 @@
       const said = ["train/acc", "val/acc"].filter((name) => curves[name]?.[epoch - 1] != null)
         .map((name) => `${name} ${(100 * curves[name][epoch - 1]).toFixed(1)} %`);
       const place = epoch ? `epoch ${epoch}, step ${step.toLocaleString("en")}` : "before the first step";
-      const chosen = at === found.chosen ? ["the chosen one"] : [];
+      const chosen = at === found.chosen ? ["the chosen epoch"] : [];
       const sampled = found.left_out ? [`${epochs.length} of ${epochs.length + found.left_out} epochs fit this page`] : [];
       words.textContent = [place, ...said, ...chosen, ...sampled].join("; ");
       range.setAttribute("aria-valuetext", [place, ...said].join("; "));

@@ -1,8 +1,8 @@
 "use strict";
-/* How unlike the training images an input is, and how sure the answer, in words: convscape.unlike. */
+/* How unlike the training images an input is, and how sure the answer is, in words: convscape.unlike. */
 (() => {
   const { engine } = convscape;
-  let measure = null; // with its tensors unpacked
+  let measure = null; // with its tensors decoded
 
   function unpacked(facts) {
     if (measure === null) {
@@ -28,7 +28,7 @@
     return values.map((value) => value / length);
   }
 
-  /** Distance of a state's input to the nearest class; null where there is no measure. */
+  /** Distance of a state's input to the nearest class; null without a measure. */
   function distance(state) {
     const facts = convscape.document.unlike.measure;
     if (!facts || state.activations === null) return null;
@@ -49,7 +49,7 @@
     return Math.sqrt(nearest / size);
   }
 
-  /** Two sentences: {isUnlike, unlike, sure}; each is empty where nothing can be said. */
+  /** Two sentences: {isUnlike, unlike, sure}; each is empty if there is nothing to say. */
   function words(state) {
     const { measure: facts, sure, levels } = convscape.document.unlike;
     const other = convscape.weights.unmeasured();
@@ -72,7 +72,7 @@
     const percent = (share) => `${Number((100 * share).toFixed(2))} %`;
     const [low, high] = [levels[level - 1] ?? 0, levels[level] ?? 1];
     const span = `${percent(low)} to ${percent(high)}`;
-    const spoken = level >= 5 ? "Very sure" : level >= 3 ? "Sure" : level >= 1 ? "Not sure" : "At a loss";
+    const spoken = level >= 5 ? "Very sure" : level >= 3 ? "Sure" : level >= 1 ? "Not sure" : "Very unsure";
     const proof = count ? `${right} of the ${count} validation images with ${span} were right` : `no validation image got ${span}`;
     return { isUnlike, unlike, sure: `${spoken}: ${proof}.` };
   }

@@ -1,7 +1,7 @@
 "use strict";
-/* The network on one screen: a column of tiles for each layer, links of the map that is pointed at,
-   and what is chosen. Maps are painted on one canvas, when numbers change; links and marks on
-   another, when the pointer moves. */
+/* The network on one screen: a column of tiles for each layer, the links of the map under the
+   pointer, and the selection. Maps are painted on one canvas, when numbers change; links and marks
+   on another, when the pointer moves. */
 (() => {
   const convscape = (window.convscape ??= {});
   const { element, written, short, by, square } = convscape.words;
@@ -9,10 +9,10 @@
   const css = colors.variable;
 
   let graph, layout, values, state;
-  let opening = false; // until there are first numbers
+  let opening = false; // until the first numbers are there
   let pointed = null; // the unit under the pointer or the keyboard
   let drawn = []; // links
-  let limits = []; // of each node: its largest number, which has the full colour
+  let limits = []; // of each node: its largest number, which gets the full colour
   const parts = {}; // elements
 
   function start(room, page) {
@@ -52,7 +52,7 @@
     });
   }
 
-  // work that is done once before the next picture, however often it is asked for
+  // work that is done once before the next frame, however often it is requested
   const waiting = new Set();
   function later(work) {
     if (waiting.has(work)) return;
@@ -83,7 +83,7 @@
   function open() {
     opening = false;
     const node = graph.nodes.find(each => each.kind === "conv" || each.kind === "dense");
-    // not where its detail would cover the network
+    // not if its detail would cover the network
     if (!node || state.selection || matchMedia("(max-width: 800px)").matches) return;
     const found = values[node.id];
     const best = found.reduce((most, value, i) => (value > found[most] ? i : most), 0); // also of NaN
@@ -102,7 +102,7 @@
     return node ? { node, map: unit.map, row: unit.row, column: unit.column } : null;
   }
 
-  // --- where everything stands ----------------------------------------------------------------
+  // --- where everything is --------------------------------------------------------------------
 
   function arrange() {
     const room = parts.scroller;
@@ -253,7 +253,7 @@
     context.lineTo(x, column.head.y);
   };
 
-  // --- what is pointed at and what is chosen ------------------------------------------------------
+  // --- what is under the pointer and what is selected ---------------------------------------------
 
   function point(unit) {
     const same = unit && pointed && unit.node === pointed.node && unit.map === pointed.map &&
@@ -264,7 +264,7 @@
     later(mark);
   }
 
-  // the class that the network answers
+  // the class that the network predicts
   function answer() {
     if (!graph.last.classes) return null;
     const logits = values[graph.last.id];
@@ -321,7 +321,7 @@
     frame(context, node, map, { top: row, left: column, height: 1, width: 1 }, 2);
   }
 
-  // a window on a map, cut where it ends
+  // a window on a map, clipped to it
   function frame(context, node, map, { top, left, height, width }, line) {
     const box = convscape.layout.tile(layout.of.get(node.id), map);
     const [tall, wide] = [box.height / node.shape[1], box.width / node.shape[2]];
@@ -345,7 +345,7 @@
     for (let c = 0; c < graph.input.shape[0]; c++) frame(context, graph.input, c, seen, 1.5);
   }
 
-  // a map, large, beside the pointer
+  // an enlarged map beside the pointer
   function showLens() {
     const unit = pointed;
     parts.lens.hidden = !unit || !values;

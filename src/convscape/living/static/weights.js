@@ -1,15 +1,15 @@
 "use strict";
 /* The weights that the network computes with: convscape.weights.
 
-   What a layer is given (by the run, or by one of its epochs) is shuffled, then disturbed by noise,
-   and what was typed in stands above both; a map that is off gives nothing but zeros. The tensors
-   of `convscape.network.layers` are replaced and never written into. */
+   A layer's weights, from the run or one of its epochs, are shuffled, then noise is added; values
+   that were typed in override both, and a map that is off gives only zeros. The tensors of
+   `convscape.network.layers` are replaced and never written into. */
 (() => {
   const { change, state } = convscape;
   const changes = new Map(); // of a layer's index: {shuffle, noise, edits, off}
-  let given = []; // tensors of each layer without any change
-  let shuffles = 0; // so far; each is another
-  let others = null; // whose weights these are, in words, where not the run's own
+  let given = []; // unchanged tensors of each layer
+  let shuffles = 0; // so far; each one differs
+  let others = null; // whose weights these are, in words, if not the run's own
 
   const isWeighted = (layer) => layer.kind === "conv" || layer.kind === "dense";
 
@@ -17,7 +17,7 @@
     given = convscape.network.layers.map((layer) => layer.tensors);
   }
 
-  /** The changes of a layer, which is computed anew with them. */
+  /** The changes to a layer, which is computed again with them. */
   function of(index) {
     if (!changes.has(index))
       changes.set(index, { shuffle: 0, noise: 0, edits: { weight: new Map(), bias: new Map() }, off: new Set() });
@@ -58,7 +58,7 @@
     return found;
   }
 
-  /** With noise of a normal distribution, `share` of the weights' own deviation. */
+  /** With normally distributed noise, `share` of the weights' own standard deviation. */
   function disturbed(values, share, seed) {
     const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
     const deviation = Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length);
@@ -105,7 +105,7 @@
     follow(given.keys());
   }
 
-  /** Why what the run measured does not hold for this network; null where it does. */
+  /** Why what the run measured does not apply to this network; null if it does. */
   const unmeasured = () => (changes.size ? "The network was changed" : others);
 
   convscape.weights = {
