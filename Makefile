@@ -1,6 +1,6 @@
 # make train   train a network on the bundled digits; make train ARGS="data=mnist model=mlp"
 # make sweep   the geometry sweep; make sweep ARGS="data=mnist"
-# make bench   how fast is it, beside other ways to train the same network (about 40 minutes)
+# make bench   how fast is it, beside other ways to train the same network (about 20 minutes)
 # make test    lint, types and all tests that need neither long time nor other machines
 # make test-long   the tests that take ten seconds or more each
 # make test-clusters   the tests on SLURM, Ray and PostgreSQL, which they start; as root on Debian
@@ -58,6 +58,7 @@ bench: .venv/.bench
 	.venv/bin/python benchmarks/sweeps.py
 	.venv/bin/python benchmarks/layers.py
 	.venv/bin/python benchmarks/speed.py $(ARGS)
+	.venv/bin/python benchmarks/picture.py
 
 soak: .venv/.test
 	.venv/bin/python tests/soak.py $(ARGS)

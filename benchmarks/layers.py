@@ -122,7 +122,7 @@ def main() -> None:
     """Print a table for each network and precision, write results/layers.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/layers.json")
     arguments = parser.parse_args()
     keep_freed_memory()  # as a run does

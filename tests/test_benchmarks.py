@@ -30,15 +30,34 @@ def test_speed_compares_with_the_loop_by_hand(tmp_path):
     assert results["cores"] >= 1
 
 
-@pytest.mark.parametrize("variant", ["usual loop by hand"])
+def module(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    result = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(result)
+    return result
+
+
+@pytest.mark.parametrize("variant", ["usual loop by hand", "JAX by hand, one scan an epoch"])
 def test_a_variant_tells_of_each_epoch(variant):
-    spec = importlib.util.spec_from_file_location("speed", ROOT / "benchmarks" / "speed.py")
-    speed = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(speed)
-    function, *_ = speed.VARIANTS[variant]
+    if variant.startswith("JAX"):
+        pytest.importorskip("jax")
+    function, *_ = module("speed").VARIANTS[variant]
     epochs = []
     function("small_mlp", 640, 2, lambda: epochs.append(None))
     assert len(epochs) == 2
+
+
+def test_the_picture_has_a_bar_for_each_way():
+    ways = {
+        "convscape": [{"variant": [30, 20, 10], "loop": [10, 10, 10]}],
+        "Keras on JAX": [{"variant": [5], "loop": [10]}, {"variant": [7], "loop": [10]}],
+    }
+    results = {"images_per_second": {"mlp": ways}, "cores": 2, "cpu": "some processor"}
+    (axis,) = module("picture").draw(results).axes
+    assert [bar.get_width() for bar in axis.patches] == [0.6, 2]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert names == ["Keras on JAX", "Convscape"]
+    assert [text.get_text() for text in axis.texts] == ["0.60", "2.00"]
 
 
 @pytest.mark.slow
