@@ -111,7 +111,7 @@ def test_the_tab_opens_in_tensorboard(server, browser):
     tab.get_by_role("tab", name="Network").click()
     tab.get_by_text("No run here has finished with a checkpoint.").wait_for()
     tab.get_by_role("tab", name="Images").click()
-    tab.get_by_text("No run here has kept its answers on these images.").wait_for()
+    tab.get_by_text("No run here has stored its answers on these images.").wait_for()
     assert problems == []
 
 

@@ -199,7 +199,7 @@ class Comparison:
             *(f"{name}: {group.name}" for name, group in self.sides),
             *wrapped(f"differ in: {differ}"),
             format_table(self.rows(), range(1, len(self.rows()[0]))),
-            *wrapped(f"B less A: {self.amount()}"),
+            *wrapped(f"B minus A: {self.amount()}"),
             *wrapped(self.flips()),
             *wrapped(f"verdict: {self.sentence}"),
         ]

@@ -1,5 +1,5 @@
 "use strict";
-/* What the network answers: a bar for each class, how sure it is, and softmax on demand. */
+/* The network's answer: a bar for each class, how sure it is, and softmax on demand. */
 (() => {
   const convscape = (window.convscape ??= {});
   const { element, written } = convscape.words;
@@ -26,7 +26,7 @@
     });
   }
 
-  // a class: its name, its bar and its probability; opens what made its number
+  // a class: its name, bar and probability; a click opens what its number is made of
   function bar() {
     const [name, fill, number] = [element("span", { class: "name" }), element("i"), element("span", { class: "number" })];
     const button = element("button", { type: "button" }, name, element("span", { class: "track" }, fill), number);

@@ -1,5 +1,5 @@
 "use strict";
-/* Two networks side by side: the same image through both, their answers and maps in the same order. */
+/* Two networks side by side: the same image goes through both; answers and maps are in the same order. */
 (() => {
   const { engine, colors } = convscape;
   const { element, by } = convscape.words;
@@ -55,7 +55,7 @@
     };
   }
 
-  /** The first maps of a layer in a row, a vector as one strip. */
+  /** A layer's first maps in a row, or a vector as one strip. */
   function maps(canvas, values, [channels, height, width]) {
     const isVector = height * width === 1, limit = colors.limitOf(values);
     const count = isVector ? Math.min(channels, WIDE) : Math.min(channels, MOST), gap = isVector ? 0 : 1;

@@ -5,7 +5,7 @@
   const convscape = (window.convscape ??= {});
   const { element, written } = convscape.words;
   const colors = convscape.colors;
-  const [WITH_DIGITS, SIDE] = [7, 98]; // cells along a table that has digits; pixels of a map
+  const [WITH_DIGITS, SIDE] = [7, 98]; // widest table that shows digits, in cells; side of a map, in pixels
 
   const { variable } = colors;
 
@@ -89,7 +89,7 @@
 
   // --- tables of numbers --------------------------------------------------------------------------
 
-  // coloured cells; three digits where they fit, all of them on hover
+  // coloured cells; three digits if they fit, all digits on hover
   function table(caption) {
     const body = element("tbody");
     const made = element("table", { class: "cells" }, element("caption", {}, caption), body);

@@ -1,5 +1,5 @@
 "use strict";
-/* Changes of an image by sliders: convscape.change.apply(pixels, shape, values, facts). Pure. */
+/* Changes an image by sliders: convscape.change.apply(pixels, shape, values, facts). Pure. */
 (() => {
   const SEED = 20240229; // the same noise whenever another slider moves
 
@@ -79,7 +79,7 @@
   /**
    * Pixels (C x H x W, bytes) after the sliders.
    *
-   * - `facts`: `ground` comes in at the edges; the square has the training images' mean `brightness`.
+   * - `facts`: `ground` fills in at the edges; the square has the training images' mean `brightness`.
    */
   function apply(pixels, [channels, height, width], values, facts) {
     const count = height * width;

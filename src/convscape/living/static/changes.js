@@ -12,10 +12,10 @@
     "horizontal edges (Sobel)": [-1, -2, -1, 0, 0, 0, 1, 2, 1],
     sharpen: [0, -1, 0, -1, 5, -1, 0, -1, 0],
     blur: [1, 2, 1, 2, 4, 2, 1, 2, 1].map((value) => value / 16),
-    "the same": [0, 0, 0, 0, 1, 0, 0, 0, 0],
+    identity: [0, 0, 0, 0, 1, 0, 0, 0, 0],
   };
 
-  let graph, page, before, shown = null, source = 0; // the unit, and which kernel of it
+  let graph, page, before, shown = null, source = 0; // the unit, and which of its kernels
   const parts = {};
 
   /** The map with weights that made a unit: {node, map}; the first one if there is none. */
@@ -68,7 +68,7 @@
       const nodes = parts.everywhere.checked ? layers : [shown.node];
       weights.disturb(nodes.map((node) => node.id - 1), Number(parts.noise.value));
     });
-    parts.shuffle = button("Shuffle its weights", "the same numbers in another order", () => weights.shuffle(shown.node.id - 1));
+    parts.shuffle = button("Shuffle its weights", "the same numbers in a different order", () => weights.shuffle(shown.node.id - 1));
     parts.reset = button("Reset", "the weights of the run", () => weights.reset());
     parts.kernel = element("table", { class: "kernel" });
     parts.bias = numberField("bias", (value) => weights.edit(shown.node.id - 1, "bias", [[shown.map, value]]));

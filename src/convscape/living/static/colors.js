@@ -4,7 +4,7 @@
 (() => {
   const convscape = (window.convscape ??= {});
   const STEPS = 255; // on each side of zero
-  const GAMMA = 0.75; // so that small values are seen
+  const GAMMA = 0.75; // so that small values can be seen
   let scale, gray, css;
 
   // the value of a custom property in the system's colour scheme
@@ -51,7 +51,7 @@
   const onColor = (value, limit) =>
     (Math.abs(value) / (limit || 1)) ** GAMMA > 0.5 ? "var(--paper)" : "var(--ink)";
 
-  // the largest distance from zero
+  // the largest absolute value
   function limitOf(values) {
     let largest = 0;
     for (let i = 0; i < values.length; i++) {
@@ -61,7 +61,7 @@
     return largest || 1;
   }
 
-  // one map into a picture of `across` pixels a row, from the pixel `at`
+  // paints a map into a picture of `across` pixels per row, from the pixel `at` on
   function paint(picture, across, at, values, from, height, width, limit) {
     const factor = STEPS / limit;
     for (let y = 0, i = from; y < height; y++)
@@ -79,7 +79,7 @@
           ? packed([pixels[i], pixels[size + i], pixels[2 * size + i]]) : gray[pixels[i]];
   }
 
-  // a canvas of one pixel a unit, painted by `fill(picture)`
+  // a canvas with one pixel per unit, painted by `fill(picture)`
   function pictured(canvas, height, width, fill) {
     if (canvas.width !== width || canvas.height !== height) {
       canvas.width = width;

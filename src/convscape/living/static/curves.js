@@ -1,8 +1,8 @@
 "use strict";
-/* How probable each class is while a slider plays: convscape.curves.draw(figure, slider, points). */
+/* The probability of each class while a slider plays: convscape.curves.draw(figure, slider, points). */
 (() => {
   const [WIDTH, HEIGHT, LEFT, BOTTOM] = [440, 200, 34, 34];
-  const LABELLED = 0.5; // classes that get as probable as this are named
+  const LABELLED = 0.5; // classes that reach this probability are named
 
   const colour = (index, count) => `hsl(${Math.round((360 * index * 0.618) % 360)} 70% ${count > 1 ? 50 : 45}%)`;
 

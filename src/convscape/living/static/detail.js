@@ -6,7 +6,7 @@
   const { card } = convscape.cards;
 
   let graph, room, state;
-  let parts = null; // the cards of the node that is shown
+  let parts = null; // the cards of the shown node
   let film = null; // the timer of "play"
   const head = {};
 
@@ -122,7 +122,7 @@
 
   // --- play -----------------------------------------------------------------------------------------
 
-  const WHOLE_MS = 12000, SLOWEST_MS = 350; // a map of the default network; one unit of a small map
+  const WHOLE_MS = 12000, SLOWEST_MS = 350; // a whole map of the default network; one unit of a small map
 
   function play() {
     const unit = convscape.view.chosen();

@@ -10,7 +10,7 @@ window in the nearest cache and four sums in registers. Sums are float64, stored
 the result is at least as exact as torch's.
 
 All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know "kind", "shape",
-"reads" (the input's shape), "tensors" and what their kind needs; see living/document.py.
+"reads" (the input's shape), "tensors" and whatever their kind needs; see living/document.py.
 */
 (() => {
   const convscape = (globalThis.convscape = globalThis.convscape || {});
@@ -23,7 +23,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return found;
   }
 
-  /** A tensor of the document as Float32Array. */
+  /** A tensor of the document, as Float32Array. */
   function unpack(tensor) {
     const view = new DataView(bytes(tensor.data).buffer);
     const size = tensor.dtype === "float16" ? 2 : 4;
@@ -170,7 +170,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
     return sum / (ys.length * xs.length);
   }
 
-  /** The padded maps' maximum under the window at every position; padding counts as 0. */
+  /** The maximum under the window at every position of the padded maps; padding counts as 0. */
   function maxima(layer, inputs) {
     const channels = layer.reads[0], [tall, wide] = layer.kernel_size;
     const { values, rows, columns } = padded(inputs, layer.reads, layer.pads, layer.circular, 0);
@@ -258,7 +258,7 @@ All values are Float32Array of C*H*W; a vector is (features, 1, 1). Layers know 
   function subsample(layer, values) {
     const [, height, width] = layer.shape, [channels, rows, columns] = layer.reads;
     const [down, along] = layer.stride;
-    const found = new Float32Array(layer.shape[0] * height * width); // more channels are zeros
+    const found = new Float32Array(layer.shape[0] * height * width); // the additional channels are zeros
     for (let c = 0, at = 0; c < channels; c++)
       for (let y = 0; y < height; y++)
         for (let x = 0; x < width; x++)

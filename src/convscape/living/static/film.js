@@ -74,7 +74,7 @@
 
   const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
-  /** Where the window of the shown position reads: [row, column] of the matrix, its entry, inside. */
+  /** What the window reads at the shown position: row and column in the matrix, the entry, whether it is inside. */
   function reading({ kernel_size: [tall, wide], stride, dilation, pads: [top, , left], reads, shape }) {
     const row = Math.floor(state.position / shape[2]), column = state.position % shape[2], found = [];
     for (let i = 0; i < tall; i++)
@@ -129,7 +129,7 @@
     $("output").replaceChildren(...rows);
   }
 
-  /** The sum, the maximum or the mean written out, as Step.in_words. */
+  /** The sum, the maximum or the mean written out, as in Step.in_words. */
   function inWords(found, values) {
     const read = reading(found), result = words(values[state.position]);
     if (state.kind !== "conv")

@@ -34,7 +34,7 @@
     return planes;
   }
 
-  /** The weights with which `size` pixels become `count` between `low` and `high`. */
+  /** The weights that turn the `size` pixels between `low` and `high` into `count`. */
   function weights(size, low, high, count) {
     const scale = (high - low) / count;
     const reach = Math.max(scale, 1);
@@ -52,7 +52,7 @@
   }
 
   /**
-   * A part of a plane in another size: Pillow's BILINEAR, a triangle as wide as an output pixel.
+   * A part of a plane, resized: Pillow's BILINEAR, a triangle as wide as an output pixel.
    *
    * `part` is [left, top, right, bottom]; with `isRounded` each pass gives whole numbers, as in
    * Pillow.
@@ -110,7 +110,7 @@
     return found;
   }
 
-  /** The brightness of the paper at each pixel; uneven on a photograph. */
+  /** The brightness of the paper at each pixel; uneven in a photograph. */
   function groundOf(plane, width, height, isLight) {
     const ground = new Float32Array(plane.length).fill(quantile(border(plane, width, height), 0.5));
     if (Math.min(width, height) < SHADED_SIDE) return ground;
@@ -147,7 +147,7 @@
     return chosen;
   }
 
-  /** Whether a grey plane is dark on light. */
+  /** Whether a grey plane shows dark on light. */
   const isDarkOnLight = (plane, width, height) => quantile(border(plane, width, height), 0.5) > 127;
 
   /** What was drawn, 0 to 1, without the paper; null if there is nothing. */
@@ -207,7 +207,7 @@
 
   // ---- strokes ----
 
-  /** Squared distance to the nearest place where `cost` is 0 (Felzenszwalb, Huttenlocher 2012). */
+  /** Squared distance to the nearest position where `cost` is 0 (Felzenszwalb, Huttenlocher 2012). */
   function squaredDistances(cost, width, height) {
     const longest = Math.max(width, height);
     const [values, places, bounds] = [longest, longest, longest + 1].map((n) => new Float64Array(n));
@@ -385,7 +385,7 @@
     return { frame, words: [wanted > measured ? "strokes thickened" : "strokes thinned"] };
   }
 
-  // ---- what the run itself did to its data ----
+  // ---- what the run did to its data ----
 
   /** An image of the data set in the middle of the run's canvas, if it has one. */
   function laid(pixels, facts) {
@@ -462,7 +462,7 @@
     return { pixels, isSwapped, words: [facts.words, ...found.words, ...words] };
   }
 
-  /** A picture as `convscape predict` reads it: cut to the ratio, scaled. */
+  /** A picture as `convscape predict` reads it: cropped to the aspect ratio, and scaled. */
   function plainly(picture, facts, swap) {
     const channels = facts.base[0] === 1 ? 1 : 3;
     const planes = planesOf(picture, channels);

@@ -1,5 +1,5 @@
 "use strict";
-/* Who reads whom: a node for the input and for each layer, and what its maps and units are called.
+/* Who reads whom: a node for the input and for each layer, and the names of its maps and units.
 
    Node i + 1 is layer i as the engine counts them; node 0 is the input. A node has `shape`
    [C, H, W], `sources` (nodes), `rows` (of a residual layer: the nodes of each branch in it) and

@@ -149,7 +149,7 @@
     return [reads, takes];
   }
 
-  // --- one map, and the place in it -----------------------------------------------------------------
+  // --- one map, and the position in it -----------------------------------------------------------------
 
   function place(graph, title, of, { isHidden = () => false } = {}) {
     const map = mapCanvas("the input map, and the place in it"), words = element("p");
@@ -213,20 +213,20 @@
     const made = card("", ...(plot ? [plot.element] : []), lines.element);
     made.classList.toggle("later", layer.id > node.id && node.id !== layer.id);
     return {
-      title: layer.kind === "batch_norm" ? "normalises" : layer.kind === "dropout" ? "drops nothing now" : layer.activation.replace("_", " "),
+      title: layer.kind === "batch_norm" ? "normalises" : layer.kind === "dropout" ? "dropout (inactive)" : layer.activation.replace("_", " "),
       element: made,
       draw(unit, values) {
         const x = at(values, source, unit), y = at(values, layer, unit);
         plot?.draw(x);
         if (layer.kind === "activation") return lines.draw([[steps.functionWords[layer.activation], null], ["x", x], ["=", y]]);
-        if (layer.kind === "dropout") return lines.draw([["only while training", null], ["=", y]]);
+        if (layer.kind === "dropout") return lines.draw([["active only in training", null], ["=", y]]);
         const { mean, deviation, gamma, beta } = steps.normalization(layer, unit.map);
         lines.draw([["x", x], ["− mean", mean], ["÷ deviation", deviation], ["× γ", gamma], ["+ β", beta], ["=", y]]);
       },
     };
   }
 
-  // the last number of a class becomes its probability
+  // the last value of a class becomes its probability
   function softmaxCard({ graph, state }) {
     const lines = sum();
     return {

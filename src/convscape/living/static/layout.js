@@ -14,7 +14,7 @@
   const STRIP = 36; // the width of a vector
   const CLASS = 68; // the width of a class with its name
   const PICTURE = 80; // the width of the image
-  const MOST_MAPS = 256, MOST_CELLS = 4096; // of a layer; others are sampled evenly
+  const MOST_MAPS = 256, MOST_CELLS = 4096; // of a layer; with more, they are sampled evenly
   const MOST_ROWS = 20; // classes with their names
 
   // which maps of a layer are shown
@@ -80,7 +80,7 @@
     return width - between;
   }
 
-  // between columns on the longest way through the network
+  // gaps between columns on the longest path through the network
   const gapsIn = row =>
     row.reduce((sum, node) => sum + 1 + Math.max(0, ...node.rows.map(each => (each.length ? gapsIn(each) + 1 : 0))), -1);
 
@@ -152,7 +152,7 @@
   function finished(columns, lanes, isDown, width, height) {
     const of = new Map(columns.map(column => [column.node.id, column]));
     for (const column of columns) {
-      // where a map is shown, or the one nearest to it
+      // where a map is shown, or the nearest shown one
       const { shown, node } = column;
       column.placeOf = map =>
         shown.length === node.shape[0] ? map : Math.round((map * (shown.length - 1)) / (node.shape[0] - 1));

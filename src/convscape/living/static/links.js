@@ -5,7 +5,7 @@
   const MOST = 48; // links of a dense unit: those that matter most
   const isWeighted = node => node.kind === "conv" || node.kind === "dense";
 
-  // of one map, to the layer before: {from, map, to, target, weight, strength 0..1}
+  // of a map, to the layer before: {from, map, to, target, weight, strength 0..1}
   function direct(graph, values, node, map) {
     const link = (from, at, weight, strength) => ({ from, map: at, to: node, target: map, weight, strength });
     const source = graph.nodes[node.sources[0]];

@@ -1,5 +1,5 @@
 "use strict";
-/* A pad to draw on, and pictures that are dropped, pasted or chosen: convscape.pad.build(facts, changed).
+/* A pad to draw on, and pictures to drop, paste or choose: convscape.pad.build(facts, changed).
 
 `changed()` is called when the contents of the pad change; `picture()` gives it as {width, height, rgba},
 null where there is nothing. */
@@ -227,7 +227,7 @@ null where there is nothing. */
     }
 
     requestAnimationFrame(paint);
-    /** Empty it for an image from elsewhere. */
+    /** Clear it for an image from elsewhere. */
     function wipe() {
       [strokes, image] = [[], null];
       undo.disabled = true;

@@ -3,9 +3,9 @@
 
 pixels (Uint8Array of C*H*W, or null for no input), label (of a test image, or null), name,
 selection ({layer, map, row, column} or null), weights (how often they were changed), score (see
-score.js); and what follows from the pixels: activations,
+score.js); and what is computed from the pixels: activations,
 logits, probabilities, milliseconds. Listeners are called with the state and a Set of changed keys,
-once per frame however often it was set. */
+once per frame, however often it was set. */
 (() => {
   const { engine } = convscape;
   const listeners = [], changed = new Set();

@@ -1,6 +1,6 @@
 "use strict";
-/* What a unit is made of: the numbers that it reads and what is done to them, as the engine does it.
-   Pure. A window is {top, left, height, width} in units of what is read, and may reach outside. */
+/* How a unit is computed: the numbers that it reads and what is done to them, as in the engine.
+   Pure. A window is {top, left, height, width} in units of the map it reads, and may reach outside. */
 (() => {
   const convscape = (window.convscape ??= {});
 
@@ -9,7 +9,7 @@
 
   const slides = node => node.kind === "conv" || node.kind === "pool";
 
-  // what a unit reads of a source, at the stride and padding of its layer
+  // what a unit reads from a source, with its layer's stride and padding
   function windowOf(graph, node, row, column, grid = [0, 0]) {
     const source = graph.nodes[node.sources[0]];
     if (node.kind === "global_pool" || node.kind === "dense" || (node.kind === "flatten" && source))
@@ -143,7 +143,7 @@
 
   const isElementwise = node => ["batch_norm", "activation", "dropout"].includes(node.kind);
 
-  // the layer whose numbers were changed one by one to become those of `node`
+  // the layer whose values became those of `node` by element-wise changes
   function origin(graph, node) {
     let found = node;
     while (isElementwise(found)) found = graph.nodes[found.sources[0]];

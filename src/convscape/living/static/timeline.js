@@ -5,7 +5,7 @@
   const { engine, weights } = convscape;
   const { element, written } = convscape.words;
   const css = convscape.colors.variable;
-  const STEP_MS = 600; // of an epoch, when played
+  const STEP_MS = 600; // per epoch, when played
   const HEIGHT = 52; // of the curves
 
   function start(room, { timeline: found }) {
@@ -73,7 +73,7 @@
     }
   }
 
-  /** A metric over the epochs: training thin, validation bold, a line where the page is now. */
+  /** A metric over the epochs: training thin, validation bold, a line at the current epoch. */
   function chart(metric, curves) {
     const rows = [["train", curves[`train/${metric}`]], ["val", curves[`val/${metric}`]]].filter(([, values]) => values);
     if (!rows.length) return null;

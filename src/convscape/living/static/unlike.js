@@ -54,15 +54,15 @@
     const { measure: facts, sure, levels } = convscape.document.unlike;
     const other = convscape.weights.unmeasured();
     if (other !== null)
-      return { isUnlike: false, unlike: "", sure: `${other}: how often such an answer is right was not measured.` };
+      return { isUnlike: false, unlike: "", sure: `${other}: it was not measured how often such an answer is right.` };
     const found = distance(state);
     const isUnlike = found !== null && found > facts.threshold;
     let unlike = "";
     if (isUnlike) {
       const rate = Math.round(1 / facts.false_alarms);
       unlike =
-        `Unlike anything it was trained on: ${(found / facts.threshold).toFixed(2)} times as far from each class ` +
-        `as all but 1 in ${rate} of its validation images. The answer means little.`;
+        `Unlike anything it was trained on: its distance to the nearest class is ${(found / facts.threshold).toFixed(2)} times ` +
+        `what only 1 in ${rate} validation images exceeds. The answer means little.`;
     }
     if (sure === undefined) return { isUnlike, unlike, sure: "" }; // a page without data
     if (sure === null) return { isUnlike, unlike, sure: "It was not trained to give probabilities, so it cannot say how sure it is." };

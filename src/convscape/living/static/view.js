@@ -79,14 +79,14 @@
     later(!layout ? arrange : numbers ? paint : mark);
   }
 
-  // the page opens with a unit: the strongest of the first layer with weights
+  // the page opens with a chosen unit: the strongest of the first layer with weights
   function open() {
     opening = false;
     const node = graph.nodes.find(each => each.kind === "conv" || each.kind === "dense");
     // not if its detail would cover the network
     if (!node || state.selection || matchMedia("(max-width: 800px)").matches) return;
     const found = values[node.id];
-    const best = found.reduce((most, value, i) => (value > found[most] ? i : most), 0); // also of NaN
+    const best = found.reduce((most, value, i) => (value > found[most] ? i : most), 0); // NaN does no harm
     const map = Math.floor(best / (node.shape[1] * node.shape[2]));
     choose(convscape.keys.strongest(node, map, found));
   }
@@ -137,7 +137,7 @@
   // "block1" of block1.conv
   const stageOf = ({ name }) => name.slice(0, Math.max(name.lastIndexOf("."), 0)) || name;
 
-  // the words of a layer: what it does, what comes out, what it costs, how much a unit sees
+  // a layer in words: what it does, what comes out, what it costs, how much a unit sees
   function head({ node, head, shown }, before) {
     const stage = stageOf(node), isNew = !before || stageOf(before.node) !== stage;
     const size = node.isVector ? `${node.shape[0]}` : by(node.shape);
@@ -159,7 +159,7 @@
 
   // --- numbers ----------------------------------------------------------------------------------
 
-  const atlas = []; // of each node: a canvas with all its maps side by side, a pixel a unit
+  const atlas = []; // of each node: a canvas with all its maps side by side, one pixel per unit
 
   function paint() {
     const context = parts.maps.getContext("2d");
@@ -288,7 +288,7 @@
   }
 
   function drawLinks(context, links) {
-    const largest = new Map(); // of the weights of a layer
+    const largest = new Map(); // the largest weight of each layer
     for (const { to, weight } of links) largest.set(to, Math.max(largest.get(to) ?? 0, Math.abs(weight)));
     const plain = css("--faint");
     for (const { from, map, to, target, weight, strength } of links) {
@@ -333,7 +333,7 @@
     context.strokeRect(box.x + x * wide, box.y + y * tall, Math.max(2, (right - x) * wide), Math.max(2, (bottom - y) * tall));
   }
 
-  // what a unit reads in the maps before it, and what it sees of the image
+  // what a unit reads from the maps before it, and what it sees of the image
   function drawWindow(context, { node, map, row, column }) {
     if (!node.id) return;
     const { windowOf, fieldOf } = convscape.steps;

@@ -97,7 +97,7 @@
     follow(indices);
   }
 
-  /** Other weights for every layer, as [{name: Float32Array}]; changes are made to these now.
+  /** Other weights for every layer, as [{name: Float32Array}]; changes now apply to these.
 
   `words` say whose they are; null for the run's own. */
   function give(tensors, words) {

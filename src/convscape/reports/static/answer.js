@@ -1,5 +1,5 @@
 // The answer of a folder of runs: question, verdict, the picture that shows it, what it cost; then
-// the words, the pictures and where everything came from.
+// the sentences, the other pictures, and where everything came from.
 "use strict";
 (() => {
   const { h, counted, duration, grouped } = convscape.dom;
@@ -32,13 +32,13 @@
     const pictures = isFirst ? document.pictures.map((p) => h("figure", {}, h("img", { src: p.source, alt: p.caption }), h("figcaption", {}, p.caption))) : [];
     const body = [...opening(section, document, isFirst, width), ...pictures.slice(0, 1)];
     if (hasMetric && section.effects.length)
-      body.push(figure("What each change does", "Each line is one value instead of another in runs that are equal in all else; bars that leave the zero line are clear. Click to see the runs.",
+      body.push(figure("What each change does", "Each line is one value instead of another, in runs that are otherwise equal; a bar that does not touch the zero line is a clear difference. Click to see the runs.",
         plot((w) => differences(section, w, (e) => go.filter(section, `${e.key}=${e.level}`)), 860)));
     if (hasMetric && costs.length && section.effects.length === 0 && all.n.length > 1) body.push(costFigure(section, costs, width, go));
     body.push(h("h3", {}, "In words"), h("ul", { class: "words" }, section.sentences.map((words) => h("li", {}, words))), h("p", { class: "soft" }, section.ranking));
     body.push(...best(section, go));
     if (hasMetric && section.pairs.length)
-      body.push(figure("Each pair of keys", "Means over the settings of the other keys and seeds that finished in all that is compared. * some runs are missing; — none could finish: point at the cell. Click to see its runs.",
+      body.push(figure("Each pair of keys", "Means over those settings of the other keys and those seeds that finished in every cell compared. * some runs are missing; — none could finish: point at the cell to see why. Click to see its runs.",
         heatMaps(section, width, (pairs) => go.filter(section, pairs.map(([key, i]) => `${key.name}=${key.levels[i]}`).join(" ")))));
     if (hasMetric && section.levels.length) body.push(figure("Each key alone", "Balanced means over the other keys; bars: 95 % interval over seeds.", levels(section, width)));
     if (hasMetric && costs.length && all.n.length > 1 && section.effects.length) body.push(costFigure(section, costs, width, go));
@@ -46,16 +46,16 @@
       const said = h("span", { class: "soft", role: "status" });
       body.push(figure("All keys at once", "A line per configuration, coloured by the metric.", convscape.lines.parallel(section, Math.min(980, Math.max(width, 110 * section.keys.length)), (i) => go.configuration(section, i), (words) => (said.textContent = words)), [said]));
     }
-    if (section.curves) body.push(figure("Learning curves", "Of the best configurations, by their number: mean and range of the seeds.", plot((w) => convscape.lines.curves(section, w, (i) => go.configuration(section, i)), 860)));
+    if (section.curves) body.push(figure("Learning curves", "The best configurations, by number: mean and range over seeds.", plot((w) => convscape.lines.curves(section, w, (i) => go.configuration(section, i)), 860)));
     body.push(...pictures.slice(1), ...unfinished(section, go), origins(section, document));
     return h("section", { class: "data" }, body);
   }
   function costFigure(section, costs, width, go) {
     const columns = Math.max(1, Math.min(costs.length, Math.floor(width / 300)));
     const each = Math.min(420, Math.floor((width - 14 * (columns - 1)) / columns));
-    return figure("What it costs", "A point per configuration; the line joins those that no other beats. Bars: 95 % interval over seeds.", costs.map((cost) => convscape.lines.costs(section, cost, each, (i) => go.configuration(section, i))));
+    return figure("What it costs", "One point per configuration; the line joins those that no other beats at the same or a lower cost. Bars: 95 % interval over seeds.", costs.map((cost) => convscape.lines.costs(section, cost, each, (i) => go.configuration(section, i))));
   }
-  // The ten best, as a plain table that prints; all of them are in Runs.
+  // The ten best, as a plain table that can be printed; all are in Runs.
   function best(section, go) {
     const all = section.configurations, shown = section.metrics.filter((m) => all.numbers[m.name]).slice(0, 3);
     if (!all.n.length) return [];
@@ -85,7 +85,7 @@
     return h("div", {}, differ.map(([name, values]) => h("p", { class: "note" }, `Rows differ in ${name}: ${values.join(", ")}.`)),
       h("details", {}, h("summary", {}, "Where it came from: versions, hardware, data"), rows(entries.map(([name, values]) => [name, values.join(", ")]))),
       section.configurations.commands.length > 0 && h("details", {}, h("summary", {}, "The command of each configuration"), rows(section.configurations.commands.map((line, i) => [String(i + 1), h("code", {}, line)]))),
-      !convscape.live && h("details", {}, h("summary", {}, "Files beside this page"), h("ul", {}, files.map(([words, place]) => h("li", {}, h("a", { href: place.split("/").map(encodeURIComponent).join("/") }, words))))));
+      !convscape.live && h("details", {}, h("summary", {}, "Files next to this page"), h("ul", {}, files.map(([words, place]) => h("li", {}, h("a", { href: place.split("/").map(encodeURIComponent).join("/") }, words))))));
   }
 
   convscape.answer = { answer, bill, half };

@@ -36,7 +36,7 @@
   // A figure with a title, what it means, and a button that saves it as SVG.
   function figure(title, caption, svgs, more = []) {
     const list = [svgs].flat();
-    const button = h("button", { class: "quiet", title: "save this picture as SVG", onclick: () => list.forEach((svg, i) => download(svg, `${title}${list.length > 1 ? ` ${i + 1}` : ""}`)) }, "SVG");
+    const button = h("button", { class: "quiet", title: "save this chart as SVG", onclick: () => list.forEach((svg, i) => download(svg, `${title}${list.length > 1 ? ` ${i + 1}` : ""}`)) }, "SVG");
     return h("figure", {}, h("div", { class: "figurehead" }, h("h3", {}, title), ...more, button),
       caption && h("figcaption", {}, caption), h("div", { class: "pictures" }, list));
   }

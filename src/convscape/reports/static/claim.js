@@ -1,4 +1,4 @@
-// The first screen of a claim: statement, verdict, and each difference beside what was expected.
+// The first screen of a claim: statement, verdict, and each difference next to what was expected.
 "use strict";
 (() => {
   const { h, s, tipped } = convscape.dom;
@@ -12,8 +12,8 @@
     return [
       h("h2", { class: "question" }, claim.question),
       h("p", { class: "verdict" }, h("strong", { class: `badge ${KINDS[claim.verdict]}` }, claim.verdict), ` ${claim.says}`),
-      svgs.length > 0 && figure("What was found, and what was expected", "Dots: mean over seeds; bars: 95 % interval. Shaded: where the claim expects the whole bar to be.", svgs),
-      h("details", {}, h("summary", {}, "In words, and what every arm got"), h("ul", { class: "words" }, claim.findings.map((f) => h("li", {}, h("strong", {}, `${f.verdict}: `), `${f.says}: ${f.words}`))), h("p", { class: "soft" }, claim.budget)),
+      svgs.length > 0 && figure("What was found, and what was expected", "Dots: mean over seeds; bars: 95 % interval. Shaded: where the claim expects the whole bar.", svgs),
+      h("details", {}, h("summary", {}, "In words, and the result of every arm"), h("ul", { class: "words" }, claim.findings.map((f) => h("li", {}, h("strong", {}, `${f.verdict}: `), `${f.says}: ${f.words}`))), h("p", { class: "soft" }, claim.budget)),
     ];
   }
   function differences(findings, unit, width) {
@@ -32,7 +32,7 @@
         f.low !== null && s("line", { class: "interval", x1: x(scaled(f, "low")), x2: x(scaled(f, "high")), y1: y, y2: y }), s("circle", { cx: x(scaled(f, "mean")), cy: y, r: 5.5 })), () => [`${f.verdict}: ${words}`]));
     });
     parts.push(text(width / 2, height - 4, isShare ? "difference (points)" : `difference (${unit})`, { class: "axis", "text-anchor": "middle" }));
-    return picture(width, height, `what was found beside what was expected, in ${unit}`, ...parts);
+    return picture(width, height, `what was found and what was expected, in ${unit}`, ...parts);
   }
 
   convscape.claim = { opening };

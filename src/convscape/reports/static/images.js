@@ -1,4 +1,4 @@
-// Only where a server answers: images that runs get wrong, by class, and what they take them for.
+// Only with a server: the images that runs get wrong, by class, and what they take them for.
 "use strict";
 (() => {
   const { h, counted, tipped } = convscape.dom;
@@ -24,7 +24,7 @@
     return tipped(h("figure", { class: "wrong", "aria-label": label }, picture(found, index), h("figcaption", {}, h("b", {}, `${is} → ${name(found, first.label)}`), h("span", {}, words), h("span", { class: "soft" }, `p(${is}) ${percent(one.p)}`))),
       () => [`image ${one.place} of ${found.split}, class ${is}, mean probability ${percent(one.p)}`, ...one.said.map((s) => `${name(found, s.label)}: ${counted(s.runs, "run")}, on average ${percent(s.p)} sure`)]);
   }
-  // Of each image how many runs are wrong; it is disputed where about half of them are.
+  // For each image, how many runs are wrong; it is disputed if about half of them are.
   const disputed = (found, one) => Math.abs(1 - 2 * (one.said.find((s) => s.label === one.label)?.runs ?? 0) / found.runs);
 
   function grid(found, state) {
@@ -56,7 +56,7 @@
         found.runs > 1 ? choice("order", state.order, [["mistakes", "what most get wrong"], ["disagreements", "where they disagree"]], (v) => { state.order = v; redraw(); }) : "",
         h("span", { class: "soft", role: "status" }, found.runs ? `${counted(found.runs, "run")} on ${counted(found.images, "image")}` : ""));
       const notes = [found.missing, found.left_out > 0 && `${counted(found.left_out, "run")} that answered on other images, kept no answers or came late in a long list are left out`].filter(Boolean);
-      const none = found.runs ? "No image is taken for something else." : "No run here has kept its answers on these images.";
+      const none = found.runs ? "No image is misclassified." : "No run here has stored its answers on these images.";
       place.replaceChildren(...notes.map((words) => h("p", { class: "note" }, words)), ...(found.wrong.length ? grid(found, state).filter(Boolean) : [h("p", { class: "empty" }, none)]));
     }
     async function ask() {

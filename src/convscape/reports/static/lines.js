@@ -53,7 +53,7 @@
     const height = 300, top = 28, tall = height - top - 12;
     const step = (width - 110) / (axes.length - 1), x = (a) => 40 + a * step, y = (share) => top + (1 - share) * tall;
     const lines = places.slice().reverse().map((i) => {
-      // equal values would hide each other: each line is a little aside of the others
+      // equal values would hide each other, so each line is shifted a little
       const aside = ((i * 0.618) % 1) * 10 - 5, points = axes.map((axis, a) => [axis.of(i), a]).filter(([v]) => v !== null)
         .map(([v, a]) => `${x(a)},${y(v) + (a < axes.length - 1 ? aside : 0)}`);
       const line = s("polyline", { class: "thread", points: points.join(" "), style: { stroke: css(color(high > low ? (values[i] * metric.scale - low) / (high - low) : 0.5)) } });
@@ -69,7 +69,7 @@
         line.classList.toggle("out", !is);
         kept += is;
       }
-      said(brushes.some(Boolean) ? `${kept} of ${lines.length} configurations; click the brush away` : "drag along an axis to choose");
+      said(brushes.some(Boolean) ? `${kept} of ${lines.length} configurations; click the brush to remove it` : "drag along an axis to select");
     }
     const svg = picture(width, height, "all keys at once", ...lines.map(([, line]) => line));
     axes.forEach((axis, a) => {

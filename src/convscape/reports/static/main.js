@@ -1,4 +1,4 @@
-// One page for two places: a file with its document inside, and a tab of TensorBoard that asks for it.
+// One page for two places: a file that contains its document, and a TensorBoard tab that requests it.
 "use strict";
 (() => {
   const { h, hideTip, counted, duration } = convscape.dom;
@@ -51,7 +51,7 @@
     if (drawer) board.append(drawer);
   }
 
-  // How far a sweep is, as long as it is not at its end.
+  // How far a sweep is, until it has ended.
   function progress() {
     const { total, done, running, todo, left } = values.progress ?? { total: 0, done: 0 };
     if (done >= total) return null;
@@ -59,7 +59,7 @@
     return h("p", { class: "progress", role: "status" }, h("progress", { max: total, value: done, "aria-label": "runs done" }), words.filter(Boolean).join(" · "));
   }
 
-  // --- a tab that asks ---------------------------------------------------------------------------
+  // --- a tab that requests updates ---------------------------------------------------------------
   let tag = "";
   async function ask() {
     try {
@@ -67,7 +67,7 @@
       if (reply.ok && reply.status !== 204) {
         const found = await reply.json();
         tag = found.tag;
-        const isApart = state.tab === "Network" || state.tab === "Images"; // they ask for themselves
+        const isApart = state.tab === "Network" || state.tab === "Images"; // they request their own data
         const isBusy = isApart || board.contains(document.activeElement) && document.activeElement.matches("input, select");
         take(found);
         state.folder = found.folder ?? "";
@@ -75,7 +75,7 @@
         else if (!isApart) setTimeout(draw, 3000);
       }
     } catch {
-      // TensorBoard has been stopped; what is shown stays
+      // TensorBoard was stopped; the page keeps what it shows
     }
   }
   async function live(address) {

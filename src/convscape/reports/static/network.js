@@ -1,4 +1,4 @@
-// Only where a server answers: the living network of a run.
+// Only with a server: the living network of a run.
 "use strict";
 (() => {
   const { h } = convscape.dom;
@@ -9,7 +9,7 @@
     const chosen = choices.find((c) => c.folder === state.network) ?? choices[0];
     const select = h("select", { "aria-label": "run", onchange: () => { state.network = select.value; state.redraw(); } }, choices.slice(0, 500).map((c) => h("option", { value: c.folder }, c.folder)));
     select.value = chosen.folder;
-    const said = h("span", { class: "soft", role: "status" }, "Reading the network…"); // some seconds, the first time
+    const said = h("span", { class: "soft", role: "status" }, "Reading the network…"); // takes a few seconds the first time
     return h("div", { class: "network" }, h("div", { class: "tools" }, select, said), h("iframe", { onload: () => (said.textContent = "best run first; draw, or click on a picture"), src: url(`network?run=${encodeURIComponent(chosen.folder)}`), title: `the network of ${chosen.words}` }));
   }
   convscape.network = { network };

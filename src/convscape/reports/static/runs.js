@@ -45,7 +45,7 @@
     }));
   }
 
-  // A run, or a configuration with its runs, at the side.
+  // A run, or a configuration with its runs, in the side panel.
   function details(section, what, close, show) {
     const { runs: all, configurations } = section;
     const columns = (what.row !== undefined ? runColumns : groupColumns)(section), row = what.row ?? what.place;
@@ -59,14 +59,14 @@
       command && h("p", {}, h("code", {}, command)), facts);
   }
 
-  // What is pinned side by side, differing lines first; nothing pinned: what to do.
+  // What is pinned, side by side, with differing lines first; if nothing is, how to pin.
   function compare(document, state) {
     const parts = document.sections.flatMap((section, i) => {
       const sides = [["r", runColumns(section), section.runs.folder, section.runs.run], ["g", groupColumns(section), section.configurations.label, section.configurations.label]]
         .flatMap(([kind, columns, ids, titles]) => ids.map((id, row) => ({ columns, row, title: titles[row], id, kind })).filter((side) => stateOf(state, `${i}${kind}`).pinned.has(side.id))).slice(0, 8);
-      return sides.length ? [h("section", {}, h("h2", {}, section.data), sides.length === 1 && h("p", { class: "soft" }, "Pin one more in Runs to compare it with this one."), sideBySide(section, sides))] : [];
+      return sides.length ? [h("section", {}, h("h2", {}, section.data), sides.length === 1 && h("p", { class: "soft" }, "Pin another one in Runs to compare it with this one."), sideBySide(section, sides))] : [];
     });
-    return h("div", {}, parts.length ? parts : h("p", { class: "empty" }, "Pin two or more runs or configurations with ☆ in Runs: they are shown side by side here."));
+    return h("div", {}, parts.length ? parts : h("p", { class: "empty" }, "Pin two or more runs or configurations with ☆ in Runs to see them side by side here."));
   }
   function sideBySide(section, sides) {
     const ids = [...new Set(sides.flatMap((side) => side.columns.map((c) => c.id)))].filter((id) => id !== "run" && id !== "number");

@@ -1,10 +1,10 @@
-// One table of any length: only the rows in sight are in the page. Sort, filter, columns, pins, copy.
+// One table of any length: only the visible rows are in the page. Sort, filter, columns, pins, copy.
 "use strict";
 (() => {
   const { h, copy, save, counted } = convscape.dom;
   const ROW = 29, SPARE = 12;
 
-  // What is typed, as tests of a row: kernel_size=3 acc>0.98 status!=ok word
+  // What is typed, as tests of a row: kernel_size=3 acc>0.98 status!=ok text
   function parse(typed, columns) {
     const unknown = [];
     const tests = (typed.match(/\S+/g) ?? []).map((word) => {
@@ -62,7 +62,7 @@
     copied.addEventListener("change", async () => {
       const shown = visible(), kinds = shown.map((c) => c.kind), kind = copied.value;
       copied.value = "";
-      // a table of numbers has all digits of a key, one for a paper those that are shown
+      // CSV has all digits of a key; a table for a paper has those that are shown
       const whole = kind === "file" || kind === "CSV", cellOf = (c, row) => `${whole && c.kind === "text" ? c.value(row) ?? "" : c.text(row)}${c.half?.(row) ?? ""}`;
       const texts = [shown.map((c) => c.title), ...order.map((row) => shown.map((c) => cellOf(c, row)))];
       if (kind === "file") return save("runs.csv", "text/csv", WRITERS.CSV(texts));
@@ -126,7 +126,7 @@
     }
     function line(row, shown) {
       const id = rowId(row), isPinned = state.pinned.has(id);
-      const pin = h("button", { class: "pin", title: "pin: keeps it on top, and compares it", "aria-pressed": String(isPinned), onclick: (event) => { event.stopPropagation(); state.pinned[isPinned ? "delete" : "add"](id); arrange(); draw(true); } }, isPinned ? "★" : "☆");
+      const pin = h("button", { class: "pin", title: "pin: keep it on top, and compare it", "aria-pressed": String(isPinned), onclick: (event) => { event.stopPropagation(); state.pinned[isPinned ? "delete" : "add"](id); arrange(); draw(true); } }, isPinned ? "★" : "☆");
       return h("tr", { class: isPinned ? "pinned" : null, onclick: () => open(row) }, h("td", {}, pin), shown.map((c) => {
         const words = String(c.text(row)), half = c.half?.(row) ?? "";
         return h("td", { class: `${c.kind} ${c.name?.(row) ?? ""}`, title: words.length > 30 ? words : null }, c.link ? h("button", { class: "link", onclick: (e) => { e.stopPropagation(); open(row); } }, words) : words, half && h("span", { class: "soft" }, half));
