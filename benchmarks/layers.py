@@ -1,12 +1,12 @@
-"""How near does each layer come to what a core can compute?
+"""How close does each layer come to a core's peak?
 
     python benchmarks/layers.py
     python benchmarks/layers.py --networks resnet20 --rounds 30
 
-Forward, backward to the input, backward to the weights of each layer that multiplies, alone, at its
-shape in the network, beside a large matrix product in the same precision. Processor time of one
-thread: all of it take turns in each round, so that a machine with much else to do spoils ratios
-less. The floating-point operations are those of the plan: two for each MAC.
+Times the forward pass and the backward passes to the input and to the weights of each layer that
+multiplies, alone, at its shape in the network, and a large matrix product in the same precision.
+CPU time of one thread: all of these take turns in each round, so that a busy machine distorts the
+ratios less. The floating-point operations are those of the plan: two for each MAC.
 """
 
 import argparse
@@ -41,12 +41,12 @@ PEAK_SIZE = 1024
 
 
 def layers_of(plan: Plan) -> list[LayerPlan]:
-    """Those that multiply, in the order of the network."""
+    """The layers that multiply, in the order of the network."""
     return [row for row in plan.all_layers if row.macs]
 
 
 def work_of(plan: Plan, dtype: torch.dtype) -> Iterator[tuple[str, int, Callable[[], Any]]]:
-    """Name, floating-point operations, and a function: the peak, each way of a layer, the step."""
+    """Name, floating-point operations and a function: the peak, each way of a layer, the step."""
     square = torch.randn(PEAK_SIZE, PEAK_SIZE).to(dtype)
     yield PEAK, 2 * PEAK_SIZE**3, partial(torch.mm, square, square)
     total = 0

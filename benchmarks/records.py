@@ -2,8 +2,8 @@
 
     python benchmarks/records.py experiment=mnist_99
 
-What follows are overrides of scripts/train.py. The runs are one sweep in a folder of its own, one
-after the other in one process; the seconds are those of training, as result.json has them.
+The arguments are overrides for scripts/train.py. The runs are one sweep in a temporary folder, one
+after the other in one process; the seconds are those of training, as in result.json.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def trained(overrides: list[str]) -> list[dict]:
 
 
 def row(results: list[dict], accuracy, overrides: list[str]) -> str:
-    """Of the table in records.md."""
+    """The row for the table in records.md."""
     seconds = [each["seconds"]["fit"] for each in results]
     where = results[0]["environment"]
     cells = (

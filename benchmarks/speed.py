@@ -3,10 +3,10 @@
     make bench                        all variants that are installed
     python benchmarks/speed.py --repetitions 3 --networks cnn
 
-The variants take turns, each in a process of its own. Every epoch of a variant is followed by one
-of the best loop by hand, in another process that waits meanwhile, and their ratio is taken: on a
-noisy machine, minutes apart differ more than these two do. The loop computes in the precision that
-Convscape chooses on this machine. Images are random: what they show does not matter to the clock.
+The variants take turns, each in a separate process. Every epoch of a variant is followed by one of
+the best hand-written loop, in another process that waits in between, and their ratio is taken: on a
+noisy machine, runs minutes apart differ more than these two. The loop computes in the precision
+that Convscape chooses on this machine. Images are random: their content does not affect the speed.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def random_data(num_images: int) -> tuple[Any, Any]:
 
 
 def plain_network(network: str, pool_first: bool = False) -> Any:
-    """The network in plain torch; ReLU and max pooling give the same in either order."""
+    """The network in plain torch; ReLU and max pooling give the same result in either order."""
     from torch import nn
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
@@ -66,11 +66,11 @@ def plain_network(network: str, pool_first: bool = False) -> Any:
 
 
 def best_loop(network: str, num_images: int, use_bf16: bool) -> Callable[[], int]:
-    """An epoch of the best loop by hand, with all that we know of; it gives its number of images.
+    """An epoch of the best hand-written loop, with everything known to help; returns its images.
 
     Data in memory as normalised floats, channels_last, fused Adam, pooling before ReLU, metrics
-    read once, freed memory kept by the C library, no search for a GPU in each step of Adam where
-    there is none. In bf16 by autocast, as ours.
+    read once, freed memory kept by the C library, and without a GPU no search for one in each step
+    of Adam. In bf16 by autocast, as ours.
     """
     import torch
     import torch.nn.functional as F
@@ -104,7 +104,7 @@ def best_loop(network: str, num_images: int, use_bf16: bool) -> Callable[[], int
 
 
 class LoopByHand:
-    """`best_loop` in a process of its own: a variant keeps the process that it would have."""
+    """`best_loop` in a separate process, so that it does not affect the variant's process."""
 
     def __init__(self, network: str, num_images: int, in_fp32: bool) -> None:
         task = json.dumps([network, num_images, in_fp32])
@@ -116,7 +116,7 @@ class LoopByHand:
         )
 
     def epoch(self) -> float:
-        """Run one and give its images per second."""
+        """Run an epoch and return its images per second."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("epoch\n")
@@ -129,7 +129,7 @@ class LoopByHand:
 
     @staticmethod
     def serve(network: str, num_images: int, in_fp32: bool) -> None:
-        """What the process does: an epoch for each line that comes."""
+        """The process's work: an epoch for each line on stdin."""
         epoch = best_loop(network, num_images, not in_fp32 and uses_bf16(network))
         for _ in sys.stdin:
             start = time.perf_counter()
@@ -165,7 +165,7 @@ def usual_loop(network: str, num_images: int, epochs: int, after_epoch: AfterEpo
 def convscape(
     network: str, num_images: int, epochs: int, after_epoch: AfterEpoch, *overrides: str
 ) -> None:
-    """Ours as a user runs it: Lightning, checkpoints, TensorBoard, history; validation left out."""
+    """Ours as a user runs it: Lightning, checkpoints, TensorBoard, history; without validation."""
     from convscape.config.schema import Config
     from convscape.data.cache import ImageSet
     from convscape.training import run as training
@@ -208,7 +208,7 @@ def convscape_nchw(
 
 
 def tutorial(network: str, num_images: int, epochs: int, after_epoch: AfterEpoch) -> None:
-    """The usual set-up: torchvision transforms per image, DataLoader, Lightning with all its on."""
+    """The usual set-up: torchvision transforms per image, DataLoader, Lightning's defaults."""
     import lightning.pytorch as pl
     import torch
     import torch.nn.functional as F
@@ -245,7 +245,7 @@ def tutorial(network: str, num_images: int, epochs: int, after_epoch: AfterEpoch
 
     class Clock(pl.Callback):
         def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
-            if trainer.current_epoch > 0:  # only now is the epoch before complete and saved
+            if trainer.current_epoch > 0:  # only now is the previous epoch complete and saved
                 after_epoch()
 
         def on_fit_end(self, *_: Any) -> None:
@@ -358,7 +358,7 @@ LEFT_OUT: dict[Callable[..., None], tuple[str, ...]] = {
 
 
 def measure(variant: str, network: str, num_images: int, epochs: int) -> dict[str, list[float]]:
-    """Images per second of each epoch but the first, of the variant and of the loop beside it."""
+    """Images per second of each epoch but the first, of the variant and of the loop between."""
     function, arguments, _ = VARIANTS[variant]
     loop = LoopByHand(network, num_images, in_fp32=variant == "convscape, fp32")
     if function is tutorial:
@@ -442,7 +442,7 @@ def in_own_process(task: list[Any]) -> dict[str, list[float]] | None:
 
 
 def print_table(network: str, variants: dict[str, list[dict[str, list[float]]]]) -> None:
-    """Median and range over processes, and the ratio to the loop by hand."""
+    """Median and range over processes, and the ratio to the hand-written loop."""
     loops = [
         statistics.median(process["loop"])
         for variant, processes in variants.items()

@@ -1,8 +1,8 @@
-"""How long does one wait? Seconds until a command answers, and until the first optimiser step.
+"""How long is the wait? Seconds until a command answers, and until the first optimiser step.
 
     python benchmarks/startup.py
 
-Each is a process of its own; the commands take turns.
+Each is a separate process; the commands take turns.
 """
 
 import json

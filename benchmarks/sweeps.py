@@ -1,10 +1,10 @@
-"""How many runs a minute does a sweep make, one at a time and one on each core?
+"""How many runs per minute does a sweep finish, one at a time and one on each core?
 
     python benchmarks/sweeps.py
 
-With hydra/launcher=joblib each run has one core; one at a time it has one, or all as it is unless
-told otherwise. The sweeps take turns, in processes of their own; starting the workers, planning and
-the report count.
+With hydra/launcher=joblib each run has one core; one at a time, it has one core or, by default, all
+of them. The sweeps take turns, in separate processes; starting the workers, planning and the report
+are included.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     for _ in range(arguments.repetitions):
         for name, way in WAYS.items():
             rates[name].append(runs_per_minute(arguments.runs, [*way, *arguments.overrides]))
-    print("runs a minute, median (range); times those of one at a time on one core")  # noqa: T201
+    print("runs per minute, median (range); ratio to one at a time on one core")  # noqa: T201
     slowest = statistics.median(rates["one at a time, one core"])
     for name, values in rates.items():
         middle, low, high = statistics.median(values), min(values), max(values)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def runs_per_minute(num_runs: int, overrides: list[str]) -> float:
-    """Of a sweep over seeds of the default network on the bundled digits."""
+    """For a sweep over seeds of the default network on the bundled digits."""
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "name=bench"]
     command += [f"seed=range({num_runs})", *overrides]
     with tempfile.TemporaryDirectory() as folder:

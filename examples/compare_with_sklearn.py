@@ -1,4 +1,4 @@
-"""A CNN beside scikit-learn's own classifiers, on the same split of its digits.
+"""A CNN compared with scikit-learn's classifiers, on the same split of its digits.
 
 python examples/compare_with_sklearn.py
 python examples/compare_with_sklearn.py --max-epochs 5
@@ -49,9 +49,7 @@ def main() -> None:
         model = classifier if is_ours else make_pipeline(StandardScaler(), classifier)
         start = time.perf_counter()
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # of fewer epochs, which were asked for
+            warnings.simplefilter("ignore", ConvergenceWarning)  # expected with fewer epochs
             model.fit(train_x, train_y)
         seconds = time.perf_counter() - start
         accuracy = model.score(test_x, test_y)
@@ -70,7 +68,7 @@ def main() -> None:
 
 
 def num_parameters(classifier: object) -> int:
-    """Numbers that were learned."""
+    """How many numbers were learned."""
     match classifier:
         case NetworkClassifier():
             return classifier.num_parameters_

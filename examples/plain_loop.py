@@ -1,4 +1,4 @@
-"""Our model and our data in a plain PyTorch loop: no Trainer, no config to write."""
+"""Our model and our data in a plain PyTorch loop: no Trainer, no config."""
 
 import torch
 

@@ -7,8 +7,8 @@ python scripts/claim.py all                               the whole book
 python scripts/claim.py spatial data=digits data.train_size=null
 python scripts/claim.py depth until=verdict seeds=3..30   seed after seed until it is decided
 
-seeds=5 and jobs=1 say how many seeds, and how many runs at a time; every other override goes to
-all arms alike. Answers are in outputs/claims/<claim>/: answer.json, report.html, figures/.
+seeds=5 sets the number of seeds, jobs=1 how many runs are trained at a time; every other override
+applies to all arms. Answers are in outputs/claims/<claim>/: answer.json, report.html, figures/.
 """
 
 from convscape.cli import answer_help, claim_command, run_command

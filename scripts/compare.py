@@ -15,7 +15,7 @@ from convscape.cli import new_parser, run_command, words_and_places
 def main() -> None:
     """Read the command line, write the page, print its lines."""
     parser = new_parser(__doc__)
-    words = "a run folder, or <folder>:<key>=<value>,... for runs that differ in their seed alone"
+    words = "a run folder, or <folder>:<key>=<value>,... for runs that differ only in their seed"
     parser.add_argument("a", help=words)
     parser.add_argument("b", help="the other one")
     parser.add_argument(

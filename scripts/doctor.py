@@ -1,10 +1,10 @@
 """Why does it not learn? Measure images, network and first steps, and try remedies.
 
-python scripts/doctor.py data=mnist optimizer.lr=1            the same words as of train
+python scripts/doctor.py data=mnist optimizer.lr=1            the same arguments as for train
 python scripts/doctor.py outputs/runs/<run>                   a run, or latest
 
-Some seconds of short trainings; nothing is written. rules=[mypackage.rule] asks a rule of your own
-too. --json prints one document for programs.
+It trains for seconds at a time and writes nothing. rules=[mypackage.rule] adds a rule of your own.
+--json prints one document for programs.
 """
 
 import sys

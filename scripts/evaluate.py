@@ -12,12 +12,12 @@ def main() -> None:
     parser.add_argument(
         "--temperature",
         action="store_true",
-        help="also fit the temperature that makes its confidence true, on the validation images",
+        help="also calibrate its confidence: fit a temperature on the validation images",
     )
     parser.add_argument(
         "--flip",
         action="store_true",
-        help="answer each image together with its mirror image: the mean of the logits",
+        help="average the logits of each image and its mirror image",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     words, places = words_and_places(parser)

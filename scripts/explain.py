@@ -1,8 +1,8 @@
 """What does a network do? A page that runs it: draw, drop a picture, move it, click a map.
 
 python scripts/explain.py outputs/runs/<run> --open      one file that works offline
-python scripts/explain.py outputs/runs/<run> 17          begin with image 17 of the test split
-python scripts/explain.py outputs/runs/<run> my.png      with a picture of your own
+python scripts/explain.py outputs/runs/<run> 17          start with image 17 of the test split
+python scripts/explain.py outputs/runs/<run> my.png      start with your own picture
 python scripts/explain.py outputs/runs/<run> <run>       the same drawing through two networks
 """
 

@@ -1,4 +1,4 @@
-"""A trained network as one file: for ONNX Runtime, for PyTorch on its own, or its weights alone.
+"""A trained network as one file: for ONNX Runtime, for plain PyTorch, or only its weights.
 
 python scripts/export.py outputs/runs/<run> --format onnx
 python scripts/export.py outputs/runs/<run> --format torch_export --out lenet.pt2
@@ -12,7 +12,7 @@ from convscape.cli import new_parser, run_command, run_folder, words_and_places
 
 
 def main() -> None:
-    """Read the command line, write the file and say how close to the checkpoint it is."""
+    """Read the command line, write the file, say how close its logits are to the checkpoint's."""
     parser = new_parser(__doc__)
     parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("--format", required=True, choices=("onnx", "torch_export", "safetensors"))

@@ -11,7 +11,7 @@ from convscape.cli import new_parser, run_command
 
 
 def main() -> None:
-    """Read the command line, lay the files, say how to begin."""
+    """Read the command line, write the files, say how to begin."""
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="a new folder, or an empty one")
     folder = parser.parse_args().folder

@@ -1,6 +1,6 @@
 """What does a kernel do to a photograph? A sheet of before and after, as PNG.
 
-python scripts/kernels.py                                     all kernels with a name
+python scripts/kernels.py                                     all named kernels
 python scripts/kernels.py flower --kernel edge_detection sharpen
 python scripts/kernels.py my.jpg --kernel "0 -1 0; -1 5 -1; 0 -1 0" --stride 2
 """
@@ -25,11 +25,11 @@ def main() -> None:
     parser.add_argument(
         "--convolution",
         action="store_true",
-        help="turn the kernel by 180 degrees first, as true convolution does; without it the "
+        help="rotate the kernel by 180 degrees first, as true convolution does; otherwise the "
         "picture is cross-correlated with the kernel, as in every deep-learning library",
     )
     parser.add_argument(
-        "--signed", action="store_true", help="show 0 as grey, so that negative values are seen"
+        "--signed", action="store_true", help="show 0 as grey, so that negative values show too"
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/kernels.png"))
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What is an image to a computer? Its values written into its cells, colour by colour, as PNG.
+"""What is an image to a computer? A PNG with each channel's values written into its pixels.
 
 python scripts/pixels.py                       a handwritten digit
 python scripts/pixels.py flower --size 16

@@ -1,4 +1,4 @@
-"""Say what scripts/train.py would do with the same overrides, and train nothing.
+"""Show what scripts/train.py would do with the same overrides, without training.
 
 python scripts/plan.py model.kernel_size=7 model.stride=2     the layers of one network
 python scripts/plan.py sweep=geometry                         the runs of a sweep

@@ -1,4 +1,4 @@
-"""What does a trained network do when its images are shifted, permuted, occluded, or it is pruned?
+"""What does a trained network do if its images are shifted, permuted or occluded, or it is pruned?
 
 python scripts/probe.py outputs/runs/<run> shift max=8 step=2
 python scripts/probe.py outputs/runs/<run> permute seed=1
@@ -18,7 +18,7 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("run", type=run_folder, help="outputs/runs/<run>, or latest")
     parser.add_argument("probe", help="shift, permute, canvas, occlude or prune")
-    parser.add_argument("settings", nargs="*", help="of the probe, as max=8 or --max 8")
+    parser.add_argument("settings", nargs="*", help="of the probe, such as max=8 or --max 8")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--images", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--out", type=Path, help="the folder for the answer (default <run>/probes)")

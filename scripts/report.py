@@ -17,14 +17,14 @@ def main() -> None:
     )
     parser.add_argument(
         "--rank",
-        help="the metric to rank by, as val/loss; max:<metric> or min:<metric> for one that is not "
-        "ours (default: the trainer.monitor of the runs)",
+        help="the metric to rank by, such as val/loss; max:<metric> or min:<metric> for one that "
+        "your own module logs (default: the trainer.monitor of the runs)",
     )
     parser.add_argument(
         "--by",
         default="",
-        help="the keys that make a configuration, as model.kernel_size,model.stride; "
-        "the others are averaged over (default: all that were swept)",
+        help="the keys that define a configuration, such as model.kernel_size,model.stride; "
+        "results are averaged over the others (default: all keys that were swept)",
     )
     parser.add_argument(
         "--latex",

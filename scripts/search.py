@@ -4,8 +4,8 @@
   python scripts/search.py search=learning data=mnist data.train_size=10000 name=mnist
   python scripts/search.py search.trials=100 model=cnn name=long
 
-Start the same command several times, also on other machines that share the folder or the
-storage, to have several workers on one search; again, to go on with it.
+For several workers on one search, start the same command several times, also on other machines
+that share the folder or the storage. To continue a search, type its command again.
 """
 
 from convscape.cli import answer_help, run_command, search_command

@@ -1,10 +1,10 @@
 """Find out how many seeds a sweep needs, what they cost and what they cannot show.
 
-python scripts/seeds.py model.kernel_size=3,5 margin=0.5      by the runs that are there
-python scripts/seeds.py model.kernel_size=3,5 margin=0.5 pilot=4      after four seeds of each
+python scripts/seeds.py model.kernel_size=3,5 margin=0.5      from existing runs
+python scripts/seeds.py model.kernel_size=3,5 margin=0.5 pilot=4      from four new seeds of each
 
-margin is the smallest difference that matters, in points of an accuracy. The runs of a pilot are
-those of the sweep, which reuses them. --json prints one document for programs.
+margin is the smallest difference that matters, in points for an accuracy. The sweep reuses the runs
+of the pilot. --json prints one document for programs.
 """
 
 from convscape.cli import answer_help, run_command, seeds_command

@@ -1,7 +1,7 @@
 """How does a window slide over a matrix? An animation with every number: GIF, MP4 or a page.
 
 python scripts/window.py                       a 3x3 kernel over a 7x7 matrix
-python scripts/window.py --html --stride 2 --padding same     play it, change it, in the browser
+python scripts/window.py --html --stride 2 --padding same     play and change it in the browser
 python scripts/window.py "9 4 1; 1 1 1; 1 2 1"                the textbook's first example: 16
 python scripts/window.py "9 4 1; 1 1 1; 1 2 1" --pool max --size 2 --stride 1
 python scripts/window.py flower --patch 8x8+200+300 --kernel edge_detection
@@ -28,15 +28,17 @@ def main() -> None:
     parser.add_argument("--kernel", default="0 2 1; 4 1 0; 1 0 1", help="a name or a matrix")
     parser.add_argument("--pool", choices=("max", "avg"), help="pool instead of convolving")
     parser.add_argument("--size", default="2", help="of the pooling window")
-    parser.add_argument("--stride", help="2, or 2x1 (height x width); of a pool its size")
+    parser.add_argument("--stride", help="2, or 2x1 (height x width); a pool: its size")
     parser.add_argument("--padding", default="valid", help="valid, same, 1, or 0x2")
     parser.add_argument("--dilation", default="1", help="2, or 1x2")
     parser.add_argument(
-        "--convolution", action="store_true", help="turn the kernel by 180 degrees first"
+        "--convolution", action="store_true", help="rotate the kernel by 180 degrees first"
     )
     parser.add_argument("--fps", type=float, default=1, help="positions per second")
     parser.add_argument("--frames", type=Path, help="also write each position as PNG here")
-    parser.add_argument("--html", action="store_true", help="a page: the same as --out of .html")
+    parser.add_argument(
+        "--html", action="store_true", help="write a page: the same as --out *.html"
+    )
     parser.add_argument(
         "--out", type=Path, help="a .gif, an .mp4 (ffmpeg) or .html (default outputs/window.gif)"
     )

@@ -7,7 +7,7 @@ from torchmetrics import Metric
 
 
 def bars(num_images=600, noise=40):
-    """Lying and standing bars on noise: uint8 images (N, H, W), and a word for each."""
+    """Bars on noise, lying or standing: uint8 images (N, H, W), and a word for each."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, noise, (num_images, 16, 16), dtype=np.uint8)
     labels = rng.choice(["lying", "standing"], num_images)
@@ -40,9 +40,10 @@ def speckle(images):
 
 
 def focal(logits, labels, gamma=2.0):
-    """Cross-entropy that counts less what is right already: https://arxiv.org/abs/1708.02002.
+    """Cross-entropy with less weight on images that are already right.
 
-    A number, of logits (N, num_classes) and labels (N,); with `gamma` 0 it is cross-entropy.
+    A number from logits (N, num_classes) and labels (N,); with `gamma` 0 it is cross-entropy.
+    Lin et al. 2017, https://arxiv.org/abs/1708.02002
     """
     log_probability = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
     return -((1 - log_probability.exp()) ** gamma * log_probability).mean()
@@ -63,5 +64,5 @@ class WorstClass(Metric):
         self.seen.index_add_(0, labels, torch.ones_like(is_right))
 
     def compute(self):
-        """The least of the classes that there are."""
+        """The lowest accuracy among the classes that were seen."""
         return (self.right / self.seen)[self.seen > 0].min()

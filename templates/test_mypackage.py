@@ -1,4 +1,4 @@
-"""Tests of your own parts: pip install pytest, and python -m pytest in this folder."""
+"""Tests of your own parts: pip install pytest, then python -m pytest in this folder."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_the_focal_loss_is_cross_entropy_that_counts_less_what_is_right():
 def test_the_worst_class_counts():
     metric = WorstClass(num_classes=3)
     metric.update(torch.eye(3)[[0, 0, 1, 0]], torch.tensor([0, 0, 1, 1]))
-    assert metric.compute() == 0.5  # nothing was of class 2
+    assert metric.compute() == 0.5  # there was no image of class 2
 
 
 def test_the_experiment_learns(tmp_path, monkeypatch):
