@@ -8,7 +8,7 @@
 ARG BASE=python:3.13-slim
 FROM ${BASE}
 
-# a base without Python gets that of its distribution, which must be 3.11 or newer
+# a base without Python gets its distribution's, which must be 3.11 or newer
 RUN command -v python3 >/dev/null || { apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*; }

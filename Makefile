@@ -1,13 +1,13 @@
 # make train   train a network on the bundled digits; make train ARGS="data=mnist model=mlp"
 # make sweep   the geometry sweep; make sweep ARGS="data=mnist"
-# make bench   how fast is it, beside other ways to train the same network (about 20 minutes)
+# make bench   how fast it is, compared with other ways to train the same network (about 20 minutes)
 # make test    lint, types and all tests that need neither long time nor other machines
 # make test-long   the tests that take ten seconds or more each
 # make test-clusters   the tests on SLURM, Ray and PostgreSQL, which they start; as root on Debian
 # make soak    break trainings and sweeps at random for 10 minutes, and count what was lost;
 #              make soak ARGS="--seconds 600 --seed 1"
 # Each does its own set-up, once: a .venv in this folder with the locked versions. On Linux those are
-# built for NVIDIA's GPUs, and large. For the CPU alone name an index that has such builds of torch:
+# built for NVIDIA's GPUs, and large. For the CPU only, name an index with such builds of torch:
 # make train TORCH=cpu TORCH_INDEX=<address>
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install $(if $(CI),--
 # the sizes of the locked wheels for Linux on x86-64 and Python 3.11; other systems need less
 ifeq ($(TORCH),cpu)
 DOWNLOAD := 150 MB and torch
-# a lock without torch and its libraries for GPUs, of which that index has others
+# the lock without torch and its GPU libraries, which that index has in other builds
 locked = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==/ } !skip' \
     $(1) > .venv/$(1) && $(PIP) --require-hashes --requirement .venv/$(1)
 torch = $(PIP) --no-deps --index-url '$(TORCH_INDEX)' \

@@ -35,8 +35,8 @@ HEAD = """\
 
 A choice is made with `<group>=<preset>`, a key is set with `<group>.<key>=<value>`. A size is `3`
 or `3x5` (height x width). "Or one per block" means a list such as `[5,3x3]`, with an entry for each
-block of a CNN. `null` is no value. A key that is not in a preset's file needs a `+` in front. Where
-a default differs from preset to preset, each is given.
+block of a CNN. `null` means no value. A key that is not in a preset's file needs a `+` in front. If
+a default differs between presets, all are given.
 """
 MAX_LETTERS = 300  # of a default: the layers of a deep network take more
 PER_BLOCK = ", or one per block"
@@ -67,7 +67,7 @@ def page() -> str:
     parts += _presets_only("experiment", "Recipes: choices from several groups at once.")
     parts += _presets_only("sweep", "Grids for `python scripts/train.py -m sweep=<preset>`.")
     parts += _presets_only("claim", "What `python scripts/claim.py <preset>` puts to the test.")
-    parts += _presets_only("hydra/launcher", "Where a sweep runs, besides Hydra's own.")
+    parts += _presets_only("hydra/launcher", "Launchers for sweeps, besides Hydra's own.")
     parts += _metrics()
     return "\n".join(parts) + "\n"
 
@@ -128,9 +128,9 @@ def _presets_only(group: str, head: str) -> list[str]:
 def _metrics() -> list[str]:
     head = (
         "What `trainer.monitor`, `search.objectives`, a claim's `metric` and `--rank` of "
-        "`scripts/report.py` name. Of any other metric, which your own module logs, say which way "
+        "`scripts/report.py` name. For any other metric, logged by your own module, say which way "
         "is better: `trainer.monitor_mode=max`, `--rank max:val/f1`. A report ranks by what the "
-        "runs were chosen by unless `--rank` says otherwise. `<n>` is a number of pixels."
+        "runs were chosen by, unless `--rank` says otherwise. `<n>` is a number of pixels."
     )
     lines = ["## metrics", "", head, "", "| metric | better | written in |", "|---|---|---|"]
     for name, metric in METRICS.items():
