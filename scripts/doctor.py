@@ -17,6 +17,10 @@ def command() -> None:
     """Examine what the command line describes."""
     is_json = take_flag("--json")
     refuse_options()
+    from convscape.runs.latest import named
+
+    for run in (word for word in sys.argv[1:] if "=" not in word):
+        named(run)  # a mistyped one is refused before torch is imported
     from convscape.doctor.command import diagnose
 
     diagnose(sys.argv[1:], is_json=is_json)

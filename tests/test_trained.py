@@ -151,13 +151,13 @@ def test_explain_warns_of_a_negative_and_swaps_it_as_predict_does(command, run, 
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
-        ("evaluate", ["nowhere"], "is not a run folder"),
-        ("predict", ["nowhere", "."], "holds no pictures"),
-        ("predict", ["nowhere", "missing.png"], "there is no picture or folder missing.png"),
+        ("evaluate", ["nowhere"], "there is no nowhere; allowed: a folder such as"),
+        ("predict", ["{run}", "."], "holds no pictures"),
+        ("predict", ["{run}", "missing.png"], "there is no picture or folder missing.png"),
     ],
 )
-def test_a_users_mistake_is_one_sentence(command, script, arguments, words):
-    answer = command(script, *arguments)
+def test_a_users_mistake_is_one_sentence(command, run_path, script, arguments, words):
+    answer = command(script, *(argument.format(run=run_path) for argument in arguments))
     assert (answer.code, words in answer.err) == (2, True), answer.err
 
 

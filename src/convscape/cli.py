@@ -108,8 +108,20 @@ def words_and_places(
 
 
 def run_folder(text: str) -> Path:
-    """The folder of a run, for argparse; `latest` is the newest."""
-    return _named(text, "runs")
+    """The folder of a run, for argparse; `latest` is the newest.
+
+    Refused here, before torch is imported, if it is none.
+    """
+    from argparse import ArgumentTypeError
+
+    from convscape.runs.folder import RunFolder
+
+    folder = _named(text, "runs")
+    try:
+        RunFolder(folder).read_config()
+    except ConfigError as error:
+        raise ArgumentTypeError(error) from None
+    return folder
 
 
 def sweep_folder(text: str) -> Path:

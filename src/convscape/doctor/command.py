@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -26,7 +25,7 @@ from convscape.doctor.rules import Rule
 from convscape.models import ImageClassifier
 from convscape.runs import data as run_data
 from convscape.runs.folder import RunFolder
-from convscape.runs.latest import LATEST, named
+from convscape.runs.latest import named
 from convscape.sweeps.grid import refuse_grid
 from convscape.trained.load import load_run
 
@@ -106,10 +105,6 @@ def _case_of_run(words: Sequence[str], packages: Sequence[str]) -> Case:
     if others:
         raise ConfigError(
             f"{others[0]}: a run keeps its own config; to change it, give overrides and no run"
-        )
-    if not Path(place).exists() and Path(place).name != LATEST:
-        raise ConfigError(
-            f"{place}: there is no such run; a run is named by its folder, a key set by key=value"
         )
     folder = RunFolder(named(place))
     stored = run_data.with_places(folder.read_config(), places)

@@ -15,6 +15,8 @@ from convscape.runs.result import BEST_CHECKPOINT, RESULT_FILE, Result
 if TYPE_CHECKING:
     from convscape.base.weights import Weights
 
+_ALLOWED = "the folder of a run that has trained for an epoch, or a file of weights"
+
 
 def with_checksum(config: Config) -> Config:
     """The config with the checksum of the weights that its run starts with, if any.
@@ -26,7 +28,8 @@ def with_checksum(config: Config) -> Config:
     if init_from.run is None or init_from.checksum is not None:
         return config
     # a name such as `latest` will mean another run tomorrow
-    known = init_from.model_copy(update={"run": str(named(init_from.run))})
+    place = named(init_from.run, key="init_from", allowed=_ALLOWED)
+    known = init_from.model_copy(update={"run": str(place)})
     known = known.model_copy(update={"checksum": weights_of(known).checksum})
     return config.model_copy(update={"init_from": known})
 
@@ -44,10 +47,7 @@ def weights_of(init_from: InitFromConfig) -> Weights:
     path = place / BEST_CHECKPOINT if place.is_dir() else place
     if not path.is_file():
         missing = f"it has no {BEST_CHECKPOINT}" if place.is_dir() else "there is no such file"
-        raise ConfigError(
-            f"init_from={init_from.run}: {missing}; allowed: the folder of a run that has trained "
-            "for an epoch, or a file of weights"
-        )
+        raise ConfigError(f"init_from={init_from.run}: {missing}; allowed: {_ALLOWED}")
     weights = read_weights(path)
     if place.is_dir() and not weights.classes:
         weights = replace(weights, classes=_classes(place / RESULT_FILE))

@@ -97,7 +97,7 @@ def resumed(composed: dict[str, Any], overrides: list[str]) -> Resumed:
             f"{', '.join((*LENGTH, *_RATES))}, and what does not affect the result, such as "
             "visual, logger, data.root, trainer.device"
         )
-    folder = RunFolder(named(composed["resume"]))
+    folder = RunFolder(named(composed["resume"], key="resume"))
     stored = folder.read_config()
     # a tracking library may write there: a stranger's run must not decide where
     stored_place = Path(str(stored.get("output_dir"))).resolve()
