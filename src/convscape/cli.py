@@ -40,7 +40,6 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> NoReturn:
     from convscape.config.hydra_insides import composed_once, options, with_own
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us and not the terminal
-
     surroundings = Surroundings()
 
     def guarded(cfg: DictConfig) -> None:
@@ -108,20 +107,8 @@ def words_and_places(
 
 
 def run_folder(text: str) -> Path:
-    """The folder of a run, for argparse; `latest` is the newest.
-
-    Refused here, before torch is imported, if it is none.
-    """
-    from argparse import ArgumentTypeError
-
-    from convscape.runs.folder import RunFolder
-
-    folder = _named(text, "runs")
-    try:
-        RunFolder(folder).read_config()
-    except ConfigError as error:
-        raise ArgumentTypeError(error) from None
-    return folder
+    """The folder of a run, for argparse; `latest` is the newest."""
+    return _named(text, "runs")
 
 
 def sweep_folder(text: str) -> Path:
@@ -132,12 +119,15 @@ def sweep_folder(text: str) -> Path:
 def _named(text: str, kind: Literal["runs", "sweeps"]) -> Path:
     from argparse import ArgumentTypeError
 
-    from convscape.runs.latest import named
+    from convscape.runs import folder, latest
 
     try:
-        return named(text, kind)
+        place = latest.named(text, kind)
+        if kind == "runs":  # refused here, it does not wait for torch
+            folder.RunFolder(place).read_config()
     except ConfigError as error:  # argparse would call it an invalid value
         raise ArgumentTypeError(error) from None
+    return place
 
 
 def run_command(command: Callable[[], Any]) -> NoReturn:
@@ -454,8 +444,7 @@ def claim_command() -> int:
             say(*in_words(answer), f"report:  {folder}/report.html")
             folders[folder] = answer
         if name == "all":
-            path = write_book(list(folders.values()), output_dir / "claims")
-            say(f"the book: {path}")
+            say(f"the book: {write_book(list(folders.values()), output_dir / 'claims')}")
     if is_json:
         print_document("claim", lambda: answers_document(folders))
     return 1 if any(answer.unfinished for answer in folders.values()) else 0
