@@ -141,10 +141,10 @@ def test_what_is_advised_is_accepted(words, advised):
         (["claim=depth"], "python scripts/claim.py depth"),
         (["+num_workers=3"], "nothing to set: all images are one tensor in memory"),
         (["+claim=depth"], "a claim has its own command: python scripts/claim.py <claim>"),
-        (["data.root=$NOPE/x"], 'with double quotes, "data.root=$NOPE/x", it puts in the folder'),
+        (["data.root=$NOPE/x"], 'with double quotes, "data.root=$NOPE/x", it fills in the folder'),
         (
             ["data.cache_dir='$HOME/x'"],
-            "the shell has left $HOME as it is, because of the single quotes",
+            "the shell has left $HOME as it is because of the single quotes",
         ),
         (["beta_1=0.9"], "it is optimizer.betas here, and optimizer.betas=0.9: allowed: a list"),
         (["--patience=soon"], "trainer.early_stopping here, and trainer.early_stopping=soon:"),
@@ -156,7 +156,10 @@ def test_what_is_advised_is_accepted(words, advised):
         (["~data"], "data.name cannot be left out; data=digits"),
         (["~resume"], "~resume: the key cannot be left out"),
         (["data=own", "~data._target_"], "~data._target_: the key cannot be left out"),
-        (["~logger"], "~logger: there is no such choice to remove; logger=[...] chooses anew"),
+        (
+            ["~logger"],
+            "~logger: there is no such choice to remove; logger=[...] makes another choice",
+        ),
         (["model=vit_tiny"], "your own class (docs/extending.md)"),
         (["data=imagenette"], "for your own pictures write data=image_folder data.root=<folder>"),
         (["optimizer=SGD"], "did you mean 'sgd'?"),
@@ -201,7 +204,7 @@ def test_a_key_that_is_removed_can_be_switched_off_as_the_sentence_says():
             ends = (
                 "it has no default outside conf/",
                 "cannot be left out",
-                "chooses anew",
+                "makes another choice",
                 "and everything else",
             )
             assert sentence is None or sentence.endswith(ends), sentence

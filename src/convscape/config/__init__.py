@@ -1,4 +1,4 @@
-"""What a person may ask for: the keys, how Hydra composes them, and the sentence for each mistake.
+"""What the user may ask for: the keys, how Hydra composes them, and a message for each mistake.
 
-It imports `data` and what is below it, and never torch. Begin with `schema`, then `check`.
+It imports `data` and the rooms below it, but never torch. Begin with `schema`, then `check`.
 """

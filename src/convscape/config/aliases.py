@@ -1,7 +1,7 @@
 """What users of Keras, timm, Lightning or argparse type, and its name here.
 
-A word that is the end of only one key (`milestones`) needs no entry. What is advised has been
-checked by the caller.
+A word that is the last part of only one key (`milestones`) needs no entry. The caller checks all
+advice.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from convscape.base.distribution import command_name
 from convscape.base.values import typed_value
 from convscape.config.directory import choices, values_in
 
-MAX_LETTERS = 60  # of a value that is repeated
+MAX_LETTERS = 60  # of a value that a message repeats
 
-Refusal = Callable[[Sequence[str]], str | None]  # why overrides are not accepted, if they are not
+Refusal = Callable[[Sequence[str]], str | None]  # returns why overrides are refused, or None
 
-# A word, as an option or as the last part of a key: the key that it means here.
+# The key that a word means here, as an option or as the last part of a key.
 KEYS = {
     "learning_rate": "optimizer.lr",
     "base_lr": "optimizer.lr",
@@ -123,7 +123,7 @@ _HALF = dict.fromkeys(
 )  # fmt: skip
 _NO = dict.fromkeys(("null", "none", "no", "off", "false"), "none")
 
-# Values that have another name here; one that begins with a key and a = stands for all of it.
+# Values that have another name here; one that begins with a key and = replaces the whole override.
 VALUES: dict[str, dict[str, str]] = {
     "trainer.device": {"gpu": "cuda"},
     "trainer.precision": _HALF | dict.fromkeys(("false", "32", "32-true", "float32"), "fp32"),
@@ -193,7 +193,7 @@ _FEWER = (
 _OWN = "data.augment.own=[<package>.<function>] takes functions of your own, see docs/extending.md"
 _SAVED = "the last and the best epoch are always saved; resume=<run folder> continues from the last"
 
-# A word for which there is nothing here, and why.
+# Words that have no counterpart here, and why.
 NOTHING = {
     **dict.fromkeys(
         ("num_workers", "n_workers", "workers", "persistent_workers", "prefetch_factor"), _IN_MEMORY
@@ -202,16 +202,16 @@ NOTHING = {
     "shuffle": "training images are reshuffled every epoch; validation and test images never are",
     "accumulate_grad_batches": "data.batch_size is the whole batch of an optimiser step",
     "grad_accum_steps": "data.batch_size is the whole batch of an optimiser step",
-    "steps_per_epoch": "an epoch goes once over all training images",
+    "steps_per_epoch": "an epoch goes through all training images once",
     "check_val_every_n_epoch": "validation runs after every epoch",
     "val_check_interval": "validation runs after every epoch",
     "log_every_n_steps": "metrics are those of whole epochs",
     "log_interval": "metrics are those of whole epochs",
     "num_classes": "the data set knows its classes",
     "input_shape": "the data set knows its shape; data.image_size=<H or HxW> changes it",
-    "sample_weight": "every image counts the same",
+    "sample_weight": "every image has the same weight",
     "pretrained": "networks start with random weights, see model.init",
-    "strategy": "several GPUs train by DDP: trainer.devices says how many",
+    "strategy": "several GPUs always train by DDP; trainer.devices says how many",
     "sync_batchnorm": "the processes of one run always share their statistics",
     **dict.fromkeys(
         ("checkpoint", "checkpoints", "enable_checkpointing", "save_best", "save_best_only",
@@ -219,8 +219,8 @@ NOTHING = {
     ),
     **dict.fromkeys(("limit_train_batches", "overfit_batches", "fast_dev_run"), _FEWER),
     **dict.fromkeys(("vflip", "transform"), _OWN),
-    "color_jitter": "data.augment.brightness=<share> and data.augment.contrast=<share> are there",
-    **dict.fromkeys(("aa", "auto_augment"), "data.augment.rand_augment=9 is there"),
+    "color_jitter": "data.augment.brightness=<share> and data.augment.contrast=<share> exist",
+    **dict.fromkeys(("aa", "auto_augment"), "data.augment.rand_augment=9 exists"),
     **dict.fromkeys(
         ("jobs", "n_jobs"), "hydra/launcher=joblib trains the runs of a sweep side by side"
     ),
@@ -228,9 +228,9 @@ NOTHING = {
 
 
 def advice(key: str, value: Any, known: Collection[str], refusal: Refusal) -> str | None:
-    """What to do about a key or an option that there is not, to come after "there is no such ...".
+    """What to do about a key or an option that does not exist, to follow "there is no such ...".
 
-    - `known`: the keys that there are.
+    - `known`: the keys that exist.
     """
     word, typed = word_of(key), _as_typed(value)
     if word == "claim":
@@ -248,7 +248,7 @@ def advice(key: str, value: Any, known: Collection[str], refusal: Refusal) -> st
 
 
 def _ways(key: str, value: str, known: Collection[str]) -> Iterator[list[str]]:
-    """Overrides that may be meant, the likeliest first."""
+    """Overrides that the user may have meant, the likeliest first."""
     word = word_of(key)
     section = key.lstrip("-+~").rpartition(".")[0]
     ends = [k for k in known if k.rpartition(".")[2] == word]
@@ -264,7 +264,7 @@ def _ways(key: str, value: str, known: Collection[str]) -> Iterator[list[str]]:
 
 
 def _choices_with(leaf: str) -> Iterator[tuple[str, str]]:
-    """Choices of groups that have such a key: optimizer=sgd has a momentum."""
+    """Choices of groups that have such a key: optimizer=sgd has momentum."""
     for group in ("optimizer", "scheduler", "model"):
         # the plainest first: sgd before rmsprop
         files = sorted(choices(group).items(), key=lambda named: (len(named[0]), named[0]))
@@ -277,7 +277,7 @@ def _keys_of(file: Path) -> frozenset[str]:
 
 
 def with_values(key: str, value: str) -> list[list[str]]:
-    """`key=value` as it may be called here; the dots are for the reader to fill in."""
+    """`key=value` with the names used here; the reader fills in the dots."""
     if (named := named_here(key, value)) is not None:
         return [named]
     if not value or len(value) > MAX_LETTERS:
@@ -286,7 +286,7 @@ def with_values(key: str, value: str) -> list[list[str]]:
 
 
 def named_here(key: str, value: Any) -> list[str] | None:
-    """The overrides for a value of `key` that has another name here; None where it has none."""
+    """The overrides for a value of `key` that has another name here; None if it has none."""
     named = VALUES.get(key, {}).get(_as_typed(value).lower())
     if named is None:
         return None
@@ -295,7 +295,7 @@ def named_here(key: str, value: Any) -> list[str] | None:
 
 
 def _as_typed(value: Any) -> str:
-    """A value as it would stand on the command line; of a section nothing."""
+    """A value as it would be typed on the command line; nothing for a section."""
     return "" if isinstance(value, dict) else typed_value(value)
 
 

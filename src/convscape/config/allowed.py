@@ -1,4 +1,4 @@
-"""One of pydantic's errors as one sentence: the key, its value, what is allowed."""
+"""A pydantic error as one sentence: the key, its value, what is allowed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from convscape.base.values import hint
 
 
 def error_message(key: str, error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in a sentence: the key, its value, and what is allowed."""
+    """A pydantic error in one sentence: the key, its value, and what is allowed."""
     is_about_the_key = error["type"] in ("extra_forbidden", "missing")
-    key, in_brackets, _ = key.partition(".[key]")  # of a name that is one's own to choose
+    key, in_brackets, _ = key.partition(".[key]")  # a name that the user chooses
     given = key if is_about_the_key or in_brackets else f"{key}={_shown(error['input'])}"
     return f"{given}: {allowed_values(error)}"
 
@@ -23,7 +23,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# a stranger's config may hold a million values: no more are written out than are shown
+# a stranger's config may hold a million values: only those that are shown are written out
 _SHORT = reprlib.Repr()
 _SHORT.maxlist = _SHORT.maxdict = 20
 _SHORT.maxstring = _SHORT.maxother = 60
@@ -31,7 +31,7 @@ _SHORT.maxlevel = 3
 
 
 def allowed_values(error: Mapping[str, Any]) -> str:
-    """What one of pydantic's errors says is allowed, as a person would put it."""
+    """What is allowed according to a pydantic error, in plain words."""
     context, message = error.get("ctx", {}), str(error["msg"])
     match error["type"]:
         case "literal_error":
@@ -54,7 +54,7 @@ def allowed_values(error: Mapping[str, Any]) -> str:
 
 
 def _is_number_in_quotes(value: Any) -> bool:
-    """Whether it is text that would be a number without its quotes."""
+    """Whether it is text that would be a number without quotes."""
     return isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d*)?(e[-+]?\d+)?", value) is not None
 
 

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from convscape.config.schema import LoggerConfig
     from convscape.geometry.kinds import NamedLayer
 
-_MOST_KNOWN = 10_000  # sections, of some kB each
-Known = tuple[dict[str, Any], BaseModel]  # a section as it was composed, and typed
+_MOST_KNOWN = 10_000  # sections, of a few kB each
+Known = tuple[dict[str, Any], BaseModel]  # a section as composed, and as typed values
 
 
 def check(composed: dict[str, Any], known: dict[int, Known] | None = None) -> Config:
     """The typed config of one run.
 
-    - `known`: sections of other runs of a grid, which are not validated again where this one has
-      the same dict; those of this one are added.
+    - `known`: sections of other runs of a grid, which are not validated again if this one has the
+      same dict; this run's sections are added.
 
     Raises:
         ConfigError: one line for every mistake.
@@ -60,12 +60,12 @@ def check(composed: dict[str, Any], known: dict[int, Known] | None = None) -> Co
 
 
 def _check_together(config: Config) -> None:
-    """Refuse what each key on its own may be, and all of them together may not."""
+    """Refuse values that are allowed one by one but not together."""
     if config.trainer.max_epochs is None and config.trainer.max_steps is None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both null; set one of them")
     if ":" in config.trainer.device and config.trainer.devices > 1:
         raise ConfigError(
-            f"trainer.device={config.trainer.device} is one, and trainer.devices="
+            f"trainer.device={config.trainer.device} is one GPU, but trainer.devices="
             f"{config.trainer.devices}; allowed: trainer.device=cuda"
         )
     if not isinstance(config.model, OwnModelConfig):
@@ -106,15 +106,15 @@ def _check_parts(config: Config) -> None:
         key = next(iter(loss.arguments))
         raise ConfigError(
             f"loss.{key}: for which loss? Add loss._target_=torch.nn.<its class>; model.loss "
-            "chooses among those of this project, which take model.label_smoothing"
+            "chooses among this project's own losses, which take model.label_smoothing"
         )
 
 
 def _with_val_size(config: Config) -> Config:
-    """Say how many images validation takes out of train, where no folder holds those for it.
+    """Set how many images validation takes from train, if there is no validation folder.
 
     Raises:
-        ConfigError: if that is left to data that have no such folder.
+        ConfigError: if val_size is null, and the data cannot have such a folder.
     """
     from convscape.data.datasets import has_val_folder
     from convscape.data.splits import VAL_FRACTION
@@ -123,21 +123,21 @@ def _with_val_size(config: Config) -> Config:
     if data.val_size is not None or (data.name == "image_folder" and has_val_folder(data.root)):
         return config
     if data.is_brought:
-        return config  # whether it has them is known, and said, once it is read
+        return config  # whether it has validation images is known, and checked, once it is read
     if data.name != "image_folder":
         raise ConfigError(
             f"data.val_size=null: data={data.name} has no images of its own for validation; "
             "allowed: a number of images, or a fraction below 1"
         )
     if not Path(data.root).expanduser().is_dir():
-        return config  # moved: what it was is not known, and not needed
+        return config  # moved: its content is unknown, and not needed
     return config.model_copy(update={"data": data.model_copy(update={"val_size": VAL_FRACTION})})
 
 
 def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments of a constructor as `check` refuses the keys of `section`.
+    """Check arguments of a constructor as `check` checks the keys of `section`.
 
-    Keys that are left out have the constructor's defaults; tuples are as good as lists.
+    Missing keys have the constructor's defaults; tuples are as good as lists.
 
     Raises:
         ConfigError: one line for every mistake.
@@ -159,7 +159,7 @@ def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> Non
 
 
 def _check_secrets(logger: LoggerConfig) -> None:
-    """Refuse what must not be written into a run folder, and do not repeat it."""
+    """Refuse secrets, which must not be written into a run folder, without repeating them."""
     uri = logger.mlflow.tracking_uri if logger.mlflow is not None else None
     if uri is not None and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
         raise ConfigError(
@@ -193,7 +193,7 @@ def _names(layers: Iterable[NamedLayer], within: str = "") -> Iterator[str]:
 
 
 def _of_a_preset(sentence: str, model: Network) -> str:
-    """What to write where the values that do not fit are not those of the user."""
+    """What to write if the values that do not fit are not the user's own."""
     key = sentence.partition("=")[0]
     values = getattr(model, key, None)
     for name, file in choices("model").items():
@@ -203,7 +203,7 @@ def _of_a_preset(sentence: str, model: Network) -> str:
 
 
 def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
-    """One for each mistake: what the branches of a union allow is said together."""
+    """One sentence for each mistake; the branches of a union share one."""
     allowed: dict[str, list[str]] = {}
     if any((each["type"], each["loc"]) == ("missing", ("data", "name")) for each in errors):
         return [
@@ -221,7 +221,7 @@ def _sentences(errors: Sequence[Any], composed: dict[str, Any]) -> list[str]:
 
 
 def _sentence(error: Any, composed: dict[str, Any]) -> str:
-    """One of pydantic's errors as a person would put it."""
+    """A pydantic error in plain words."""
     path = _path(error)
     key = shortened(".".join(str(part) for part in path), 200)
     context = error.get("ctx", {})
@@ -263,12 +263,12 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
 
 
 def _path(error: Any) -> list[Any]:
-    """The keys on the way to what is wrong."""
+    """The keys that lead to the wrong value."""
     return [p for n, p in enumerate(error["loc"]) if p not in (_TAGS if n == 1 else _BRANCHES)]
 
 
 def switched_off(key: str, composed: dict[str, Any]) -> str | None:
-    """`key=value` with which a key that may not be left out does nothing, if a value does that."""
+    """`key=value` that switches off a key which may not be left out, if such a value exists."""
     takes_any_word = _refusal(composed, [f"{key}=any_word"]) is None
     words = () if takes_any_word else ("none", "off")
     for value in ("null", "false", "0", "0.0", "[]", *words):
@@ -278,11 +278,11 @@ def switched_off(key: str, composed: dict[str, Any]) -> str | None:
 
 
 def _refusal(composed: dict[str, Any], way: Sequence[str]) -> str | None:
-    """What is wrong with overrides of a config, whatever else is wrong with it; None if nothing."""
+    """What is wrong with overrides of a config, ignoring its other mistakes; None if nothing."""
     for word in way:
         key, _, value = word.partition("=")
         if value in choices(key):
-            return None  # a section, which Hydra would have to compose
+            return None  # it is a section, which Hydra would have to compose
         try:
             plain = yaml.safe_load(value)
         except yaml.YAMLError:
@@ -315,7 +315,7 @@ def impossible(config: Config) -> str | None:
 
 
 def with_value(node: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy with `value` at `path`; a section that is not there is made."""
+    """A copy with `value` at `path`; missing sections are created."""
     first, *others = path
     inner = node.get(first)
     below = with_value(inner if isinstance(inner, dict) else {}, others, value) if others else value
@@ -330,7 +330,7 @@ def _without(node: Any, path: Sequence[Any]) -> Any:
     return {**node, first: _without(node[first], others)}
 
 
-# Where pydantic's path names the branch of a union that it tried: nothing that a user wrote.
+# Names of union branches in pydantic's paths; the user did not write them.
 _TAGS = {
     "cnn", "mlp", "sequential", "own", "constant", "step", "multistep", "cosine", "one_cycle",
 }  # fmt: skip
@@ -338,7 +338,7 @@ _BRANCHES = {"constrained-int", "literal['auto']", "literal[1,3]", "int", "float
 
 
 def keys_in(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every key of nested sections, as it is typed: optimizer, optimizer.lr ..."""
+    """Every key of nested sections, as typed: optimizer, optimizer.lr ..."""
     for key, value in node.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):
@@ -346,7 +346,7 @@ def keys_in(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _known_keys(path: list[Any], composed: dict[str, Any]) -> list[str]:
-    """Keys of the section at `path`, as its class declares them."""
+    """The keys of the section at `path`, as declared by its class."""
     section: Any = Config
     node: Any = composed
     for part in path:
@@ -356,7 +356,7 @@ def _known_keys(path: list[Any], composed: dict[str, Any]) -> list[str]:
 
 
 def _section_class(annotation: Any, node: Any) -> Any:
-    """The class of the union `annotation` that fits `node`, by target or name."""
+    """The class in the union `annotation` that fits `node`, by target or name."""
     if getattr(annotation, "__args__", (None,))[0] is OptimizerConfig:
         return OPTIMIZERS[node["name"]]
     options = getattr(annotation, "__args__", None)

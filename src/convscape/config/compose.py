@@ -1,4 +1,4 @@
-"""Configs composed by Hydra once per choice of groups, so that ten thousand runs take seconds."""
+"""Configs that Hydra composes once per choice of groups, so that ten thousand runs take seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Compose = Callable[[list[str]], DictConfig]
 class Composer:
     """Turns the overrides of a run into its config, with one Hydra composition per group choice.
 
-    A section in which two runs are the same is one and the same dict, which nobody may change.
+    If a section of two runs is equal, they share one dict, which nobody may change.
     """
 
     def __init__(self, compose: Compose) -> None:
@@ -46,7 +46,7 @@ class Composer:
         return base.with_values([value for value in values if value is not None])
 
     def _value(self, override: str) -> _Value | None:
-        """What it sets; None where it chooses a group, or adds or removes."""
+        """The value that it sets; None if it chooses a group, or adds or removes a key."""
         if override not in self._values:
             value = None
             if _sets_plain_value(override):
@@ -57,7 +57,7 @@ class Composer:
 
 
 def _sets_plain_value(override: str) -> bool:
-    """Whether it sets a value (model.stride=2), and does not choose a group or add or remove."""
+    """Whether it sets a value (model.stride=2), and does not choose, add or remove."""
     key = override.partition("=")[0]
     return (
         ("." in key or key == "seed")
@@ -67,7 +67,7 @@ def _sets_plain_value(override: str) -> bool:
 
 
 class _Value(NamedTuple):
-    """What a word of the command line sets, and where."""
+    """What an argument of the command line sets, and where."""
 
     word: str
     path: list[str]
@@ -77,8 +77,8 @@ class _Value(NamedTuple):
 class _Base:
     """A composed config in which values can be set without Hydra.
 
-    References to other keys (min_lr: ${optimizer.lr}) follow what is set;
-    `is_simple` is false where an interpolation says more than that.
+    References to other keys (min_lr: ${optimizer.lr}) follow the values that are set;
+    `is_simple` is false if an interpolation does more than that.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -86,8 +86,8 @@ class _Base:
             str(key): value for key, value in _plain(cfg, resolve=True).items()
         }
         self._pickled = {key: pickle.dumps(value) for key, value in self._config.items()}
-        self._sections: dict[tuple[str, ...], Any] = {}  # by name and words
-        # of a section with references: where they stand, and what they say
+        self._sections: dict[tuple[str, ...], Any] = {}  # by name and text
+        # of a section with references: where they are, and their text
         self._references: dict[str, list[tuple[list[str], list[str]]]] = {}
         self.is_simple = True
         for path, text in _interpolations(_plain(cfg, resolve=False)):
@@ -106,7 +106,7 @@ class _Base:
         for value in values:
             own.setdefault(value.path[0], []).append(value)
         config = self._config.copy()
-        # sections that refer to others are made last
+        # sections that refer to others are set last
         for name in sorted({*own, *self._references}, key=self._references.__contains__):
             references = self._references.get(name, [])
             read = {name, *(target[0] for _, target in references)}
@@ -114,7 +114,7 @@ class _Base:
             if key not in self._sections:
                 if len(self._sections) >= _MAX_SECTIONS:
                     self._sections.clear()
-                config[name] = pickle.loads(self._pickled[name])  # quick to copy
+                config[name] = pickle.loads(self._pickled[name])  # fast to copy
                 _set(config, own.get(name, []), references)
                 self._sections[key] = config[name]
             config[name] = self._sections[key]
@@ -141,7 +141,7 @@ def _plain(cfg: DictConfig, resolve: bool) -> dict[str, Any]:
     return plain
 
 
-_IN_LIST = ""  # of a path: no key is called so
+_IN_LIST = ""  # ends a path: no key has this name
 
 
 def _interpolations(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:
@@ -156,7 +156,7 @@ def _interpolations(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[lis
 
 
 def _merged(before: Any, value: Any) -> Any:
-    """As Hydra sets a value: a mapping changes those keys that it names."""
+    """Set a value as Hydra does: a mapping changes only the keys that it names."""
     if not (isinstance(before, dict) and isinstance(value, dict)):
         return copy.deepcopy(value)
     return before | {key: _merged(before.get(key), entry) for key, entry in value.items()}

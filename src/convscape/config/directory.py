@@ -1,6 +1,6 @@
-"""Where the configs are, and Hydra on them. Hydra is imported when it is first used.
+"""Where the configs are, and Hydra set up for them. Hydra is imported when it is first used.
 
-A conf/ of the user's own lies over that of the package: what both have is taken from the first.
+The user's own conf/ lies over the package's: if a file is in both, the user's counts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONFIG_DIR = distribution.folder("conf")
-VARIABLE = "CONVSCAPE_CONF"  # of the environment: the folder that --config-dir names
+VARIABLE = "CONVSCAPE_CONF"  # environment variable: the folder of --config-dir
 
 
 @contextmanager
 def composing() -> Iterator[Callable[[list[str]], DictConfig]]:
-    """What composes a config from overrides, whatever else uses Hydra in this process."""
+    """A function that composes a config from overrides, whatever else uses Hydra here."""
     import hydra
 
     from convscape.config.hydra_insides import composed_once, with_own, without_hydra
@@ -38,10 +38,10 @@ def composing() -> Iterator[Callable[[list[str]], DictConfig]]:
 
 
 def own_place() -> Path | None:
-    """The folder of the user's own choices: the named one, or else conf/ in the working folder.
+    """The folder of the user's own choices: the named one, otherwise conf/ in the working folder.
 
     Raises:
-        ConfigError: if the one that is named does not exist.
+        ConfigError: if the named folder does not exist.
     """
     place = Path(os.environ.get(VARIABLE) or "conf")
     if not place.is_dir():
@@ -56,7 +56,7 @@ def own_place() -> Path | None:
 
 
 def is_named() -> bool:
-    """Whether the user has named the folder, and so trusts it, or only stands beside it."""
+    """Whether the user has named the folder, and so trusts it, or it is merely there."""
     return bool(os.environ.get(VARIABLE))
 
 
@@ -69,7 +69,7 @@ def choices(group: str) -> dict[str, Path]:
 
 
 def values_in(file: Path) -> dict[str, Any]:
-    """What the file of a choice says; nothing of a wrong one, which Hydra names when it is used."""
+    """The content of a choice's file; empty if it is wrong, which Hydra reports when it is used."""
     try:
         plain = read_yaml(file)
     except (OSError, ValueError):
@@ -78,15 +78,15 @@ def values_in(file: Path) -> dict[str, Any]:
 
 
 def groups() -> list[str]:
-    """Every group, without those of Hydra itself."""
+    """Every group, without Hydra's own."""
     return sorted(f.name for f in CONFIG_DIR.iterdir() if f.is_dir() and f.name != "hydra")
 
 
 def groups_with(choice: str) -> list[str]:
-    """The groups that have a choice of that name."""
+    """The groups that have a choice of this name."""
     return [group for group in groups() if choice in choices(group)]
 
 
 def _own_place_of(group: str) -> Path | None:
-    """Nobody's own folder adds to Hydra's groups (hydra_plugins/convscape_conf)."""
+    """The user's folder for a group; None for Hydra's groups (hydra_plugins/convscape_conf)."""
     return None if group.partition("/")[0] == "hydra" else own_place()

@@ -1,6 +1,6 @@
-"""What is used of Hydra that is not public: the parser of overrides, its options, its state.
+"""The parts of Hydra that we use but are not public: its parser of overrides, options and state.
 
-pyproject.toml bounds hydra-core for it; tests/test_insides.py says which part has changed.
+pyproject.toml bounds hydra-core for this; tests/test_insides.py says which part has changed.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     """The overrides of a command line, as Hydra reads them.
 
     Raises:
-        OverrideParseException: of Hydra's, if it cannot.
+        OverrideParseException: Hydra's, if it cannot read them.
     """
     return OverridesParser.create().parse_overrides(list(words))
 
 
 def with_own(words: Sequence[str]) -> list[str]:
-    """Overrides of a command line; a part that is named brings its section without being chosen.
+    """Overrides of a command line; naming a part also chooses the section that it needs.
 
-    optimizer._target_=torch.optim.NAdam is that one with optimizer=own, which has no other's keys.
-    And init_from=<run> beside init_from.layers=[...] is the key `run` of the same section.
+    optimizer._target_=torch.optim.NAdam implies optimizer=own, which has no other optimiser's keys.
+    With init_from.layers=[...], init_from=<run> is the key `run` of the same section.
     """
     if any(re.match(r"\+*init_from\.", word) for word in words):
         words = [re.sub(r"^(\+*)init_from=", r"\1init_from.run=", word) for word in words]
@@ -58,7 +58,7 @@ _OWN = ("data", "model", "optimizer", "scheduler")
 
 @contextmanager
 def without_hydra() -> Iterator[None]:
-    """As if Hydra were not initialised: it can be, and then goes on as it was before."""
+    """Inside, Hydra is not initialised and can be; afterwards its state is as before."""
     before = get_gh_backup()
     GlobalHydra.instance().clear()
     try:
@@ -69,7 +69,7 @@ def without_hydra() -> Iterator[None]:
 
 @contextmanager
 def composed_once() -> Iterator[None]:
-    """Where Hydra is initialised in here, it merges the files of a choice of groups only once."""
+    """If Hydra is initialised inside, it merges the files of a choice of groups only once."""
     module: Any = hydra._internal.hydra
     before, module.ConfigLoaderImpl = module.ConfigLoaderImpl, _Loader
     try:
@@ -79,10 +79,10 @@ def composed_once() -> Iterator[None]:
 
 
 class _Loader(ConfigLoaderImpl):
-    """Hydra's, which reads and merges the files of a choice of groups once in a process.
+    """Hydra's loader, but it reads and merges the files of a choice of groups once per process.
 
-    That is nearly all of the 0.1 s that a composition takes, and a command makes several: to know
-    its mode, to plan, for each run. Values are set in a copy, as Hydra sets them after merging.
+    That takes nearly all of the 0.1 s of a composition, and a command composes several times: for
+    its mode, for the plan, for each run. Values are set in a copy, as Hydra does after merging.
     """
 
     def _load_configuration_impl(
@@ -123,13 +123,13 @@ class _Loader(ConfigLoaderImpl):
         return cfg
 
     def _chooses(self, override: Override) -> bool:
-        """Whether it chooses a file, and does not set a value: Hydra's own rule."""
+        """Whether it chooses a file instead of setting a value: Hydra's own rule."""
         return self.repository.group_exists(override.key_or_group) and not isinstance(
             override.value(), dict
         )
 
     def _stamps(self) -> tuple[Any, ...] | None:
-        """What the files say, as far as their names, times and sizes tell it; None if unknown."""
+        """The state of the files, by their names, times and sizes; None if unknown."""
         stamps: list[Any] = [hydra.version.getbase()]
         for source in self.get_sources():
             stamps.append((source.scheme(), source.path, source.provider))
@@ -141,22 +141,22 @@ class _Loader(ConfigLoaderImpl):
                         return None
                     state = entry.stat()
                     stamps.append((entry.path, state.st_mtime_ns, state.st_ctime_ns, state.st_size))
-            except OSError:  # removed this moment, or closed; Hydra may not need it
+            except OSError:  # just removed, or not readable; Hydra may not need it
                 return None
         return tuple(stamps)
 
 
 _composed: dict[Any, bytes | None] = {}
 _MAX_COMPOSED = 200  # of 20 kB each
-_MAX_FILES = 1000  # to look after; of the package there are 80
-# what changes how Hydra composes, or what it then sets itself
+_MAX_FILES = 1000  # files to watch; the package has 80
+# changes how Hydra composes, or is set by Hydra itself
 _EARLY = ("hydra.searchpath", "hydra.runtime", "hydra.overrides")
 
 
 def _pickled(cfg: DictConfig) -> bytes | None:
-    """So that it is quick to copy; None if it has a class that its module no longer knows.
+    """The config as bytes, fast to copy; None if it has a class that its module no longer knows.
 
-    Hydra imports its plug-ins twice, after which the config of a launcher has the first's class.
+    Hydra imports its plug-ins twice; then a launcher's config has the class of the first import.
     """
     try:
         return pickle.dumps(cfg)
@@ -165,7 +165,7 @@ def _pickled(cfg: DictConfig) -> bytes | None:
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """All that is below a folder."""
+    """Everything below a folder."""
     if not os.path.isdir(folder):
         return
     with os.scandir(folder) as found:

@@ -14,13 +14,13 @@ LEAST_SEEDS = 3
 
 
 def seed_range(value: Any) -> tuple[int, int]:
-    """At least and at most so many seeds: 3..30, or 30, which is the most.
+    """The least and the most seeds: 3..30, or 30 for the most alone.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is neither.
     """
     least, dots, most = str(value).partition("..")
-    allowed = "allowed: at least 2 and at most 1,000 seeds, as 3..30, or the most, as 30"
+    allowed = "allowed: 2 to 1,000 seeds, as a range (3..30) or only the most (30)"
     if not (least.isdecimal() and (most.isdecimal() or not dots)) or isinstance(value, bool):
         raise ValueError(allowed)
     first, last = (int(least), int(most)) if dots else (min(LEAST_SEEDS, int(least)), int(least))

@@ -1,8 +1,8 @@
-"""The loss: its section; its words as they are typed, in full, and as earlier runs meant them.
+"""The loss: its section, and its names as typed, in full, and in earlier runs.
 
-Runs made when there was one squared error called it `mse`; it is that of the softmax. What is typed
-`mse` today is that of the raw outputs. Run folders hold full names, so that a `mse` that stands in
-one can only be the earlier one.
+Earlier there was only one squared error, called `mse`: that of the softmax. When typed today, `mse`
+is that of the raw outputs. Run folders store full names, so a `mse` in a run folder can only be the
+earlier one.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ BEFORE = {"mse": "softmax_mse"}
 
 
 class LossConfig(Part):
-    """What the training minimises instead of `model.loss`, and how much each class counts."""
+    """What training minimises instead of `model.loss`, and how much each class counts."""
 
     target: str | None = Field(default=None, alias="_target_")  # type: ignore[assignment]
     class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = None
 
     @property
     def described(self) -> dict[str, Any] | None:
-        """As `ImageClassifier` takes it: the target and its arguments; None: `model.loss` holds."""
+        """The target and its arguments, as `ImageClassifier` takes them; None: use `model.loss`."""
         return None if self.target is None else {"_target_": self.target, **self.arguments}
 
 
 def in_full(name: str) -> str:
-    """The name that is stored for one that was typed."""
+    """The stored name for a typed one."""
     return IN_FULL.get(name, name)
 
 
 def spelled(text: str, names: dict[str, str]) -> str:
-    """Typed values, such as mse,cross_entropy, with other names for the losses among them."""
+    """Typed values, such as mse,cross_entropy, with the losses among them renamed."""
     return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
 
 
@@ -47,7 +47,7 @@ def read_as_before(section: Any) -> None:
 
 
 def with_full_name(overrides: list[str], config: dict[str, Any]) -> list[str]:
-    """The overrides of a run, with the loss of its stored config: what `mse` means has changed."""
+    """The overrides of a run, with the loss of its stored config: `mse` has changed its meaning."""
     model = config.get("model")
     loss = model.get("loss") if isinstance(model, dict) else None
     return [f"model.loss={loss}" if word == "model.loss=mse" else word for word in overrides]

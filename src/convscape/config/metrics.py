@@ -1,7 +1,7 @@
 """What runs are measured by: the name, direction, unit and digits of each metric. No torch.
 
-A metric of the user's own is known by its name alone; which way is better is then said with
-`trainer.monitor_mode`, and never guessed.
+Of a user's own metric only the name is known; `trainer.monitor_mode` says which direction is
+better, which is never guessed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from convscape.base.values import hint
 
 Direction = Literal["max", "min"]
 
-MONITOR = "val/acc"  # what runs were chosen by before `trainer.monitor`, and are unless it is set
-EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # of every network of ours
+MONITOR = "val/acc"  # the default, and the only choice before `trainer.monitor`
+EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")  # logged by all our networks
 
 
 @dataclass(frozen=True)
 class Metric:
     """A number that runs are chosen, ranked or compared by.
 
-    - `direction`: "max" if more is better, "min" if less is; None if it is not known.
-    - `unit`: behind the written number; fractions of right answers are written in "%".
-    - `digits`: behind the point of the written number.
+    - `direction`: "max" if higher is better, "min" if lower is; None if unknown.
+    - `unit`: follows the written number; fractions of right answers are written in "%".
+    - `digits`: after the decimal point of the written number.
     """
 
     name: str
@@ -37,27 +37,27 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether more of it is better."""
+        """Whether higher values are better."""
         return self.direction == "max"
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a fraction, which is written in percent."""
+        """Whether it is a fraction, written in percent."""
         return self.unit == "%"
 
     @property
     def scale(self) -> int:
-        """From the stored to the written number."""
+        """The factor from the stored to the written number."""
         return 100 if self.is_share else 1
 
     @property
     def title(self) -> str:
-        """Name and unit, for an axis."""
+        """The name and unit, for an axis."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
     @property
     def split(self) -> str | None:
-        """The images that it is measured on: train, val, test; None for a cost."""
+        """The split that it is measured on: train, val or test; None for a cost."""
         split, _, leaf = self.name.partition("/")
         return split if leaf and split in ("train", "val", "test") else None
 
@@ -67,11 +67,11 @@ class Metric:
         return f"test/{self.name.partition('/')[2]}"
 
     def number(self, value: float) -> str:
-        """The value as it is written, without its unit."""
+        """The value as written, without its unit."""
         return f"{self.scale * value:,.{self.digits}f}"
 
     def written(self, value: float) -> str:
-        """The value as it is written: 98.61 %."""
+        """The value as written: 98.61 %."""
         return f"{self.number(value)} {self.unit}".rstrip()
 
     def is_better(self, value: float, than: float) -> bool:
@@ -85,7 +85,7 @@ def _shares(direction: Direction | None, *names: str) -> Iterable[Metric]:
     return (Metric(name, direction, "%", 2) for name in names)
 
 
-# The probes' numbers hold what they were asked with: <n> stands for a number of pixels.
+# The names of probes contain their setting: <n> is a number of pixels.
 METRICS = {
     metric.name: metric
     for metric in (
@@ -103,7 +103,7 @@ METRICS = {
 }
 
 
-# Which way is better, of torchmetrics' classes for images of several classes.
+# Which direction is better, for torchmetrics' multiclass metrics.
 TORCHMETRICS: dict[str, Direction] = {
     **dict.fromkeys(("AUROC", "Accuracy", "AveragePrecision", "CohenKappa", "ExactMatch"), "max"),
     **dict.fromkeys(("F1Score", "FBetaScore", "JaccardIndex", "MatthewsCorrCoef"), "max"),
@@ -125,10 +125,10 @@ def added_metrics(targets: Mapping[str, str]) -> dict[str, Metric]:
 
 
 def metric(name: str, direction: Direction | None = None) -> Metric:
-    """The metric of that name; `direction` is that of one that the table does not know.
+    """The metric of this name; `direction` is for a metric that is not in the table.
 
     Raises:
-        ConfigError: if the table knows better.
+        ConfigError: if it contradicts the table.
     """
     known = METRICS.get(re.sub(r"_\d+$", "_<n>", name))
     if known is None:
@@ -136,7 +136,7 @@ def metric(name: str, direction: Direction | None = None) -> Metric:
     if direction is not None and known.direction not in (None, direction):
         better = "higher" if known.higher_is_better else "lower"
         raise ConfigError(
-            f"{name} is better the {better} it is, and {direction} says the opposite; leave it out"
+            f"{name} is better the {better} it is, but {direction} says the opposite; leave it out"
         )
     return Metric(name, known.direction or direction, known.unit, known.digits)
 
@@ -166,19 +166,19 @@ def monitor_named(
         found = added.get(name, found)
     if found.direction is None:
         raise ConfigError(
-            f"trainer.monitor={name}: it is not known whether more of it is better; add "
+            f"trainer.monitor={name}: it is not known whether higher is better; add "
             f"trainer.monitor_mode=max or trainer.monitor_mode=min{hint(name, EPOCH_METRICS)}"
         )
     return found
 
 
 def check_logged(chosen: Metric | None, added: Iterable[str] = ()) -> None:
-    """Refuse to choose by what a network of ours does not log.
+    """Refuse to choose by a metric that our networks do not log.
 
-    - `added`: names of what is logged besides.
+    - `added`: names of other metrics that are logged.
 
     Raises:
-        ConfigError: with what it does log.
+        ConfigError: with the metrics that are logged.
     """
     known = [*EPOCH_METRICS, *(name for name in added if not name.startswith("test/"))]
     if chosen is not None and chosen.name not in known:
@@ -208,7 +208,7 @@ def monitor_of(config: Mapping[str, Any]) -> Metric | None:
 
 
 def not_logged(name: str, logged: Iterable[str]) -> str:
-    """The sentence for a metric that a run does not have."""
+    """The message about a metric that a run does not have."""
     names = sorted(each for each in logged if "/" in each)
     if not names:
         return f"{name} was not logged, and no other metric was"

@@ -1,4 +1,4 @@
-"""Keys of the networks: CNN, MLP, Sequential, and a class of the user's own."""
+"""Keys of the networks: CNN, MLP, Sequential, and the user's own classes."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class SequentialConfig(Section):
 
     @property
     def title(self) -> str:
-        """A short name for run folders, of the layers that learn: seq_conv32-conv64-dense128."""
+        """A short name for run folders, with the layers that learn: seq_conv32-conv64-dense128."""
         words = [f"{kind_of(name)}{width}" for name, width in _widths(self.layers) if width]
         counts = [(word, len(list(same))) for word, same in groupby(words)]
         parts = [word if count == 1 else f"{count}x{word}" for word, count in counts]
@@ -146,24 +146,24 @@ class SequentialConfig(Section):
 
 
 def _widths(layers: dict[str, dict[str, Any]]) -> Iterator[tuple[str, int | None]]:
-    """The channels or units of each layer, of one with layers in it those of the last of them."""
+    """The channels or units of each layer; for a layer made of layers, those of the last one."""
     for name, values in layers.items():
         inner = [width for _, width in _widths(values.get("layers", {})) if width]
         yield name, values.get("channels") or values.get("units") or (inner[-1] if inner else None)
 
 
 class OwnModelConfig(Part):
-    """A class of the user's: any nn.Module or LightningModule of a package in `allow_packages`."""
+    """A user's class: any nn.Module or LightningModule of a package in `allow_packages`."""
 
     @property
     def title(self) -> str:
-        """A short name for run folders: its class's, or the one that it has in torchvision."""
+        """A short name for run folders: the class's, or its name in torchvision."""
         named = self.arguments.get("name") if self.is_of_torchvision else None
         return str(named or self.target.rpartition(".")[2].lower())
 
     @property
     def is_of_torchvision(self) -> bool:
-        """Whether it is one of the networks that torchvision has ready."""
+        """Whether it is one of torchvision's networks."""
         return self.target.startswith("torchvision.models.")
 
 

@@ -1,6 +1,6 @@
-"""The optimisers: the keys of each, and where torch has it. Torch itself is not imported here.
+"""The optimisers: the keys of each, and its class in torch. Torch itself is not imported here.
 
-A new one is a class here, or in a module of one's own, and a file in conf/optimizer.
+A new one is a class here, or in your own module, and a file in conf/optimizer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {}  # by `name`
 class OptimizerConfig(Section):
     """What every optimiser has; the fields are the arguments of its torch class.
 
-    - `torch_classes`: for each `name` the class; a section that has some is in `OPTIMIZERS`.
+    - `torch_classes`: the class for each `name`; a section that has some is in `OPTIMIZERS`.
     - `has_fused`: whether torch has one kernel for all parameters, on CPU and CUDA.
     """
 
@@ -36,7 +36,7 @@ class OptimizerConfig(Section):
 
     @classmethod
     def torch_class(cls, name: str) -> Any:
-        """The class of torch, or one with the same manners."""
+        """The class of torch, or one that behaves like it."""
         module, _, leaf = cls.torch_classes[name].rpartition(".")
         return getattr(importlib.import_module(module), leaf)
 
@@ -96,13 +96,13 @@ class AdagradConfig(OptimizerConfig):
 
 
 class OwnOptimizerConfig(Part):
-    """Any optimiser of torch.optim, or one of the user's: `lr`, and arguments of its own."""
+    """Any optimiser of torch.optim, or the user's own: `lr`, and its own arguments."""
 
     lr: LearningRate
 
 
 def known_optimizer(name: Any) -> Any:
-    """The name of an optimiser; any other is an error of pydantic's."""
+    """The name of an optimiser; any other is a pydantic error."""
     if not isinstance(name, str) or name not in OPTIMIZERS:
         raise PydanticKnownError("literal_error", {"expected": ", ".join(OPTIMIZERS)})
     return name

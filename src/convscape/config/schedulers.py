@@ -17,7 +17,7 @@ class ConstantConfig(Section):
 
 
 class StepConfig(Section):
-    """Times `gamma` every `step_epochs` epochs."""
+    """Multiply by `gamma` every `step_epochs` epochs."""
 
     name: Literal["step"]
     warmup_epochs: NotNegative
@@ -26,7 +26,7 @@ class StepConfig(Section):
 
 
 class MultiStepConfig(Section):
-    """Times `gamma` at each of `milestones` (epochs)."""
+    """Multiply by `gamma` at each of `milestones` (epochs)."""
 
     name: Literal["multistep"]
     warmup_epochs: NotNegative
@@ -52,9 +52,9 @@ class OneCycleConfig(Section):
 
 
 class OwnSchedulerConfig(Part):
-    """A schedule of torch.optim.lr_scheduler, or one of the user's, with arguments of its own.
+    """A schedule of torch.optim.lr_scheduler, or the user's own, with its own arguments.
 
-    `interval`: what it counts, as Lightning calls it.
+    `interval`: what it counts, "epoch" or "step" as in Lightning.
     """
 
     interval: Literal["epoch", "step"] = "epoch"

@@ -1,6 +1,6 @@
 """Types, bounds and meaning of every config key. Defaults are only in conf/*.yaml. No torch.
 
-`check` turns the plain dict that Hydra composed into a `Config`, or raises `ConfigError` with one
+`check` turns the plain dict composed by Hydra into a `Config`, or raises `ConfigError` with one
 sentence per mistake: the key, the value, what is allowed and the closest match.
 """
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 
 class AugmentConfig(Section):
-    """Random changes of every training image, drawn for each image on its own.
+    """Random changes to every training image, drawn separately for each image.
 
-    `own` names functions of the user's, in packages of `allow_packages`.
+    `own` names the user's functions, in packages of `allow_packages`.
     """
 
     shift: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -83,7 +83,7 @@ def _known_data_set(name: Any) -> Any:
 FILES = (
     "csv",
     "npz",
-)  # what people bring; as of "own", what is in them is known once they are read
+)  # the user's files; as with "own", their content is known once they are read
 
 
 class DataConfig(Section):
@@ -117,11 +117,11 @@ class DataConfig(Section):
 
     @property
     def is_brought(self) -> bool:
-        """Whether shape and classes are known only once the data are read."""
+        """Whether the shape and classes are known only after reading the data."""
         return self.name in (*FILES, "own")
 
     def wanted(self) -> Wanted:
-        """Which of the user's files are read, and as what."""
+        """Which of the user's files to read, and how."""
         from convscape.data.given import Wanted
         from convscape.data.tables import Columns
 
@@ -142,7 +142,7 @@ class DataConfig(Section):
 
 
 class TrainerConfig(Section):
-    """How long, where and how exactly to train."""
+    """How long, where and in what precision to train."""
 
     max_epochs: Positive | None
     max_steps: Positive | None
@@ -168,7 +168,7 @@ class TrainerConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _mode_without_news_is_auto(cls, keys: Any) -> Any:
-        # so that it is the same run, and the same fingerprint
+        # so that it is the same run with the same fingerprint
         known = METRICS.get(str(keys.get("monitor"))) if isinstance(keys, dict) else None
         if known is not None and keys.get("monitor_mode") == known.direction:
             return keys | {"monitor_mode": "auto"}
@@ -199,9 +199,9 @@ class MlflowConfig(Section):
 
 
 class LoggerConfig(Section):
-    """Where the metrics go: those that are there are used, several at once.
+    """Where the metrics go: all loggers that are set are used.
 
-    Under names of the user's, what `_target_` says: any Lightning logger or your own.
+    Under names that the user chooses, `_target_` may name any Lightning logger or your own.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -214,7 +214,7 @@ class LoggerConfig(Section):
 
     @property
     def named(self) -> dict[str, Part]:
-        """Those under names of the user's."""
+        """The loggers under names that the user chose."""
         return dict(self.__pydantic_extra__ or {})
 
     @model_validator(mode="before")
@@ -255,8 +255,8 @@ PartName = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
 class InitFromConfig(Section):
     """The weights that a network starts with instead of those from `model.init`.
 
-    - `run`: a run folder, or a file of weights; `layers`: which of them, by default all that fit.
-    - `checksum`: of the weights, once they were looked at: what they are, wherever they lie.
+    - `run`: a run folder, or a file of weights; `layers`: which layers, by default all that fit.
+    - `checksum`: of the weights, once they were read: it identifies them wherever they are stored.
     """
 
     run: str | None = None
@@ -272,8 +272,8 @@ class InitFromConfig(Section):
 class ParentConfig(Section):
     """The run that another one continues, if no single training gives the same bits.
 
-    - `fingerprint`: what it is; `steps`: optimiser steps that were its own.
-    - `new_schedule`: the learning rates begin anew after these.
+    - `fingerprint`: which run it is; `steps`: the optimiser steps it had taken.
+    - `new_schedule`: whether the learning-rate schedule restarts after these.
     """
 
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
@@ -306,25 +306,25 @@ class Config(Section):
     margin: Annotated[float, Field(gt=0)] | None = None
     seeds: SeedRange = "3..30"
     allow_packages: list[str]
-    parent: ParentConfig | None = None  # written by resume=, and by no user
+    parent: ParentConfig | None = None  # written by resume=, never by a user
 
     @cached_property
     def monitor(self) -> Metric | None:
-        """What checkpoints are chosen by; None: the last epoch is.
+        """The metric that checkpoints are chosen by; None: the last epoch is chosen.
 
         Raises:
-            ConfigError: if it is none to choose by.
+            ConfigError: if it cannot be used to choose.
         """
         trainer = self.trainer
         return monitor_named(trainer.monitor, trainer.monitor_mode, self.added_metrics)
 
     @cached_property
     def added_metrics(self) -> dict[str, Metric]:
-        """What is measured besides loss and accuracy, by name: train/f1, val/f1, test/f1."""
+        """The metrics besides loss and accuracy, by name: train/f1, val/f1, test/f1."""
         return added_metrics({leaf: part.target for leaf, part in self.metrics.items()})
 
     def parts(self) -> Iterator[tuple[str, str, Part]]:
-        """What is named by `_target_`, each with its door and its key."""
+        """The parts that are named by `_target_`, each with its door and its key."""
         named: dict[str, dict[str, Part]] = {
             "metrics": self.metrics, "callbacks": self.callbacks, "logger": self.logger.named
         }  # fmt: skip
@@ -338,7 +338,7 @@ class Config(Section):
 
     @property
     def choice(self) -> str | None:
-        """What replaces the best epoch if there is no validation."""
+        """A sentence on what is kept instead of the best epoch, if there is no validation."""
         if self.monitor is None:
             return "trainer.monitor=null: the weights of the last epoch are kept"
         if self.data.val_size == 0 and self.monitor.split == "val":
@@ -360,7 +360,7 @@ class Config(Section):
         return variant_shape(shape, data.change), num_classes
 
     def _own_images(self) -> ImageSet:
-        """What the user's function returns, or data set or files hold."""
+        """The images from the user's function, data set or files."""
         from convscape.data.custom import load_own
         from convscape.data.given import load_given
 
@@ -415,13 +415,13 @@ class Config(Section):
 
     @cached_property
     def layers(self) -> list[NamedLayer] | None:
-        """The network as a list of layers; None for a model of the user's own."""
+        """The network as a list of layers; None for the user's own model."""
         if isinstance(self.model, OwnModelConfig):
             return None
         return layers_of(self.model, self.image_shape[1])
 
     def plan(self) -> Plan | None:
-        """Shapes, parameters and MACs; None for a model of the user's own.
+        """Shapes, parameters and MACs; None for the user's own model.
 
         Raises:
             InfeasibleGeometry: if the network cannot exist.
@@ -440,4 +440,4 @@ def _shape_of_known(data: DataConfig) -> tuple[tuple[int, int, int], int]:
     )
 
 
-MAX_MISTAKES = 50  # that are told; a list may hold thousands of wrong entries
+MAX_MISTAKES = 50  # mistakes that are reported; a list may hold thousands of wrong entries

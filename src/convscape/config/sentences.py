@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors as one sentence: key, value, what is allowed, closest match."""
+"""Errors of Hydra and OmegaConf as one sentence: key, value, what is allowed, closest match."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ LAUNCHERS = {  # name: extra
 
 
 def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | None:
-    """One of Hydra's, OmegaConf's or YAML's errors as a person would put it; None for others.
+    """An error of Hydra, OmegaConf or YAML in plain words; None for others.
 
-    `arguments`: what was typed, by default the command line.
+    `arguments`: what was typed; by default the command line.
     """
     typed = sys.argv[1:] if arguments is None else arguments
     if isinstance(error, TypeError) and re.fullmatch(
@@ -69,7 +69,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         given = sweep[1] or next((a for a in typed if "glob(" in a), "glob()")
         group = given.partition("=")[0]
         names = [name for name in choices(group) if name != "own"]
-        if "glob(" in given:  # it needs Hydra's loader, which is not for everyone to have
+        if "glob(" in given:  # it needs Hydra's loader, which is not always available here
             return f"{given}: glob() does not work here; write -m {group}={','.join(names)}"
         return f"{given}: several values are a sweep, add -m"
     if match := re.search(r"Environment variable '(.*?)' not found", text):
@@ -88,18 +88,18 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         return f"{match[1]} already exists; write {match[1]}=... without the +"
     if match := re.match(r"Multiple values for (.*?)\.", text):
         return f"{match[1]} is chosen twice; write {match[1]}=... without the +"
-    # OmegaConf's own words, and below them where that was
+    # OmegaConf's own message, followed by the place
     match = re.search(r"\n\s*full_key: (.*)", text)
     words = " ".join(text[: match.start() if match else None].split())
     return f"{match[1]}: {words}" if match else words
 
 
 def _removed(text: str, typed: Sequence[str]) -> str | None:
-    """Of `~data` and the like, which takes away what cannot be left out."""
+    """The message about `~data` and the like, which removes what cannot be left out."""
     asked = {word: word.lstrip("~").partition("=")[0] for word in typed if word.startswith("~")}
     if match := re.match(r"Could not delete '(.*?)'\. No match in the defaults list", text):
         word = next((w for w, key in asked.items() if key == match[1]), f"~{match[1]}")
-        return f"{word}: there is no such choice to remove; {match[1]}=[...] chooses anew"
+        return f"{word}: there is no such choice to remove; {match[1]}=[...] makes another choice"
     if match := re.match(r"Could not delete from config\. '(.*?)'", text):
         others = [word for word in typed if "=" in word and not word.startswith("~")]
         if match[1] not in known_keys(others):
@@ -114,14 +114,14 @@ def _removed(text: str, typed: Sequence[str]) -> str | None:
 
 
 def _is_of_a_config(error: RecursionError) -> bool:
-    """Whether those who read configs ran out of stack, and not a module of the user's."""
+    """Whether the stack ran out while reading a config, not in a user's module."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     rooms = {str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames[-100:]}
     return bool(rooms & {"yaml", "omegaconf", "hydra", "antlr4"})
 
 
 def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
-    """What Hydra stumbles over without an error of its own: choices and numbers of no kind."""
+    """Mistakes for which Hydra has no error of its own: unknown choices and malformed values."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     if frame.f_globals.get("__name__", "").partition(".")[0] not in ("hydra", "omegaconf"):
         return None
@@ -184,14 +184,14 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
 
 
 def _adds_to_a_part(key: str, arguments: Sequence[str]) -> bool:
-    """Whether it names a part of the user's, or is an argument of one: those are added."""
+    """Whether it names a user's part, or is an argument of one: these are added with +."""
     section, _, rest = key.partition(".")
     named = any(a.lstrip("+").startswith(f"{section}._target_=") for a in arguments)
     return bool(rest) and (section in ("metrics", "callbacks") or named)
 
 
 def _not_in_the_space(key: str, value: str, known: Sequence[str]) -> str:
-    """Of search.space.model.dropout.high=0.9, where the search does not change the dropout."""
+    """About search.space.model.dropout.high=0.9, if the search does not change the dropout."""
     name, _, bound = key.removeprefix("search.space.").rpartition(".")
     ways = {"low": f"{{low:{value},high:1.0}}", "high": f"{{low:0.0,high:{value}}}",
             "choices": f"{{choices:{value}}}"}  # fmt: skip
@@ -204,9 +204,9 @@ def _not_in_the_space(key: str, value: str, known: Sequence[str]) -> str:
 
 
 def _unknown_layer_key(key: str, known: Sequence[str], home: str = "model.layers") -> str:
-    """Of the key of a layer: most have a default and are not written in the network.
+    """About a layer's key: most have a default and are not written in the network.
 
-    - `home`: the key of the layers among which it is, as model.layers.residual1.layers.
+    - `home`: the key of the layers that it is in, such as model.layers.residual1.layers.
     """
     name, _, leaf = key.removeprefix(f"{home}.").partition(".")
     inner = [k.removeprefix(f"{home}.") for k in known if k.startswith(f"{home}.")]

@@ -1,6 +1,6 @@
-"""What is wrong with words of a command line, and what to type instead.
+"""What is wrong with arguments of a command line, and what to type instead.
 
-What is advised has been tried: Hydra composes it, and the config accepts it.
+All advice has been tried: Hydra composes it, and the config accepts it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPENING, CLOSING = "[({", "])}"
 
 
 def no_option(option: str, words: Sequence[str]) -> str:
-    """Of a word such as `--epochs`, which stands among `words`: the override that is meant."""
+    """About an option such as `--epochs` among `words`: the override that is meant."""
     place = next(place for place, word in enumerate(words) if word.partition("=")[0] == option)
     value = words[place].partition("=")[2]
     following = words[place + 1 : place + 2]
@@ -46,7 +46,7 @@ def advice_on(key: str, value: str, others: Sequence[str]) -> str | None:
 
 
 def unreadable(word: str, words: Sequence[str]) -> str:
-    """Of an override that Hydra cannot read: what it should be, or why not that either."""
+    """About an override that Hydra cannot read: how to write it, or why that fails too."""
     others = [w for w in words if w != word and _parsed(w) is not None]
     place = list(words).index(word) if word in words else None
     after = list(words[place + 1 :]) if place is not None else []
@@ -69,7 +69,7 @@ def unreadable(word: str, words: Sequence[str]) -> str:
 
 
 def _joined(word: str, before: str, after: Sequence[str]) -> str | None:
-    """The words that a shell has split at spaces as one: [32, 64], data = mnist."""
+    """Join what a shell has split at spaces: [32, 64], data = mnist."""
     if before.endswith("="):
         return before + word
     if "=" not in word and after[:1] and after[0].startswith("="):
@@ -88,14 +88,14 @@ def _depth(text: str) -> int:
 
 
 def _other_forms(key: str, value: str) -> Iterator[str]:
-    """(3,5) as a size and as a list, {relu,tanh} as a list."""
+    """(3,5) rewritten as a size and as a list, {relu,tanh} as a list."""
     match = re.fullmatch(r"[({](.*)[)}]", value)
     if match:
         yield from several(key, match[1])
 
 
 def several(key: str, values: str) -> Iterator[str]:
-    """Two numbers as one with a point, as height x width where it is a size, values as a list."""
+    """Two numbers as one with a decimal point, or as height x width; several values as a list."""
     if comma := re.fullmatch(r"(-?\d+),(\d+)", values):
         yield f"{key}={comma[1]}.{comma[2]}"
     if sides := re.fullmatch(r"(\d+), ?(\d+)", values):
@@ -107,7 +107,7 @@ def several(key: str, values: str) -> Iterator[str]:
 
 
 def ambiguous(key: str, values: str, words: Sequence[str]) -> str:
-    """Of several values without -m: a sweep, a list or a size, whatever the config accepts."""
+    """About several values without -m: a sweep, a list or a size, whichever the config accepts."""
     others = [w for w in words if not w.startswith(f"{key}=")]
     singles = values.split(",")
     ways = [way for way in several(key, values) if refusal([*others, way]) is None]
@@ -118,7 +118,7 @@ def ambiguous(key: str, values: str, words: Sequence[str]) -> str:
 
 
 def refused_in_grid(error: ConfigError, cell: Sequence[str], arguments: Sequence[str]) -> str:
-    """Why a cell of a grid is refused, and what to type where its values were to be one list.
+    """Why a cell of a grid is refused, and what to type if its values were meant as one list.
 
     - `cell`: its overrides; `arguments`: what was typed for all of them.
     """
@@ -136,7 +136,7 @@ def refused_in_grid(error: ConfigError, cell: Sequence[str], arguments: Sequence
 
 
 def without(key: str, others: Sequence[str]) -> str:
-    """`key=value` with which a key that cannot be left out does nothing, if a value does that."""
+    """`key=value` that switches off a key which cannot be left out, if such a value exists."""
     try:
         return switched_off(key, _composed(list(others))) or ""
     except (HydraException, OmegaConfBaseException):
@@ -144,7 +144,7 @@ def without(key: str, others: Sequence[str]) -> str:
 
 
 def refuse_misread(words: Sequence[str]) -> None:
-    """Refuse what Hydra takes for something else than is meant.
+    """Refuse what Hydra would read differently from what is meant.
 
     Raises:
         ConfigError: with what to write.
@@ -156,7 +156,7 @@ def refuse_misread(words: Sequence[str]) -> None:
 
 
 def _choice(word: str) -> str | None:
-    """Of optimizer.name=sgd, which gives one optimiser the name of another and not its keys."""
+    """About optimizer.name=sgd, which gives one optimiser another's name but not its keys."""
     key, _, values = word.lstrip("+").partition("=")
     group = key.partition(".")[0]
     if key == "model._target_":
@@ -166,13 +166,13 @@ def _choice(word: str) -> str | None:
     names = set(choices(group))
     if not set(values.split(",")) <= names:
         return None
-    return f"that changes the name, and not the keys that come with it; write {group}={values}"
+    return f"that changes the name but not the keys that come with it; write {group}={values}"
 
 
 def _left_by_the_shell(word: str) -> str | None:
-    """Of 'data.root=$HOME/x', a folder of that very name.
+    """About 'data.root=$HOME/x', which names a folder with that literal name.
 
-    What the environment has is not written out: a stranger's words are not to have it printed.
+    The value from the environment is not printed: a stranger's text must not make us print it.
     """
     key, _, value = word.partition("=")
     folder = value.strip("'\"")
@@ -180,13 +180,13 @@ def _left_by_the_shell(word: str) -> str | None:
     if key not in ("data.root", "data.cache_dir") or name is None or Path(folder).is_dir():
         return None
     return (
-        f"the shell has left {name[0]} as it is, because of the single quotes around it; with "
-        f'double quotes, "{key}={folder}", it puts in the folder'
+        f"the shell has left {name[0]} as it is because of the single quotes around it; with "
+        f'double quotes, "{key}={folder}", it fills in the folder'
     )
 
 
 def _number_with_point(word: str, words: Sequence[str]) -> str | None:
-    """Of optimizer.weight_decay=0,001, a sweep over 0 and 1."""
+    """About optimizer.weight_decay=0,001, a sweep over 0 and 1."""
     key, _, value = word.partition("=")
     if not re.fullmatch(r"-?\d+,0\d+", value):
         return None
@@ -196,10 +196,10 @@ def _number_with_point(word: str, words: Sequence[str]) -> str | None:
 
 
 def refusal(words: Sequence[str]) -> str | None:
-    """Why the config does not accept overrides; None if it does."""
+    """Why the config refuses overrides; None if it accepts them."""
     try:
         composed = _composed(list(words))
-        composed.pop("search", None)  # of a search, which reads it
+        composed.pop("search", None)  # a search reads it
         return impossible(check(composed))
     except ConfigError as error:
         return str(error)
@@ -208,7 +208,7 @@ def refusal(words: Sequence[str]) -> str | None:
 
 
 def known_keys(words: Iterable[str]) -> list[str]:
-    """Every key of the config that the choices among `words` (model=mlp, ...) make."""
+    """Every key of the config made by the choices among `words` (model=mlp, ...)."""
     choices = [word for word in words if re.fullmatch(r"[\w/]+=\w+", word)]
     for overrides in (choices, []):
         try:
@@ -233,7 +233,7 @@ def _parsed(word: str) -> Override | None:
 
 
 def shell(word: str) -> str:
-    """As it is typed into a shell, in quotes where it must be."""
+    """The word as typed into a shell, quoted if necessary."""
     if re.fullmatch(r"[\w.,:=+~/\[\]{}@%-]+", word) and "{" not in word:
         return word
     return shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
