@@ -99,7 +99,7 @@ def test_a_mistake_is_one_sentence_that_names_key_value_and_what_is_allowed(over
 
 
 def test_one_gpu_cannot_be_two_devices():
-    with pytest.raises(ConfigError, match="cuda:1 is one, and "):
+    with pytest.raises(ConfigError, match="cuda:1 is one GPU, but "):
         checked("trainer.device=cuda:1", "trainer.devices=2")
 
 

@@ -272,7 +272,7 @@ def test_of_folders_on_a_database_the_one_that_confirmed_has_it_and_another_sear
     ("words", "sentence"),
     [
         (["search.confirm.best=99"], "search.confirm.best=99: allowed: "),
-        (["search.confirm.seeds=9..4"], "search.confirm.seeds=9..4: allowed: at least 2"),
+        (["search.confirm.seeds=9..4"], "search.confirm.seeds=9..4: allowed: 2 to 1,000"),
         (["search.confirm.margin=0"], "search.confirm.margin=0: allowed: more than 0"),
         (["+search.space.seed={choices:[0,1]}"], "search.space.seed: the best trials are"),
         (

@@ -166,7 +166,7 @@ def test_a_table_that_makes_no_sense_is_refused_in_one_sentence(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"id,label\nred0,\xe9t\xe9\n", "is not UTF-8, from line"),
+        (b"id,label\nred0,\xe9t\xe9\n", "is not UTF-8 from line"),
         (b"PK\x03\x04anything", "is a workbook or an archive; save the table as CSV"),
         (b"a,b\0\n", "zero bytes"),
         (b'id,label\nred0,"' + b"a" * 5_000_000, "cannot be read: field larger"),
@@ -316,7 +316,7 @@ def test_one_pair_of_arrays_in_an_npz_is_split_and_may_be_flat(tmp_path, load):
         (None, r"there is no file .*set data\.root to an \.npz with train_images"),
         (b"garbage", "is not an .npz"),
         ({"a": [1], "b": [2]}, "holds a, b; expected train_images"),
-        ({"x": np.zeros((4, 4, 4)), "y": np.array([{}] * 4)}, "Python objects, which is not open"),
+        ({"x": np.zeros((4, 4, 4)), "y": np.array([{}] * 4)}, "Python objects, which is not"),
         ({"x": np.zeros((4, 4, 4)), "y": [0, 1]}, "holds labels of int64"),
         ({"x": np.zeros((4, 4)), "y": [0, 1, 0]}, "labels of int64 .* for 4 images"),
         ({"x": np.zeros((4, 3)), "y": [0, 1, 0, 1]}, "holds images of .*2 axes"),
@@ -382,7 +382,7 @@ def test_folds_part_the_train_images_and_each_is_stratified():
         assert np.abs(np.bincount(labels[val]) - [10, 20, 10]).max() <= 1
     with pytest.raises(DataError, match=r"data\.fold=5: .* allowed: 0 to 4"):
         split(labels, 0.2, None, 3, 5)
-    with pytest.raises(DataError, match=r"no train image validates"):
+    with pytest.raises(DataError, match=r"no train image is used for validation"):
         split(labels, 0, None, 3, 1)
 
 

@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_ends_as_diverged(command, tmp_path):
         (["data=image_folder", "data.root=nowhere"], "there is no folder"),
         (["data=mnist", "data.download=false", "data.root=nowhere"], "nowhere"),
         (["data.val_size=5000"], "leaves no image to train on: the train split has 1,438"),
-        (["data.train_size=5000"], "ask for 5,200 images, and the train split has 1,438"),
+        (["data.train_size=5000"], "ask for 5,200 images, but the train split has 1,438"),
         (["trainer.device=mps"], "trainer.device=mps is not on this machine; allowed: auto, cpu"),
         (["data.mean=[0.1,0.2]"], "has 2 entries for 1 channel; allowed: one for each"),
         (["resume=nowhere"], "resume=nowhere: there is no such file"),

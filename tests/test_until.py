@@ -108,8 +108,8 @@ def test_seeds_that_were_decided_on_do_not_turn_into_seeds_until_a_verdict(comma
         (["-m", "margin=0.2"], "margin=0.2: only until=verdict reads it"),
         (["-m", "seeds=3..9"], "seeds=3..9: only until=verdict reads it"),
         (["-m", "until=verdict", "margin=0"], "margin=0: allowed: more than 0"),
-        (["-m", "until=verdict", "seeds=9..3"], "seeds=9..3: allowed: at least 2"),
-        (["-m", "until=verdict", "seeds=many"], "seeds=many: allowed: at least 2"),
+        (["-m", "until=verdict", "seeds=9..3"], "seeds=9..3: allowed: 2 to 1,000"),
+        (["-m", "until=verdict", "seeds=many"], "seeds=many: allowed: 2 to 1,000"),
         (["-m", "until=verdict", "seed=0,1"], "until=verdict counts the seeds itself"),
         (["-m", "until=verdict", "margin=1,2"], "it takes one value"),
         (["-m", "until=verdict,null"], "it takes one value"),
@@ -129,7 +129,7 @@ def test_a_mistake_is_one_sentence(command, words, sentence):
         (["search", "search=learning", "until=verdict"], "until=verdict: only a sweep reads it"),
         (["claim", "depth", "margin=1"], "margin=1: a claim does not read it"),
         (["claim", "depth", "until=verdit"], "did you mean 'verdict'?"),
-        (["claim", "depth", "until=verdict", "seeds=4..2"], "seeds=4..2: allowed: at least 2"),
+        (["claim", "depth", "until=verdict", "seeds=4..2"], "seeds=4..2: allowed: 2 to 1,000"),
     ],
 )
 def test_what_a_search_or_a_claim_does_not_read_is_refused(command, words, sentence):

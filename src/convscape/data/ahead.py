@@ -1,4 +1,4 @@
-"""Images that do not fit into memory: the system is told in time which of them are read next."""
+"""Images that do not fit into memory: the system is told early which ones will be read next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convscape.base import machine
 if TYPE_CHECKING:
     from torch import Tensor
 
-NUM_AHEAD = 4  # batches that the disk reads while one is trained on
+NUM_AHEAD = 4  # batches read from disk while one is trained on
 
 
 class Ahead:
@@ -22,19 +22,19 @@ class Ahead:
     def __init__(self, images: np.memmap, mapped: mmap.mmap) -> None:
         self._mapped, self._first = mapped, images.offset
         self._size = images.nbytes // len(images)
-        self._last: tuple[int, int] | None = None  # what was asked for before
+        self._last: tuple[int, int] | None = None  # what was requested before
         mapped.madvise(mmap.MADV_RANDOM)
 
     def of_batch(self, order: Tensor, index: int, batch_size: int) -> None:
-        """Batch `index` of `order` is used next, and after it those that follow."""
-        # of the same order: what was asked for with the batch before is not asked for again
+        """Prepare for batch `index` of `order`, which is used next, and those that follow."""
+        # in the same order: what was requested with the previous batch is not requested again
         goes_on = self._last == (id(order), index - 1)
         self._last = id(order), index
         begin = index + NUM_AHEAD if goes_on else index
         self.ask(order[begin * batch_size : (index + NUM_AHEAD + 1) * batch_size].tolist())
 
     def ask(self, which: Iterable[int]) -> None:
-        """For these images, in the order in which they lie on the disk."""
+        """Ask for these images, in their order on the disk."""
         for index in sorted(which):
             start = self._first + index * self._size
             page = start - start % mmap.PAGESIZE
@@ -42,11 +42,10 @@ class Ahead:
 
 
 def reads_ahead(images: np.ndarray) -> Ahead | None:
-    """What asks the system for some of the images, before they are used.
+    """Asks the system for images before they are used; None if all fit into memory.
 
-    None where they fit into memory. Where they do not, the system would read megabytes around each
-    image of a shuffled batch, and the same ones over and over again; from here on it reads nothing
-    but what is asked for.
+    If they do not fit, the system would read megabytes around each image of a shuffled batch, and
+    the same ones again and again; from now on it reads only what is requested.
     """
     limit, mapped = machine.memory_limit(), images.base
     is_mapped = isinstance(images, np.memmap) and isinstance(mapped, mmap.mmap)

@@ -22,17 +22,17 @@ EXPECTED = (
 
 
 def source(path: Path) -> Source:
-    """What sentences about the file call it."""
+    """What messages call the file."""
     return Source(f"data.root={str(path)!r}", "holds")
 
 
 def read(path: Path) -> dict[str, Given]:
-    """The splits of a file; only "train" where it has one pair of images and labels.
+    """The splits of a file; only "train" if it has one pair of images and labels.
 
-    Images whose last axis is the channels get it second; that is how nearly all are saved.
+    Channels on the last axis, as in nearly all such files, are moved to the second.
 
     Raises:
-        DataError: if it is no such file.
+        DataError: if it is not such a file.
     """
     if not path.is_file():
         raise DataError(f"there is no file {str(path)!r}; set data.root to an .npz with {EXPECTED}")
@@ -50,14 +50,14 @@ def read(path: Path) -> dict[str, Given]:
         if isinstance(error, DataError):
             raise
         if "allow_pickle" in str(error):
-            why = "an array of Python objects, which is not opened; save numbers or words"
+            why = "an array of Python objects, which is not loaded; save numbers or words"
         else:
             why = f"what cannot be read ({error})"
         raise DataError(f"{str(path)!r} holds {why}") from error
 
 
 def _images(images: np.ndarray) -> np.ndarray:
-    """Channels second; flat squares, as scikit-learn's users have them, as images."""
+    """Channels moved to axis 1; flat squares, common with scikit-learn, reshaped to images."""
     if images.ndim == 2 and math.isqrt(images.shape[1]) ** 2 == images.shape[1] > 1:
         side = math.isqrt(images.shape[1])
         return images.reshape(-1, side, side)
@@ -65,7 +65,7 @@ def _images(images: np.ndarray) -> np.ndarray:
 
 
 def _pairs(path: Path, names: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Names of the arrays of images and of labels in each split."""
+    """The names of the arrays of images and labels in each split."""
     found = {}
     for split, prefixes in SPLITS.items():
         images, labels = (

@@ -1,4 +1,4 @@
-"""Images and labels as arrays, as people hand them over: checked, split, made pixels. No torch."""
+"""Images and labels as arrays from the user: checked, split, turned into pixels. No torch."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ MAX_CHANNELS = 64
 
 
 class Source(NamedTuple):
-    """What gave the arrays, in words: a key with its value, and "returned" or "holds"."""
+    """Where the arrays come from, in words: a key with its value, and "returned" or "holds"."""
 
     key: str
     verb: str
 
     @property
     def says(self) -> str:
-        """How a sentence about what was given begins."""
+        """The beginning of a message about the arrays."""
         return f"{self.key} {self.verb}"
 
 
 class Arrays(NamedTuple):
-    """Images (N, C, H, W) as they were given and labels (N,) from 0, in two or three splits."""
+    """Images (N, C, H, W) as given and labels (N,) from 0, in two or three splits."""
 
     classes: tuple[str, ...]
     # train, test, perhaps val
     splits: Mapping[str, tuple[np.ndarray | pictures.Picked, np.ndarray]]
-    stretch: Stretch | None  # what makes pixels of the images, if they are no bytes
+    stretch: Stretch | None  # turns the images into pixels, if they are not bytes
 
 
 def contents(
@@ -48,7 +48,7 @@ def contents(
     """`arrays` in the wanted size and channels (None for their own), for a cache.
 
     Raises:
-        DataError: if images of these channels have no other ones.
+        DataError: if the number of channels cannot be changed.
     """
     shape = shape_of(arrays, source, image_size, channels)
     chunks = {
@@ -68,7 +68,7 @@ def contents(
 def shape_of(
     arrays: Arrays, source: Source, image_size: int | str | None, channels: int | None
 ) -> pictures.Shape:
-    """(C, H, W) of what `contents` makes of them; raises as it does."""
+    """The (C, H, W) that `contents` gives them; raises the same errors."""
     _, own_channels, *own_size = arrays.splits["train"][0].shape
     if channels not in (None, own_channels) and own_channels not in (1, 3):
         raise DataError(
@@ -80,7 +80,7 @@ def shape_of(
 
 
 def digest(arrays: Arrays) -> str:
-    """Classes, images and labels as a short hash."""
+    """A short hash of classes, images and labels."""
     sha256 = hashlib.sha256(repr(arrays.classes).encode())
     for split in ("train", "test", "val"):
         for array in arrays.splits.get(split, ()):
@@ -96,12 +96,12 @@ def digest(arrays: Arrays) -> str:
 def checked(
     source: Source, given: dict[str, items.Given], test_fraction: float, use_val: bool
 ) -> Arrays:
-    """What was given, with labels from 0; test is split off where there is none.
+    """The given arrays with labels from 0; a test split is taken if there is none.
 
     - `use_val`: whether images for validation are kept.
 
     Raises:
-        DataError: if it is no set of images and labels.
+        DataError: if these are not images with labels.
     """
     if "val" in given and not use_val:
         unused = given.pop("val")
@@ -143,7 +143,7 @@ def checked(
 def _classes(
     source: Source, splits: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels there are among the train images, sorted, and their names."""
+    """The labels of the train images, sorted, and their names."""
     values = np.unique(splits["train"][1])
     are_numbers = values.dtype.kind in "iu" and values[0] >= 0 and values[-1] < len(names)
     classes = tuple(names[value] if are_numbers else str(value) for value in values)
@@ -157,9 +157,9 @@ def _classes(
 
 
 def _images(source: Source, images: Any) -> np.ndarray:
-    """(N, C, H, W), bytes or other finite numbers."""
+    """The images as (N, C, H, W), bytes or other finite numbers."""
     given = type(images).__name__
-    with suppress(ValueError, TypeError):  # a list of images that differ in size
+    with suppress(ValueError, TypeError):  # a list of images of different sizes
         images = np.asarray(images)
     if not isinstance(images, np.ndarray) or images.dtype == object:
         what, advice = given, ""
@@ -174,7 +174,7 @@ def _images(source: Source, images: Any) -> np.ndarray:
 
 
 def _advice(images: np.ndarray) -> str:
-    """Why an array cannot be images, and what would make it that; nothing if it can."""
+    """Why an array cannot be images, and how to convert it; empty if it can."""
     if not images.size:
         return ", which is empty"
     if images.dtype.kind not in "biuf":
@@ -191,14 +191,14 @@ def _advice(images: np.ndarray) -> str:
 
 
 def channels_second(images: np.ndarray) -> np.ndarray:
-    """Images (N, H, W, C) as (N, C, H, W), where that is what they seem to be."""
+    """Images as (N, C, H, W), if they seem to be (N, H, W, C)."""
     if images.ndim == 4 and _looks_turned(*images.shape[1:]):
         return images.transpose(0, 3, 1, 2)
     return images
 
 
 def _looks_turned(first: int, second: int, third: int) -> bool:
-    """Whether what is taken for (C, H, W) seems to be (H, W, C)."""
+    """Whether a shape taken as (C, H, W) seems to be (H, W, C)."""
     if second == third or third > MAX_CHANNELS:
         return False
     is_usual = third in (1, 3) and first not in (1, 3)
@@ -219,10 +219,10 @@ def _labels(source: Source, labels: Any, count: int) -> np.ndarray:
 
 
 def plain_labels(labels: Any) -> np.ndarray:
-    """Labels (N,) of whole numbers or words, from whatever holds these: (N, 1), objects, floats.
+    """Labels (N,) as whole numbers or words, also from (N, 1), objects or floats.
 
     Raises:
-        ValueError: if there are others among them.
+        ValueError: if they are anything else.
     """
     try:
         array = np.asarray(labels)

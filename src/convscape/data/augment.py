@@ -1,4 +1,4 @@
-"""Random changes to a batch of images, on its device, each image with its own draw."""
+"""Random changes to a batch of images, on its device, drawn separately for each image."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from convscape.data.mixing import mixed, pasted
 from convscape.data.pixels import as_kept
 from convscape.data.rand_augment import MOST, rand_augmented
 
-# torchvision's RandomErasing: the share of the area, width to height, tries to find what fits
+# as in torchvision's RandomErasing: share of the area, aspect ratio, tries to find one that fits
 ERASED_AREA = (0.02, 0.33)
 ERASED_RATIO = (0.3, 3.3)
 ERASING_TRIES = 10
@@ -20,24 +20,24 @@ ERASING_TRIES = 10
 
 @dataclass(frozen=True)
 class Augment:
-    """Changes images at random: uint8 (N, C, H, W) in and out. What is 0 or false costs nothing.
+    """Changes images at random: uint8 (N, C, H, W) in and out. Options at 0 or false cost nothing.
 
-    Those of a data set of floats are float32 in and out, and neither rounded nor clipped.
+    Images of a float data set are float32 in and out, and neither rounded nor clipped.
 
-    - `shift`: up to this many pixels up, down, left and right; what comes in is black.
-    - `flip`: left and right swapped in half of the images.
-    - `rotate`: up to this many degrees either way about the centre; what comes in is black.
-    - `cutout`: a black square of this many pixels a side around a random pixel, clipped at the
+    - `shift`: up to this many pixels up, down, left and right; the gap is filled with black.
+    - `flip`: left and right are swapped in half of the images.
+    - `rotate`: up to this many degrees either way about the centre; the gap is filled with black.
+    - `cutout`: a black square with this side in pixels around a random pixel, clipped at the
       border (DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552).
-    - `brightness`, `contrast`: a factor between 1 - this and 1 + this, on the values and on their
+    - `brightness`, `contrast`: a factor between 1 - this and 1 + this, on the values or on their
       distance from the image's mean; 0..1.
-    - `rand_augment`: two of fourteen operations for each image, of this strength, 1 to 30; of bytes
-      alone. See `rand_augment.py`.
+    - `rand_augment`: two of fourteen operations for each image, with this strength, 1 to 30; for
+      bytes only. See `rand_augment.py`.
     - `random_erasing`: the probability that a rectangle of an image becomes noise (Zhong 2020,
       https://arxiv.org/abs/1708.04896).
-    - `own`: functions that take and return such images, called one after the other. What they
-      draw from torch's own generators repeats with the seed.
-    - `mixup`, `cutmix`: last of all `mix` makes one image of two; see `mixing.py`.
+    - `own`: functions that take and return such images, called in order. What they draw from
+      torch's global generators is repeatable with the seed.
+    - `mixup`, `cutmix`: finally, `mix` combines two images into one; see `mixing.py`.
     """
 
     shift: int = 0
@@ -66,11 +66,11 @@ class Augment:
 
     @property
     def mixes(self) -> bool:
-        """Whether `mix` makes one image of two, and their labels soft."""
+        """Whether `mix` combines images, which makes their labels soft."""
         return bool(self.mixup or self.cutmix)
 
     def mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) made of two, and soft labels (N, num_classes) of ids (N,)."""
+        """Images (N, C, H, W) mixed in pairs, and soft labels (N, num_classes) from ids (N,)."""
         return mixed(images, labels, num_classes, self.mixup, self.cutmix)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -83,14 +83,14 @@ class Augment:
             return (draw * (high - low) + low).to(images.device)
 
         def integers(low: int, high: int) -> Tensor:
-            """`low` to `high`, both included."""
+            """Integers from `low` to `high`, inclusive."""
             return uniform(low, high + 1).floor().clamp(max=high).long()
 
         if self.rotate:
             images = rotated(images, uniform(-self.rotate, self.rotate))
         if self.shift:
             down, right = (integers(-self.shift, self.shift) for _ in range(2))
-            # an image moved by its own side is as black as one moved further
+            # an image moved by its full side is already black
             down, right = down.clamp(-height, height), right.clamp(-width, width)
             images = shifted(images, down, right, min(self.shift, max(height, width)))
         if self.flip:
@@ -114,12 +114,12 @@ class Augment:
 
 
 def shifted(images: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
-    """Image n moved `down[n]` and `right[n]` pixels, neither beyond `most`; black fills in."""
+    """Image n moved `down[n]` and `right[n]` pixels, at most `most`; the gap is black."""
     num, channels, height, width = images.shape
     padded = images.new_zeros(num, channels, height + 2 * most, width + 2 * most)
     padded[:, :, most : most + height, most : most + width] = images
-    # A shifted image is one run of `width` pixels per row: all runs there are stand in a view, and
-    # index_select copies those wanted. Three times as fast as indexing single pixels.
+    # A shifted image is one run of `width` pixels per row: a view has all possible runs, and
+    # index_select copies the wanted ones. Three times as fast as indexing single pixels.
     row_stride, plane_stride = padded.stride(2), padded.stride(1)
     runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
     planes = torch.arange(num * channels, device=images.device).view(num, channels, 1)
@@ -129,18 +129,18 @@ def shifted(images: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
 
 
 def flipped(images: Tensor, flip: Tensor) -> Tensor:
-    """Image n with left and right swapped where `flip[n]`."""
+    """Image n with left and right swapped if `flip[n]`."""
     num = len(images)
     both = torch.cat([images, images.flip(3)])
     return both.index_select(0, torch.arange(num, device=images.device) + num * flip)
 
 
 def rotated(images: Tensor, degrees: Tensor) -> Tensor:
-    """Image n turned counter-clockwise by `degrees[n]` about its centre; bilinear, black around."""
+    """Image n rotated counter-clockwise by `degrees[n]` about its centre; bilinear, gaps black."""
     height, width = images.shape[2:]
     angle = torch.deg2rad(degrees)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # affine_grid counts both axes from -1 to 1, so turning a rectangle scales by its sides' ratio
+    # affine_grid counts both axes from -1 to 1, so rotating a rectangle scales by its sides' ratio
     to_source = torch.stack(
         [cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1
     ).view(-1, 2, 3)
@@ -175,12 +175,12 @@ def cut_out(images: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
 def rectangles(
     height: int, width: int, uniform: Callable[[float, float], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Top, bottom, left and right of a random rectangle in each image; ends are not included.
+    """Top, bottom, left and right of a random rectangle in each image; ends are exclusive.
 
-    As torchvision's RandomErasing draws it: area and log of the ratio are uniform, the first of
-    the tries that fits is taken, and where none does the rectangle is empty.
+    Drawn as by torchvision's RandomErasing: the area and the log of the ratio are uniform, the
+    first try that fits is taken, and if none does, the rectangle is empty.
 
-    - `uniform`: draws (N, tries) numbers between two others.
+    - `uniform`: draws (N, tries) numbers between two bounds.
     """
     area = uniform(*ERASED_AREA) * height * width
     ratio = uniform(*(math.log(end) for end in ERASED_RATIO)).exp()

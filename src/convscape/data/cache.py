@@ -1,7 +1,7 @@
-"""An image set as four arrays on disk: written once and whole, then checked and memory-mapped.
+"""An image set as four arrays on disk: written once, completely, then checked and memory-mapped.
 
-Any source ends here: two iterables of chunks go in, an `ImageSet` comes out, larger than memory
-if need be.
+Every source ends here: iterables of chunks go in, an `ImageSet` comes out, larger than memory if
+need be.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from convscape.data.stretch import Stretch
 
 log = logging.getLogger(__name__)
 
-CHECKED_BYTES = 2**30  # larger caches are checked by their sizes alone: a CRC would read them whole
+CHECKED_BYTES = 2**30  # larger caches: only their sizes, since a CRC reads everything
 FILES = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"}
-VAL_FILES = {"val_images.npy", "val_labels.npy"}  # where there is such a split
+VAL_FILES = {"val_images.npy", "val_labels.npy"}  # if there is such a split
 # uint8 or float32 (n, C, H, W), of 0 to 255, and int64 (n,)
 Chunks = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 class DataError(ConfigError):
-    """The user's data is missing, damaged or makes no sense; the message says what to do."""
+    """The user's data are missing, damaged or make no sense; the message says what to do."""
 
 
 class Scene(NamedTuple):
-    """How training images are laid on a canvas anew in each epoch.
+    """How training images are placed on a canvas, differently in each epoch.
 
-    - `objects`: what is laid there, images (N, C, h, w), in the order of the train images.
+    - `objects`: the images (N, C, h, w) to place, in the order of the train images.
     - `side`: of the canvas, in pixels.
     - `num_clutter`: pieces of other objects on each canvas, as in `variants.on_canvas`.
-    - `permute`: seed of the new order of its pixels, if they get one.
+    - `permute`: seed of the permutation of the canvas's pixels, if there is one.
     """
 
     objects: np.ndarray
@@ -58,9 +58,8 @@ class Scene(NamedTuple):
 class ImageSet:
     """A classification data set: uint8 images (N, C, H, W) and int64 labels (N,), in two splits.
 
-    Where it has a split for validation of its own, in three. `scene` is there where the train
-    images are one draw of many. `stretch` is there where what was given were no bytes: the images
-    are float32 then.
+    In three if it has its own split for validation. `scene` is set if the train images are one
+    draw of many. `stretch` is set if the given values were not bytes; then images are float32.
     """
 
     name: str
@@ -71,7 +70,7 @@ class ImageSet:
     test_labels: np.ndarray
     mean: tuple[float, ...]  # per channel, over the train images scaled to 0..1
     std: tuple[float, ...]
-    checksum: str  # of the content of all arrays
+    checksum: str  # of all arrays' contents
     val_images: np.ndarray | None = None
     val_labels: np.ndarray | None = None
     scene: Scene | None = None
@@ -86,21 +85,21 @@ class ImageSet:
     def normalization(
         self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> tuple[list[float], list[float]]:
-        """Mean and deviation per channel of pixels scaled to 0..1; None for the train images'.
+        """Mean and standard deviation per channel, of pixels scaled to 0..1.
 
-        A single one is that of all channels.
+        None means that of the train images; a single number applies to all channels.
 
         Raises:
-            ConfigError: if those given are not one for each channel.
+            ConfigError: if there is not one for each channel.
         """
-        # a channel that is the same everywhere has no deviation to divide by
+        # a constant channel has no deviation to divide by
         chosen = (
             list(self.mean if mean is None else mean),
             list(std) if std is not None else [s or 1.0 for s in self.std],
         )
         channels = self.image_shape[0]
         for values in chosen:
-            if len(values) == 1:  # of grey images in colour
+            if len(values) == 1:  # of grey images turned into colour
                 values *= channels
         for key, values in zip(("mean", "std"), chosen, strict=True):
             if len(values) != channels:
@@ -112,9 +111,9 @@ class ImageSet:
         return chosen
 
     def stretched_by(self, stretch: Stretch | None) -> ImageSet:
-        """The same values as pixels of another line; bytes stay as they are.
+        """The same values on the pixel scale of another `Stretch`; bytes stay as they are.
 
-        Mean, deviation and checksum stay.
+        Mean, standard deviation and checksum stay.
         """
         own = self.stretch
         if own is None or stretch is None or own == stretch:
@@ -131,9 +130,9 @@ class ImageSet:
 
 @dataclass
 class Contents:
-    """What a cache is built from. `skipped` fills up while the chunks are read.
+    """What a cache is built from. `skipped` is filled while the chunks are read.
 
-    - `stretch`: how its images became float32, if they are that.
+    - `stretch`: how its images became float32, if they did.
     """
 
     classes: tuple[str, ...]
@@ -146,24 +145,24 @@ class Contents:
 
     @property
     def splits(self) -> dict[str, Chunks]:
-        """What there is, in the order in which it is written."""
+        """The splits, in the order that they are written in."""
         val = {} if self.val is None else {"val": self.val}
         return {"train": self.train, "test": self.test, **val}
 
     @property
     def is_restartable(self) -> bool:
-        """Whether it goes on where it was interrupted."""
+        """Whether it can continue after an interruption."""
         return all(isinstance(chunks, Restartable) for chunks in self.splits.values())
 
 
 class _Damaged(Exception):
-    """A cache that is not what was written."""
+    """A cache that differs from what was written."""
 
 
 def load_or_build(folder: Path, name: str, read: Callable[[], Contents]) -> ImageSet:
-    """The image set cached in `folder`; built from `read()` when it is not there or is damaged.
+    """The image set cached in `folder`; built from `read()` if it is missing or damaged.
 
-    Several processes may ask at once: one builds, the others wait for it.
+    Several processes may ask at the same time: one builds, the others wait.
 
     Raises:
         DataError: if the cache can be neither read nor written.
@@ -171,7 +170,7 @@ def load_or_build(folder: Path, name: str, read: Callable[[], Contents]) -> Imag
     try:
         return _load(folder, name)
     except (FileNotFoundError, _Damaged):
-        pass  # looked at once more below, when nobody else is at it
+        pass  # checked again below, when no other process is building it
     with _only_one(folder):
         try:
             return _load(folder, name)
@@ -197,13 +196,13 @@ def _only_one(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=SLOW_S)
         except Timeout:
-            log.info("waiting for another process that builds %s", folder)
+            log.info("waiting for another process to build %s", folder)
             lock.acquire()
     except OSError as error:
         if error.errno in NO_LOCKS:
             raise DataError(
                 f"the file system of {str(folder.parent)!r} has no locks ({error.strerror}), which "
-                "keep two runs from preparing the same images; set data.cache_dir (or "
+                "stop two runs from preparing the same images; set data.cache_dir (or "
                 "CONVSCAPE_CACHE) to a folder on a disk of this machine"
             ) from error
         raise _cannot("write", folder, error) from error
@@ -226,7 +225,7 @@ def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
 def _build(folder: Path, name: str, contents: Contents) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     if not contents.is_restartable:
-        files.remove_folder(unfinished, within=folder.parent)  # of a process that was killed
+        files.remove_folder(unfinished, within=folder.parent)  # left by a process that was killed
     files.make_folder(unfinished, within=folder.parent)
     files.refuse_links_below(unfinished, within=folder.parent)  # it may be a stranger's
     is_kept = False
@@ -238,7 +237,7 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
         _warn_of_skipped(contents, train.labels_seen)
         mean, std = train.moments.mean_std()
         digests = b"".join(split.digest for split in (train, *others))
-        if contents.stretch is not None:  # later values are taken as these were
+        if contents.stretch is not None:  # later values are converted in the same way
             digests += repr(contents.stretch).encode()
         meta = {
             "name": name,
@@ -263,13 +262,13 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
         raise
     finally:
         if not is_kept:
-            with suppress(OSError):  # of more weight is what went wrong before
+            with suppress(OSError):  # the earlier error matters more
                 files.remove_folder(unfinished, within=folder.parent)
 
 
 @dataclass
 class _Written:
-    """What is known of a split once it is on disk."""
+    """What is known about a split once it is on disk."""
 
     files: dict[str, dict[str, Any]]
     digest: bytes
@@ -298,7 +297,7 @@ def _write_split(
             if moments is None:
                 shape, dtype, moments = images.shape[1:], images.dtype, Moments(images[0])
                 if is_missing:
-                    _write_header(file, (0, *shape), dtype)  # their number is known at the end
+                    _write_header(file, (0, *shape), dtype)  # their number is only known at the end
             assert images.dtype == dtype
             assert dtype in (np.uint8, np.float32)
             assert images.shape == (len(labels), *shape)
@@ -316,7 +315,7 @@ def _write_split(
         file.seek(0)
         _write_header(file, (count, *shape), dtype)
         file.flush()
-        os.fsync(file.fileno())  # on the disk before the rename that declares it whole
+        os.fsync(file.fileno())  # on the disk before the rename that declares it complete
     labels = np.concatenate(all_labels).astype(np.int64)
     sha256.update(labels.data)
     labels_path = folder / f"{split}_labels.npy"
@@ -354,11 +353,11 @@ def _warn_of_skipped(contents: Contents, labels_seen: set[int]) -> None:
 
 
 def _load(folder: Path, name: str) -> ImageSet:
-    """Opens what `_build` wrote.
+    """Open what `_build` wrote.
 
     Raises:
         FileNotFoundError: if there is no cache.
-        _Damaged: if it is not what was written.
+        _Damaged: if it differs from what was written.
         DataError: if it may not be read.
     """
     try:
@@ -395,7 +394,7 @@ def _load(folder: Path, name: str) -> ImageSet:
 
 
 def _open_array(path: Path, facts: dict[str, Any], check: bool) -> np.ndarray:
-    # a map that reaches beyond the end of its file kills the process, so sizes are compared first
+    # a map that extends beyond the end of its file kills the process, so sizes are compared first
     if path.stat().st_size != facts["bytes"]:
         raise _Damaged(f"{path.name} should have {facts['bytes']:,} bytes")
     # copy-on-write: torch.from_numpy wants a writable array, and the file stays as it is

@@ -1,4 +1,4 @@
-"""Training images laid on canvases anew in each epoch, batch by batch on their device."""
+"""Training images placed on new canvases in each epoch, batch by batch on their device."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from convscape.data.variants import CLUTTER_SHARE, pixel_order
 
 
 class Canvases:
-    """Draws of a `scene`; where an image lies is a function of (seed, image), and of no batch.
+    """Draws of a `scene`; an image's place is a function of (seed, image), not of its batch.
 
-    - `objects`: those of the scene, uint8 (N, C, h, w), on their device.
+    - `objects`: the scene's objects, uint8 (N, C, h, w), on their device.
     """
 
     def __init__(self, scene: Scene, objects: Tensor) -> None:
         self.scene, self.objects = scene, objects
         self._seed: int | None = None
-        self._places: list[tuple[Tensor, Tensor]] = []  # tops and lefts (N,), the image's last
-        self._pieces: list[tuple[Tensor, int, int]] = []  # of which objects, and from where in them
+        self._places: list[tuple[Tensor, Tensor]] = []  # tops and lefts (N,), with the image's last
+        self._pieces: list[tuple[Tensor, int, int]] = []  # from which objects, and where in them
         self._order: Tensor | None = None
         if scene.permute is not None:
             order = pixel_order(scene.permute, scene.side**2)
             self._order = torch.from_numpy(order).to(objects.device)
 
     def draw(self, seed: int, chosen: Tensor, device: torch.device) -> Tensor:
-        """Canvases uint8 (B, C, side, side) of the images `chosen` (B,), on `device`."""
+        """Canvases uint8 (B, C, side, side) with the images `chosen` (B,), on `device`."""
         if seed != self._seed:
             self._draw_places(seed)
         canvases = self._laid(self.objects.index_select(0, chosen), *self._places[-1], chosen)
@@ -44,7 +44,7 @@ class Canvases:
 
     @property
     def _piece(self) -> int:
-        """Side of a piece of clutter."""
+        """The side of a piece of clutter, in pixels."""
         return max(self.objects.shape[2:]) // CLUTTER_SHARE
 
     def _draw_places(self, seed: int) -> None:
@@ -67,7 +67,7 @@ class Canvases:
         self._seed = seed
 
     def _laid(self, things: Tensor, tops: Tensor, lefts: Tensor, chosen: Tensor) -> Tensor:
-        """Things (B, C, h, w) on black canvases at the places of the images `chosen`."""
+        """Pictures (B, C, h, w) on black canvases, at the places of the images `chosen`."""
         side = self.scene.side
         down, right = side - things.shape[2], side - things.shape[3]
         corner = F.pad(things, (0, right, 0, down))

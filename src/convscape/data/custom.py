@@ -1,4 +1,4 @@
-"""Parts of the user's own: data sets and augmentations of packages that were allowed by name."""
+"""The user's own parts: data sets and augmentations from packages that were allowed by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def functions(
     """The augmentations that `targets` name.
 
     Raises:
-        ConfigError: if one is not allowed, not there, or no function.
+        ConfigError: if one is not allowed, does not exist, or is not a function.
     """
     key = "data.augment.own"
     return tuple(parts.find("augment", key, target, allow_packages) for target in targets)
@@ -45,21 +45,21 @@ def load_own(
     test_fraction: float = 0.2,
     use_val: bool = False,
 ) -> ImageSet:
-    """The images of the user's; what is named is called once in a process.
+    """The user's own images; the named function is called once per process.
 
     A function returns, or a class is, one of these:
-    - (images, labels), which are split once and for all, or (train images, train labels, test
-      images, test labels). Images are (N, H, W) or (N, C, H, W); labels are numbers or words, and
-      the classes are what differs among them, sorted.
+    - (images, labels), which get one fixed split, or (train images, train labels, test images,
+      test labels). Images are (N, H, W) or (N, C, H, W); labels are numbers or words, and the
+      distinct labels, sorted, are the classes.
     - a data set that gives (image, label) for each index, or a pair of them: train and test
     - a LightningDataModule
 
-    Images of bytes stay bytes; all others become float32 by one `Stretch` of the train images.
+    Byte images stay bytes; all others become float32 by one `Stretch` fitted to the train images.
 
-    - `use_val`: whether the images for validation are used that a data module brings.
+    - `use_val`: whether to use the validation images of a data module.
 
     Raises:
-        ConfigError: if the function is not allowed or not there.
+        ConfigError: if the function is not allowed or does not exist.
         DataError: if it fails, or returns something else.
     """
     found = parts.find("data", "data._target_", target, allow_packages)
@@ -78,7 +78,7 @@ def load_own(
     )
 
 
-@functools.cache  # runs that differ in the seed share it
+@functools.cache  # runs that differ only in the seed share it
 def _loaded(
     found: Any,
     target: str,
@@ -111,13 +111,13 @@ def _loaded(
 
 
 def _called(function: Callable[..., Any], target: str, arguments: str, root: str) -> Any:
-    """What the function returns.
+    """The function's result.
 
     Raises:
-        DataError: with the line of the user's code, if it fails.
+        DataError: with the line of the user's code, if the function fails.
     """
     keywords = json.loads(arguments)
-    with suppress(ValueError):  # of what is written in C
+    with suppress(ValueError):  # for code written in C
         if "root" in inspect.signature(function).parameters:
             keywords.setdefault("root", root)
     with items.users_code(target):

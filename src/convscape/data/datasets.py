@@ -1,8 +1,8 @@
-"""Any data set as uint8 arrays: on disk first, downloaded second, a clear error third.
+"""Any data set as uint8 arrays: from disk, or else downloaded, or else a clear error.
 
-The first call builds a cache; later ones map it into memory and import neither torchvision,
-scikit-learn nor Pillow. The source is looked at each time (names, sizes, times of change), so that
-a changed or damaged source is never hidden by an old cache.
+The first call builds a cache; later ones map it into memory and import neither torchvision nor
+scikit-learn nor Pillow. The source is checked each time (names, sizes, modification times), so an
+old cache never hides a changed or damaged source.
 """
 
 import functools
@@ -27,14 +27,14 @@ from convscape.geometry.window import parse_size
 
 __all__ = ["DATASETS", "DataError", "ImageSet", "Published", "image_shape", "load_images"]
 
-CACHE_VERSION = 1  # raised whenever the same source would give other arrays
+CACHE_VERSION = 1  # increased whenever the same source would give other arrays
 DIGITS_TEST_FRACTION = (
-    0.2  # scikit-learn's digits have no official split; this one is ours, for good
+    0.2  # scikit-learn's digits have no official split; this is ours and never changes
 )
 
 
 class DatasetInfo(NamedTuple):
-    """What is known of a published set without reading it."""
+    """What is known about a published set without reading it."""
 
     shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
@@ -43,7 +43,7 @@ class DatasetInfo(NamedTuple):
 DATASET_INFO = {
     "digits": DatasetInfo(
         (1, 28, 28), 10
-    ),  # 8x8 in scikit-learn; enlarged, so that MNIST's networks fit
+    ),  # 8x8 in scikit-learn; enlarged so that networks for MNIST fit
     **{
         name: DatasetInfo(layout.shape, layout.num_classes)
         for name, layout in originals.LAYOUTS.items()
@@ -62,7 +62,7 @@ def image_shape(
     """Shape (C, H, W) of the images and number of classes, without reading an image.
 
     Raises:
-        DataError: if the set is unknown, or an image folder has no two classes.
+        DataError: if the set is unknown, or an image folder has fewer than two classes.
     """
     shape = target_shape(name, image_size, channels)
     if name in DATASET_INFO:
@@ -71,21 +71,21 @@ def image_shape(
 
 
 def folder_digest(root: str | Path, use_val: bool) -> str:
-    """What a folder of pictures holds, by names and sizes and wherever it lies, as a short hash.
+    """A short hash of a folder of pictures, from names and sizes, wherever the folder is.
 
-    - `use_val`: whether its folder for validation is part of it.
+    - `use_val`: whether to include its folder for validation.
 
     Raises:
-        DataError: if it is no folder of pictures.
+        DataError: if it is not a folder of pictures.
     """
     root = _expanded(root)
-    with suppress(OSError):  # what is wrong with the folder is said below
+    with suppress(OSError):  # problems with the folder are reported below
         return _folder_digest(root, use_val, _times(root))
     return _folder_digest(root, use_val, ())
 
 
 def _times(root: Path) -> tuple[int, ...]:
-    """When the folders changed: files that come, go or get another name show there."""
+    """When the folders last changed: they do when files are added, removed or renamed."""
     levels = [[root]]
     for _ in range(2):
         levels.append([Path(e.path) for f in levels[-1] for e in os.scandir(f) if e.is_dir()])
@@ -103,7 +103,7 @@ def _folder_digest(root: Path, use_val: bool, times: tuple[int, ...]) -> str:
 
 
 def has_val_folder(root: str | Path) -> bool:
-    """Whether a folder of pictures has one for validation; not where it makes no sense."""
+    """Whether a folder of pictures has one for validation; False if the folder is wrong."""
     with suppress(DataError):
         return "val" in folders.splits(_expanded(root))
     return False
@@ -122,21 +122,21 @@ def load_images(
     use_val: bool = False,
     published: Published | None = None,
 ) -> ImageSet:
-    """The images of a set, from its cache in `cache_dir`, which is built when there is none.
+    """The images of a set, from its cache in `cache_dir`, which is built if there is none.
 
-    - `name`: one of `DATASETS`. `digits` is split into train and test once and for all, 80 to 20 %
-      in each class; the others have official splits.
+    - `name`: one of `DATASETS`. `digits` has a fixed split into train and test, 80 to 20 % in each
+      class; the others have official splits.
     - `root`: where torchvision would look; for `image_folder` the folder of pictures itself.
     - `image_size` (`28`, `32x48`), `channels` (1 grey, 3 colour): None for the set's own.
-    - `download`: whether files that are missing may be fetched.
+    - `download`: whether missing files may be downloaded.
     - `on_unreadable`: for `image_folder`, `error` or `skip` (left out, named in a warning).
-    - `test_fraction`: of each class, for an `image_folder` without train/ and test/. Which pictures
-      are for testing depends on their names alone, so that no seed moves them.
-    - `use_val`: whether the folder for validation of an `image_folder` is used.
-    - `published`: mirrors and checksums in place of those that torchvision states.
+    - `test_fraction`: of each class, for an `image_folder` without train/ and test/. Only the names
+      of pictures decide which are for testing, so no seed changes the split.
+    - `use_val`: whether to use an `image_folder`'s folder for validation.
+    - `published`: mirrors and checksums instead of torchvision's.
 
     Raises:
-        DataError: if the data is missing, damaged or makes no sense.
+        DataError: if the data are missing, damaged or make no sense.
     """
     shape = target_shape(name, image_size, channels)
     _check_options(on_unreadable, test_fraction)
@@ -178,18 +178,18 @@ def _check_options(on_unreadable: str, test_fraction: float) -> None:
 
 
 def _check_room(folder: Path, num_bytes: int) -> None:
-    """Refuse to build a cache that the disk cannot hold, before it is full."""
+    """Refuse to build a cache that does not fit on the disk, before it fills up."""
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise DataError(
-            f"the prepared images take {num_bytes:,} bytes, and {str(folder)!r} has {free:,} free; "
+            f"the prepared images take {num_bytes:,} bytes, but {str(folder)!r} has {free:,} free; "
             "choose a smaller data.image_size, or another data.cache_dir (or CONVSCAPE_CACHE)"
         )
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A way to read a set, and all that the result depends on."""
+    """A way to read a set, and everything that the result depends on."""
 
     identity: Iterable[Any]
     read: Callable[[], Contents]
@@ -293,10 +293,10 @@ def _check_arrays(name: str, arrays: originals.Arrays, root: Path) -> None:
 def target_shape(
     name: str, image_size: int | str | None, channels: int | None
 ) -> tuple[int, int, int]:
-    """Shape (C, H, W) of the images of a set, without looking for it.
+    """Shape (C, H, W) of a set's images, without accessing its files.
 
     Raises:
-        DataError: if the set is unknown, or a size or the channels make no sense.
+        DataError: if the set is unknown, or the size or the channels are wrong.
     """
     if name not in DATASETS:
         raise DataError(f"data.name={name!r}; allowed: {', '.join(DATASETS)}")

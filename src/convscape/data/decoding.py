@@ -1,4 +1,4 @@
-"""Many picture files as chunks of one array, on all cores that this process may use. No torch."""
+"""Decodes many picture files into chunks of one array, on all cores it may use. No torch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from convscape.data.pictures import Picture, Shape, read_picture
 from convscape.data.progress import Restartable
 
 CHUNK_BYTES = 2**24  # decoded at a time
-BATCH = 64  # pictures that a core is given at a time
-MAX_CORES = 32  # a disk keeps no more of them busy
-# In smaller files Pillow spends its time in Python, where threads only hinder one another:
-# processes read them, if there are so many that they are worth starting.
+BATCH = 64  # pictures given to a core at a time
+MAX_CORES = 32  # a disk cannot keep more of them busy
+# With smaller files Pillow spends its time in Python, where threads block one another: processes
+# read them, if there are enough files to be worth starting processes.
 THREADED_BYTES = 2**14
 WORTH_PROCESSES = 4000  # about half a second of reading
 
@@ -37,7 +37,7 @@ ReadAll = Callable[[Sequence[Picture]], list[Read]]
 class Decoded(Restartable):
     """Chunks of images (n, C, H, W) and labels (n,), in order.
 
-    Those that cannot be read are named in `skipped`; where that is None they raise DataError.
+    Unreadable files are added to `skipped`; if that is None, they raise DataError.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Decoded(Restartable):
 
     @property
     def made_by(self) -> str:
-        """Another version may decode to other bits."""
+        """The decoder; another version may decode to other bits."""
         return f"Pillow {version('pillow')}"
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -57,7 +57,7 @@ class Decoded(Restartable):
         with _on_all_cores(left, self._shape) as begin:
             pending = deque(begin(chunk) for chunk in chunks[:1])
             for number, chunk in enumerate(chunks, 1):
-                # the cores go on while this one is written
+                # the cores continue while this chunk is written
                 pending += [begin(another) for another in chunks[number : number + 1]]
                 images, labels = self._sorted_out(chunk, pending.popleft()())
                 self.position += len(chunk)
@@ -83,7 +83,7 @@ class Decoded(Restartable):
 def _on_all_cores(
     pictures: Sequence[Picture], shape: Shape
 ) -> Iterator[Callable[[Sequence[Picture]], Callable[[], list[Read]]]]:
-    """Gives what begins to read some pictures, and returns what waits for them."""
+    """Yields a function that starts reading pictures and returns one that waits for them."""
     num_cores = min(MAX_CORES, available_cores())
     is_small = sum(picture.size for picture in pictures) <= THREADED_BYTES * len(pictures)
     if num_cores == 1 or (is_small and len(pictures) < WORTH_PROCESSES):
@@ -116,11 +116,11 @@ def _read_all(pictures: Sequence[Picture], shape: Shape) -> list[Read]:
 
 @contextmanager
 def _in_processes(count: int, shape: Shape) -> Iterator[ReadAll]:
-    """Gives what reads pictures in one of `count` processes, whichever is free.
+    """Yields a function that reads pictures in one of `count` processes, whichever is free.
 
-    They are started by a command: those of `multiprocessing` run the user's script once more.
+    They are started by a command: `multiprocessing` would run the user's script again.
     """
-    # whoever interrupts means this process, which then closes their input
+    # an interrupt is meant for this process, which then closes their input
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     code += f"sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
     settings = {name: getattr(where, name) for name, where in _pillows().items()}
@@ -142,10 +142,10 @@ def _in_processes(count: int, shape: Shape) -> Iterator[ReadAll]:
                     process.stdin.flush()
                     found: list[Read] = pickle.load(process.stdout)
                     return found
-            except Exception:  # noqa: BLE001  it was killed, or something else printed there
+            except Exception:  # noqa: BLE001  it was killed, or other code printed there
                 if process is not None:
                     process.kill()
-                process = None  # from now on its share is read here
+                process = None  # from now on this process reads its share
             finally:
                 free.put(process)
             return _read_all(pictures, shape)
@@ -154,16 +154,16 @@ def _in_processes(count: int, shape: Shape) -> Iterator[ReadAll]:
 
 
 def _pillows() -> dict[str, Any]:
-    """What a user's script may have set, and decides which pictures can be read; and where."""
+    """Where Pillow's settings on what can be read are; a user's script may change them."""
     from PIL import Image, ImageFile
 
     return {"MAX_IMAGE_PIXELS": Image, "LOAD_TRUNCATED_IMAGES": ImageFile}
 
 
 def serve() -> None:
-    """Read the pictures that are asked for on stdin, until there is nobody to ask."""
+    """Read the pictures requested on stdin, until it is closed."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what others print is no answer
+    os.dup2(2, 1)  # what other code prints is not an answer
     with suppress(EOFError, BrokenPipeError):
         while True:
             settings, pictures, shape = pickle.load(sys.stdin.buffer)

@@ -1,4 +1,4 @@
-"""Fetching one published file: whole and with the published checksum, or not at all."""
+"""Downloads one published file: completely and with the published checksum, or not at all."""
 
 import hashlib
 import http.client
@@ -17,31 +17,31 @@ from convscape.data.progress import progress_when_slow
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0  # without one byte
-SLOWEST_BYTES_PER_S = 1000  # on average: a server that trickles would never be silent
+SLOWEST_BYTES_PER_S = 1000  # on average: a very slow server never goes silent
 PAUSE_S = 1.0  # before the second attempt; doubled before the third
 ATTEMPTS = 3
-MAX_BYTES = 2**30  # far above any published file: a server that never ends is cut off
+MAX_BYTES = 2**30  # far more than any published file: stops a server that never ends
 PASSING_CODES = (408, 429, 500, 502, 503, 504)  # worth another attempt
 
 
 class _Refused(Exception):
-    """A mirror that will not deliver: no use in asking again."""
+    """A mirror that will not deliver: retrying is useless."""
 
 
 class _Passing(Exception):
-    """A mirror that may deliver when asked again."""
+    """A mirror that may deliver on another attempt."""
 
 
 def digest_of(content: bytes, like: str) -> str:
-    """Hex digest of `content` by the algorithm that `like` was made with: md5 or sha256."""
+    """Hex digest of `content` with the algorithm of `like`: md5 or sha256."""
     return hashlib.new({32: "md5", 64: "sha256"}[len(like)], content).hexdigest()
 
 
 def fetch(file_name: str, mirrors: Sequence[str], into: Path, digest: str) -> Path:
     """Path of `into / file_name`, downloaded from the first mirror (URL prefix) that delivers it.
 
-    It appears under its name only when its md5 or sha256 is `digest`. Several processes may ask at
-    once: one downloads.
+    It gets its name only if its md5 or sha256 is `digest`. Several processes may ask at the same
+    time: one downloads.
 
     Raises:
         DataError: if no mirror delivers; says why for each, and where to put the file by hand.
@@ -52,7 +52,7 @@ def fetch(file_name: str, mirrors: Sequence[str], into: Path, digest: str) -> Pa
     try:
         into.mkdir(parents=True, exist_ok=True)
         with FileLock(into / f".{file_name}.lock"):
-            if not path.exists():  # another process may have been quicker
+            if not path.exists():  # another process may have been faster
                 _fetch_from_any(file_name, mirrors, path, digest)
     except OSError as error:
         raise DataError(

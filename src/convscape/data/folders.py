@@ -1,4 +1,4 @@
-"""A folder of pictures: its splits and classes, and what of it is left out. Reads no picture."""
+"""A folder of pictures: its splits and classes, and what is left out. Reads no pictures."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SPLIT_NAMES = {  # in any case
     "val": "val", "valid": "val", "validation": "val",
 }  # fmt: skip
 MAX_NAMED = 10  # classes in a line
-# What a Mac's archives, network drives and Windows leave among folders.
+# Left among folders by archives from a Mac, network drives and Windows.
 LITTER = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 class Tree(NamedTuple):
     """The pictures of each split, sorted by class and name.
 
-    - `test`: None where one tree is to be split.
-    - `val`: None where validation comes out of train.
-    - `unused`: what there is for validation and is not used, in words.
-    - `left_out`: how many files of each kind, in words, are no part of it.
+    - `test`: None if one tree is to be split.
+    - `val`: None if validation comes out of train.
+    - `unused`: validation pictures that are not used, in words.
+    - `left_out`: how many files of each kind, in words, are left out.
     """
 
     classes: tuple[str, ...]
@@ -44,11 +44,11 @@ class Tree(NamedTuple):
 
     @property
     def pictures(self) -> list[Picture]:
-        """All of them."""
+        """All pictures."""
         return [*self.train, *(self.test or ()), *(self.val or ())]
 
     def describe(self) -> list[str]:
-        """Classes and numbers, and what was left out and why, in a few lines."""
+        """Classes and counts, and what was left out and why, in a few lines."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         counts = [f"{name} {len(part):,}" for name, part in parts.items() if part is not None]
         numbers = np.bincount([p.label for p in self.train], minlength=len(self.classes)).tolist()
@@ -72,7 +72,7 @@ def describe_classes(classes: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders under `root` (or its folder to train on), and no deeper.
+    """Sorted names of the class folders directly in `root`, or in its training folder.
 
     Raises:
         DataError: if there are fewer than two.
@@ -92,10 +92,10 @@ def class_names(root: Path) -> tuple[str, ...]:
 
 
 def splits(root: Path) -> dict[str, str]:
-    """The folders of `root` that are "train", "test" and perhaps "val"; none where it has classes.
+    """The folders in `root` for "train", "test" and perhaps "val"; none if it has classes.
 
     Raises:
-        DataError: if one of the two is missing, or is there twice.
+        DataError: if train or test is missing, or there are two of a kind.
     """
     names = _folders(root)
     found: dict[str, str] = {}
@@ -105,7 +105,7 @@ def splits(root: Path) -> dict[str, str]:
             raise DataError(f"{str(root)!r} holds {found[split]!r} and {name!r}; keep one of them")
         if split is not None:
             found[split] = name
-    # a train may be a class among others, which holds pictures
+    # a train may be a class like others, if it holds pictures
     are_classes = len(found) < len(names) and not any(_folders(root / n) for n in found.values())
     if not found or are_classes:
         return {}
@@ -123,7 +123,7 @@ def find_pictures(root: Path, use_val: bool = False) -> Tree:
     """All pictures below `root`; its folder for validation is used if `use_val`.
 
     Raises:
-        DataError: if the folders make no sense: missing, empty, one class, folders in a class,
+        DataError: if the folders make no sense: missing, empty, one class, folders in a class, or
             classes that are only in test.
     """
     classes = class_names(root)
@@ -148,7 +148,7 @@ def find_pictures(root: Path, use_val: bool = False) -> Tree:
 
 
 def _known_classes(folder: Path, train: Path, labels: Mapping[str, int]) -> dict[str, int]:
-    """Labels of the class folders of another split than train."""
+    """The labels of the class folders in a split other than train."""
     names = _folders(folder)
     for name in sorted(set(names) - set(labels)):
         raise DataError(
@@ -200,17 +200,17 @@ def _of_class(folder: Path, label: int, left_out: Counter[str]) -> Iterator[Pict
             continue
         try:
             status = entry.stat()
-        except OSError:  # a link to nothing or to itself: a picture that cannot be read
+        except OSError:  # a link to nothing or to itself: an unreadable picture
             yield Picture(entry.path, label, -1, -1)
             continue
         if stat.S_ISREG(status.st_mode):
             yield Picture(entry.path, label, status.st_size, status.st_mtime_ns)
-        else:  # a pipe would be waited for for ever
+        else:  # a pipe would block forever
             left_out[f"{_suffix(entry.name)} that is not a file"] += 1
 
 
 def _count_loose(folder: Path, left_out: Counter[str]) -> None:
-    """Files beside the class folders, and folders that are none."""
+    """Files beside the class folders, and folders that are not classes."""
     for entry in _entries(folder):
         if _is_hidden(entry.name):
             if _is_directory(entry):
@@ -244,7 +244,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is one of the user's, and no litter."""
+    """Whether it is the user's, and not left there by a system."""
     return not _is_hidden(entry.name) and _is_directory(entry)
 
 

@@ -1,4 +1,4 @@
-"""Files that people bring, as one image set: an .npz, or a CSV with labels. No torch."""
+"""The user's files as one image set: an .npz, or a CSV with labels. No torch."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from convscape.data.tables import Columns
 from convscape.geometry.window import parse_size
 
 NAMES = ("csv", "npz")
-VERSION = 1  # raised whenever the same files would give other arrays
+VERSION = 1  # increased whenever the same files would give other arrays
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Where the files are, and what is to be made of them; None for as they are.
+    """Where the files are, and what to make of them; None keeps a property as it is.
 
-    - `root`: of `npz` the file; of `csv` the folder of the pictures, or of the table.
-    - `columns`: of `csv`.
+    - `root`: for `npz` the file; for `csv` the folder of the pictures, or of the table.
+    - `columns`: for `csv`.
     - `use_val`: whether a split for validation is used.
     """
 
@@ -44,14 +44,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _Files:
-    """A cache by its name, which says all that it depends on, and how to build it."""
+    """A cache's name, which encodes everything that it depends on, and how to build it."""
 
     key: str
     read: Callable[[], Contents] = field(compare=False)
 
 
 def load_given(wanted: Wanted, cache_dir: str | Path) -> ImageSet:
-    """The images of the files, from their cache, which is built when there is none or they changed.
+    """The images of the files, from their cache, which is built if it is missing or outdated.
 
     Raises:
         DataError: if they are missing, damaged or make no sense.
@@ -75,7 +75,7 @@ def _loaded(cache_dir: Path, name: str, files: _Files) -> ImageSet:
 
 
 def find_pictures(wanted: Wanted) -> Tree | None:
-    """The pictures that a table names, for `csv`; None where there are arrays."""
+    """The pictures that a table names, for `csv`; None if there are arrays."""
     if wanted.columns is None:
         return None
     return labelled.find_pictures(wanted.root, wanted.columns, wanted.use_val)
@@ -103,7 +103,7 @@ def _npz(wanted: Wanted) -> _Files:
         return arrays.contents(checked, source, wanted.image_size, wanted.channels)
 
     if not wanted.root.is_file():
-        read()  # which says what is missing
+        read()  # it reports what is missing
     return _Files(_key(wanted, _stamp(wanted.root)), read)
 
 

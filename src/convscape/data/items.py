@@ -1,4 +1,4 @@
-"""What gives one image at a time: data sets and data modules of the user's, read once as arrays."""
+"""The user's data sets and data modules, which give one image at a time: read once into arrays."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from convscape.data.progress import progress_when_slow
 
 log = logging.getLogger(__name__)
 
-NUM_TWICE = 8  # first images of a split that are read twice, to see whether they are drawn
+NUM_TWICE = 8  # the first images of a split are read twice, to see whether they are random
 IMAGE_KEYS = ("image", "img", "pixel_values")
 LABEL_KEYS = ("label", "labels")
-# what Hugging Face's DatasetDict calls its splits
+# the names of splits in Hugging Face's DatasetDict
 SPLIT_KEYS = {"train": "train", "test": "test", "val": "val", "validation": "val"}
 
 
 class Wanted(NamedTuple):
-    """Of which key's data set images are read, and as what: None for as they are."""
+    """Which key's data set to read, and in what form; None keeps a property as it is."""
 
     target: str
     size: tuple[int, int] | None = None
@@ -34,7 +34,7 @@ class Wanted(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Images (N, C, H, W) and labels of a split as they were given; `names` by label, if known."""
+    """Images (N, C, H, W) and labels of a split as given; `names` by label, if known."""
 
     images: Any
     labels: Any
@@ -42,7 +42,7 @@ class Given(NamedTuple):
 
 
 def is_items(thing: Any) -> bool:
-    """Whether it has a length and items, and is no array: images and labels are arrays or lists."""
+    """Whether it has a length and items, but is not an array or list of images or labels."""
     if isinstance(thing, type | str | bytes | Mapping) or hasattr(thing, "__array__"):
         return False
     if isinstance(thing, list | tuple):  # of (image, label)
@@ -59,16 +59,16 @@ def _is_pair(thing: Any) -> bool:
 
 
 def is_module(thing: Any) -> bool:
-    """Whether it is a LightningDataModule, of whichever package."""
+    """Whether it is a LightningDataModule, of either package."""
     parts = ("prepare_data", "setup", "train_dataloader")
     return not isinstance(thing, type) and all(hasattr(thing, part) for part in parts)
 
 
 def read_splits(returned: Any, wanted: Wanted) -> dict[str, Given] | None:
-    """The splits of a data module, a data set, a pair or a dict of these; None if it is no such.
+    """The splits of a data module, a data set, a pair or a dict of these; None for anything else.
 
     Raises:
-        DataError: if they cannot be read, or not twice with the same result.
+        DataError: if they cannot be read, or give different images when read twice.
     """
     if is_module(returned):
         return _of_module(returned, wanted)
@@ -86,7 +86,7 @@ def read_splits(returned: Any, wanted: Wanted) -> dict[str, Given] | None:
 
 @contextmanager
 def users_code(target: str) -> Iterator[None]:
-    """Whatever the user's code raises becomes a DataError with its line."""
+    """Turn whatever the user's code raises into a DataError with its line."""
     try:
         yield
     except DataError:
@@ -110,9 +110,9 @@ def _of_items(items: Any, split: str, wanted: Wanted) -> Given:
 
 
 def _names(items: Any) -> Sequence[str]:
-    """Names of the classes by their numbers, where torchvision or Hugging Face say them."""
+    """Names of the classes by number, if given as in torchvision or Hugging Face."""
     names = getattr(items, "classes", None)
-    if names is None and hasattr(items, "dataset"):  # a part of it
+    if names is None and hasattr(items, "dataset"):  # a subset
         return _names(items.dataset)
     features = getattr(items, "features", None)
     if names is None and isinstance(features, Mapping):
@@ -141,31 +141,31 @@ def _of_module(module: Any, wanted: Wanted) -> dict[str, Given]:
         raise DataError(f"data._target_={wanted.target}: it has no train_dataloader")
     if _has_own(module, "on_after_batch_transfer"):
         log.warning(
-            "data._target_=%s: its on_after_batch_transfer is not called; data.augment and "
-            "data.mean take its place",
+            "data._target_=%s: its on_after_batch_transfer is not called; use data.augment and "
+            "data.mean instead",
             wanted.target,
         )
     return splits
 
 
 def _has_own(module: Any, name: str) -> bool:
-    """Whether a hook is the user's, and not the one that Lightning brings, which does nothing."""
+    """Whether a hook is the user's own, not Lightning's, which does nothing."""
     method = getattr(module, name, None)
-    if not hasattr(method, "__func__"):  # `from_datasets` of Lightning sets plain functions
+    if not hasattr(method, "__func__"):  # Lightning's `from_datasets` sets plain functions
         return method is not None
     return method.__module__.partition(".")[0] not in ("lightning", "pytorch_lightning")
 
 
 def _loader(module: Any, name: str) -> Any:
-    """A data loader, None where there is none."""
+    """A data loader, or None if there is none."""
     loader = getattr(module, name)() if _has_own(module, name) else None
     return None if isinstance(loader, list | tuple) and not loader else loader
 
 
 @contextmanager
 def _same_draws() -> Iterator[None]:
-    """Splits that are drawn come out alike in every process: a later command reads them again."""
-    torch = sys.modules["torch"]  # a data module has imported it
+    """Make random splits equal in every process: a later command reads them again."""
+    torch = sys.modules["torch"]  # a data module has already imported it
     before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -204,13 +204,13 @@ def _of_loader(loader: Any, split: str, wanted: Wanted) -> Given:
 
 
 def _indices(loader: Any, split: str, wanted: Wanted) -> list[int]:
-    """Indices that a data loader visits, sorted; training order does not matter here.
+    """Indices that a data loader visits, sorted; the order of training does not matter here.
 
     Raises:
-        DataError: if they are others each time.
+        DataError: if they differ each time.
     """
     batches = loader.batch_sampler
-    plain = loader.batch_size is not None  # then it may drop what fills no batch
+    plain = loader.batch_size is not None  # then it may drop an incomplete batch
 
     def drawn() -> list[int]:
         found = loader.sampler if plain else (index for batch in batches for index in batch)
@@ -320,21 +320,21 @@ def _parts(item: Any, wanted: Wanted) -> tuple[Any, Any]:
 
 
 def _label(label: Any) -> Any:
-    """A plain value of a tensor or an array; what holds several is an array."""
+    """The plain value of a tensor or an array; an array if it holds several."""
     if hasattr(label, "detach"):
         label = label.detach().cpu().numpy()
     return label.item() if hasattr(label, "item") and label.ndim == 0 else label
 
 
 def _image(given: Any, wanted: Wanted) -> np.ndarray:
-    """(C, H, W), of the wanted size and channels, from PIL, NumPy or torch."""
+    """An image from PIL, NumPy or torch as (C, H, W), with the wanted size and channels."""
     image = _plain_image(given, wanted)
     size, channels = wanted.size or image.shape[1:], wanted.channels or len(image)
     shape = (channels, size[0], size[1])
     if shape == image.shape:
         return image
     if len(image) != channels and not {len(image), channels} <= {1, 3}:
-        return image  # what is wrong with it is said of all of them
+        return image  # problems are reported once for all images
     values = image if image.dtype == np.uint8 else image.astype(np.float32)
     return pictures.resized(values[None], shape)[0]
 
@@ -355,7 +355,7 @@ def _plain_image(given: Any, wanted: Wanted) -> np.ndarray:
             f"{image.dtype} {image.shape}; allowed: a PIL image, a NumPy array (H, W) or (H, W, "
             "C), a tensor (C, H, W)"
         )
-    # the other way round where that alone gives one or three channels
+    # channels last, if only that gives one or three channels
     first, last = image.shape[0] in (1, 3), image.shape[2] in (1, 3)
     channels_first = first if first != last else channels_first
     return image if channels_first else image.transpose(2, 0, 1)

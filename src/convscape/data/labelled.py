@@ -1,4 +1,4 @@
-"""A CSV that says the label of each picture, or holds label and pixels of each. No torch."""
+"""A CSV with the label of each picture, or with the label and pixels of each image. No torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_NAMED = 3  # examples in a sentence
 
 
 def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes among `labels`, sorted: as numbers where all are whole numbers.
+    """The classes among `labels`, sorted: as numbers if all are whole numbers.
 
     Raises:
         DataError: if there are fewer than two, or they are measurements.
@@ -46,7 +46,7 @@ def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _refuse_several(path: Path, labels: set[str]) -> None:
-    """Refuse labels that combine other labels, as when an image has several classes."""
+    """Refuse labels that combine other labels, which means that an image has several classes."""
     for mark in ("|", ";", ",", " "):
         made = [
             label
@@ -57,23 +57,23 @@ def _refuse_several(path: Path, labels: set[str]) -> None:
         if len(made) > (mark == " "):
             raise DataError(
                 f"{str(path)!r} has labels of several classes, such as {on_one_line(made[0])!r}, "
-                "and an image has one class here; remove such lines, or write what is one class "
+                "but an image has one class here; remove such lines, or write what is one class "
                 f"with another mark: {on_one_line('_'.join(made[0].replace(mark, ' ').split()))}"
             )
 
 
 def as_class(label: str, classes: Sequence[str]) -> str:
-    """1.0 and 01 as 1, where the classes are numbers."""
+    """1.0 and 01 as 1, if the classes are numbers."""
     if label not in classes and is_number(label):
         return str(int(float(label)))
     return label
 
 
 def all_rows(root: Path, columns: Columns) -> list[tuple[Table, Row]]:
-    """Those of `labels`, then those of `test_labels`, whose split is test.
+    """The tables `labels` and, with split test, `test_labels`.
 
     Raises:
-        DataError: if one of them is no such table, or the two are of different kinds.
+        DataError: if one of them is not such a table, or they are of different kinds.
     """
     first = open_table(find(root, columns.labels), columns)
     found = [(first, row) for row in rows(first)]
@@ -86,8 +86,8 @@ def all_rows(root: Path, columns: Columns) -> list[tuple[Table, Row]]:
             )
         if any(row.split == "test" for _, row in found):
             raise DataError(
-                f"data.test_labels={columns.test_labels}: {str(first.path)!r} has test images in "
-                "a column of its own; allowed: one of the two"
+                f"data.test_labels={columns.test_labels}: {str(first.path)!r} also "
+                "says which images are for testing; allowed: one of the two"
             )
         found = [(table, row._replace(split=row.split or "train")) for table, row in found]
         found += [(second, row._replace(split="test")) for row in rows(second)]
@@ -95,10 +95,10 @@ def all_rows(root: Path, columns: Columns) -> list[tuple[Table, Row]]:
 
 
 def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
-    """The pictures that a table names, below `root`; None where it holds pixels.
+    """The pictures that a table names, below `root`; None if it holds pixels.
 
     Raises:
-        DataError: if it makes no sense, or a picture is not there.
+        DataError: if it makes no sense, or a picture is missing.
     """
     first = open_table(find(root, columns.labels), columns)
     if first.image is None:
@@ -108,7 +108,7 @@ def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
     classes = class_order(first.path, in_train)
     pictures = _Places(root, first.path.parent)
     splits: dict[str, list[Picture]] = {"train": [], "test": [], "val": []}
-    by_file = _Seen()  # one file can be written in several ways
+    by_file = _Seen()  # the same file can be written in several ways
     for table, row in found:
         name = as_class(row.label, classes)
         if name not in classes:
@@ -131,7 +131,7 @@ def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
 
 
 def _without_repeats(found: Sequence[tuple[Table, Row]]) -> list[tuple[Table, Row]]:
-    """A picture that is named again with the same label counts once.
+    """The pictures, each once, although a table may name one again with the same label.
 
     Raises:
         DataError: if it has two labels, or is in two splits.
@@ -144,7 +144,7 @@ _Seen = dict[str, Row]
 
 
 def _is_repeat(seen: _Seen, image: str, table: Table, row: Row) -> bool:
-    """Whether an image was named before; the same label and split are needed then."""
+    """Whether an image was named before; then label and split must be the same."""
     before = seen.setdefault(image, row)
     for what, one, other in (
         ("labels", before.label, row.label),
@@ -159,19 +159,19 @@ def _is_repeat(seen: _Seen, image: str, table: Table, row: Row) -> bool:
 
 
 class _Places:
-    """Where the named files are: below the folder of the pictures, or beside the table.
+    """Finds the named files: below the folder of the pictures, or beside the table.
 
     Raises:
-        DataError: from `find`, if a file of that name is in several folders.
+        DataError: from `find`, if a file of this name is in several folders.
     """
 
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
-        self.suffixes = ["", *SUFFIXES]  # Kaggle's names often have none
+        self.suffixes = ["", *SUFFIXES]  # names from Kaggle often have none
         self.missing: list[str] = []
 
     def find(self, name: str, label: int) -> Picture | None:
-        """The file, or None where it is missing, which is counted."""
+        """The file, or None if it is missing, which is counted."""
         name = name.replace("\\", "/") if os.sep == "/" else name
         for suffix in [""] if is_picture(name) else self.suffixes:
             for folder in self.folders:
@@ -182,7 +182,7 @@ class _Places:
                     continue
                 if not os.path.isfile(path):
                     continue
-                if suffix:  # the others will have it too
+                if suffix:  # the others will too
                     self.suffixes.remove(suffix)
                     self.suffixes.insert(0, suffix)
                 return Picture(path, label, status.st_size, status.st_mtime_ns)
@@ -201,7 +201,7 @@ class _Places:
 
     @cached_property
     def _deeper(self) -> dict[str, list[str]]:
-        """The pictures in folders in that of the pictures, by name with and without suffix."""
+        """The pictures in subfolders, by name with and without suffix."""
         found: dict[str, list[str]] = {}
         for folder, _, names in os.walk(self.folders[0]):
             for name in filter(is_picture, names):
@@ -210,7 +210,7 @@ class _Places:
         return found
 
     def refuse_missing(self, table: Path) -> None:
-        """Raises DataError if any was."""
+        """Raise DataError if any file was missing."""
         if not self.missing:
             return
         shown = ", ".join(map(on_one_line, self.missing[:MAX_NAMED]))
@@ -225,11 +225,11 @@ class _Places:
 def read_pixels(
     root: Path, columns: Columns, size: tuple[int, int] | None = None
 ) -> dict[str, Given]:
-    """Images (N, C, H, W) and labels of a table of pixels, by split; no "test" where none is said.
+    """Images (N, C, H, W) and labels of a table of pixels, by split; "test" only if it says so.
 
-    Channels come last in a line of the table.
+    In a line of the table, channels come last.
 
-    - `size`: (H, W) of the images, where that fits the number of pixels; else they are squares.
+    - `size`: (H, W) of the images, if it fits the number of pixels; otherwise they are square.
 
     Raises:
         DataError: if it makes no sense.
@@ -265,15 +265,15 @@ def _check_number_of_pixels(found: Sequence[tuple[Table, Row]]) -> None:
     """Refuse images of different sizes.
 
     Raises:
-        DataError: naming the first that is unlike the one before.
+        DataError: naming the first that differs from the one before.
     """
     numbers = [0 if row.pixels is None else len(row.pixels) for _, row in found]
     for (table, row), number in zip(found, numbers, strict=True):
         if number != numbers[0]:
             raise DataError(
                 f"line {row.line} of {str(table.path)!r} has {counted(number, 'pixel')}, and line "
-                f"{found[0][1].line} of {str(found[0][0].path)!r} {numbers[0]:,}; all images are "
-                "to be of one size"
+                f"{found[0][1].line} of {str(found[0][0].path)!r} {numbers[0]:,}; all images "
+                "must have one size"
             )
 
 

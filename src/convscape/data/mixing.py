@@ -1,6 +1,6 @@
-"""Images made of two, and labels that share them out: mixup and CutMix, each image its own draw.
+"""Images mixed in pairs, with soft labels: mixup and CutMix, drawn separately for each image.
 
-All is drawn on the CPU, so that it is the same on every device.
+Everything is drawn on the CPU, so that it is the same on every device.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from convscape.data.pixels import as_kept
 def mixed(
     images: Tensor, labels: Tensor, num_classes: int, mixup: float, cutmix: float
 ) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W), each mixed with another of them, and soft labels (N, num_classes).
+    """Images (N, C, H, W), each mixed with another one, and soft labels (N, num_classes).
 
-    - `mixup`, `cutmix`: both shape parameters of the Beta distribution that shares are drawn from.
-      0 is without; where neither is 0, each image takes one of the two at even odds.
+    - `mixup`, `cutmix`: alpha of the Beta(alpha, alpha) distribution that shares are drawn from.
+      0 switches it off; if neither is 0, each image gets one of the two with equal probability.
     """
     num, _, height, width = images.shape
     partner = torch.randperm(num)
     is_cut = torch.rand(num) < (0.5 if mixup and cutmix else float(cutmix > 0))
     own = torch.where(is_cut, _shares(cutmix, num), _shares(mixup, num))
-    # the centre may be anywhere, and what hangs over the border is cut off: Yun 2019, their code
+    # the centre may be anywhere, the rectangle is clipped at the border: the code of Yun 2019
     rows, columns = ((torch.rand(num) * side).long() for side in (height, width))
     top, bottom = _span(rows, own, height)
     left, right = _span(columns, own, width)
@@ -43,7 +43,7 @@ def mixed(
 
 
 def blended(images: Tensor, others: Tensor, own: Tensor) -> Tensor:
-    """`own[n]` of image n and the rest of the other (Zhang 2018, arxiv.org/abs/1710.09412)."""
+    """Image n times `own[n]` plus the rest of the other (Zhang 2018, arxiv.org/abs/1710.09412)."""
     share = own[:, None, None, None]
     return as_kept(images, images * share + others * (1 - share))
 
@@ -53,7 +53,7 @@ def pasted(
 ) -> Tensor:
     """Image n with rows `top[n]` to `bottom[n]` and columns `left[n]` to `right[n]` of the other.
 
-    The ends are not included (CutMix: Yun 2019, arxiv.org/abs/1905.04899).
+    The ends are exclusive (CutMix: Yun 2019, arxiv.org/abs/1905.04899).
     """
     height, width = images.shape[2:]
     y = torch.arange(height, device=images.device)

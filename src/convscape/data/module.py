@@ -1,7 +1,7 @@
 """`ImageDataModule`: a data set as one uint8 tensor on the device, its splits and its batches.
 
 The order of an epoch is a function of (seed, epoch) and the random numbers of a step are a
-function of (seed, step): a run that stops anywhere and goes on sees what it would have seen.
+function of (seed, step): a run that stops anywhere and resumes sees what it would have seen.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Steps:
-    """The batches of several optimiser steps; each is gathered when its turn comes."""
+    """The batches of several optimiser steps; each is gathered when it is needed."""
 
     def __init__(self, loader: TrainLoader, order: Tensor, first: int, last: int) -> None:
         self._loader, self._order, self._range = loader, order, range(first, last)
@@ -43,16 +43,16 @@ class TrainLoader:
     """Shuffled, augmented batches of `images` (N, C, H, W) and `labels`, as `Steps` per item.
 
     - `indices`: which of the images to train on.
-    - `device`: where the batches go; the images may be larger than what fits there.
-    - `num_steps`: of the whole training; what would come after is an empty item, so that every
-      epoch has the same number of items.
-    - `scene`: `images` are its objects, which are laid on canvases anew in each epoch.
+    - `device`: where the batches go; the images may be too large to fit there.
+    - `num_steps`: of the whole training; items after these are empty, so that every epoch has the
+      same number of items.
+    - `scene`: `images` are its objects, which are placed on new canvases in each epoch.
     - `ahead`: is told which images come next, see `data.ahead`.
-    - `num_classes`: of the soft labels (N, num_classes), which images mixed of two have.
-    - `rank`, `world_size`: of every batch this process takes each `world_size`-th image. All of
-      them take the same steps and draw the same augmentation, however many they are.
+    - `num_classes`: of the soft labels (N, num_classes) of mixed images.
+    - `rank`, `world_size`: this process takes every `world_size`-th image of every batch. All
+      processes take the same steps and draw the same augmentation, however many there are.
 
-    `share` is how much of the batch that came last this process has, 0..1.
+    `share` is this process's part of the latest batch, 0..1.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class TrainLoader:
         return -(-self.steps_per_epoch // self.steps_per_item)
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch comes next, counted from 0; seeds what is drawn before its first step."""
+        """Set the next epoch, counted from 0; seeds what is drawn before its first step."""
         self.epoch = epoch
         _seed_generators(_mix(self.seed, epoch, 0), self.device)
 
@@ -122,7 +122,7 @@ class TrainLoader:
         images, labels = self._whole_batch(order, index)
         if self.world_size == 1:
             return images, labels
-        if self.rank:  # what the network draws is to differ
+        if self.rank:  # the network's random numbers must differ
             step = self.epoch * self.steps_per_epoch + index
             _seed_generators(_mix(self.seed, step, 2 + self.rank), self.device)
         mine = slice(self.rank, None, self.world_size)
@@ -148,11 +148,11 @@ class TrainLoader:
         return self.augment.mix(images, labels, self.num_classes)
 
     def first_batch(self) -> Batch:
-        """Images and labels of this epoch's first step, as it saw them; all of them."""
+        """All images and labels of this epoch's first step, as trained on."""
         return self._whole_batch(self._order(), 0)
 
     def state_dict(self) -> dict[str, int]:
-        """How far this epoch is, for a checkpoint within it."""
+        """The position in this epoch, for a checkpoint within it."""
         return {"items_done": self._items_done, "steps_per_item": self.steps_per_item}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -164,7 +164,7 @@ class TrainLoader:
 class EvalLoader:
     """Batches of the images (N, C, H, W) at `indices`, in order.
 
-    Each process goes over all of them: every metric is that of the whole split, whoever counts it.
+    Each process goes through all of them, so every metric covers the whole split in any process.
     """
 
     def __init__(
@@ -195,19 +195,19 @@ class EvalLoader:
 class ImageDataModule(pl.LightningDataModule):
     """MNIST, CIFAR, the bundled digits or a folder of pictures, as uint8 tensors on the device.
 
-    Validation images come out of train, stratified, with their own `split_seed`; the official
+    Validation images are taken from train, stratified, with their own `split_seed`; the official
     test split is left as it is.
 
-    - `val_size`: a number of images, or a fraction of the train images; None for the split for
-      validation that the set has, or `VAL_FRACTION` where it has none.
-    - `fold`: which part of that size of the train images validates, counted from 0.
+    - `val_size`: a number of images, or a fraction of the train images; None for the set's own
+      split for validation, or `VAL_FRACTION` if it has none.
+    - `fold`: which part of this size is used for validation, counted from 0.
     - `train_size`: how many of the remaining train images to use; None for all.
     - `augment`: arguments of `Augment`.
     - `mean`, `std`: per channel, of pixels scaled to 0..1; None for those of the train images.
-    - `single`: the items of the training loader are batches (images, labels), and not `Steps`.
-    - `normalize`: for a LightningModule of the user's: images are floats of mean 0 and deviation 1;
-      `ImageClassifier` takes uint8 images.
-    - `config`: the data section of a config that describes all this, if there is one.
+    - `single`: the training loader yields batches (images, labels) instead of `Steps`.
+    - `normalize`: for the user's own LightningModule: images are floats with mean 0 and standard
+      deviation 1; `ImageClassifier` takes uint8 images.
+    - `config`: the data section of a config that describes these settings, if there is one.
 
     `batches` is for your own training loop.
 
@@ -262,14 +262,14 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def num_train_images(self) -> int:
-        """Images of one epoch."""
+        """The number of images in one epoch."""
         return len(self.indices["train"])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """The batch itself where it is to be single, and floats where they are asked for."""
+        """The batch itself if `single`, as floats if `normalize`."""
         if self.single and isinstance(batch, Steps):
             batch = next(iter(batch), None)
-        if batch is None or not self.normalize:  # None is after the last of `num_steps`
+        if batch is None or not self.normalize:  # None: after the last of `num_steps`
             return batch
         images, labels = batch
         return standardized(images, self.mean, self.std), labels
@@ -289,9 +289,9 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> Iterator[Batch]:
         """Images (N, C, H, W) uint8 and labels (N,) of a split on `device`, for your own loop.
 
-        Those of "train" are shuffled and augmented anew in each `epoch`, which is counted from 0;
-        mixed of two they have soft labels (N, num_classes), as torch's cross_entropy takes them;
-        every batch seeds torch's random numbers from (seed, step), as in a run.
+        "train" is shuffled and augmented differently in each `epoch`, counted from 0. Mixed images
+        have soft labels (N, num_classes), which torch's cross_entropy takes. Every batch seeds
+        torch's random numbers from (seed, step), as in a run.
 
         Raises:
             ValueError: if there is no such split.
@@ -312,13 +312,13 @@ class ImageDataModule(pl.LightningDataModule):
         return self._whole(split)[1][self.indices[split]]
 
     def tensors(self, split: str, chosen: Tensor | slice = slice(None)) -> Batch:
-        """Images (N, C, H, W) uint8 and labels (N,) of a split, all or those at `chosen`."""
+        """Images (N, C, H, W) uint8 and labels (N,) of a split: all, or those at `chosen`."""
         images, labels = self._whole(split)
         indices = self.indices[split][chosen]
         return images[indices], labels[indices]
 
     def _whole(self, split: str) -> Batch:
-        """All images of the file that `split` is taken from; memory-mapped, not read."""
+        """All images of the file that `split` comes from; memory-mapped, not read."""
         whole = self._source(split)
         images, labels = (
             getattr(self.image_set, f"{whole}_{kind}") for kind in ("images", "labels")
@@ -326,11 +326,11 @@ class ImageDataModule(pl.LightningDataModule):
         return torch.from_numpy(images), torch.from_numpy(labels)
 
     def _source(self, split: str) -> str:
-        """The split of the data set that `split` is taken from."""
+        """The split of the data set that `split` comes from."""
         return "train" if split == "val" and not self._has_val else split
 
     def _resident(self, split: str, device: torch.device) -> Batch:
-        """`_whole` on the device where that leaves it half of its memory, moved there once."""
+        """`_whole` on the device, moved there once, if that leaves half of its memory free."""
         source = self._source(split)
         if source not in self._on_device:
             images, labels = self._whole(split)
@@ -387,7 +387,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def _ahead(self, split: str, images: Tensor) -> Ahead | None:
-        """What is to be told which of the `images` of a split come next, if anything."""
+        """The reader to tell which of a split's `images` come next, if one is needed."""
         whole = getattr(self.image_set, f"{self._source(split)}_images")
         return reads_ahead(whole) if images.device.type == "cpu" else None
 
@@ -396,14 +396,14 @@ class ImageDataModule(pl.LightningDataModule):
         return self._eval_dataloader("val")
 
     def test_dataloader(self) -> EvalLoader:
-        """The official test images in order; what is drawn for them is a function of the seed."""
+        """The official test images in order; random numbers for them depend on the seed."""
         assert self.trainer is not None
         _seed_generators(_mix(self.seed, 0, 0), self.trainer.strategy.root_device)
         return self._eval_dataloader("test")
 
 
 def _seed_generators(seed: int, device: torch.device) -> None:
-    """As torch.manual_seed for the CPU and `device`: that one takes a millisecond without a GPU."""
+    """Seed the CPU and `device`: torch.manual_seed takes a millisecond without a GPU."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Mean and deviation of the pixels of a split, counted chunk by chunk. No torch."""
+"""Mean and standard deviation of a split's pixels, accumulated chunk by chunk. No torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 class Moments:
     """Sums per channel of the pixels and of their squares.
 
-    Those of bytes are whole numbers, so exact; those of floats are taken from the first pixel of
-    each channel on, so that a channel that is the same everywhere has no deviation at all.
+    For bytes they are whole numbers, so exact. For floats the first pixel of each channel is
+    subtracted first, so that a constant channel has a deviation of exactly 0.
     """
 
     def __init__(self, first: np.ndarray) -> None:
@@ -37,7 +37,7 @@ class Moments:
         self.squares = self.squares + np.square(values).sum(axis=(0, 2, 3))
 
     def mean_std(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation of each channel, of pixels scaled to 0..1."""
+        """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
         n = self.num_values
         pairs = list(zip(self.sums.tolist(), self.squares.tolist(), strict=True))
         mean = [(s / n + origin) / 255 for (s, _), origin in zip(pairs, self.origins, strict=True)]

@@ -1,7 +1,7 @@
 """The files of MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 as their authors published them.
 
-Found where torchvision keeps them, fetched where they are missing, checked, and read without ever
-unpacking an archive or running code that a file brings along.
+They are found where torchvision keeps them, downloaded if missing, checked, and read without ever
+unpacking an archive or running code from a file.
 """
 
 import gzip
@@ -26,7 +26,7 @@ MAX_MEMBER_BYTES = 2**29  # the largest batch of CIFAR is a third of this
 
 # what reading damaged compressed bytes raises
 BROKEN_ARCHIVE = (OSError, EOFError, zlib.error, tarfile.TarError)
-# what unpickling garbled bytes raises: almost anything, since they are instructions
+# what unpickling garbled bytes raises: almost anything, since a pickle is a list of instructions
 BROKEN_PICKLE = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -43,11 +43,11 @@ BROKEN_PICKLE = (
 
 @dataclass(frozen=True)
 class Published:
-    """Where the files of a set are to be had, and the md5 or sha256 of each by file name."""
+    """Where to download the files of a set, and the md5 or sha256 of each by file name."""
 
     mirrors: Sequence[str]  # URL prefixes
     digests: Mapping[str, str]
-    classes: Sequence[str] = ()  # where the files themselves do not name them
+    classes: Sequence[str] = ()  # if the files themselves do not name them
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Arrays:
 
 @dataclass(frozen=True)
 class IdxLayout:
-    """Four IDX files, each unpacked or as .gz: MNIST and those that took over its format.
+    """Four IDX files, each unpacked or as .gz: MNIST and sets that use its format.
 
-    torchvision knows the checksums of the .gz files only; `unpacked_digests` has those of what is
-    in them (`gunzip -k *.gz; md5sum *-ubyte; sha256sum *-ubyte`).
+    torchvision has the checksums of the .gz files only; `unpacked_digests` has those of their
+    contents (`gunzip -k *.gz; md5sum *-ubyte; sha256sum *-ubyte`).
     """
 
     folder: str
@@ -213,7 +213,7 @@ LAYOUTS: dict[str, IdxLayout | CifarLayout] = {
 
 
 def published(name: str) -> Published:
-    """What torchvision states about a set."""
+    """The facts that torchvision has about a set."""
     return LAYOUTS[name].published()
 
 
@@ -224,7 +224,7 @@ def _of_torchvision(name: str) -> Any:
 
 
 def locate(name: str, root: Path, download: bool, source: Published | None) -> list[Path]:
-    """The files of a set: on disk first, downloaded second.
+    """The files of a set: from disk, or else downloaded.
 
     Raises:
         DataError: if some are missing and may not or cannot be downloaded.
@@ -251,7 +251,7 @@ def read_idx(path: Path, num_axes: int, digests: Mapping[str, str]) -> np.ndarra
     The format is described at http://yann.lecun.com/exdb/mnist/.
 
     Raises:
-        DataError: if it is cut off, garbled or something else.
+        DataError: if it is truncated, garbled or not such a file.
     """
     content = _content(path)
     if path.suffix == ".gz":
@@ -277,7 +277,7 @@ def read_idx(path: Path, num_axes: int, digests: Mapping[str, str]) -> np.ndarra
 
 def _content(path: Path) -> bytes:
     if path.is_dir():
-        raise DataError(f"{str(path)!r} is a folder; the file of this name belongs in its place")
+        raise DataError(f"{str(path)!r} is a folder; replace it by the file of this name")
     return path.read_bytes()
 
 
@@ -293,10 +293,10 @@ def _gunzipped(content: bytes, path: Path) -> bytes:
 
 
 def read_members(path: Path, wanted: Sequence[str], digests: Mapping[str, str]) -> list[bytes]:
-    """Contents of some members of a .tar.gz, which is read as a stream and unpacked nowhere.
+    """Contents of some members of a .tar.gz, read as a stream without unpacking it on disk.
 
     Raises:
-        DataError: if it is damaged, is not the published one, or lacks a member.
+        DataError: if it is damaged, not the published one, or lacks a member.
     """
     content = _content(path)
     _check_digest(content, path.name, str(path), digests)
@@ -317,7 +317,7 @@ def read_members(path: Path, wanted: Sequence[str], digests: Mapping[str, str]) 
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numbers, strings, lists, dicts and numpy arrays, but nothing that runs code."""
+    """Unpickles numbers, strings, lists, dicts and numpy arrays, and nothing that runs code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy", "ndarray"):
@@ -326,7 +326,7 @@ class _ArraysOnly(pickle.Unpickler):
             return np.dtype
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             return np.empty(0).__reduce__()[0]
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 spells bytes
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 stores bytes
             return _latin1
         raise pickle.UnpicklingError(f"it wants to call {module}.{name}, which no data set needs")
 

@@ -1,4 +1,4 @@
-"""A person's own pictures: each file read as an array of the wanted shape."""
+"""The user's own pictures: each file read as an array of the wanted shape."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ SUFFIXES = (
     *(".tga", ".tif", ".tiff", ".webp"),
 )
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue: ITU-R BT.601
-# what Pillow's decoders raise on damaged files, apart from DecompressionBombError
+# what Pillow's decoders raise on damaged files, besides DecompressionBombError
 BROKEN_PICTURE = (
     ArithmeticError,
     AttributeError,
@@ -45,7 +45,7 @@ BROKEN_PICTURE = (
 
 
 class Picture(NamedTuple):
-    """A file, its class, and what tells whether it has changed; -1 where that is not known."""
+    """A file, its class, and values that show whether it has changed; -1 if unknown."""
 
     path: str
     label: int
@@ -58,8 +58,8 @@ def split_by_name(
 ) -> tuple[list[int], list[int]]:
     """Indices of two parts, the second with `fraction` of each class (at least one of two or more).
 
-    Which part one falls into depends on the hash of its name, so that a few more or fewer change
-    little, and neither a seed nor a library's random numbers matter.
+    The hash of its name decides which part a picture falls into, so that adding or removing a few
+    changes little, and neither a seed nor a library's random numbers matter.
     """
     ranked: dict[int, list[tuple[bytes, int]]] = {}
     for index, (name, label) in enumerate(zip(names, labels, strict=True)):
@@ -75,7 +75,7 @@ def split_by_name(
 def split_of_tree(
     pictures: Sequence[Picture], classes: Sequence[str], root: Path, fraction: float
 ) -> tuple[list[Picture], list[Picture]]:
-    """Pictures below `root` for training and for testing, by their names as `split_by_name`.
+    """Pictures below `root` for training and for testing, split by name as in `split_by_name`.
 
     Raises:
         DataError: if a class has only one picture.
@@ -95,10 +95,10 @@ def split_of_tree(
 def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
     """A picture file as uint8 (C, H, W), whatever its size, mode and format.
 
-    It is turned upright (EXIF), and of an animation the first frame counts. Transparent parts
-    become white, as on a page. 16 bits are scaled to 8 over their full range. Grey (C = 1) is the
-    luma of ITU-R 601. The size is reached as torchvision's Resize and CenterCrop do: the aspect
-    ratio is kept, and what sticks out is cut off on both sides.
+    It is turned upright (EXIF), and only the first frame of an animation counts. Transparent parts
+    become white. 16 bits are scaled to 8 over their full range. Grey (C = 1) is the luma of ITU-R
+    601. Resizing works like torchvision's Resize and CenterCrop: the aspect ratio is kept, and the
+    excess is cropped on both sides.
 
     Raises:
         DataError: if it cannot be read.
@@ -107,7 +107,7 @@ def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
 
     channels, height, width = shape
     with _readable(path), _opened(path) as image:
-        # lets JPEG decode at an eighth to a half of its size, where that is still large enough
+        # lets JPEG decode at an eighth to a half of its size, if that is still large enough
         image.draft(None, (2 * max(height, width),) * 2)
         upright = ImageOps.exif_transpose(image)
         return _fitted(_flattened(upright, channels), shape)
@@ -116,10 +116,10 @@ def read_picture(path: str | Path, shape: Shape) -> np.ndarray:
 def read_photograph(
     name: str | Path, longest_side: int, grey: bool = False
 ) -> tuple[np.ndarray, str]:
-    """A picture file in its own proportions as uint8 (C, H, W), and in words what was done to it.
+    """A picture file in its own proportions as uint8 (C, H, W), and what was done to it in words.
 
     Grey pictures keep their one channel, all others have three. `name` may also be one of
-    `SAMPLES`, which scikit-learn brings along. What is larger than `longest_side` is scaled down.
+    `SAMPLES`, which come with scikit-learn. Pictures larger than `longest_side` are scaled down.
 
     Raises:
         DataError: if it cannot be read.
@@ -143,14 +143,14 @@ def _opened(path: str | Path) -> "Image.Image":
     from PIL import Image
 
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("it is not a file")  # a pipe would be waited for for ever
+        raise OSError("it is not a file")  # a pipe would block forever
     return Image.open(path)
 
 
 def _sample(name: str) -> "Image.Image":
     from PIL import Image
 
-    spec = find_spec("sklearn")  # found, not imported: that takes a second
+    spec = find_spec("sklearn")  # found without an import, which takes a second
     assert spec is not None
     assert spec.origin is not None
     folder = Path(spec.origin).parent / "datasets"
@@ -163,7 +163,7 @@ def _sample(name: str) -> "Image.Image":
 
 @contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
-    """Turn whatever Pillow raises on a damaged picture into a `DataError`."""
+    """Turn any error of Pillow on a damaged picture into a `DataError`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -209,9 +209,9 @@ def describe_fit(path: str | Path, shape: Shape) -> str:
 
 
 def as_array(image: "Image.Image") -> np.ndarray:
-    """A picture as (C, H, W) of its own kind of numbers: grey, or colour with nothing transparent.
+    """A picture as (C, H, W) in its own number type: grey, or colour without transparency.
 
-    Those of 16 or 32 bits keep their values.
+    Pictures of 16 or 32 bits keep their values.
     """
     if image.mode not in ("L", "RGB", "I", "F") and not image.mode.startswith("I;16"):
         image = _flattened(image, 1 if image.mode in ("1", "LA") else 3)
@@ -220,9 +220,9 @@ def as_array(image: "Image.Image") -> np.ndarray:
 
 
 def resized(images: np.ndarray, shape: Shape) -> np.ndarray:
-    """Images (N, C, H, W), uint8 or float32, in another shape (C, H, W), as `read_picture` does it.
+    """Images (N, C, H, W), uint8 or float32, brought to another (C, H, W) as by `read_picture`.
 
-    Only grey becomes colour, and colour grey.
+    Channels can only change between grey and colour.
     """
     from PIL import Image
 
@@ -241,7 +241,7 @@ def resized(images: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """An image (C, H, W) of floats, or one that keeps its channels, with so many of them."""
+    """An image (C, H, W) turned to `channels` channels; of floats, if they change."""
     if len(image) == channels:
         return image
     if len(image) == 1:
@@ -250,9 +250,9 @@ def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 class Picked:
-    """Some of the images of an array (N, C, H, W), copied only a few at a time.
+    """Some images of an array (N, C, H, W), copied only a few at a time.
 
-    An array that is mapped from a file may be larger than the memory.
+    An array that is mapped from a file may be larger than memory.
     """
 
     def __init__(self, images: np.ndarray, which: Sequence[int]) -> None:
@@ -260,11 +260,11 @@ class Picked:
         self.shape, self.dtype = (len(which), *images.shape[1:]), images.dtype
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of images."""
         return len(self._which)
 
     def __getitem__(self, some: slice) -> np.ndarray:
-        """A copy of some of them, (n, C, H, W)."""
+        """A copy of some images, (n, C, H, W)."""
         chosen: np.ndarray = self._images[self._which[some]]
         return chosen
 
@@ -279,7 +279,7 @@ def pieces(
     step: int = NUM_AT_ONCE,
     stretch: Stretch | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Some images (n, C, H, W) of that shape and their labels (n,) at a time."""
+    """Chunks of images (n, C, H, W) of this shape and their labels (n,)."""
     for start in range(0, len(images), step):
         some = slice(start, start + step)
         pixels = images[some] if stretch is None else stretch.pixels(images[some])
@@ -287,7 +287,7 @@ def pieces(
 
 
 def _flattened(image: "Image.Image", channels: int) -> "Image.Image":
-    """Grey or colour of 8 bits, with nothing transparent."""
+    """The picture as 8-bit grey or colour, without transparency."""
     from PIL import Image
 
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):

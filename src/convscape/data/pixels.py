@@ -1,6 +1,6 @@
-"""Pixels: rounded to what a data set keeps, and as a network takes them.
+"""Pixels: rounded to the type of a data set, and normalised for a network.
 
-That is float32 with zero mean and unit deviation per channel.
+Normalised means float32 with zero mean and unit standard deviation per channel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def as_kept(images: Tensor, values: Tensor) -> Tensor:
-    """New values as what `images` hold: bytes, or floats, which have no end at 255."""
+    """New values in the type of `images`: bytes, or floats, which are not limited to 255."""
     return values.round_().clamp_(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else values
 
 

@@ -1,4 +1,4 @@
-"""How far the preparation of a data set has come: a bar, and records to resume it from."""
+"""Progress of preparing a data set: a bar, and records from which it can resume."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from convscape.base import files
 
 log = logging.getLogger(__name__)
 
-SLOW_S = 1.0  # what takes longer than this is worth a progress bar
-LINE_S = 30.0  # where there is no terminal for a bar
+SLOW_S = 1.0  # anything longer than this gets a progress bar
+LINE_S = 30.0  # between lines, if there is no terminal for a bar
 
 Chunk = tuple[np.ndarray, np.ndarray]  # images (n, C, H, W) and labels (n,)
 
 
 class Restartable:
-    """Chunks, in an order that depends on nothing, that can begin behind any of them.
+    """Chunks in a fixed order that can start after any of them.
 
-    - `position`: how many images the chunks before have taken up, unreadable ones included.
+    - `position`: how many images the previous chunks took up, including unreadable ones.
     """
 
     position = 0
 
     @property
     def made_by(self) -> str:
-        """What decides their bits, beside their files."""
+        """What determines their bits, besides their files."""
         return ""
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -41,15 +41,15 @@ class Restartable:
 
 
 class Notes:
-    """A line for each chunk that is on disk, beside the file of the images.
+    """A line for each chunk on disk, in a file beside that of the images.
 
-    With them an interrupted preparation is continued, to the same bits.
+    With these, an interrupted preparation continues to the same bits.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines: list[str] = []  # of chunks that are as they were written
-        self.num_kept = 0  # images in these
+        self._lines: list[str] = []  # of chunks that are unchanged since they were written
+        self.num_kept = 0  # images in these chunks
 
     @property
     def are_there(self) -> bool:
@@ -59,9 +59,9 @@ class Notes:
     def continued(
         self, chunks: Restartable, file: BinaryIO, skipped: list[str]
     ) -> Iterator[tuple[Chunk, bool]]:
-        """Chunks that `file` holds as they were written, then those that are missing.
+        """The unchanged chunks in `file`, then the missing ones.
 
-        Each with whether it is missing; it is to be written at the end of the file, and noted.
+        Each comes with whether it is missing; then append it to the file and note it.
         """
         for entry, images in self._kept(file, chunks.made_by):
             skipped += entry["skipped"]
@@ -104,7 +104,7 @@ class Notes:
         for line in self._path.read_text("ascii", "replace").splitlines():
             start = file.tell()
             crc32, _, text = line.partition(" ")
-            if crc32 != f"{zlib.crc32(text.encode()):08x}":  # it was cut off, or damaged
+            if crc32 != f"{zlib.crc32(text.encode()):08x}":  # it was truncated, or damaged
                 break
             entry = json.loads(text)
             if entry["made_by"] != made_by:
@@ -124,9 +124,9 @@ class Notes:
 
 @contextmanager
 def progress_when_slow(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives `advance(n)`, which shows a progress bar on stderr once `SLOW_S` have passed.
+    """Yields `advance(n)`, which shows a progress bar on stderr once `SLOW_S` have passed.
 
-    Where stderr is no terminal, a line every `LINE_S`.
+    If stderr is not a terminal, it prints a line every `LINE_S` instead.
     """
     started = said = time.monotonic()
     bar: Any = None

@@ -1,7 +1,7 @@
-"""RandAugment, each image with its own draw (Cubuk 2020, https://arxiv.org/abs/1909.13719).
+"""RandAugment, drawn separately for each image (Cubuk 2020, https://arxiv.org/abs/1909.13719).
 
 The operations and their strengths are those of torchvision.transforms.v2.RandAugment, which draws
-once for a whole batch. Here the images that have drawn the same go through its functions together.
+once for a whole batch. Here images with the same draw go through its functions together.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from convscape.base.errors import ConfigError
 
-NUM_OPERATIONS = 2  # one after the other, as in the paper's experiments and in torchvision
+NUM_OPERATIONS = 2  # applied in turn, as in the paper's experiments and in torchvision
 MOST = 30  # the strongest
-# in the order of torchvision's table; the first half has a strength, of either sign
+# in the order of torchvision's table; these have a strength of either sign
 SIGNED = (
     "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast",
     "sharpness",
@@ -28,10 +28,10 @@ OPERATIONS = (*SIGNED, "identity", "posterize", "solarize", "auto_contrast", "eq
 def rand_augmented(
     images: Tensor, magnitude: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Bytes (N, C, H, W) after two operations each, of strength `magnitude`, 0 to 30.
+    """Bytes (N, C, H, W) after two operations each, with strength `magnitude`, 0 to 30.
 
     Raises:
-        ConfigError: if the images are no bytes, or have neither 1 nor 3 channels.
+        ConfigError: if the images are not bytes, or do not have 1 or 3 channels.
     """
     if images.dtype != torch.uint8 or images.shape[1] not in (1, 3):
         raise ConfigError(
@@ -42,7 +42,7 @@ def rand_augmented(
     device = "cpu" if generator is None else generator.device
     images = images.contiguous()
     for _ in range(NUM_OPERATIONS):
-        # on the CPU, so that a GPU is not waited for
+        # on the CPU, to avoid waiting for a GPU
         draws = torch.rand(2, len(images), generator=generator, device=device).cpu()
         chosen = (draws[0] * len(OPERATIONS)).long()
         signs = torch.where(draws[1] < 0.5, -1, 1)

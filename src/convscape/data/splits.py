@@ -6,7 +6,7 @@ import numpy as np
 
 from convscape.data.cache import DataError, ImageSet
 
-VAL_FRACTION = 0.1  # of the train images, where nothing else is said
+VAL_FRACTION = 0.1  # of the train images, if nothing else is set
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -15,7 +15,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def taken_for_validation(image_set: ImageSet, val_size: int | float | None) -> int | float:
-    """What `val_size` takes out of the train split: nothing where None finds one for validation."""
+    """How much `val_size` takes from train: nothing if it is None and validation has its own."""
     if val_size is not None:
         return val_size
     return VAL_FRACTION if image_set.val_labels is None else 0
@@ -24,13 +24,13 @@ def taken_for_validation(image_set: ImageSet, val_size: int | float | None) -> i
 def split_sizes(
     num_images: int, val_size: int | float, train_size: int | None = None
 ) -> tuple[int, int]:
-    """How many of the train split's `num_images` train and how many validate.
+    """How many of the train split's `num_images` are for training and how many for validation.
 
     - `val_size`: a number of images, or a fraction of them.
     - `train_size`: None for all that validation leaves.
 
     Raises:
-        DataError: if fewer images are there than asked for.
+        DataError: if there are fewer images than asked for.
     """
     num_val = round(val_size * num_images) if isinstance(val_size, float) else val_size
     num_train = num_images - num_val if train_size is None else train_size
@@ -42,7 +42,7 @@ def split_sizes(
     if num_train + num_val > num_images:
         raise DataError(
             f"data.val_size={val_size} and data.train_size={train_size or 'null'} ask for "
-            f"{num_val + num_train:,} images, and the train split has {num_images:,}"
+            f"{num_val + num_train:,} images, but the train split has {num_images:,}"
         )
     return num_train, num_val
 
@@ -56,8 +56,8 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the train and the validation images, stratified; see `split_sizes`.
 
-    - `fold`: which part of this size validates, counted from 0. The last one may share a few images
-      with the one before it, where they do not come out even.
+    - `fold`: which part of this size is for validation, counted from 0. The last one may share a
+      few images with the one before it, if the split is not even.
 
     Raises:
         DataError: if there is no such fold.
@@ -65,8 +65,8 @@ def split(
     num_train, num_val = split_sizes(len(labels), val_size, train_size)
     if fold and not num_val:
         raise DataError(
-            f"data.fold={fold}: no train image validates, since the data have a split of their own "
-            "for it or data.val_size=0; five folds of the train images are data.val_size=0.2"
+            f"data.fold={fold}: no train image is used for validation, since the data have a "
+            "split for it or data.val_size=0; for five folds set data.val_size=0.2"
         )
     num_folds = round(len(labels) / num_val) if num_val else 1
     if fold and fold >= num_folds:

@@ -1,4 +1,4 @@
-"""Values of any range as pixels of 0 to 255, which everything behind the data takes. No torch."""
+"""Values of any range as pixels of 0 to 255, which everything after the data takes. No torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 class Stretch(NamedTuple):
     """How the values of a data set became pixels: (value - offset) * factor, as float32.
 
-    It is that of the whole train split, so that 0 is its least value and 255 its largest; test
-    images and later ones may reach beyond.
+    It is fitted to the whole train split: 0 is its smallest value and 255 its largest; test images
+    and later ones may reach beyond.
     """
 
     offset: float
@@ -19,7 +19,7 @@ class Stretch(NamedTuple):
 
     @classmethod
     def of(cls, images: np.ndarray) -> Stretch:
-        """The one that takes the values of `images` to 0..255."""
+        """The stretch that maps the values of `images` to 0..255."""
         low, high = float(images.min()), float(images.max())
         return cls(low, 255 / (high - low) if high > low else 1.0)
 
@@ -29,7 +29,7 @@ class Stretch(NamedTuple):
         return ((values.astype(np.float64) - self.offset) * self.factor).astype(np.float32)
 
     def values(self, pixels: np.ndarray) -> np.ndarray:
-        """What the pixels (...) were made of, as float64."""
+        """The values that the pixels (...) came from, as float64."""
         return pixels / self.factor + self.offset
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""The lines of a CSV, and which of its columns is the image, the label and the split. No torch.
+"""The lines of a CSV, and which columns are the image, the label and the split. No torch.
 
-Separator, encoding and columns are recognised where nothing else is said.
+The separator, the encoding and the columns are recognised unless they are given.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ LABEL_COLUMNS = (
 )
 SPLIT_COLUMNS = ("split", "subset", "set", "usage", "partition", "data set")
 PIXEL = re.compile(r"(pixel|px|p|x)?[ _-]?\d+([x_]\d+)?", re.IGNORECASE)  # pixel0, px_12, 1x28
-MIN_PIXELS = 16  # columns, of a table of pixels
-_MAX_FIELD = 2**22  # characters, as all pixels of a large image are one
-PACKED = "pixels"  # a column with all of them, blanks between: that of FER2013
-# in any case; Kaggle's public images are for choosing, its private ones for the final score
+MIN_PIXELS = 16  # the fewest columns in a table of pixels
+_MAX_FIELD = 2**22  # characters in a cell, which may hold all pixels of a large image
+PACKED = "pixels"  # one column with all of them, separated by blanks: as in FER2013
+# in upper or lower case; Kaggle's public images are for choosing, private ones for the final score
 SPLITS = SPLIT_NAMES | {"publictest": "val", "privatetest": "test"}
 SEPARATORS = ",;\t|"
 
 
 class Columns(NamedTuple):
-    """Which file, and which of its columns; None for one that is recognised by its name."""
+    """Which file, and which of its columns; None for columns to recognise by name."""
 
     labels: str
     test_labels: str | None = None
@@ -50,7 +50,7 @@ class Columns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One image of a table: a file, or pixels; `split` is None where that is to be chosen."""
+    """One image of a table: a file, or pixels; `split` is None if it is still to be chosen."""
 
     line: int
     image: str
@@ -60,10 +60,10 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A file, how it is read, and which of its columns is what.
+    """A file, how to read it, and what its columns are.
 
-    - `image`: None where `pixels` are the image, one column each, or one that holds them all.
-    - `label`: None where `classes` are columns of which one is 1 in each line, and the rest 0.
+    - `image`: None if `pixels` are the image: one column per pixel, or one column with all.
+    - `label`: None if `classes` are columns, with a single 1 in each line and otherwise 0.
     """
 
     path: Path
@@ -79,7 +79,7 @@ class Table(NamedTuple):
 
 
 def find(root: Path, name: str) -> Path:
-    """The file `name` in the folder of the pictures, or where the command was typed.
+    """The file `name` in the folder of the pictures, or in the working folder.
 
     Raises:
         DataError: if it is in neither.
@@ -96,10 +96,10 @@ def find(root: Path, name: str) -> Path:
 
 
 def open_table(path: Path, columns: Columns) -> Table:
-    """A CSV with its columns recognised by its first line.
+    """A CSV, with columns recognised by its first line.
 
     Raises:
-        DataError: if it is no such table.
+        DataError: if it is not such a table.
     """
     encoding = _encoding(path)
     try:
@@ -122,7 +122,7 @@ def open_table(path: Path, columns: Columns) -> Table:
         for key in ("image_column", "label_column", "split_column"):
             if getattr(columns, key) is not None:
                 raise DataError(
-                    f"{str(path)!r} has no header, and data.{key} names a column of it; "
+                    f"{str(path)!r} has no header, but data.{key} names a column of it; "
                     "add a first line with the names of the columns"
                 )
         return _without_header(Table(path, encoding, separator, cells, False))
@@ -134,12 +134,12 @@ def _encoding(path: Path) -> str:
         start = file.read(4)
     if start in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
         raise DataError(f"{str(path)!r} is a workbook or an archive; save the table as CSV")
-    # Excel's "Unicode text" has that mark
+    # Excel's "Unicode text" starts with this mark
     return "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
 def _not_utf8(path: Path, line: int) -> DataError:
-    return DataError(f"{str(path)!r} is not UTF-8, from line {line} on; save it as CSV in UTF-8")
+    return DataError(f"{str(path)!r} is not UTF-8 from line {line} on; save it as CSV in UTF-8")
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -147,7 +147,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def is_picture(cell: str) -> bool:
-    """Whether it is the name of a file of pictures."""
+    """Whether it is the name of a picture file."""
     return os.path.splitext(cell)[1].lower() in SUFFIXES
 
 
@@ -205,7 +205,7 @@ def _with_header(table: Table, columns: Columns) -> Table:
 
 
 def _are_classes(table: Table, columns: Sequence[int]) -> bool:
-    """Whether these columns hold nothing but 0 and 1, and each line says its class with them."""
+    """Whether these columns hold only 0 and 1, so that each line gives its class by them."""
     lines = [[cells[i].strip() for i in columns] for _, cells in _lines(table)]
     values = {cell for line in lines for cell in line}
     return bool(lines) and all(is_number(cell) and float(cell) in (0, 1) for cell in values)
@@ -214,7 +214,7 @@ def _are_classes(table: Table, columns: Sequence[int]) -> bool:
 def _column(
     path: Path, header: Sequence[str], known: Sequence[str], kind: str, asked: str | None
 ) -> int | None:
-    """Index of the column called `asked`, or of the one whose name is known, if there is one."""
+    """Index of the column called `asked`, or of one with a known name, if there is one."""
     if asked is not None:
         if asked in header:
             return header.index(asked)
@@ -244,7 +244,7 @@ def rows(table: Table) -> Iterator[Row]:
     """The images of a table, one by one.
 
     Raises:
-        DataError: naming the line that is none.
+        DataError: naming a line that is not an image.
     """
     for line, cells in _lines(table):
         yield _row(table, cells, f"line {line} of {str(table.path)!r}", line)
@@ -319,6 +319,6 @@ def _class(table: Table, cells: list[str], where: str) -> str:
         names = _shown([table.header[i] for i in table.classes])
         raise DataError(f"{where} has a 1 in none of {names}; fill it in or remove the line")
     raise DataError(
-        f"{where} has a 1 in several columns ({_shown(found)}), and an image has one class here; "
+        f"{where} has a 1 in several columns ({_shown(found)}), but an image has one class here; "
         f"remove such lines, or tell one class from the rest: data.label_column={found[0]}"
     )

@@ -1,6 +1,6 @@
-"""Data sets changed for a question: permuted pixels, objects on a canvas, random labels.
+"""Data sets changed for an experiment: permuted pixels, objects on a canvas, random labels.
 
-What is asked for stands under `data.change` in the config, so that it is part of the run. No torch.
+The change is set under `data.change` in the config, so it is part of the run. No torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ChangeConfig(Section):
-    """What is done to all images of a set before anything else, see `apply_variant`."""
+    """Changes to all images of a set before anything else, see `apply_variant`."""
 
     permute: Seed | None
     canvas: Annotated[int, Field(ge=1, le=4096)] | None
@@ -33,7 +33,7 @@ class ChangeConfig(Section):
 
 
 CHUNK = 4096  # images at a time
-CLUTTER_SHARE = 3  # a piece of clutter has a third of the image's side
+CLUTTER_SHARE = 3  # the side of a piece of clutter is a third of the image's
 
 
 def variant_shape(shape: tuple[int, int, int], change: ChangeConfig) -> tuple[int, int, int]:
@@ -62,7 +62,7 @@ def variant_shape(shape: tuple[int, int, int], change: ChangeConfig) -> tuple[in
 
 
 def apply_variant(image_set: ImageSet, change: ChangeConfig) -> ImageSet:
-    """The image set after `change`; mean, std and checksum are those of what comes out."""
+    """The image set after `change`; mean, std and checksum are those of the result."""
     shape = variant_shape(image_set.train_images.shape[1:], change)
     if change.permute is change.canvas is change.shuffle_labels is None:
         return image_set
@@ -76,12 +76,12 @@ def apply_variant(image_set: ImageSet, change: ChangeConfig) -> ImageSet:
         splits = [_changed_split(*split, change, number) for number, split in enumerate(arrays)]
     except MemoryError:
         raise ConfigError(
-            f"data.change makes images of {'x'.join(map(str, shape))}, and all of them do not fit "
+            f"data.change makes images of {'x'.join(map(str, shape))}, which do not all fit "
             "into memory; try a smaller data.change.canvas"
         ) from None
     mean, std = _mean_std(splits[0][0])
     val = splits[2] if len(splits) == 3 else (None, None)
-    # what came later is left out at its default: the checksums of earlier runs stay
+    # later keys are left out at their defaults, so that checksums of earlier runs stay the same
     described = json.dumps([image_set.checksum, change.model_dump(exclude_defaults=True)])
     scene = None
     if change.placement == "each_epoch":
@@ -117,14 +117,14 @@ def _changed_split(
 
 
 def permuted(images: np.ndarray, seed: int) -> np.ndarray:
-    """Images (N, C, H, W), the pixels of all in the same new order."""
+    """Images (N, C, H, W), all with their pixels in the same new order."""
     order = pixel_order(seed, images.shape[2] * images.shape[3])
     flat = images.reshape(*images.shape[:2], -1)
     return np.take(flat, order, axis=2).reshape(images.shape)
 
 
 def pixel_order(seed: int, num_pixels: int) -> np.ndarray:
-    """Which pixel comes to each place, in `permuted`."""
+    """Which pixel goes to each place in `permuted`."""
     return np.random.default_rng(seed).permutation(num_pixels)
 
 
@@ -137,9 +137,9 @@ def on_canvas(
 ) -> np.ndarray:
     """Images (N, C, H, W) at random places, or in the middle, of canvases (N, C, side, side).
 
-    - `num_clutter`: square pieces of other images of the set, strewn over each black canvas.
+    - `num_clutter`: square pieces of other images of the set, scattered over each black canvas.
 
-    Where things overlap the brighter pixel is seen.
+    Where they overlap, the brighter pixel shows.
     """
     count, channels, height, width = images.shape
     canvases = np.zeros((count, channels, side, side), images.dtype)
@@ -159,7 +159,7 @@ def on_canvas(
 
 
 def _lay(objects: np.ndarray, canvases: np.ndarray, rng: np.random.Generator) -> None:
-    """Put each of the objects (N, C, h, w) at a random place of its canvas, in place."""
+    """Draw each of the objects (N, C, h, w) at a random place on its canvas, in place."""
     count, channels, height, width = objects.shape
     tops = rng.integers(canvases.shape[2] - height + 1, size=count)
     lefts = rng.integers(canvases.shape[3] - width + 1, size=count)
@@ -175,7 +175,7 @@ def _lay(objects: np.ndarray, canvases: np.ndarray, rng: np.random.Generator) ->
 
 
 def _mean_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel, of values scaled to 0..1."""
+    """Mean and standard deviation per channel, of values scaled to 0..1."""
     if images.dtype != np.uint8:
         moments = Moments(images[0])
         for start in range(0, len(images), CHUNK):
@@ -192,7 +192,7 @@ def _mean_std(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def border_brightness(image_set: ImageSet, count: int = 1000) -> float:
-    """Mean of the outermost pixels of some train images, 0..1: 0 means a black ground."""
+    """Mean of the outermost pixels of some train images, 0..1: 0 means a black background."""
     some = image_set.train_images[:count]
     edges = [some[:, :, 0], some[:, :, -1], some[:, :, :, 0], some[:, :, :, -1]]
     return float(np.mean([edge.mean() for edge in edges]) / 255)
