@@ -36,7 +36,15 @@ class Stopped(Exception):
 
 
 # what a network file system without locks answers
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def not_written(what: str, error: OSError, way_out: str) -> str:
+    """Why a file could not be written, and what to do about it; `what` begins the sentence."""
+    why, remedy = error.strerror or error, "free some space or allow writing there, or "
+    if error.errno in _NO_LOCKS:
+        why, remedy = f"its file system has no locks ({why})", ""
+    return f"{what}: {why}; {remedy}{way_out}"
 
 
 class CannotWrite(ConfigError):
@@ -50,10 +58,7 @@ class CannotWrite(ConfigError):
         way_out = f"choose another place with {option}"
         if option is None:  # the folder is one in which a run has begun
             way_out = "copy it to where you can write, and continue there with resume=<the copy>"
-        why, remedy = error.strerror or error, "free some space or allow writing there, or "
-        if error.errno in NO_LOCKS:
-            why, remedy = f"its file system has no locks ({why})", ""
-        super().__init__(f"cannot write the folder {path}: {why}; {remedy}{way_out}")
+        super().__init__(not_written(f"cannot write the folder {path}", error, way_out))
         self.path, self.error = path, error
 
 

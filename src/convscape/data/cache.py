@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscape.base import files
-from convscape.base.errors import NO_LOCKS, ConfigError
+from convscape.base.errors import ConfigError, not_written
 from convscape.base.values import counted
 from convscape.data.moments import Moments
 from convscape.data.progress import SLOW_S, Notes, Restartable, progress_when_slow
@@ -199,12 +199,6 @@ def _only_one(folder: Path) -> Iterator[None]:
             log.info("waiting for another process to build %s", folder)
             lock.acquire()
     except OSError as error:
-        if error.errno in NO_LOCKS:
-            raise DataError(
-                f"the file system of {str(folder.parent)!r} has no locks ({error.strerror}), which "
-                "stop two runs from preparing the same images; set data.cache_dir (or "
-                "CONVSCAPE_CACHE) to a folder on a disk of this machine"
-            ) from error
         raise _cannot("write", folder, error) from error
     try:
         yield
@@ -213,10 +207,8 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
-    return DataError(
-        f"cannot {verb} the cache {str(folder)!r}: {error.strerror or error}; free some space or "
-        "allow writing there, or set data.cache_dir (or CONVSCAPE_CACHE) to another folder"
-    )
+    way_out = "set data.cache_dir (or CONVSCAPE_CACHE) to another folder"
+    return DataError(not_written(f"cannot {verb} the cache {str(folder)!r}", error, way_out))
 
 
 # Writing

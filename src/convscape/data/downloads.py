@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from convscape.base import files
+from convscape.base.errors import not_written
 from convscape.data.cache import DataError
 from convscape.data.progress import progress_when_slow
 
@@ -55,9 +56,9 @@ def fetch(file_name: str, mirrors: Sequence[str], into: Path, digest: str) -> Pa
             if not path.exists():  # another process may have been faster
                 _fetch_from_any(file_name, mirrors, path, digest)
     except OSError as error:
+        way_out = "set data.root (or CONVSCAPE_DATA) to another folder"
         raise DataError(
-            f"cannot download into {str(into)!r}: {error.strerror or error}; free some space or "
-            "allow writing there, or set data.root (or CONVSCAPE_DATA) to another folder"
+            not_written(f"cannot download into {str(into)!r}", error, way_out)
         ) from error
     return path
 
