@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: conf/, scripts/ and templates/ travel inside of the package."""
+"""What pyproject.toml cannot express: conf/, scripts/ and templates/ are inside the package."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """Where they stand at the top of a checkout, an editable package finds them there."""
+    """In an editable installation they are found at the top of the checkout."""
 
     def run(self) -> None:
-        """Copy them beside the modules."""
+        """Copy the folders beside the modules."""
         super().run()
         if self.editable_mode:
             return

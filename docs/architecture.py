@@ -33,7 +33,7 @@ FLOORS = (
 def read_imports(package: Path = PACKAGE) -> dict[str, set[str]]:
     """For each module of the package, as "room.file", the modules that it imports.
 
-    Imports inside functions and those for type checkers alone count like any others.
+    Imports inside functions and those only for type checkers count like any others.
     """
     files = {_module(path, package): path for path in sorted(package.rglob("*.py"))}
     return {

@@ -24,10 +24,10 @@ from convscape.trained.load import load_run
 FILM = Path(__file__).with_name("living.gif")
 SCREEN = {"width": 1280, "height": 800}
 WIDTH = 880  # of the film
-# ramps of the page's colours: zero is the paper, positive and negative have a hue each
+# scales of the page's colours: zero is the paper, positive and negative have a hue each
 PAPER, INK = (255, 255, 255), (29, 39, 51)
 POSITIVE, NEGATIVE = (194, 65, 12), (29, 78, 216)
-NUM_STEPS = 14  # of each ramp; more show no difference, and cost a megabyte
+NUM_STEPS = 14  # colours per scale; more make no visible difference, and cost a megabyte
 SHOTS: dict[str, dict[str, Any]] = {
     "laptop": {"viewport": SCREEN},
     "laptop-dark": {"viewport": SCREEN, "color_scheme": "dark"},
@@ -55,7 +55,7 @@ class Camera:
         self._page.mouse.move(x, y)
 
     def take(self, milliseconds: int = 90) -> None:
-        """A frame, once the page has drawn what it shows."""
+        """A frame, taken once the page has finished drawing."""
         self._page.evaluate(
             "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )
@@ -100,7 +100,7 @@ def film(page: Page) -> Camera:
 
 
 def _between(points: tuple[tuple[float, float], ...]) -> Iterator[tuple[float, float]]:
-    """The points, and one half-way to each next."""
+    """The points, and the midpoints between them."""
     for (x, y), (to_x, to_y) in pairwise(points):
         yield x, y
         yield (x + to_x) / 2, (y + to_y) / 2
@@ -122,7 +122,7 @@ def _tile(page: Page, layer: str, map_: int) -> tuple[float, float]:
 
 
 def save(camera: Camera, path: Path) -> None:
-    """One palette for all frames, so that only what moves is written anew."""
+    """One palette for all frames, so that only moving parts are stored again."""
     ramps = ((PAPER, POSITIVE), (PAPER, NEGATIVE), (POSITIVE, INK), (NEGATIVE, INK), (PAPER, INK))
     colors = [
         round(a + (b - a) * step / (NUM_STEPS - 1))
@@ -159,7 +159,7 @@ def main() -> None:
         else:
             words.shots.mkdir(parents=True, exist_ok=True)
             for name, options in SHOTS.items():
-                whole = name == "phone"  # which scrolls
+                whole = name == "phone"  # this scrolls
                 opened(**options).screenshot(path=words.shots / f"{name}.png", full_page=whole)
         chromium.close()
 

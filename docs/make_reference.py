@@ -38,9 +38,9 @@ or `3x5` (height x width). "Or one per block" means a list such as `[5,3x3]`, wi
 block of a CNN. `null` means no value. A key that is not in a preset's file needs a `+` in front. If
 a default differs between presets, all are given.
 """
-MAX_LETTERS = 300  # of a default: the layers of a deep network take more
+MAX_LETTERS = 300  # letters of a default; the layers of a deep network would take more
 PER_BLOCK = ", or one per block"
-# what is checked by a function rather than by a type
+# values that are checked by a function, not by a type
 WORDS = (
     (kinds.Sizes, "a size" + PER_BLOCK),
     (kinds.OptionalSizes, "a size or `null`" + PER_BLOCK),
@@ -77,7 +77,7 @@ def page() -> str:
 
 def _root() -> list[str]:
     sections = [name for name in schema.Config.model_fields if (CONFIG_DIR / name).is_dir()]
-    sections.append("parent")  # written by resume=, and by no user
+    sections.append("parent")  # written by resume=, never by a user
     composed = _composed()
     rows = _rows(schema.Config, "", {"": composed}, _comments([CONFIG_DIR / "train.yaml"]))
     rows = [row for row in rows if row[0].strip("`").partition(".")[0] not in sections]
@@ -85,7 +85,7 @@ def _root() -> list[str]:
 
 
 def _group(group: str, default: str) -> list[str]:
-    """A section with a table for each class of config that the presets of a group have."""
+    """A section with a table for each config class among a group's presets."""
     files = _files(group, default)
     comments = _comments(files)
     comments |= _comments([CONFIG_DIR / "train.yaml"], group)
@@ -149,7 +149,7 @@ def _preset_list(files: list[Path], default: str | None) -> list[str]:
 
 
 def _first_sentence(file: Path) -> str:
-    """What the file says of itself at its top; of a claim, its question."""
+    """A file's description at its top; for a claim, its question."""
     text = file.read_text("utf-8")
     if match := re.match(r"question: (.*)", text):
         return match[1]
@@ -163,7 +163,7 @@ def _first_sentence(file: Path) -> str:
 
 
 def _files(group: str, first: str) -> list[Path]:
-    """The presets of a group, the default first and one's own last."""
+    """The presets of a group, the default first and `own` last."""
     files = sorted((CONFIG_DIR / group).glob("*.yaml"))
     return sorted(files, key=lambda file: (file.stem != first, file.stem == "own"))
 
@@ -193,7 +193,7 @@ def _rows(
         if (name == "name" and prefix) or (
             get_origin(hints[field]) is Literal and name == "_target_"
         ):
-            continue  # the preset's: it is chosen with the group
+            continue  # the preset's name: it is chosen with the group
         rows.append((f"`{key}`", allowed, _defaults(present, info), meaning))
     return rows
 
@@ -206,7 +206,7 @@ def _section_of(hint: Any) -> Any:
 
 
 def _classes(parent: type[BaseModel], group: str, section: dict[str, Any]) -> list[Any]:
-    """The class that a composed section is checked by."""
+    """The class that checks a composed section."""
     checked = schema.Config.model_validate(_composed_as(group, section))
     return [type(getattr(checked, group))]
 
@@ -306,7 +306,7 @@ def _composed(*words: str, resolve: bool = False) -> dict[str, Any]:
 
 
 def _comments(files: list[Path], section: str = "") -> dict[str, str]:
-    """What stands beside or above each key in YAML files; the first file that says it counts."""
+    """The comment beside or above each key in YAML files; the first file that has one counts."""
     found: dict[str, str] = {}
     for file in files:
         lines = file.read_text("utf-8").splitlines()
@@ -328,7 +328,7 @@ def _comments(files: list[Path], section: str = "") -> dict[str, str]:
                 is_first = not any(key.startswith(group) for key in seen)  # above is the head
                 words = comment[1] if comment else "" if is_first else " ".join(above)
                 seen.append(key)
-                words = words.partition(". These are")[0]  # of one preset's numbers
+                words = words.partition(". These are")[0]  # about the numbers of one preset
                 if words and (not section or key.startswith(f"{section}.")):
                     found.setdefault(key, words)
             above = []

@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def num_parameters(classifier: object) -> int:
-    """How many numbers were learned."""
+    """The number of learned parameters."""
     match classifier:
         case NetworkClassifier():
             return classifier.num_parameters_

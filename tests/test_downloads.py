@@ -93,7 +93,7 @@ def test_passing_trouble_is_retried(server, tmp_path, trouble):
         (503, "the server answered 503", 3),
         (403, "the server answered 403", 1),
         (404, "the server answered 404", 1),
-        ("html", "a web page in place of the file", 1),
+        ("html", "a web page instead of the file", 1),
         ("wrong", f"checksum {MD5} expected", 1),
     ],
 )

@@ -105,7 +105,7 @@ def diagnose(*words: str, run: TrainedRun | None = None) -> Answer:
 
     - `words`: overrides, or the folder of a run, as on the command line of scripts/doctor.py;
       rules=[mypackage.rule] too.
-    - `run`: one that is loaded, in place of its folder.
+    - `run`: a loaded run, instead of its folder.
 
     Raises:
         ConfigError: if the words are wrong.

@@ -1,7 +1,7 @@
-"""TensorBoard's plug-in, found by its entry point; what takes time is imported when it is asked.
+"""TensorBoard's plug-in, found by its entry point; slow imports wait for the first request.
 
-TensorBoard shows it in a frame, loads /index.js there, and that asks for the document again and
-again. What has not changed is not read again.
+TensorBoard shows it in a frame and loads /index.js there, which requests the document again and
+again. Files that have not changed are not read again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from convscape.base.files import changed
 if TYPE_CHECKING:
     from convscape.reports.results import Reading
 
-MAX_DEPTH = 4  # of run folders below the logdir: outputs/sweeps/<sweep>/<run>, and one more
+MAX_DEPTH = 4  # of run folders below the logdir: outputs/sweeps/<sweep>/<run>, plus one
 RUN_FILES = ("result.json", "config.yaml")
 INDEX = """\
 export async function render() {
@@ -50,23 +50,23 @@ export async function render() {
 
 
 class ConvscapePlugin(base_plugin.TBPlugin):
-    """Serves the page, its document, the living network of a run and what runs get wrong."""
+    """Serves the page, its document, a run's living network and the mistakes of runs."""
 
     plugin_name = "convscape"
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._logdir = Path(context.logdir or ".").resolve()
         self._lock = threading.Lock()  # TensorBoard answers each request in a thread
-        self._read: Any = None  # a result, read again only where the file has changed
+        self._read: Any = None  # a result, read again only if the file has changed
         self._document: tuple[str, str, bytes] = ("", "", b"")
         self._networks: dict[tuple[str, int], str] = {}
 
     def is_active(self) -> bool:
-        """Whether there is a run."""
+        """Whether there are any runs."""
         return next(_folders(self._logdir), None) is not None
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
-        """The tab's name, and that it keeps itself up to date."""
+        """The tab's name; it does not need TensorBoard's reload, since it updates itself."""
         return base_plugin.FrontendMetadata(
             es_module_path="/index.js", tab_name="Convscape", disable_reload=True
         )
@@ -81,7 +81,7 @@ class ConvscapePlugin(base_plugin.TBPlugin):
         return routes | static | {"/board.css": _static("board.css", "text/css")}
 
     def _serve_document(self, request: wrappers.Request) -> Any:
-        """What a folder holds; nothing (204) where it is what the page has."""
+        """The document of a folder; 204 (no content) if the page already has it."""
         asked, tag = request.args.get("folder", ""), request.args.get("tag", "")
         with self._lock:
             found = self._current(asked)
@@ -129,7 +129,7 @@ class ConvscapePlugin(base_plugin.TBPlugin):
         return read_runs(runs, self._read)
 
     def _serve_images(self, request: wrappers.Request) -> Any:
-        """What the runs of a folder, or one of them, get wrong."""
+        """The mistakes of the runs in a folder, or of one of them."""
         from convscape.base.errors import ConfigError
         from convscape.runs.predictions import SPLITS
         from convscape.trained.mistakes import document
@@ -160,7 +160,7 @@ class ConvscapePlugin(base_plugin.TBPlugin):
                 page = self._network(run)
         except (ConfigError, OSError, ValueError) as error:
             return _page(_sentence(str(error)))
-        # the page says itself which scripts may run: those that it holds
+        # the page itself says which scripts may run: only its own
         return _page(page)
 
     def _name(self, path: Path) -> str:
@@ -188,7 +188,7 @@ def _page(text: str) -> wrappers.Response:
 
 
 def _sentence(words: str) -> str:
-    """A page that says why there is no other."""
+    """A page that says why there is no network to show."""
     from convscape.base.pages import styled
 
     style = styled("body { margin: 2rem; white-space: pre-line; }")
@@ -220,7 +220,7 @@ def _scripts() -> tuple[str, ...]:
 
 
 def _folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Every run folder in `folder`, and itself if it is one; links are not followed."""
+    """Every run folder in `folder`, or `folder` itself if it is one; links are not followed."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -234,7 +234,7 @@ def _folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
 
 
 def _homes(logdir: Path) -> dict[str, tuple[list[Path], int]]:
-    """For each folder of runs below `logdir` its runs, and when one of them last changed."""
+    """The runs in each folder below `logdir`, and when one of them last changed."""
     from convscape.runs.progress import NOTE
 
     homes: dict[str, tuple[list[Path], int]] = {}

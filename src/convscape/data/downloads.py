@@ -112,7 +112,7 @@ def _read_url(url: str, digest: str) -> bytes:
         raise _Passing(f"the transfer stopped after {len(content):,} of {length:,} bytes")
     if digest_of(content, digest) != digest:
         if content.lstrip()[:1] == b"<":
-            raise _Refused("it sent a web page in place of the file (a login page or a proxy?)")
+            raise _Refused("it sent a web page instead of the file (a login page or a proxy?)")
         raise _Refused(
             f"the {len(content):,} bytes it sent are not the published file "
             f"(checksum {digest} expected, {digest_of(content, digest)} found)"

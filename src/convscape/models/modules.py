@@ -376,7 +376,7 @@ def _in_a_row(rows: Iterable[LayerPlan], within: str = "") -> nn.Sequential:
 
 
 def _pooling_first(parts: OrderedDict[str, nn.Module]) -> nn.Sequential:
-    """The parts in sequence, each ReLU moved behind the max pooling that follows it."""
+    """The parts in sequence, with each ReLU moved after the max pooling that follows it."""
     row = list(parts.items())
     for place in range(len(row) - 1):
         first, second = row[place][1], row[place + 1][1]

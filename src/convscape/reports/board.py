@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 MAX_COMMANDS = 1000  # for configurations; results.csv has all
 INTERVALS = (
-    "Intervals are over seeds alone, on the images that were used here; other images would add to "
-    "them. Those in words, and of the differences, hold all at once in 95 of 100 reports, and p "
-    "below 0.05 says the same; all others hold each by itself (95 %, Student's t)."
+    "Intervals are only over seeds, on the images that were used here; other images would widen "
+    "them. Those in words and of the differences hold jointly in 95 of 100 reports, and p below "
+    "0.05 says the same; each of the others holds on its own (95 %, Student's t)."
 )
 # a run's columns other than its keys and metrics, with their titles
 _FACTS = {

@@ -36,7 +36,7 @@ _UNTIL = "until=verdict"
 
 
 def look_at(folders: Sequence[Path], asked: Sequence[tuple[RunTable, Metric]]) -> Look:
-    """This look at the runs of `folders`, recorded in each; failing to record it is no error.
+    """This look at the runs of `folders`, recorded in each; failing to record it is not an error.
 
     The folder of a single run remembers nothing.
     """

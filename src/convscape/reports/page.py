@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 _BALANCED = (
-    "Means over the settings of the other keys, and seeds, that finished in all that is compared, "
-    "or over all runs where there are none; a sentence in words compares two values alone, and may "
-    "rest on more runs."
+    "Means over the settings of the other keys, and seeds, that finished for every value that is "
+    "compared, or over all runs if there are none; a sentence in words compares just two values, "
+    "and may rest on more runs."
 )
 CAPTIONS = {
     "main_effects": f"What each key does. {_BALANCED}",

@@ -201,7 +201,7 @@ class Confirmation:
         return Found(words, self.num_failed())
 
     def digest(self, trials: Iterable[FrozenTrial]) -> str:
-        """What is to be confirmed: other trials, or more seeds, want another confirmation."""
+        """A hash of what is confirmed: other trials or more seeds need a new confirmation."""
         complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
         done = [(trial.number, trial.params, trial.values) for trial in complete]
         text = json.dumps(

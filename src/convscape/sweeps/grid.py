@@ -212,7 +212,7 @@ def _with_seeds(arguments: Sequence[str]) -> list[str]:
     """The arguments of a sweep; those of until=verdict span all the seeds that it may need.
 
     Raises:
-        ConfigError: if they name seeds themselves, or `seeds` is no range.
+        ConfigError: if they name seeds themselves, or `seeds` is not a range.
     """
     typed = {key_of(a): a.partition("=")[2] for a in arguments}
     if typed.get("until", "null") == "null":

@@ -84,7 +84,7 @@ class Export:
     - `checked_on`: the images, in words.
     - `opset`: the ONNX opset.
     - `num_undecided`: images set aside, see `most_undecided`.
-    - `remarks`: what else is to be known of its answers.
+    - `remarks`: what else to know about its answers.
     """
 
     path: Path

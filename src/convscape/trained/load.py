@@ -115,7 +115,7 @@ class TrainedRun:
 
     @property
     def remarks(self) -> list[str]:
-        """What is to be known of answers to single images, a line each."""
+        """What to know about answers to single images, one line each."""
         lines = [f"with {self.weights}"] if self.weights else []
         if self.config.trainer.test_flip:
             lines.append(

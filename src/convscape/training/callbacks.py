@@ -239,7 +239,7 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 
 
 class StopOnSignal(pl.callbacks.Callback):
-    """Turns Ctrl-C and SIGTERM into a checkpoint and `Interrupted`; a second one ends at once.
+    """Turns Ctrl-C and SIGTERM into a checkpoint and `Interrupted`; a second signal kills the run.
 
     A context manager around the whole run. During training it waits for a good moment: the end of
     the current `training_step` call, a fraction of a second, or of a batch of validation images. An

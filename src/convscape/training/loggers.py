@@ -329,7 +329,7 @@ def open_mlflow(settings: MlflowConfig, run: RunInfo) -> MlflowLogger:
     file = run.output_dir / "mlflow.db"
     uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
     before = _remembered(run, "mlflow")
-    # several runs that start at once would each create the tables and the experiment
+    # several runs that start together would each create the tables and the experiment
     with lock(run.output_dir / ".mlflow.lock", within=run.output_dir), _same_tracking_uri(mlflow):
         tracked = MlflowLogger(
             settings.experiment,

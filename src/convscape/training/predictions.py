@@ -36,11 +36,11 @@ class AnswerKeeper(pl.callbacks.Callback):
     # --- what Lightning calls -----------------------------------------------------------------
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+        """Start over."""
         self._begin("val")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+        """Start over."""
         self._begin("test")
 
     def on_validation_batch_start(

@@ -18,7 +18,7 @@ class WholeBatchGradients(pl.callbacks.Callback):
     """Makes gradients the mean over the whole batch, even if its shares are unequal."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Weight each process's gradients, in place of DDP's mean over processes."""
+        """Weight each process's gradients, instead of DDP's mean over processes."""
         if isinstance(trainer.strategy.model, nn.parallel.DistributedDataParallel):
             loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
             trainer.strategy.model.register_comm_hook(loader, _sum_of_shares)

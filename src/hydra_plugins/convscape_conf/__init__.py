@@ -1,7 +1,7 @@
-"""Lays the user's own conf/ over that of the package, wherever Hydra composes from the latter.
+"""Lays the user's own conf/ over the package's, whenever Hydra composes from the package's.
 
-Hydra imports this for every program that uses it: nothing of convscape is imported before it is
-known to be convscape that asks.
+Every program that uses Hydra imports this, so nothing of convscape is imported before it is known
+that convscape is asking.
 """
 
 import sys
@@ -17,42 +17,42 @@ from yaml import YAMLError
 
 
 class OwnPlace(SearchPathPlugin):
-    """Puts the user's folder before the package's; other programs are left alone."""
+    """Puts the user's folder before the package's; other programs are not affected."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Add it where the main configs are convscape's."""
+        """Add the folder if the main configs are convscape's."""
         main = next((each for each in search_path.get_path() if each.provider == "main"), None)
         if main is None or "convscape.config.directory" not in sys.modules:
             return
         from convscape.config.directory import CONFIG_DIR, is_named, own_place
 
         if Path(main.path.removeprefix("file://")) == CONFIG_DIR and (place := own_place()):
-            provider = "named" if is_named() else "own"  # only one that is named is trusted
+            provider = "named" if is_named() else "own"  # only a named folder is trusted
             search_path.prepend(provider, f"{OwnConfigs.scheme()}://{place}", anchor="main")
 
 
 class OwnConfigs(file_config_source.FileConfigSource):
-    """The choices in a folder of the user's; train.yaml and Hydra's own groups are not for it."""
+    """The choices in a user's folder; it cannot replace train.yaml or Hydra's own groups."""
 
     @staticmethod
     def scheme() -> str:
-        """Of a place in Hydra's search path."""
+        """The scheme of a user's folder in Hydra's search path."""
         return "convscape"
 
     def is_group(self, config_path: str) -> bool:
-        """Whether there is such a folder."""
+        """Whether the folder exists."""
         return not _is_hydras(config_path) and super().is_group(config_path)
 
     def is_config(self, config_path: str) -> bool:
-        """Whether there is such a file, in a folder."""
+        """Whether the file exists, in an allowed folder."""
         is_choice = "/" in config_path.strip("/") and not _is_hydras(config_path)
         return is_choice and super().is_config(config_path)
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """A file.
+        """The config in a file.
 
         Raises:
-            ConfigError: if it cannot be read, or says what only one who is trusted may say.
+            ConfigError: if it cannot be read, or says what only a trusted file may say.
         """
         from convscape.base.errors import ConfigError
         from convscape.config.own_files import refuse_untrusted

@@ -1,6 +1,6 @@
-"""Hydra's launcher for SLURM, as sweeps want it: jobs share the runs, and one may be lost.
+"""Hydra's launcher for SLURM, made for sweeps: jobs share the runs, and a job may be lost.
 
-Hydra imports this for every program that uses it: nothing else is imported before it launches.
+Every program that uses Hydra imports this, so nothing else is imported before it launches.
 """
 
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ _OURS = ("runs_per_job", "minutes_per_job", "cancel")
 
 
 if _Launcher is not object:
-    # without the types of a class of its own: a job imports this module twice, and then the class
-    # of the config that it was given is not the one that is found under its name
+    # plain keys instead of a config class: a job imports this module twice, and then the class of
+    # the config that it got is not the one found under that name
     keys: Any = OmegaConf.to_container(OmegaConf.structured(SlurmQueueConf))
     keys |= {"_target_": f"{__name__}.SlurmLauncher", **dict.fromkeys(_OURS)}
     ConfigStore.instance().store(group="hydra/launcher", name="convscape_slurm", node=keys)
 
 
 class SlurmLauncher(_Launcher):
-    """Submits arrays of jobs that take runs until none is left, and waits until all are over."""
+    """Submits arrays of jobs that take runs until none is left, and waits until all have ended."""
 
     def __call__(
         self, folder: str, limit: Any, first: int, state: dict[type, Singleton]
     ) -> list[str]:
-        """Take runs in a job; what went wrong, in words."""
+        """Take runs in a job; returns what went wrong, in words."""
         import submitit
 
         from convscape.base.errors import code_of_stop
@@ -44,7 +44,7 @@ class SlurmLauncher(_Launcher):
         from convscape.sweeps.slurm import requeue_if_preempted
 
         environment = submitit.JobEnvironment()
-        rank = environment.global_rank  # of several tasks each takes runs
+        rank = environment.global_rank  # each of several tasks takes runs
         job = environment.job_id + (f".{rank}" if rank else "")
         problems: list[str] = []
         for number, overrides in SharedRuns(Path(folder)).take(job, limit):
@@ -52,7 +52,7 @@ class SlurmLauncher(_Launcher):
             try:
                 problems += errors_of([super().__call__(overrides, *words)])
             except KeyboardInterrupt as stop:
-                if code_of_stop(stop) == 143:  # SIGTERM, and not SIGINT as of cancel=true
+                if code_of_stop(stop) == 143:  # SIGTERM, not SIGINT as with cancel=true
                     requeue_if_preempted(environment.job_id)
                 raise
         return problems
@@ -60,10 +60,10 @@ class SlurmLauncher(_Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Submit what no living job has already; wait for all, also for those that are lost.
+        """Submit what no running job has taken; wait for all, including those that get lost.
 
         Raises:
-            ConfigError: if nothing can be submitted from here.
+            ConfigError: if jobs cannot be submitted from here.
         """
         from convscape.base.files import make_folder
         from convscape.sweeps.jobs import Jobs
@@ -86,9 +86,9 @@ class SlurmLauncher(_Launcher):
         return [_answer(problem) for problem in jobs.problems()]
 
     def _executor(self, after: str | None) -> Any:
-        """Of submitit, with the parameters for sbatch of the config.
+        """The executor of submitit, with the config's parameters for sbatch.
 
-        - `after`: the array that is to be over before another one begins.
+        - `after`: the array that must end before this one begins.
         """
         import submitit
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 
 
 class ConvscapeSweeper(Sweeper):
-    """Plans the grid, launches what is missing, sums up; `params` are a preset's values."""
+    """Plans the grid, launches missing runs, sums up; `params` are a preset's values."""
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
         self.params = dict(params or {})
@@ -19,7 +19,7 @@ class ConvscapeSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra gives."""
+        """Keep what Hydra passes."""
         self._config, self._loader = config, hydra_context.config_loader
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
