@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from convscape.base.values import counted, on_one_line, shortened
 from convscape.data.cache import DataError
 from convscape.data.folders import Tree
 from convscape.data.items import Given
-from convscape.data.pictures import SUFFIXES, Picture
+from convscape.data.pictures import Picture
 from convscape.data.tables import Columns, Row, Table, find, is_number, is_picture, open_table, rows
 
 MAX_NAMED = 3  # examples in a sentence
@@ -46,19 +47,25 @@ def class_order(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _refuse_several(path: Path, labels: set[str]) -> None:
-    """Refuse labels that combine other labels, which means that an image has several classes."""
+    """Refuse labels that combine other labels, which means that an image has several classes.
+
+    A name may contain a blank: "white wine" beside "white" and "wine" is one class. In combinations
+    a class is first in one label and last in another, or in between.
+    """
     for mark in ("|", ";", ",", " "):
-        made = [
-            label
-            for label in sorted(labels)
-            if mark in label and labels.issuperset(part.strip() for part in label.split(mark))
-        ]
-        # a "hot dog" beside a "dog" and "hot" is one class
-        if len(made) > (mark == " "):
+        made = {}
+        for label in sorted(labels):
+            parts = [part.strip() for part in label.split(mark)]
+            if 1 < len(parts) == len({*parts}) and labels.issuperset(parts):
+                made[label] = parts
+        first, last = ({parts[end] for parts in made.values()} for end in (0, -1))
+        is_between = any(len(parts) > 2 for parts in made.values())
+        if made and (mark != " " or is_between or first & last):
+            example = next(iter(made))
             raise DataError(
-                f"{str(path)!r} has labels of several classes, such as {on_one_line(made[0])!r}, "
+                f"{str(path)!r} has labels of several classes, such as {on_one_line(example)!r}, "
                 "but an image has one class here; remove such lines, or write what is one class "
-                f"with another mark: {on_one_line('_'.join(made[0].replace(mark, ' ').split()))}"
+                f"with another mark: {on_one_line('_'.join(example.replace(mark, ' ').split()))}"
             )
 
 
@@ -103,12 +110,12 @@ def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
     first = open_table(find(root, columns.labels), columns)
     if first.image is None:
         return None
-    found = _without_repeats(all_rows(root, columns))
+    found = all_rows(root, columns)
     in_train = [row.label for _, row in found if row.split in (None, "train")]
     classes = class_order(first.path, in_train)
     pictures = _Places(root, first.path.parent)
     splits: dict[str, list[Picture]] = {"train": [], "test": [], "val": []}
-    by_file = _Seen()  # the same file can be written in several ways
+    seen: dict[str, Row] = {}  # the same file can be written in several ways
     for table, row in found:
         name = as_class(row.label, classes)
         if name not in classes:
@@ -116,9 +123,7 @@ def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
                 f"line {row.line} of {str(table.path)!r}: no train picture has the label {name!r}"
             )
         picture = pictures.find(row.image, classes.index(name))
-        if picture is not None and not _is_repeat(
-            by_file, os.path.abspath(picture.path), table, row
-        ):
+        if picture is not None and not _is_repeat(seen, os.path.abspath(picture.path), table, row):
             splits[row.split or "train"].append(picture)
     pictures.refuse_missing(first.path)
     for part in splits.values():
@@ -130,22 +135,13 @@ def find_pictures(root: Path, columns: Columns, use_val: bool) -> Tree | None:
     )
 
 
-def _without_repeats(found: Sequence[tuple[Table, Row]]) -> list[tuple[Table, Row]]:
-    """The pictures, each once, although a table may name one again with the same label.
+def _is_repeat(seen: dict[str, Row], file: str, table: Table, row: Row) -> bool:
+    """Whether a picture was named before; it counts once.
 
     Raises:
         DataError: if it has two labels, or is in two splits.
     """
-    seen = _Seen()
-    return [(table, row) for table, row in found if not _is_repeat(seen, row.image, table, row)]
-
-
-_Seen = dict[str, Row]
-
-
-def _is_repeat(seen: _Seen, image: str, table: Table, row: Row) -> bool:
-    """Whether an image was named before; then label and split must be the same."""
-    before = seen.setdefault(image, row)
+    before = seen.setdefault(file, row)
     for what, one, other in (
         ("labels", before.label, row.label),
         ("splits", before.split, row.split),
@@ -162,49 +158,55 @@ class _Places:
     """Finds the named files: below the folder of the pictures, or beside the table.
 
     Raises:
-        DataError: from `find`, if a file of this name is in several folders.
+        DataError: from `find`, if several files have this name.
     """
 
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
-        self.suffixes = ["", *SUFFIXES]  # names from Kaggle often have none
-        self.missing: list[str] = []
+        self.missing: dict[str, None] = {}  # each name once, in the order of the table
+        self._by_stem: dict[str, dict[str, list[str]]] = {}  # names from Kaggle often have no suffix
 
     def find(self, name: str, label: int) -> Picture | None:
         """The file, or None if it is missing, which is counted."""
         name = name.replace("\\", "/") if os.sep == "/" else name
-        for suffix in [""] if is_picture(name) else self.suffixes:
-            for folder in self.folders:
-                path = os.path.join(folder, name + suffix)
-                try:
-                    status = os.stat(path)
-                except (OSError, ValueError):
-                    continue
-                if not os.path.isfile(path):
-                    continue
-                if suffix:  # the others will too
-                    self.suffixes.remove(suffix)
-                    self.suffixes.insert(0, suffix)
+        for path in self._paths(name):
+            try:
+                status = os.stat(path)
+            except (OSError, ValueError):
+                continue
+            if stat.S_ISREG(status.st_mode):
                 return Picture(path, label, status.st_size, status.st_mtime_ns)
-        places = self._deeper.get(name, [])
-        if len(places) > 1:
-            shown = " and ".join(map(repr, places[:2]))
-            raise DataError(
-                f"{on_one_line(name)!r} is in several folders, as {shown}; write the folder with "
-                "the name"
-            )
-        if places:
-            status = os.stat(places[0])
-            return Picture(places[0], label, status.st_size, status.st_mtime_ns)
-        self.missing.append(name)
+        self.missing[name] = None
         return None
+
+    def _paths(self, name: str) -> Iterator[str]:
+        """Where the file may be, from the likeliest place on."""
+        for folder in self.folders:
+            path = os.path.join(folder, name)
+            yield path
+            if not is_picture(name):
+                place, stem = os.path.split(path)
+                yield from _only(name, self._pictures_in(place).get(stem, []))
+        yield from _only(name, self._deeper.get(name, []))
+
+    def _pictures_in(self, folder: str) -> dict[str, list[str]]:
+        """The pictures of a folder by name without suffix; none where there is no such folder."""
+        if folder not in self._by_stem:
+            found = self._by_stem[folder] = {}
+            try:
+                names = sorted(os.listdir(folder))
+            except (OSError, ValueError):
+                names = []
+            for name in filter(is_picture, names):
+                found.setdefault(os.path.splitext(name)[0], []).append(os.path.join(folder, name))
+        return self._by_stem[folder]
 
     @cached_property
     def _deeper(self) -> dict[str, list[str]]:
         """The pictures in subfolders, by name with and without suffix."""
         found: dict[str, list[str]] = {}
         for folder, _, names in os.walk(self.folders[0]):
-            for name in filter(is_picture, names):
+            for name in filter(is_picture, sorted(names)):
                 for known in (name, os.path.splitext(name)[0]):
                     found.setdefault(known, []).append(os.path.join(folder, name))
         return found
@@ -213,13 +215,29 @@ class _Places:
         """Raise DataError if any file was missing."""
         if not self.missing:
             return
-        shown = ", ".join(map(on_one_line, self.missing[:MAX_NAMED]))
+        shown = ", ".join(map(on_one_line, [*self.missing][:MAX_NAMED]))
         more = ", ..." * (len(self.missing) > MAX_NAMED)
         raise DataError(
             f"{str(table)!r} names {counted(len(self.missing), 'picture')} that "
             f"{'is' if len(self.missing) == 1 else 'are'} not in {str(self.folders[0])!r} "
             f"({shown}{more}); set data.root to the folder they are in"
         )
+
+
+def _only(name: str, paths: Sequence[str]) -> Sequence[str]:
+    """The one file that has that name, if there is one.
+
+    Raises:
+        DataError: if there are several.
+    """
+    if len(paths) < 2:
+        return paths
+    are_apart = len({os.path.dirname(path) for path in paths}) > 1
+    where, way_out = ("in several folders", "folder") if are_apart else ("several files", "suffix")
+    shown = " and ".join(map(repr, paths[:2]))
+    raise DataError(
+        f"{on_one_line(name)!r} is {where}, as {shown}; write the {way_out} with the name"
+    )
 
 
 def read_pixels(

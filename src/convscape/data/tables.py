@@ -159,21 +159,58 @@ def is_number(cell: str) -> bool:
         return False
 
 
+def _are_pixels(cell: str) -> bool:
+    """Whether it holds all pixels of an image, with blanks between them."""
+    values = cell.split()
+    return len(values) >= MIN_PIXELS and all(map(is_number, values))
+
+
 def _is_header(cells: Sequence[str]) -> bool:
-    return not any(map(is_picture, cells)) and not all(map(is_number, cells))
+    """Whether these are names: no file and no pixels, and numbers only as columns are counted."""
+    if any(is_picture(cell) or _are_pixels(cell) for cell in cells):
+        return False
+    numbers = [float(cell) for cell in cells if is_number(cell)]
+    ordered = sorted({*numbers})
+    is_counting = len(ordered) == len(numbers) and (
+        len(numbers) < MIN_PIXELS
+        or numbers == ordered  # in the order of words, 10 comes before 2
+        or ordered[-1] - ordered[0] == len(numbers) - 1
+    )
+    return len(numbers) < len(cells) and is_counting
 
 
 def _without_header(table: Table) -> Table:
+    """The columns are known by what the first line holds: one label, its image, perhaps a split."""
     cells = table.header
-    names = [str(number) for number in range(1, len(cells) + 1)]
-    files = [index for index, cell in enumerate(cells) if is_picture(cell)]
-    if len(files) == 1 and len(cells) == 2:
-        return table._replace(header=names, image=files[0], label=1 - files[0])
-    if not files and len(cells) > MIN_PIXELS:  # label first, as MNIST is often passed on
-        return table._replace(header=names, label=0, pixels=[*range(1, len(cells))])
-    raise DataError(
-        f"{str(table.path)!r} has no header and {counted(len(cells), 'column')}; without one, two "
-        "are expected, file and label, or a label and its pixels"
+    every = range(len(cells))
+    files = [index for index in every if is_picture(cells[index])]
+    packed = [index for index in every if _are_pixels(cells[index])]
+    others = [index for index in every if index not in (*files, *packed)]
+    words = [index for index in others if not is_number(cells[index])]
+    splits = [index for index in words if cells[index].casefold() in SPLITS]
+    split = splits[0] if len(splits) == 1 and len(others) > 1 else None
+    others = [index for index in others if index != split]
+    labels, pixels = others, packed
+    if not files and not packed and len(others) > MIN_PIXELS:
+        # a label that is a number comes first, as MNIST is often passed on
+        labels = [index for index in words if index != split] or others[:1]
+        pixels = [index for index in others if index not in labels]
+    if (
+        len(labels) != 1
+        or (len(files), len(packed)) not in ((1, 0), (0, 1), (0, 0))
+        or (not files and not pixels)
+    ):
+        raise DataError(
+            f"{str(table.path)!r} has no header and {counted(len(cells), 'column')}; without one, "
+            "a label is expected and its file or its pixels, and perhaps a split; add a first line "
+            "with the names of the columns"
+        )
+    return table._replace(
+        header=[f"column {index + 1}" for index in every],
+        image=files[0] if files else None,
+        label=labels[0],
+        split=split,
+        pixels=pixels,
     )
 
 
@@ -186,7 +223,8 @@ def _with_header(table: Table, columns: Columns) -> Table:
     asked = (columns.label_column, columns.split_column)
     pixels = [i for i, name in enumerate(header) if PIXEL.fullmatch(name) and name not in asked]
     image = None
-    if columns.image_column is not None or len(pixels) < MIN_PIXELS:
+    has_pixels = len(pixels) >= MIN_PIXELS and not _are_classes_of_files(table, pixels)
+    if columns.image_column is not None or not has_pixels:
         image = _column(path, header, IMAGE_COLUMNS, "image", columns.image_column)
         pixels = [i for i, name in enumerate(header) if name.casefold() == PACKED and image is None]
         if image is None and not pixels:
@@ -206,9 +244,22 @@ def _with_header(table: Table, columns: Columns) -> Table:
 
 def _are_classes(table: Table, columns: Sequence[int]) -> bool:
     """Whether these columns hold only 0 and 1, so that each line gives its class by them."""
-    lines = [[cells[i].strip() for i in columns] for _, cells in _lines(table)]
-    values = {cell for line in lines for cell in line}
-    return bool(lines) and all(is_number(cell) and float(cell) in (0, 1) for cell in values)
+    first = next(_lines(table), None)
+    known = {"0", "1"}  # ways to write them, so far
+    for _, cells in _lines(table):
+        for value in {cells[i].strip() for i in columns} - known:
+            if not is_number(value) or float(value) not in (0, 1):
+                return False
+            known.add(value)
+    return first is not None
+
+
+def _are_classes_of_files(table: Table, columns: Sequence[int]) -> bool:
+    """Whether columns with names like those of pixels are classes: 0 and 1 beside a file's name."""
+    named = [i for i, name in enumerate(table.header) if name.casefold() in IMAGE_COLUMNS]
+    _, first = next(_lines(table), (0, []))
+    # a number that counts the lines stands beside pixels too, which may be black and white
+    return any(first and not is_number(first[i]) for i in named) and _are_classes(table, columns)
 
 
 def _column(
