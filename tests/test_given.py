@@ -1,6 +1,7 @@
 """Data as people have them: a CSV of labels or pixels, and .npz files."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_a_split_column_says_what_validates_and_what_tests(folder, load):
     assert [len(x) for x in (data.train_labels, data.val_labels, data.test_labels)] == [9, 3, 3]
     assert colours_are_right(data.val_images, data.val_labels, data.classes)
     assert load(folder, use_val=False).val_labels is None
-    with pytest.raises(DataError, match=r"data\.fold=1: no train image .*data\.val_size=0\.2"):
+    with pytest.raises(DataError, match=r"data\.fold=1: no train image is .*data\.val_size=0\.2"):
         ImageDataModule(data, fold=1, val_size=None)
     assert len(ImageDataModule(data, fold=1, val_size=0.2).indices["val"]) == 2
 
@@ -149,7 +150,10 @@ HEADER = ["id", "label"]
         (["id", "label", "split"], [["red0", "red", "test"]], "holds no image"),
         (["only"], [], "begins with 'only', which is one column"),
         (None, [], "is empty"),
-        (None, [["a.png", "b.png"]], "no header and 2 columns"),
+        (None, [["a.png", "b.png"]], "no header and 2 columns; .* add a first line with"),
+        (None, [["a.png", "train", "test"]], "no header and 3 columns; .* add a first line"),
+        (None, [["a.png", "red", "x"]], "no header and 3 columns; .* add a first line with"),
+        (None, [["a.png", "b", "test"], ["b.png", "a", "b"]], "line 2 .*: column 3 is 'b'; allo"),
         (["label", *map(str, range(16))], [[1, *"123456789012345x"]], "line 2 .*not a number"),
         (["label", *map(str, range(17))], [[y, *[0] * 17] for y in (0, 0, 1, 1)], "not a square"),
     ],
@@ -249,6 +253,96 @@ def test_a_column_for_each_class_says_the_class(folder, load):
     lines[3][1:] = ["0", "0", "0"]
     write(folder / "labels.csv", ["image", *COLOURS], lines)
     with pytest.raises(DataError, match=r"line 5 .* has a 1 in none of blue, green, red; fill it"):
+        load(folder)
+
+
+@pytest.mark.parametrize("columns", [*itertools.permutations(["label", "image", "split"])])
+@pytest.mark.parametrize("kind", ["file", "packed", "pixels"])
+@pytest.mark.parametrize("words", [True, False])
+def test_without_a_header_the_first_line_says_which_column_is_which(
+    folder, load, columns, kind, words
+):
+    """As FER2013 is passed on, and MNIST; a label that is a number comes before its pixels."""
+    if kind == "pixels" and not words and columns.index("label") > columns.index("image"):
+        columns = columns[::-1]
+    images = np.random.default_rng(0).integers(0, 256, (len(NAMES), 16))
+    lines = []
+    for name, image in zip(NAMES, images, strict=True):
+        cells = {
+            "label": [name[:-1] if words else [*COLOURS].index(name[:-1])],
+            "image": {
+                "file": [f"{name}.png"],
+                "packed": [" ".join(map(str, image))],
+                "pixels": [*image],
+            }[kind],
+            "split": [{"3": "PublicTest", "4": "PrivateTest"}.get(name[-1], "Training")],
+        }
+        lines.append([cell for column in columns for cell in cells[column]])
+    write(folder / "labels.csv", None, lines)
+    data = load(folder, size=8 if kind == "file" else None)
+    assert data.classes == (("blue", "green", "red") if words else ("0", "1", "2"))
+    counts = [len(x) for x in (data.train_labels, data.val_labels, data.test_labels)]
+    assert counts == [9, 3, 3]
+    if kind == "file":
+        assert colours_are_right(data.test_images, data.test_labels, tuple(COLOURS))
+    else:
+        assert data.test_images.reshape(3, 16).tolist() == images[-3:].tolist()
+
+
+@pytest.mark.parametrize("names", [[*map(str, range(20))], [f"p{i}" for i in range(20)]])
+@pytest.mark.parametrize("are_numbers", [True, False])
+def test_numbered_columns_are_classes_beside_files_and_pixels_beside_numbers(
+    folder, load, names, are_numbers
+):
+    lines = [
+        [index if are_numbers else name, *(int(i == index % 5) for i in range(20))]
+        for index, name in enumerate(NAMES)
+    ]
+    write(folder / "labels.csv", ["image", *names], lines)
+    if are_numbers:
+        with pytest.raises(DataError, match=r"20 pixels in a line, which is not a square"):
+            load(folder, label_column="image")
+        return
+    data = load(folder)
+    assert data.classes == tuple(sorted(names[:5], key=lambda n: int(n.strip("p"))))
+    assert (data.image_shape, len(data.train_labels)) == ((3, 8, 8), 10)
+    lines[2][1:] = [128] * 20  # what is more than 0 and 1 is no class
+    write(folder / "labels.csv", ["image", *names], lines)
+    with pytest.raises(DataError, match=r"20 pixels|label_column"):
+        load(folder)
+
+
+def test_names_of_two_words_are_classes_beside_those_words(folder, load):
+    """A white wine is one thing, whatever else is white or a wine."""
+    names = ["white", "red", "wine", "white wine", "red wine"]
+    lines = [[name, names[index % 5]] for index, name in enumerate(NAMES)]
+    write(folder / "labels.csv", HEADER, lines)
+    assert load(folder).classes == tuple(sorted(names))
+    for several in ("white red wine", "wine red"):
+        lines[0][1] = several
+        write(folder / "labels.csv", HEADER, lines)
+        with pytest.raises(DataError, match="has labels of several classes, such as 'red wine'"):
+            load(folder)
+
+
+@pytest.mark.parametrize("order", [("png", "bmp"), ("bmp", "png")])
+@pytest.mark.parametrize("place", ["", "deeper"])
+def test_two_files_of_one_name_need_the_suffix(folder, load, order, place):
+    where = folder / place
+    where.mkdir(exist_ok=True)
+    for suffix in order:
+        Image.new("RGB", (9, 8)).save(where / f"twin.{suffix}")
+    write(folder / "labels.csv", HEADER, [*GOOD, ["twin", "red"]])
+    with pytest.raises(DataError, match=r"'twin' is several files, as .*bmp.*; write the suffix"):
+        load(folder)
+    write(folder / "labels.csv", HEADER, [*GOOD, ["twin.bmp", "red"], ["twin.png", "red"]])
+    data = load(folder)  # which the sentence says
+    assert len(data.train_labels) + len(data.test_labels) == len(NAMES) + 2
+
+
+def test_a_missing_picture_is_counted_once(folder, load):
+    write(folder / "labels.csv", HEADER, [*GOOD, *[["nobody", "red"]] * 3, ["no one", "red"]])
+    with pytest.raises(DataError, match=r"2 pictures that are not in .*\(nobody, no one\)"):
         load(folder)
 
 
@@ -382,8 +476,37 @@ def test_folds_part_the_train_images_and_each_is_stratified():
         assert np.abs(np.bincount(labels[val]) - [10, 20, 10]).max() <= 1
     with pytest.raises(DataError, match=r"data\.fold=5: .* allowed: 0 to 4"):
         split(labels, 0.2, None, 3, 5)
-    with pytest.raises(DataError, match=r"no train image is used for validation"):
+    with pytest.raises(DataError, match=r"data\.fold=1: .* allowed: 0, the only one"):
         split(labels, 0, None, 3, 1)
+
+
+@pytest.mark.parametrize("name", ["image_folder", "csv", "npz"])
+def test_plan_and_train_refuse_a_fold_in_the_same_words(command, tmp_path, name):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8)
+    rows = [(i, i % 2, ("train", "val", "test")[i % 3]) for i in range(30)]
+    if name == "image_folder":
+        for i, label, part in rows:
+            (tmp_path / f"data/{part}/{label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[i]).save(tmp_path / f"data/{part}/{label}/{i}.png")
+    elif name == "csv":
+        (tmp_path / "data").mkdir()
+        lines = [[label, part, *pixels[i].ravel()] for i, label, part in rows]
+        write(tmp_path / "data/labels.csv", ["label", "split", *map(str, range(64))], lines)
+    else:
+        parts = {part: [i for i, _, p in rows if p == part] for part in ("train", "val", "test")}
+        arrays = {f"{part}_images": pixels[which] for part, which in parts.items()}
+        labels = {f"{part}_labels": np.array(which) % 2 for part, which in parts.items()}
+        np.savez(tmp_path / "data", **arrays, **labels)
+    place = "data.npz" if name == "npz" else "data"
+    words = [f"data={name}", f"data.root={place}", "data.cache_dir=cache", "data.image_size=8"]
+    words += ["model=mlp", "trainer.max_epochs=1", "trainer.threads=1", "logger=[]"]
+    for more in (["data.fold=1"], ["data.fold=1", "data.val_size=0"]):
+        answers = [command(verb, *words, *more) for verb in ("plan", "train")]
+        assert [answer.code for answer in answers] == [2, 2], [a.err for a in answers]
+        assert "data.fold=1: no train image is used for validation" in answers[0].err
+        assert answers[0].err == answers[1].err
+    tried = command("plan", *words, "data.fold=1", "data.val_size=0.2")  # as the sentence says
+    assert tried.code == 0, tried.err
 
 
 def test_a_run_validates_on_its_fold_and_the_first_is_the_run_it_was():

@@ -164,7 +164,9 @@ class _Places:
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
         self.missing: dict[str, None] = {}  # each name once, in the order of the table
-        self._by_stem: dict[str, dict[str, list[str]]] = {}  # names from Kaggle often have no suffix
+        self._by_stem: dict[
+            str, dict[str, list[str]]
+        ] = {}  # names from Kaggle often have no suffix
 
     def find(self, name: str, label: int) -> Picture | None:
         """The file, or None if it is missing, which is counted."""

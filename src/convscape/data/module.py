@@ -246,7 +246,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.single, self.normalize = single, normalize
         self.config = None if config is None else dict(config)
         self._has_val = val_size is None and image_set.val_labels is not None
-        taken = taken_for_validation(image_set, val_size)
+        taken = taken_for_validation(image_set.val_labels is not None, val_size, fold)
         train_indices, val_indices = split(
             image_set.train_labels, taken, train_size, split_seed, fold
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from convscape.data.cache import DataError, ImageSet
+from convscape.data.cache import DataError
 
 VAL_FRACTION = 0.1  # of the train images, if nothing else is set
 
@@ -14,15 +14,28 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     return -(-num_images // batch_size)
 
 
-def taken_for_validation(image_set: ImageSet, val_size: int | float | None) -> int | float:
-    """How much `val_size` takes from train: nothing if it is None and validation has its own."""
-    if val_size is not None:
-        return val_size
-    return VAL_FRACTION if image_set.val_labels is None else 0
+def taken_for_validation(has_own: bool, val_size: int | float | None, fold: int = 0) -> int | float:
+    """How much `val_size` takes from train: nothing if it is None and validation has its own.
+
+    - `has_own`: whether the data have a split for validation.
+
+    Raises:
+        DataError: if a `fold` of nothing is asked for.
+    """
+    taken = (0 if has_own else VAL_FRACTION) if val_size is None else val_size
+    if fold and not taken:
+        why = (
+            f"data.val_size={val_size}" if val_size is not None else "the data have a split for it"
+        )
+        raise DataError(
+            f"data.fold={fold}: no train image is used for validation, since {why}; for five folds "
+            "set data.val_size=0.2"
+        )
+    return taken
 
 
 def split_sizes(
-    num_images: int, val_size: int | float, train_size: int | None = None
+    num_images: int, val_size: int | float, train_size: int | None = None, fold: int = 0
 ) -> tuple[int, int]:
     """How many of the train split's `num_images` are for training and how many for validation.
 
@@ -30,7 +43,7 @@ def split_sizes(
     - `train_size`: None for all that validation leaves.
 
     Raises:
-        DataError: if there are fewer images than asked for.
+        DataError: if there are fewer images than asked for, or no such `fold` of them.
     """
     num_val = round(val_size * num_images) if isinstance(val_size, float) else val_size
     num_train = num_images - num_val if train_size is None else train_size
@@ -43,6 +56,13 @@ def split_sizes(
         raise DataError(
             f"data.val_size={val_size} and data.train_size={train_size or 'null'} ask for "
             f"{num_val + num_train:,} images, but the train split has {num_images:,}"
+        )
+    num_folds = round(num_images / num_val) if num_val else 1
+    if fold >= num_folds:
+        highest = "0, the only one" if num_folds == 1 else f"0 to {num_folds - 1}"
+        raise DataError(
+            f"data.fold={fold}: of parts of {num_val:,} of {num_images:,} images, which "
+            f"data.val_size={val_size} takes, allowed: {highest}; 5 folds are data.val_size=0.2"
         )
     return num_train, num_val
 
@@ -60,21 +80,9 @@ def split(
       few images with the one before it, if the split is not even.
 
     Raises:
-        DataError: if there is no such fold.
+        DataError: from `split_sizes`.
     """
-    num_train, num_val = split_sizes(len(labels), val_size, train_size)
-    if fold and not num_val:
-        raise DataError(
-            f"data.fold={fold}: no train image is used for validation, since the data have a "
-            "split for it or data.val_size=0; for five folds set data.val_size=0.2"
-        )
-    num_folds = round(len(labels) / num_val) if num_val else 1
-    if fold and fold >= num_folds:
-        highest = "0, the only one" if num_folds == 1 else f"0 to {num_folds - 1}"
-        raise DataError(
-            f"data.fold={fold}: of parts of {num_val:,} of {len(labels):,} images, which "
-            f"data.val_size={val_size} takes, allowed: {highest}; 5 folds are data.val_size=0.2"
-        )
+    num_train, num_val = split_sizes(len(labels), val_size, train_size, fold)
     order = _interleaved(labels, split_seed)
     if fold:
         order = np.roll(order, -min(fold * num_val, len(order) - num_val))

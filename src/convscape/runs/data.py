@@ -18,7 +18,8 @@ from convscape.config.schema import FILES, Config
 from convscape.data import given
 from convscape.data.cache import DataError, ImageSet
 from convscape.data.datasets import DATASET_INFO, target_shape
-from convscape.data.folders import describe_classes, find_pictures
+from convscape.data.folders import describe_classes, find_pictures, splits
+from convscape.data.splits import split_sizes, taken_for_validation
 from convscape.data.variants import variant_shape
 from convscape.runs.result import Result
 
@@ -76,6 +77,24 @@ def image_shape(config: Config) -> tuple[int, int, int] | None:
         return None
     shape = target_shape(data.name, data.image_size, data.channels)
     return variant_shape(shape, data.change)
+
+
+def check_splits(config: Config) -> None:
+    """Refuse splits that the data do not have, as far as no picture has to be read for that.
+
+    Raises:
+        DataError: naming the key.
+    """
+    data = config.data
+    has_own, num_images = False, None
+    if data.is_brought:
+        image_set = config.load_images()
+        has_own, num_images = image_set.val_labels is not None, len(image_set.train_labels)
+    elif data.name == "image_folder":
+        has_own = "val" in splits(Path(data.root).expanduser())
+    taken = taken_for_validation(has_own, data.val_size, data.fold)
+    if num_images is not None:
+        split_sizes(num_images, taken, data.train_size, data.fold)
 
 
 def describe(config: Config) -> list[str]:

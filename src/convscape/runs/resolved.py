@@ -139,9 +139,8 @@ class ResolvedRun:
     def train_indices(self) -> np.ndarray:
         """Indices of the train split's images that are trained on."""
         data = self.config.data
-        taken = taken_for_validation(self.image_set, data.val_size)
         labels = self.image_set.train_labels
-        return split(labels, taken, data.train_size, data.split_seed, data.fold)[0]
+        return split(labels, self._taken, data.train_size, data.split_seed, data.fold)[0]
 
     @property
     def num_val_images(self) -> int:
@@ -151,6 +150,10 @@ class ResolvedRun:
 
     @cached_property
     def _split_sizes(self) -> tuple[int, int]:
-        data = self.config.data
-        taken = taken_for_validation(self.image_set, data.val_size)
-        return split_sizes(len(self.image_set.train_labels), taken, data.train_size)
+        data, num_images = self.config.data, len(self.image_set.train_labels)
+        return split_sizes(num_images, self._taken, data.train_size, data.fold)
+
+    @property
+    def _taken(self) -> int | float:
+        data, has_own = self.config.data, self.image_set.val_labels is not None
+        return taken_for_validation(has_own, data.val_size, data.fold)

@@ -24,6 +24,7 @@ from convscape.config.schema import Config
 from convscape.config.typed import refuse_misread, refused_in_grid
 from convscape.geometry.plan import Plan
 from convscape.geometry.window import InfeasibleGeometry, format_size
+from convscape.runs.data import check_splits
 from convscape.runs.progress import work
 from convscape.runs.resolved import ResolvedRun
 from convscape.training.unread import UnreadInGrid
@@ -197,7 +198,8 @@ def plan_sweep(
             continue
         seen.add(run.fingerprint)
         plan.runs.append(_planned(run))
-        plan.data_configs.setdefault(_json_of(config.data), config)
+        if plan.data_configs.setdefault(_json_of(config.data), config) is config:
+            check_splits(config)
         named = tuple((key, part.target) for _, key, part in config.parts())
         plan.part_configs.setdefault(named, config)
         if plan.runs[-1].reason is not None:
