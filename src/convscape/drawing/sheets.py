@@ -115,7 +115,7 @@ def filters(before: np.ndarray, after: np.ndarray, limit: int = 16) -> Picture:
     side = _side(8, before)
     stacks = [_stacked([_filter_tile(scale, kernel, side) for kernel in pair]) for pair in pairs]
     captions = [str(number) for number in range(1, len(stacks) + 1)]
-    title = f"first layer, filters 1 to {len(pairs)} of {len(after)}: at first, and below now"
+    title = f"first layer, filters 1 to {len(pairs)} of {len(after)}: initial above, current below"
     return sheet(title + _which_kernels(before.shape[1]), stacks, captions, 8, scale, TEXT)
 
 
