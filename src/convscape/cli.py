@@ -117,16 +117,14 @@ def sweep_folder(text: str) -> Path:
 
 
 def _named(text: str, kind: Literal["runs", "sweeps"]) -> Path:
-    from argparse import ArgumentTypeError
-
     from convscape.runs import folder, latest
 
     try:
         place = latest.named(text, kind)
         if kind == "runs":  # refused here, it does not wait for torch
             folder.RunFolder(place).read_config()
-    except ConfigError as error:  # argparse would call it an invalid value
-        raise ArgumentTypeError(error) from None
+    except ConfigError as error:  # argparse would print its usage too
+        sys.exit(_refuse(str(error)))
     return place
 
 
