@@ -205,6 +205,54 @@ def test_a_file_that_is_wrong_is_named(command, tmp_path, text, said):
     assert "there is no such key" in command("plan", "model.hiden=3", "momentum=3").err
 
 
+LIST = HEAD + "defaults:\n"
+MISREAD = [  # a choice's file, what is said of it, and the file as that says
+    ("experiment", "seed: 1", "its first line must be '# @package _global_'", HEAD + "seed: 1"),
+    ("sweep", f"# mine\n{HEAD}seed: 1", "its first line must be '# @package", HEAD + "seed: 1"),
+    ("experiment", LIST + "- model: mlp", "must be '- override /model: mlp'",
+     LIST + "- override /model: mlp"),
+    ("experiment", LIST + "- /data: mnist", "must be '- override /data: mnist'",
+     LIST + "- override /data: mnist"),
+    ("sweep", LIST + "- override model: mlp", "must be '- override /model: mlp'",
+     LIST + "- override /model: mlp"),
+    ("experiment", HEAD + "model: mlp", "below 'defaults:' as '- override /model: mlp'",
+     LIST + "- override /model: mlp"),
+    ("experiment", HEAD + "logger: [csv]", "below 'defaults:' as '- override /logger: [csv]'",
+     LIST + "- override /logger: [csv]"),
+    ("experiment", HEAD + "data.augment.shift: 2", "write 'data: {augment: {shift: 2}}'",
+     HEAD + "data: {augment: {shift: 2}}"),
+    ("sweep", HEAD + "model.stride: 1,2", "'hydra: {sweeper: {params: {model.stride: ...}}}'",
+     HEAD + "hydra: {sweeper: {params: {model.stride: '1,2'}}}"),
+    ("model", "hidden: [4]", "with 'defaults: [cnn]' as its first line",
+     "defaults: [mlp]\nhidden: [4]"),
+    ("optimizer", "optimizer: {lr: 0.1}", "leave out the line 'optimizer:'",
+     "defaults: [adam]\nlr: 0.1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "text", "said", "mended"), MISREAD)
+def test_a_file_that_hydra_would_misread_says_what_to_write(
+    command, tmp_path, group, text, said, mended
+):
+    words = ["plan", "-m", "seed=0,1"] if group == "sweep" else ["plan"]
+    lay(tmp_path / "conf", {f"{group}/mine.yaml": text})
+    for trust in ([], ["--config-dir", "conf"]):
+        answer = command(*words, f"{group}=mine", *trust)
+        assert answer.code == 2
+        assert f"conf/{group}/mine.yaml: " in answer.err
+        assert said in answer.err
+    lay(tmp_path / "conf", {f"{group}/mine.yaml": mended})
+    answer = command(*words, f"{group}=mine")
+    assert answer.code == 0, answer.err
+
+
+def test_a_file_whose_name_ends_in_yml_is_told_how_to_end(command, tmp_path):
+    lay(tmp_path / "conf", {"model/mine.yml": "defaults: [mlp]\n"})
+    answer = command("plan", "model=mine")
+    assert answer.code == 2
+    assert "mine.yml mine.yaml, and it is one" in answer.err
+
+
 def test_another_program_that_uses_hydra_is_left_alone(tmp_path):
     import hydra
 

@@ -14,7 +14,7 @@ from yaml import YAMLError
 from convscape.base.distribution import install
 from convscape.base.values import hint
 from convscape.config import aliases
-from convscape.config.directory import choices, groups_with
+from convscape.config.directory import choices, groups_with, own_place
 from convscape.config.typed import (
     advice_on,
     ambiguous,
@@ -138,6 +138,9 @@ def _of_hydra_itself(error: Exception, typed: Sequence[str]) -> str | None:
 def _no_choice(group: str, choice: str, given: str, options: Sequence[str]) -> str:
     if named := aliases.named_here(group, choice):
         return f"{given}: there is no such choice; write {' '.join(map(shell, named))}"
+    place = own_place()
+    if place is not None and (file := place / group / f"{choice}.yml").is_file():
+        return f"{given}: there is no such choice; call {file} {choice}.yaml, and it is one"
     homes = groups_with(choice)
     if homes and choice.isidentifier() and refusal([f"{homes[0]}={choice}"]) is None:
         return f"{given}: there is no such choice; write {homes[0]}={choice}"

@@ -52,10 +52,11 @@ class OwnConfigs(file_config_source.FileConfigSource):
         """The config in a file.
 
         Raises:
-            ConfigError: if it cannot be read, or says what only a trusted file may say.
+            ConfigError: if it cannot be read, says what only a trusted file may say, or says it in
+                the wrong place.
         """
         from convscape.base.errors import ConfigError
-        from convscape.config.own_files import refuse_untrusted
+        from convscape.config.own_files import refuse_misplaced, refuse_untrusted
 
         file = Path(self.path, self._normalize_file_name(config_path))
         try:
@@ -63,7 +64,9 @@ class OwnConfigs(file_config_source.FileConfigSource):
             plain = OmegaConf.to_container(result.config, resolve=False)
         except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
             raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-        refuse_untrusted(file, plain, result.header.get("package") or "")
+        package = result.header.get("package") or ""
+        refuse_untrusted(file, plain, package)
+        refuse_misplaced(file, plain, package)
         return result
 
 
