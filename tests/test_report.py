@@ -282,10 +282,16 @@ def test_optimizers_are_one_key_and_not_a_dozen(tmp_path):
         result = json.loads(file.read_text())
         if number % 2:
             result["config"]["optimizer"] = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
+            result["config"]["trainer"]["max_epochs"] = 7
         file.write_text(json.dumps(result))
     (table,) = tables(read_runs([tmp_path]))
     assert "optimizer" in [key.name for key in table.keys]
     assert "optimizer.momentum" not in [key.name for key in table.keys]
+    # what does not come with the optimiser is said
+    lines = "\n".join(write_report([tmp_path]).lines)
+    assert re.search(
+        r"^(\S+, )*trainer.max_epochs changed in step with optimizer.$", lines, re.M
+    ), lines
 
 
 def test_a_command_makes_a_configuration_once_more():

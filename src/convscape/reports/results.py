@@ -289,7 +289,7 @@ def _swept(values: pd.DataFrame, typed: list[str]) -> tuple[list[str], dict[str,
         for other in kept:
             in_step = _decides(codes[name], codes[other])
             if _decides(codes[other], codes[name]) and (may_follow or in_step):
-                if in_step and other not in heads:
+                if in_step and not name.startswith(f"{other}."):
                     together.setdefault(other, []).append(name)
                 break
         else:
