@@ -3,6 +3,7 @@
 python scripts/init.py mylab
 """
 
+import shlex
 from pathlib import Path
 
 from convscape.base.project import lay_project
@@ -18,7 +19,7 @@ def main() -> None:
 
     def command() -> None:
         say(*(f"  {folder / path}" for path in lay_project(folder)))
-        say("to begin:", f"  cd {folder}", "  convscape train experiment=first")
+        say("to begin:", f"  cd {shlex.quote(str(folder))}", "  convscape train experiment=first")
 
     run_command(command)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -32,6 +34,7 @@ def test_what_is_said_afterwards_is_there_and_hidden_files_too(command, tmp_path
         assert (tmp_path / "mylab" / name).is_file()
         assert f"mylab/{name}" in answer.out.replace(os.sep, "/")
     assert "  cd mylab\n  convscape train experiment=first\n" in answer.out
+    assert "  cd 'my lab'\n" in command("init", "my lab").out
 
 
 def test_its_experiment_and_its_sweep_train(command, mylab):
@@ -63,6 +66,11 @@ def test_the_loss_of_its_readme_trains(command, mylab):
     (result,) = results(mylab / "outputs" / "runs")
     loss = result["config"]["loss"]
     assert (loss["_target_"], loss["gamma"]) == ("mypackage.focal", 1)
+    said = re.findall(r"python scripts/(evaluate|explain)\.py (.*)", answer.out)
+    assert len(said) == 2
+    for verb, rest in said:  # the run is allowed the package again
+        again = command(verb, *shlex.split(rest))
+        assert again.code == 0, again.err
 
 
 def test_its_parts_are_used_only_where_the_command_line_says_so(command, mylab):

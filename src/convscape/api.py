@@ -21,6 +21,7 @@ from convscape.config.check import check
 from convscape.config.schema import Config
 from convscape.runs.folder import fresh_run
 from convscape.runs.resolved import ResolvedRun
+from convscape.runs.words import allow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +201,9 @@ def train(
         with place as path:
             result = training.train(run, path, model=model)
     if result.status == "interrupted":
-        raise KeyboardInterrupt(f'to continue: convscape.train("resume={path}")')
+        packages = run.config.allow_packages
+        words = [f"resume={path}", *([allow(packages)] if packages else [])]
+        raise KeyboardInterrupt(f"to continue: convscape.train({', '.join(map(repr, words))})")
     if result.error is not None:
         what = f"{result.status}: {result.error['type']}: {result.error['message']}"
         raise RunFailed(f"{what}; more in {path / 'run.log'}", path)

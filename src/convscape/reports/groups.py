@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from convscape.base.distribution import command_name
 from convscape.base.errors import ConfigError
 from convscape.base.values import hint, typed_value
 from convscape.config.metrics import Metric
@@ -17,6 +16,7 @@ from convscape.runs.fingerprint import flat_config, with_later_keys
 from convscape.runs.latest import named
 from convscape.runs.predictions import Predictions, read_answers
 from convscape.runs.result import Result
+from convscape.runs.words import command_on
 
 Split = Literal["val", "test"]
 COSTS = ("num_parameters", "macs", "samples_per_second", "peak_memory_bytes")
@@ -194,8 +194,8 @@ def _answers(folder: Path, result: Result, split: Split) -> Predictions:
     found = read_answers(folder)
     if found is None:
         raise ConfigError(
-            f"{folder} has no answers image by image; {command_name('evaluate')} {folder} writes "
-            "them"
+            f"{folder} has no answers image by image; "
+            f"{command_on(folder, 'evaluate', result.config)} writes them"
         )
     if split not in found.splits:
         raise ConfigError(f"{folder} has no answers on {IMAGES[split]} images")

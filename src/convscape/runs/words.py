@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from convscape.base import distribution
 from convscape.base.distribution import command_name
 from convscape.base.errors import CannotWrite, ConfigError, code_of_stop
 from convscape.runs.latest import LATEST, named
@@ -49,15 +52,32 @@ def _next(result: Result, path: Path) -> list[str]:
     run = LATEST if is_latest and home == Path("outputs", "runs") else str(path)
     if is_latest and run != LATEST:
         run = str(home / LATEST)
-    commands = [f"{command_name(verb)} {shlex.quote(run)}" for verb in ("evaluate", "explain")]
+    commands = [command_on(run, verb, result.config) for verb in ("evaluate", "explain")]
     if result.config.get("logger", {}).get("tensorboard") is not None:
         commands = [*open_board(home), *commands]
     return in_a_column("next:", commands)
 
 
+def command_on(run: str | Path, verb: str, config: Mapping[str, Any]) -> str:
+    """A command that takes a run, and allows it the user's packages that its config allowed."""
+    words = [f"resume={run}" if verb == "train" else str(run)]
+    if packages := config.get("allow_packages"):
+        is_override = verb in ("train", "doctor")
+        words += [allow(packages)] if is_override else ["--allow-packages", *packages]
+    return f"{command_name(verb)} {shlex.join(words)}"
+
+
+def allow(packages: Iterable[str]) -> str:
+    """The override that allows packages."""
+    return f"allow_packages=[{','.join(packages)}]"
+
+
 def open_board(folder: Path) -> list[str]:
     """The command that opens TensorBoard, and the tabs that nobody finds by chance."""
-    command = f"tensorboard --host 127.0.0.1 --logdir {shlex.quote(str(folder))}"
+    program = "tensorboard"
+    if not distribution.IS_CHECKOUT and shutil.which(program) is None:  # a venv of convscape alone
+        program = f"{shlex.quote(sys.executable)} -m tensorboard.main"
+    command = f"{program} --host 127.0.0.1 --logdir {shlex.quote(str(folder))}"
     return [command, "  all runs: its Convscape tab; train next to val: Custom Scalars"]
 
 
@@ -102,10 +122,9 @@ def summary(result: Result, path: Path) -> list[str]:
             return [*lines, *_kept_epochs(path), *_next(result, path)]
         case "interrupted":
             assert result.error is not None
-            command = f"{command_name('train')} resume={shlex.quote(str(path))}"
             return [
                 f"interrupted after epoch {result.epochs}: {result.error['message']}",
-                f"to continue:  {command}",
+                f"to continue:  {command_on(path, 'train', result.config)}",
             ]
         case _:
             assert result.error is not None

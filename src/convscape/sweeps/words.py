@@ -15,7 +15,7 @@ from convscape.base.terminal import columns, shortened
 from convscape.base.values import counted
 from convscape.runs.folder import FAILURES
 from convscape.runs.latest import LATEST, named
-from convscape.runs.words import in_a_column, open_board
+from convscape.runs.words import command_on, in_a_column, open_board
 
 if TYPE_CHECKING:
     from convscape.runs.result import Result
@@ -142,17 +142,18 @@ def summary(
 
 def _next(results: Sequence[Result], folder: Path) -> list[str]:
     """The commands to run next: for the whole sweep, its best run, its numbers in a paper."""
-    best: tuple[str, float] | None = None
+    best: tuple[Result, float] | None = None
     for result in results:
         by = result.monitor
         if result.status == "ok" and by is not None and by.name in result.metrics:
             value = result.metrics[by.name]
-            best = (result.run, value) if best is None or by.is_better(value, best[1]) else best
+            best = (result, value) if best is None or by.is_better(value, best[1]) else best
     if best is None:
         return []
-    run, sweep = (shlex.quote(str(path)) for path in (folder / best[0], folder))
+    sweep, (run, _) = shlex.quote(str(folder)), best
     newest = folder.parent / LATEST
     if folder.parent == Path("outputs", "sweeps") and named(newest, "sweeps") == folder:
         sweep = LATEST
-    commands = [f"{command_name('explain')} {run}", f"{command_name('report')} {sweep} --latex"]
+    explain = command_on(folder / run.run, "explain", run.config)
+    commands = [explain, f"{command_name('report')} {sweep} --latex"]
     return in_a_column("next:", [*open_board(folder), *commands])

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscape.base.distribution import command_name
 from convscape.base.quick_lightning import pl
 from convscape.base.terminal import say
 from convscape.models import ImageClassifier
 from convscape.models.inside import modes_kept
+from convscape.runs.words import command_on
 
 if TYPE_CHECKING:
     from convscape.config.schema import Config
@@ -37,7 +37,8 @@ def watches_of(run: ResolvedRun, path: Path) -> list[Watch]:
     if not trainer.watch:
         return []
     guess = guessing_loss(run.config, len(run.classes))
-    return [Watch(path, guess, is_quiet=trainer.progress == "off", is_compiled=trainer.compile)]
+    doctor = command_on(path, "doctor", {"allow_packages": run.config.allow_packages})
+    return [Watch(doctor, guess, is_quiet=trainer.progress == "off", is_compiled=trainer.compile)]
 
 
 def guessing_loss(config: Config, num_classes: int) -> float | None:
@@ -55,15 +56,15 @@ class Watch(pl.callbacks.Checkpoint):
     number of the run. A subclass of `Checkpoint`, because Lightning calls those after the module
     has logged its epoch.
 
-    - `path`: the run's folder; `guess`: `guessing_loss` of the run.
+    - `doctor`: the command that examines the run; `guess`: `guessing_loss` of the run.
     - `is_quiet`: notes it only in run.log.
     - `is_compiled`: the network is compiled, and looking inside would compile it again.
     """
 
     def __init__(
-        self, path: Path, guess: float | None, *, is_quiet: bool = False, is_compiled: bool = False
+        self, doctor: str, guess: float | None, *, is_quiet: bool = False, is_compiled: bool = False
     ) -> None:
-        self.path, self.guess = path, guess
+        self.doctor, self.guess = doctor, guess
         self.is_quiet, self.is_compiled = is_quiet, is_compiled
         self._said: set[str] = set()
 
@@ -97,7 +98,7 @@ class Watch(pl.callbacks.Checkpoint):
         if rule in self._said:
             return
         self._said.add(rule)
-        line = f"{sentence}; {command_name('doctor')} {self.path} says why"
+        line = f"{sentence}; {self.doctor} says why"
         logger.warning("%s", line)
         if not self.is_quiet:
             say(line, file=sys.stderr)
