@@ -7,7 +7,9 @@ from contextlib import chdir, contextmanager
 import pytest
 
 import convscape
+from convscape.base import machine
 from convscape.base.errors import ConfigError
+from convscape.data.ahead import Ahead
 from convscape.models.schedules import lr_factor
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
@@ -101,6 +103,26 @@ def test_a_run_that_was_stopped_within_an_epoch_does_so_too(tmp_path, monkeypatc
     with going_on(folder, tmp_path, "trainer.max_epochs=4") as (run, path, _):
         assert training.train(run, path).status == "ok"
     assert_equal_runs(RunFolder(path), long)
+
+
+def test_averages_of_images_larger_than_memory_go_on_to_the_same_bits(tmp_path, monkeypatch):
+    """Both at once: the weights are swapped with their average, and the batches are read ahead."""
+    words = [*CONSTANT, "trainer.ema=0.9"]
+    whole = trained(tmp_path / "whole", *words, "trainer.max_epochs=3")
+    asked_for = []
+    monkeypatch.setattr(machine, "memory_limit", lambda: 1)
+    of_batch = Ahead.of_batch
+    monkeypatch.setattr(Ahead, "of_batch", lambda *a: asked_for.append(a) or of_batch(*a))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 10)
+        short = [*words, "trainer.max_epochs=2"]
+        result = training.train(ResolvedRun(checked(*short), short), tmp_path / "stopped")
+    assert result.status == "interrupted"
+    stopped = trained(tmp_path / "stopped", *short)
+    with going_on(stopped, tmp_path, "trainer.max_epochs=3") as (run, path, _):
+        assert training.train(run, path).status == "ok"
+    assert_equal_runs(RunFolder(path), whole)
+    assert asked_for
 
 
 def test_a_schedule_that_depends_on_the_length_says_what_can_be_done(one_cycle):

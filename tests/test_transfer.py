@@ -167,8 +167,32 @@ class Harmful:
             ["init_from={source}", "init_from.layers=[block2]", "model.kernel_size=[3,5]"],
             "init_from.layers: block2.conv cannot be loaded: 4x4x3x3 there, 4x4x5x5 here",
         ),
+        (
+            ["init_from={source}", "model.kernel_size=[5,3]", "model.padding=same"],
+            "; init_from.layers=[block1.batch_norm,block2.conv,block2.batch_norm] loads what fits",
+        ),
+        (
+            ["init_from={source}", "model.batch_norm=false"],
+            "block1.conv: weight there, bias, weight here; layers there: block1.conv, ",
+        ),
+        (["init_from=nan.pt"], "block1.conv: it has weights that are not finite; init_from=null"),
+        (["init_from=complex.pt"], "block1.conv: complex64 there, float32 here; init_from=null"),
+        (["init_from=module.pt"], "Linear, which no checkpoint needs: save a state_dict() instead"),
+        (["init_from={source}/result.json"], "or a file of weights; did you mean '{source}'?"),
+        (["init_from={source}/checkpoints"], "has no checkpoints/best.ckpt; allowed: the folder"),
+        (["init_from={source}/.."], "or a file of weights; did you mean '{source}'"),
         (["trainer.freeze=[blok1]"], "did you mean 'block1'?"),
-        (["trainer.freeze=[block1,block2,output]"], "nothing is left to learn"),
+        (["trainer.freeze=[flatten]"], "'flatten' with weights; allowed: block1, block2, output"),
+        (["trainer.freeze=block1"], "trainer.freeze=block1: allowed: a list, such as [block1]"),
+        (["trainer.freeze=[]"], "trainer.freeze=[]: allowed: a list of 1 or more"),
+        (
+            ["trainer.freeze=[block1,block2,output]"],
+            "leave a layer out, as in trainer.freeze=[block1.conv,block1.batch_norm,block2",
+        ),
+        (
+            ["init_from={source}", "trainer.freeze=loaded"],
+            "leave a layer out, as in trainer.freeze=[block1.conv,block1.batch_norm,block2",
+        ),
         (["trainer.freeze=loaded"], "init_from=null loads nothing; init_from=<run folder> does"),
         (["trainer.freeze_epochs=1"], "trainer.freeze=null freezes nothing"),
         (
@@ -185,10 +209,38 @@ def test_a_mistake_is_one_sentence(command, source, tmp_path, words, sentence):
     torch.save({"state_dict": {"a": Harmful()}}, tmp_path / "harmful.ckpt")
     torch.save({"a": 1}, tmp_path / "empty.ckpt")
     (tmp_path / "broken.safetensors").write_bytes(b"12345678")
+    tensors = weights(source.best_checkpoint)
+    torch.save(
+        {name: t.to(torch.complex64) for name, t in tensors.items()}, tmp_path / "complex.pt"
+    )
+    torch.save({name: t * torch.nan for name, t in tensors.items()}, tmp_path / "nan.pt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    sentence = sentence.format(source=source.path)
     answer = command("train", *WORDS, *(word.format(source=source.path) for word in words))
     assert (answer.code, sentence in answer.err) == (2, True), answer.err
     assert "it ran" not in answer.out
     assert not list(tmp_path.glob("outputs/runs/*"))
+
+
+def test_the_averages_of_a_run_are_what_the_next_begins_with(tmp_path, monkeypatch, capsys):
+    words = ["trainer.ema=0.5", "trainer.steps_per_execution=1"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 13)  # in the second epoch, of ten steps
+        run = ResolvedRun(checked(*WORDS, *words), words)
+        assert training.train(run, tmp_path / "a").status == "interrupted"
+    averaged = RunFolder(tmp_path / "a")
+    for file, said in (
+        (averaged.path, f"weights from {averaged.path}, averaged by trainer.ema:"),
+        (averaged.last_checkpoint, ", as trained and not averaged by trainer.ema:"),
+    ):
+        path = tmp_path / f"from {file.name}"
+        more = ["trainer.freeze=[block1,block2]", "trainer.max_epochs=1", "trainer.progress=lines"]
+        capsys.readouterr()
+        begun = trained(path, f"init_from={file}", *more)
+        assert said in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+        there = averaged.best_checkpoint if file == averaged.path else file
+        name = "network.block1.conv.weight"
+        assert torch.equal(weights(begun.best_checkpoint)[name], weights(there)[name])
 
 
 def test_a_run_that_is_begun_needs_its_source_no_more(source, tmp_path, monkeypatch):

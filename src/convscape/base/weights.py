@@ -28,10 +28,15 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by `bare_name`, and the names of the classes that they predict, if known."""
+    """Tensors by `bare_name`, and the names of the classes that they predict, if known.
+
+    - `are_averages`: whether they are the averages of a run with trainer.ema, or the weights that
+      it trains; None without trainer.ema.
+    """
 
     tensors: Mapping[str, Tensor]
     classes: list[str] = field(default_factory=list)
+    are_averages: bool | None = None
 
     @property
     def checksum(self) -> str:
@@ -60,7 +65,8 @@ def read_plain(path: Path) -> Any:
 def _reason(error: BaseException) -> str:
     # torch's message recommends loading it anyway
     if match := re.search(r"GLOBAL (\S+)|(?:function|class) (\S+) (?:was|is) not", str(error)):
-        return f"it wants to call {match[1] or match[2]}, which no checkpoint needs"
+        called = match[1] or match[2]
+        return f"it wants to call {called}, which no checkpoint needs: save a state_dict() instead"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):
@@ -97,15 +103,22 @@ def _read_weights(path: Path, *_: int) -> Weights:
     tensors = {bare_name(str(name)): v for name, v in found.items() if isinstance(v, Tensor)}
     if any(tensor.layout is not torch.strided for tensor in tensors.values()):
         raise ConfigError(f"{path} holds sparse tensors; allowed: dense ones")
-    return Weights(tensors, _classes(content))
+    are_averages = _value(content, "callbacks", "WeightAverage", "is_shown")
+    return Weights(
+        tensors, _classes(content), are_averages if isinstance(are_averages, bool) else None
+    )
 
 
 def _classes(content: Mapping[str, Any]) -> list[str]:
-    node: Any = content
-    for key in ("hyper_parameters", "training", "classes"):
-        node = node.get(key) if isinstance(node, dict) else None
-    is_known = isinstance(node, list) and all(isinstance(name, str) for name in node)
-    return node if is_known else []
+    names = _value(content, "hyper_parameters", "training", "classes")
+    is_known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if is_known else []
+
+
+def _value(content: Any, *keys: str) -> Any:
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -117,5 +130,5 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         found: dict[str, Tensor] = load_file(path)
     except (SafetensorError, *BROKEN) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
     return found

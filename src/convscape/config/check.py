@@ -187,8 +187,10 @@ def _check_layer_names(config: Config, layers: Iterable[NamedLayer]) -> None:
 
 
 def _names(layers: Iterable[NamedLayer], within: str = "") -> Iterator[str]:
+    """The names of layers with weights."""
     for name, layer in layers:
-        yield f"{within}{name}"
+        if layer.has_weights:
+            yield f"{within}{name}"
         yield from _names(layer.parts, f"{within}{name}.")
 
 
@@ -249,6 +251,9 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
             return ".".join([*path[:-1], str(context["error"])])
         case _:
             sentence = error_message(key, error)
+            in_list = f"{key}=[{error['input']}]"
+            if error["type"] == "list_type" and _refusal(composed, [in_list]) is None:
+                return f"{key}={error['input']}: allowed: a list, such as [{error['input']}]"
             door = parts.DOORS.get(str(path[0]))
             if error["type"] in ("model_type", "dict_type") and door is not None and door.home:
                 name = ".<a name>" if error["type"] == "dict_type" else ""
@@ -264,7 +269,12 @@ def _sentence(error: Any, composed: dict[str, Any]) -> str:
 
 def _path(error: Any) -> list[Any]:
     """The keys that lead to the wrong value."""
-    return [p for n, p in enumerate(error["loc"]) if p not in (_TAGS if n == 1 else _BRANCHES)]
+    return [p for n, p in enumerate(error["loc"]) if not (p in _TAGS if n == 1 else _is_branch(p))]
+
+
+def _is_branch(part: Any) -> bool:
+    """Whether it is the name of a union's branch in pydantic's paths, and not the user's word."""
+    return isinstance(part, str) and _BRANCH.fullmatch(part) is not None
 
 
 def switched_off(key: str, composed: dict[str, Any]) -> str | None:
@@ -330,11 +340,11 @@ def _without(node: Any, path: Sequence[Any]) -> Any:
     return {**node, first: _without(node[first], others)}
 
 
-# Names of union branches in pydantic's paths; the user did not write them.
+# the tags of unions in pydantic's paths, which the user did not write
 _TAGS = {
     "cnn", "mlp", "sequential", "own", "constant", "step", "multistep", "cosine", "one_cycle",
 }  # fmt: skip
-_BRANCHES = {"constrained-int", "literal['auto']", "literal[1,3]", "int", "float", "str"}
+_BRANCH = re.compile(r"(constrained-)?(int|float|str)|(list|literal)\[.*\]")
 
 
 def keys_in(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

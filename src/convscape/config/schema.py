@@ -150,7 +150,7 @@ class TrainerConfig(Section):
     monitor_mode: Literal["auto", "max", "min"] = "auto"
     early_stopping: Positive | None
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None
-    freeze: list[str] | Literal["loaded"] | None = None
+    freeze: Annotated[list[str], Field(min_length=1)] | Literal["loaded"] | None = None
     freeze_epochs: Positive | None = None
     keep_epochs: bool = False
     watch: bool = True

@@ -84,6 +84,11 @@ class Layer:
         return 0
 
     @property
+    def has_weights(self) -> bool:
+        """Whether it has trainable parameters of its own."""
+        return type(self).num_parameters is not Layer.num_parameters
+
+    @property
     def windows(self) -> tuple[Window, Window] | None:
         """The window that slides along height and width, if there is one."""
         return None

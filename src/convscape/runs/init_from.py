@@ -45,10 +45,17 @@ def weights_of(init_from: InitFromConfig) -> Weights:
     assert init_from.run is not None
     place = Path(init_from.run).expanduser()
     path = place / BEST_CHECKPOINT if place.is_dir() else place
-    if not path.is_file():
-        missing = f"it has no {BEST_CHECKPOINT}" if place.is_dir() else "there is no such file"
-        raise ConfigError(f"init_from={init_from.run}: {missing}; allowed: {_ALLOWED}")
-    weights = read_weights(path)
+    try:
+        if not path.is_file():
+            missing = f"it has no {BEST_CHECKPOINT}" if place.is_dir() else "there is no such file"
+            raise ConfigError(missing)
+        weights = read_weights(path)
+    except ConfigError as error:
+        raise ConfigError(
+            f"init_from={init_from.run}: {str(error).removeprefix(f'{place} ')}; allowed: the "
+            "folder of a run that has trained for an epoch, or a file of weights"
+            f"{_near(place)}"
+        ) from None
     if place.is_dir() and not weights.classes:
         weights = replace(weights, classes=_classes(place / RESULT_FILE))
     if init_from.checksum not in (None, weights.checksum):
@@ -57,6 +64,20 @@ def weights_of(init_from: InitFromConfig) -> Weights:
             f"then checksum {init_from.checksum}, now {weights.checksum}"
         )
     return weights
+
+
+def _near(place: Path) -> str:
+    """`; did you mean outputs/runs/<run>?`, if a run is above or below a place that is none."""
+    folder = place if place.is_dir() else place.parent
+    found = [path for path in folder.parents if (path / BEST_CHECKPOINT).is_file()][:1]
+    if place.is_dir() and not found:
+        for depth in ("*", "*/*", "*/*/*"):
+            below = [path for path in place.glob(f"{depth}/{BEST_CHECKPOINT}") if path.is_file()]
+            found += [path.parents[1] for path in below]
+        found.sort(key=lambda run: (run / BEST_CHECKPOINT).stat().st_mtime, reverse=True)
+    elif (folder / BEST_CHECKPOINT).is_file():
+        found = [folder]
+    return f"; did you mean {str(found[0])!r}?" if found else ""
 
 
 def _classes(file: Path) -> list[str]:

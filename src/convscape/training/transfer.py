@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("convscape")
 
 LOADED, NEW, LEFT = "loaded", "new", "left"
+MAX_NAMED = 6  # layers in a sentence
+_KINDS = {
+    None: "",
+    True: ", averaged by trainer.ema",
+    False: ", as trained and not averaged by trainer.ema",
+}
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,16 @@ def carry_over(
     ours, theirs = layers_of(state), layers_of(weights.tensors)
     fixed = {bare_name(n) for n, p in module.named_parameters() if not p.requires_grad}
     asked = None if layers is None else chosen(layers, ours, "init_from.layers")
+    misfits = {
+        layer: _misfit(names, theirs.get(layer), state, weights) for layer, names in ours.items()
+    }
     head = list(ours)[-1]
+    if not misfits[head] and weights.classes and weights.classes != list(classes):
+        misfits[head] = "its classes differ"
     rows: list[Carried] = []
     broken = ""
     for layer, names in ours.items():
-        why = _misfit(names, theirs.get(layer), state, weights)
-        if layer == head and not why and weights.classes and weights.classes != list(classes):
-            why = "its classes differ"
+        why = misfits[layer]
         if fixed.intersection(map(bare_name, names)):
             rows.append(Carried(layer, NEW, "model.first_layer sets it"))
             continue
@@ -76,13 +85,26 @@ def carry_over(
         rows.append(Carried(layer, NEW if why else LOADED, why))
     loaded = [row.layer for row in rows if row.what == LOADED]
     if not loaded:
-        raise ConfigError(f"init_from: nothing can be loaded: {rows[0].layer}: {rows[0].why}")
+        fit = [layer for layer, why in misfits.items() if not why]
+        way_out = "init_from=null starts without them"
+        if fit:
+            way_out = f"init_from.layers=[{','.join(fit)}] loads what fits"
+        sides = f"layers there: {_shown(theirs)}; here: {_shown(ours)}; "
+        raise ConfigError(
+            f"init_from: nothing can be loaded: {rows[0].layer}: {rows[0].why}; "
+            f"{sides if theirs.keys() != ours.keys() else ''}{way_out}"
+        )
     rows += [Carried(layer, LEFT) for layer in theirs if layer not in loaded and layer not in ours]
     with torch.no_grad():
         for layer in loaded:
             for name in ours[layer]:
                 state[name].copy_(weights.tensors[bare_name(name)])
     return rows
+
+
+def _shown(layers: Iterable[str]) -> str:
+    named = list(layers)
+    return ", ".join(named[:MAX_NAMED]) + ", ..." * (len(named) > MAX_NAMED)
 
 
 def _misfit(
@@ -102,6 +124,12 @@ def _misfit(
         if there != here:
             sizes = ["x".join(map(str, shape)) or "a number" for shape in (there, here)]
             return f"{sizes[0]} there, {sizes[1]} here"
+        given = weights.tensors[bare_name(name)]
+        if given.is_floating_point() != state[name].is_floating_point():
+            kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (given, state[name])]
+            return f"{kinds[0]} there, {kinds[1]} here"
+        if not bool(given.isfinite().all()):
+            return "it has weights that are not finite"
     return ""
 
 
@@ -140,7 +168,7 @@ def begin_with(
         result.loaded = [row.layer for row in rows if row.what == LOADED]
         if local_rank() == 0:
             folder.write(result)  # the weights are not needed again, but their record is
-        words.append(described(rows, config.init_from.run))
+        words.append(described(rows, f"{config.init_from.run}{_KINDS[weights.are_averages]}"))
     asked, num_epochs = config.trainer.freeze, config.trainer.freeze_epochs
     layers = result.loaded if asked == "loaded" else _frozen(module, asked or [])
     callbacks: list[pl.Callback] = []
@@ -173,7 +201,11 @@ class Freezing(pl.Callback):
     def __init__(self, module: nn.Module, layers: Sequence[str], num_epochs: int | None) -> None:
         learned = [name for name, p in module.named_parameters() if p.requires_grad]
         if set(layers_of(learned)) <= set(layers):
-            raise ConfigError("trainer.freeze: nothing is left to learn; leave a layer out")
+            others = list(layers_of(learned))[:-1]
+            way_out = f"trainer.freeze=[{','.join(others)}]" if others else "trainer.freeze=null"
+            raise ConfigError(
+                f"trainer.freeze: nothing is left to learn; leave a layer out, as in {way_out}"
+            )
         self.num_epochs = num_epochs
         self._layers = set(layers)
         self._parameters = [
