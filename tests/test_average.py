@@ -148,7 +148,9 @@ def test_an_own_loss_that_reads_soft_labels_otherwise_than_ids_is_refused():
 
 
 def test_what_answers_with_the_average_says_so(trained, tmp_path):
-    assert ", with the averaged weights (trainer.ema=0.8)\n" in str(evaluate(trained, "val"))
+    answer = evaluate(trained, "val")
+    assert ", with the averaged weights (trainer.ema=0.8)\n" in str(answer)
+    assert answer.as_dict()["weights"] == "averaged"
     picture = tmp_path / "one.npy"
     np.save(picture, trained.data.tensors("test", slice(1))[0][0].numpy())
     _, table, errors = predictions(trained, [picture], top=1, invert=False)
@@ -161,4 +163,5 @@ def test_what_answers_with_the_average_says_so(trained, tmp_path):
         )
     plain = dataclasses.replace(trained, config=checked(*FEW, "trainer.ema=null"))
     assert not plain.weights
+    assert evaluate(plain, "val").as_dict()["weights"] == "trained"
     assert len(plain.remarks) == 1

@@ -306,6 +306,7 @@ class Evaluate(TypedDict):
     split: Literal["train", "val", "test"]
     num_images: int
     flip: bool  # whether the answer for each image includes its mirror image
+    weights: Literal["trained", "averaged"]  # averaged by trainer.ema
     classes: list[str]
     class_acc: list[float | None]
     confusion: list[list[int]]  # a row per true class, a column per answer

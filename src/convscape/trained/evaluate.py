@@ -73,6 +73,7 @@ class Evaluation:
             "split": self.split,
             "num_images": self.num_images,
             "flip": self.flip,
+            "weights": "averaged" if self.weights else "trained",
             f"{self.split}/loss": self.loss,
             f"{self.split}/acc": self.acc,
             **{f"{self.split}/{name}": value for name, value in self.metrics.items()},
