@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from convscape.base import parts
 from convscape.base.errors import ConfigError
 from convscape.base.layer_names import chosen
+from convscape.base.shared import once_for_each
 from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
@@ -26,7 +27,7 @@ from convscape.geometry.window import InfeasibleGeometry
 if TYPE_CHECKING:
     from convscape.base.sections import Section
     from convscape.config.networks import Network
-    from convscape.config.schema import LoggerConfig
+    from convscape.config.schema import DataConfig, LoggerConfig
     from convscape.geometry.kinds import NamedLayer
 
 _MOST_KNOWN = 10_000  # sections, of a few kB each
@@ -116,22 +117,28 @@ def _with_val_size(config: Config) -> Config:
     Raises:
         ConfigError: if val_size is null, and the data cannot have such a folder.
     """
+    data = _section_with_val_size(config.data)
+    return config if data is config.data else config.model_copy(update={"data": data})
+
+
+@once_for_each
+def _section_with_val_size(data: DataConfig) -> DataConfig:
+    """The same object for all runs of a grid that share a section, and one look at the disk."""
     from convscape.data.datasets import has_val_folder
     from convscape.data.splits import VAL_FRACTION
 
-    data = config.data
     if data.val_size is not None or (data.name == "image_folder" and has_val_folder(data.root)):
-        return config
+        return data
     if data.is_brought:
-        return config  # whether it has validation images is known, and checked, once it is read
+        return data  # whether it has validation images is known, and checked, once it is read
     if data.name != "image_folder":
         raise ConfigError(
             f"data.val_size=null: data={data.name} has no images of its own for validation; "
             "allowed: a number of images, or a fraction below 1"
         )
     if not Path(data.root).expanduser().is_dir():
-        return config  # moved: its content is unknown, and not needed
-    return config.model_copy(update={"data": data.model_copy(update={"val_size": VAL_FRACTION})})
+        return data  # moved: its content is unknown, and not needed
+    return data.model_copy(update={"val_size": VAL_FRACTION})
 
 
 def check_arguments(section: type[Section], arguments: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import hydra._internal.hydra
@@ -37,7 +38,13 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     Raises:
         OverrideParseException: Hydra's, if it cannot read them.
     """
-    return OverridesParser.create().parse_overrides(list(words))
+    return _parser().parse_overrides(list(words))
+
+
+@cache
+def _parser() -> OverridesParser:
+    """One for all: it inspects the signatures of its functions each time it is created."""
+    return OverridesParser.create()
 
 
 def with_own(words: Sequence[str]) -> list[str]:

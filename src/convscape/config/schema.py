@@ -382,10 +382,8 @@ class Config(Section):
 
     def content_digest(self) -> str | None:
         """A hash of the images, for data sets whose name does not say what is in them."""
-        from convscape.data.datasets import folder_digest
-
         if self.data.name == "image_folder":
-            return folder_digest(self.data.root, use_val=self.data.val_size is None)
+            return _digest_of_folder(self.data)
         return self._own_images().checksum if self.data.is_brought else None
 
     def load_images(self) -> ImageSet:
@@ -438,6 +436,13 @@ def _shape_of_known(data: DataConfig) -> tuple[tuple[int, int, int], int]:
     return image_shape(
         data.name, root=data.root, image_size=data.image_size, channels=data.channels
     )
+
+
+@once_for_each
+def _digest_of_folder(data: DataConfig) -> str:
+    from convscape.data.datasets import folder_digest
+
+    return folder_digest(data.root, use_val=data.val_size is None)
 
 
 MAX_MISTAKES = 50  # mistakes that are reported; a list may hold thousands of wrong entries
