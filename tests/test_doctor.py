@@ -218,8 +218,9 @@ def test_a_run_that_learns_nothing_says_so_once(tmp_path, capsys):
     assert (watched, name) == (unwatched, other)
 
 
-def test_dead_units_are_said_after_the_first_epoch(tmp_path, capsys):
-    words = "optimizer=sgd", "optimizer.lr=1000", "trainer.gradient_clip_norm=1"
+@pytest.mark.parametrize("words", [[], ["data.val_size=0"], ["trainer.ema=0.1"]])
+def test_dead_units_are_said_after_the_first_epoch(tmp_path, capsys, words):
+    words = [*words, "optimizer=sgd", "optimizer.lr=1000", "trainer.gradient_clip_norm=1"]
     trained(tmp_path / "a", *words, "trainer.max_epochs=1")
     said = capsys.readouterr().err
     assert "% of the ReLUs of block1.activation are 0 for every image" in said

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ logger = logging.getLogger("convscape")
 STUCK_EPOCHS, STUCK_STEPS = 3, 100  # this long without beating a guess
 STUCK = 0.98  # of the loss of guessing: a loss below has learned something
 THROWN = 3.0  # times the loss of guessing, in an epoch after the first
-NUM_IMAGES = 32  # sent through the network once, at the end of the first epoch
+NUM_IMAGES = 32  # of the first validation batch, in which units are looked at
 DEAD = 0.9  # of the units of a layer
 
 
@@ -52,9 +52,9 @@ def guessing_loss(config: Config, num_classes: int) -> float | None:
 class Watch(pl.callbacks.Checkpoint):
     """Warns once each: a loss no better than guessing, or far worse; nearly all ReLUs at 0.
 
-    It reads what an epoch has logged anyway, and looks at one small batch. It never changes a
-    number of the run. A subclass of `Checkpoint`, because Lightning calls those after the module
-    has logged its epoch.
+    It reads what an epoch has logged anyway, and looks on while the first batch is validated. It
+    never changes a number of the run. A subclass of `Checkpoint`, because Lightning calls those
+    after the module has logged its epoch.
 
     - `doctor`: the command that examines the run; `guess`: `guessing_loss` of the run.
     - `is_quiet`: notes it only in run.log.
@@ -67,6 +67,24 @@ class Watch(pl.callbacks.Checkpoint):
         self.doctor, self.guess = doctor, guess
         self.is_quiet, self.is_compiled = is_quiet, is_compiled
         self._said: set[str] = set()
+        self._relus: ReLUs | None = None
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        *_: Any,
+    ) -> None:
+        """Begin to look at the units in the first batch that is validated."""
+        if self._relus is None and self._looks_inside(trainer, pl_module):
+            self._relus = ReLUs(pl_module)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Look at no batch but the first: another one with hooks costs more than none."""
+        if self._relus is not None:
+            self._relus.let_go()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at what the epoch has logged, and after the first one at dead units."""
@@ -74,12 +92,19 @@ class Watch(pl.callbacks.Checkpoint):
             return
         loss = float(trainer.callback_metrics.get("train/loss", math.nan))
         self._look_at(loss, trainer.current_epoch + 1, trainer.global_step)
-        if trainer.current_epoch or self.is_compiled or not isinstance(pl_module, ImageClassifier):
+        if not self._looks_inside(trainer, pl_module):
             return
-        images, _ = trainer.datamodule.tensors("train", slice(NUM_IMAGES))  # type: ignore[attr-defined]
-        layer, share = deadest(pl_module, images.to(pl_module.device))
+        if self._relus is None:  # nothing is validated
+            images, _ = trainer.datamodule.tensors("train", slice(NUM_IMAGES))  # type: ignore[attr-defined]
+            self._relus = _seen(pl_module, images.to(pl_module.device))
+        layer, share = self._relus.deadest
         if share > DEAD:
             self._say("dead", f"{100 * share:.0f} % of the ReLUs of {layer} are 0 for every image")
+
+    def _looks_inside(self, trainer: pl.Trainer, module: pl.LightningModule) -> bool:
+        """Whether it is the first epoch of a network that may be looked at."""
+        is_ours = isinstance(module, ImageClassifier) and not self.is_compiled
+        return is_ours and trainer.is_global_zero and not trainer.current_epoch
 
     def _look_at(self, loss: float, epoch: int, step: int) -> None:
         guess = self.guess
@@ -104,30 +129,44 @@ class Watch(pl.callbacks.Checkpoint):
             say(line, file=sys.stderr)
 
 
-@torch.no_grad()
-def deadest(model: ImageClassifier, images: Tensor) -> tuple[str, float]:
-    """The layer with the largest share of ReLUs that are 0 for all of these images, and that share.
+class ReLUs:
+    """Sees, until `let_go`, which units of a network are 0 for all images of a batch."""
 
-    The model runs in evaluation mode, which draws no random numbers and updates no statistics.
-    """
-    found = {"": 0.0}
-    handles = [
-        module.register_forward_hook(
-            lambda _module, _inputs, output, name=name: found.update({name: share_of_dead(output)})
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ReLU)
-    ]
+    def __init__(self, model: nn.Module) -> None:
+        self._dead = {"": 0.0}
+        self._handles = [
+            module.register_forward_hook(
+                lambda _module, _inputs, output, name=name: self._dead.update(
+                    {name: share_of_dead(output[:NUM_IMAGES])}
+                )
+            )
+            for name, module in model.named_modules()
+            if isinstance(module, nn.ReLU)
+        ]
+
+    def let_go(self) -> None:
+        """See no more."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    @property
+    def deadest(self) -> tuple[str, float]:
+        """The layer with the largest share of such units, and that share."""
+        layer = max(self._dead, key=lambda name: self._dead[name])
+        return layer.removeprefix("network."), self._dead[layer]
+
+
+@torch.no_grad()
+def _seen(model: nn.Module, images: Tensor) -> ReLUs:
+    """The units in evaluation mode, which draws no random numbers and updates no statistics."""
+    relus = ReLUs(model)
     try:
-        if handles:
-            with modes_kept(model):
-                model.eval()
-                model(images)
+        with modes_kept(model):
+            model.eval()
+            model(images)
     finally:
-        for handle in handles:
-            handle.remove()
-    layer = max(found, key=lambda name: found[name])
-    return layer.removeprefix("network."), found[layer]
+        relus.let_go()
+    return relus
 
 
 def share_of_dead(output: Tensor) -> float:
