@@ -11,6 +11,7 @@ import convscape
 from convscape import api
 from convscape.doctor.answer import Answer, in_words
 from convscape.doctor.case import Case
+from convscape.doctor.command import answer
 from convscape.doctor.examine import examine
 from convscape.doctor.finding import Finding
 from convscape.doctor.images import is_better_than_luck
@@ -176,6 +177,18 @@ def test_a_run_that_diverged_is_examined(command, tmp_path):
     assert (answer.code, answer.out) == (2, "")
     assert "a run keeps its own config" in answer.err
     assert sorted(path.name for path in folder.parent.iterdir()) == ["one"]
+
+
+def test_an_own_network_is_examined_with_the_weights_of_its_run(tmp_path):
+    """With these steps the ReLUs have died; a new network's are alive."""
+    words = ["model=own", "model._target_=tests.drawn_trainings.Sick", "+model.fault=none"]
+    words += ["optimizer=sgd", "optimizer.lr=1000", "trainer.gradient_clip_norm=1"]
+    words += ["allow_packages=[tests]", "trainer.max_epochs=2"]
+    config = checked(SMALL[0], *SMALL[2:], *words)
+    assert train(ResolvedRun(config), tmp_path / "one").status == "ok"
+    case = answer([str(tmp_path / "one"), "allow_packages=[tests]"]).diagnosis.case
+    assert max(case.at_start.dead.values()) < 0.5
+    assert max(case.inside_trained.dead.values()) > 0.9
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from convscape.base.stopping import stops
 from convscape.base.terminal import say
 from convscape.config.directory import composing
 from convscape.config.hydra_insides import parse_overrides
-from convscape.config.networks import OwnModelConfig
 from convscape.config.typed import refuse_misread
 from convscape.doctor.answer import Answer
 from convscape.doctor.case import Case
@@ -113,7 +112,7 @@ def _case_of_run(words: Sequence[str], packages: Sequence[str]) -> Case:
     case.run.image_set = run_data.load_images(case.config)
     way_out = "; restore those it was trained on, or examine a config: give overrides and no run"
     run_data.check_same(case.run.image_set, folder.read_result(), way_out=way_out)
-    if folder.best_checkpoint.is_file() and not isinstance(case.config.model, OwnModelConfig):
+    if folder.best_checkpoint.is_file() and case.can_train:
         model = load_run(folder.path, packages, **places).model  # type: ignore[arg-type]
         case.trained = model if isinstance(model, ImageClassifier) else None
     return case
