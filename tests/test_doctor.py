@@ -14,14 +14,14 @@ from convscape.doctor.case import Case
 from convscape.doctor.command import answer
 from convscape.doctor.examine import examine
 from convscape.doctor.finding import Finding
-from convscape.doctor.images import is_better_than_luck
+from convscape.doctor.images import is_better_than_luck, unlike_validation
 from convscape.doctor.inside import look_inside
 from convscape.doctor.trials import new_model, trial
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
 from convscape.training.run import train
 from tests.conftest import TINY
-from tests.drawn_trainings import FAULTS, examined
+from tests.drawn_trainings import FAULTS, drawn, examined
 from tests.test_config import checked
 from tests.test_json import document
 
@@ -112,6 +112,14 @@ def test_a_fault_that_was_put_in_is_found(fault, tmp_path_factory):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_healthy_training_is_not_called_ill(seed, tmp_path_factory):
     assert examined(seed, None, tmp_path_factory.getbasetemp() / "drawn")[0] == []
+
+
+def test_validation_unlike_train_can_be_taken_from_train(tmp_path):
+    case = Case(drawn(0, "validation unlike train", tmp_path))
+    (finding,) = [f for f in examine(case).findings if f.rule == "unlike_validation"]
+    assert finding.words == ["data.val_size=0.1"]
+    assert finding.after.score > finding.before.score
+    assert unlike_validation(case.with_values(finding.mend)) is None
 
 
 def test_everything_is_as_it_was_afterwards():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from convscape.data.splits import VAL_FRACTION
 from convscape.doctor.case import Case
-from convscape.doctor.finding import Finding
+from convscape.doctor.finding import Finding, Mend
 from convscape.doctor.probes import linear_answers, nearest_answers, reference_answers
 from convscape.doctor.trials import answers as answers_of
 
+OF_THE_DATA = "it is in the data, where no key can mend it"
 MAX_HASHED = 200_000  # images per split
 NEAR = 0.2  # of the usual distance to the nearest image: anything closer is a copy
 MOST_IMBALANCED = 10  # images of the largest class per image of the smallest
@@ -29,7 +31,7 @@ SIGMAS = 4.0  # of those; above this it is not luck
 def copies_in_test(case: Case) -> Finding | None:
     """Images of the test or validation split that are also, or nearly, train images."""
     train = set(_digests(case, "train"))
-    words, worst = [], 0.0
+    words, worst, splits = [], 0.0, []
     for split in ("test", "val"):
         if not len(case.data.indices[split]):
             continue
@@ -40,6 +42,7 @@ def copies_in_test(case: Case) -> Finding | None:
         if share < 0.01 or (split == "val" and _is_within_train(case)):
             continue
         worst = max(worst, share)
+        splits.append(split)
         almost = f", {100 * near:.0f} % of a sample nearly" if near > same / num else ""
         words.append(f"of {num:,} {split} images {same:,} are also train images{almost}")
     if not words:
@@ -48,9 +51,16 @@ def copies_in_test(case: Case) -> Finding | None:
         says="images are used both for training and for measuring",
         measured="; ".join(words),
         why="memorised images count as right: the accuracy is too good to be true",
-        advice="remove the copies before the splits are made",
+        mends=_validation_from_train(case, splits),
+        advice=f"{OF_THE_DATA}: remove the copies before the splits are made",
         worth=worst,
     )
+
+
+def _validation_from_train(case: Case, splits: Collection[str]) -> tuple[Mend, ...]:
+    """What validates on train images, if the data's own split for it is among the faulty ones."""
+    has_own = case.config.data.val_size is None and case.run.image_set.val_labels is not None
+    return ({"data.val_size": VAL_FRACTION},) if has_own and "val" in splits else ()
 
 
 def _is_within_train(case: Case) -> bool:
@@ -118,7 +128,7 @@ def duplicated_class(case: Case) -> Finding | None:
         says=f"the classes {names[one]} and {names[twin]} hold the same images",
         measured=f"{100 * share:.0f} % of the images of {names[one]} are also {names[twin]}",
         why="one picture cannot have two answers: half of them will be wrong, whatever is learned",
-        advice="merge the classes, or find the wrong labels",
+        advice=f"{OF_THE_DATA}: merge the classes, or find the wrong labels",
         worth=float(affected),
     )
 
@@ -142,7 +152,7 @@ def constant_class(case: Case) -> Finding | None:
         says="a class has nothing to learn from",
         measured="; ".join(words),
         why="a single image does not show what its class has in common",
-        advice="look at its images: are they blank, or copies of a single one?",
+        advice=f"{OF_THE_DATA}: look at its images: are they blank, or copies of a single one?",
         worth=(len(constant) + len(empty)) / len(names),
     )
 
@@ -172,18 +182,22 @@ def imbalance(case: Case) -> Finding | None:
 
 def unlike_validation(case: Case) -> Finding | None:
     """The images or classes of the validation or test split differ from those of train."""
-    words = []
+    words, splits = [], []
     for split in ("val", "test"):
         if len(case.data.indices[split]) < 10:
             continue
-        words += [f"{split}: {word}" for word in _differences(case, split)]
+        found = _differences(case, split)
+        words += [f"{split}: {word}" for word in found]
+        splits += [split] * bool(found)
     if not words:
         return None
     return Finding(
         says="it is measured on images unlike those it is trained on",
         measured="; ".join(words),
         why="the network has to classify a kind of image that it has never seen",
-        advice="make both splits in the same way, from the same pictures in random order",
+        mends=_validation_from_train(case, splits),
+        advice=f"{OF_THE_DATA}: make both splits in the same way, from the same pictures in random "
+        "order",
         worth=0.3,
     )
 
@@ -263,7 +277,10 @@ def shuffled_labels(case: Case) -> Finding | None:
         ),
         why="labels that were shuffled can only be memorised",
         mends=() if seed is None else ({"data.change.shuffle_labels": None},),
-        advice="look at some images with their labels: were the two sorted or joined differently?",
+        advice="look at some images with their labels: were the two sorted or joined differently?"
+        if seed is not None
+        else f"{OF_THE_DATA}: look at some images with their labels: were the two sorted or joined "
+        "differently?",
         worth=0.9,
     )
 
