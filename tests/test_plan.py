@@ -3,12 +3,14 @@
 import copy
 import hashlib
 import json
+import os
 import random
 import time
 
 import pytest
 from hydra import compose
 from omegaconf import OmegaConf
+from PIL import Image
 
 from convscape.config.check import check
 from convscape.config.compose import Composer
@@ -153,6 +155,29 @@ def test_cells_that_share_sections_are_what_each_is_alone():
             assert ResolvedRun(shared, words).fingerprint == _as_one_document(alone), words
             if number % 10 == 0:  # Hydra takes longer for one than all of this
                 assert plain == OmegaConf.to_container(compose("train", words), resolve=True)
+
+
+def test_the_runs_of_a_grid_over_a_folder_share_its_section_and_look_at_it_once(
+    tmp_path, monkeypatch
+):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("L", (8, 8), number).save(tmp_path / name / f"{number}.png")
+    words = ["data=image_folder", f"data.root={tmp_path}", "data.image_size=28", "model=mlp"]
+    looks, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda *where: (looks.append(where), scandir(*where))[1])
+    known, configs, num_looks = {}, [], []
+    with initialised():
+        composer = Composer(lambda overrides: compose("train", overrides))
+        for seed in range(4):
+            configs.append(check(composer.config([*words, f"seed={seed}"]), known))
+            assert ResolvedRun(configs[-1], words).fingerprint
+            num_looks.append(len([where for where in looks if str(tmp_path) in str(where)]))
+    assert configs[0].data.val_size == 0.1
+    assert all(config.data is configs[0].data for config in configs)
+    assert num_looks == [num_looks[0]] * 4
+    assert num_looks[0] > 0
 
 
 @pytest.mark.parametrize("value", ["[${seed},2]", "{a:[{b:${seed}}]}"])
