@@ -1,15 +1,18 @@
 """Sweeps on a real SLURM of two nodes, which the tests start: make test-clusters."""
 
 import importlib
+import itertools
 import os
 import pickle
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.config_store import ConfigStore
 
+from convscape.sweeps import slurm as slurm_commands
 from convscape.sweeps.jobs import array_sizes
 from convscape.sweeps.shared_runs import Limit, SharedRuns
 from tests.conftest import TINY, wait_for
@@ -57,8 +60,9 @@ def test_few_jobs_take_all_runs_and_those_that_would_find_none_leave_the_queue(
     assert "8 ok" in out, err
     assert "8 runs for 8 jobs, 2 at a time" in out
     assert "scancel" in out
-    logs = (tmp_path / "sweeps" / ".submitit").glob("*_*/*_log.out")
-    assert 2 <= len(list(logs)) <= 4  # the others never ran
+    jobs_folder = tmp_path / "sweeps" / ".submitit"
+    assert 2 <= len(list(jobs_folder.glob("*_*/*_log.out"))) <= 4  # the others never ran
+    assert all(file.stat().st_size < 2000 for file in jobs_folder.glob("*_*/*_submitted.pkl"))
     assert_as_left_alone(command, tmp_path, "slurm", SWEEP)
 
 
@@ -211,6 +215,27 @@ def test_a_job_takes_runs_until_it_has_its_number_or_its_age(tmp_path, limit, nu
     times = iter(range(0, 900, 25))  # a run of 25 seconds
     taken = shared.take("7_0", limit, clock=lambda: next(times))
     assert len(list(taken)) == num_taken
+
+
+def test_slurm_is_asked_rarely_but_at_once_when_a_job_has_left_its_answer(monkeypatch):
+    now, asked = 0.0, []
+
+    def sleep(seconds):
+        nonlocal now
+        now += seconds
+
+    def jobs_of_user():
+        asked.append(now)
+        return {"7_0": "RUNNING"} if now < 203 else {}
+
+    monkeypatch.setattr(slurm_commands, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(slurm_commands, "jobs_of_user", jobs_of_user)
+    list(slurm_commands.looks(["7"], lambda job: now >= 200))
+    assert len([when for when in asked if when < 200]) < 25
+    assert max(after - before for before, after in itertools.pairwise(asked)) <= 15
+    assert [when for when in asked if when >= 200] == pytest.approx(
+        [200.5, 201.5, 202.7, 204], abs=1
+    )
 
 
 def test_jobs_are_as_many_arrays_as_it_takes():

@@ -81,7 +81,7 @@ class Jobs:
         arrays = [array for each in shared for array in each.jobs()]
         is_silent = False
         try:
-            for states in slurm.looks(arrays) if arrays else ():
+            for states in slurm.looks(arrays, self._is_over) if arrays else ():
                 if states is None and not is_silent:
                     say("SLURM does not answer; its jobs continue, and this command waits for them")
                 is_silent = states is None
@@ -92,6 +92,12 @@ class Jobs:
             raise
         if self._mine is not None:
             files.remove_folder(self._mine.folder, within=self._place)
+
+    def _is_over(self, job: str) -> bool:
+        """Whether it has left what submitit keeps of it: SLURM is asked less often than a disk."""
+        from submitit.core.utils import JobPaths
+
+        return JobPaths(self._place / "%j", job).result_pickle.is_file()
 
     def _end_unneeded(self, shared: SharedRuns, states: dict[str, str]) -> None:
         """Remove jobs from the queue that would find no run left to take."""

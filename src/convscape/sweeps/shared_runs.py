@@ -5,6 +5,7 @@ take three seconds. All this needs is a folder that all jobs see:
 
 <folder>/runs.json   the overrides of each run
          jobs.json   ids of the jobs, once they are submitted
+         launcher.pkl   what each of them calls
          taken-<n>   made by the job that took run n; holds its id
 """
 

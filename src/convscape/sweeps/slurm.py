@@ -9,11 +9,11 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from convscape.base.errors import ConfigError
 
-PENDING = "PENDING"
+PENDING, RUNNING = "PENDING", "RUNNING"
 _PATIENCE_S = 15  # at most, between two queries
 _MAX_ARGUMENTS = 500  # on a command line; a thousand jobs are filtered by their ids
 
@@ -60,20 +60,29 @@ def job_of(task: str) -> str:
     return task.partition(".")[0]
 
 
-def looks(arrays: Collection[str]) -> Iterator[dict[str, str] | None]:
+def looks(
+    arrays: Collection[str], is_over: Callable[[str], bool]
+) -> Iterator[dict[str, str] | None]:
     """Yield the states of the jobs of these arrays, repeatedly until none is left.
 
     None whenever SLURM does not answer; the jobs may well be running.
+
+    - `is_over`: whether a job has left its answer; then SLURM is asked at once.
     """
-    pause = 1.0
+    pause, over = 1.0, set[str]()
     while True:
         states = jobs_of_user()
         mine = None if states is None else {job: states[job] for job in of_arrays(states, arrays)}
         yield mine
         if mine is not None and not mine:
             return
-        time.sleep(pause)
-        pause = min(_PATIENCE_S, 1.2 * pause)
+        running = {job for job, state in (mine or {}).items() if state == RUNNING}
+        deadline, news = time.monotonic() + pause, set[str]()
+        while not news and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(1, left))
+            news = {job for job in running - over if is_over(job)}
+        over |= news
+        pause = 1.0 if news else min(_PATIENCE_S, 1.2 * pause)
 
 
 def end(jobs: Sequence[str]) -> None:
@@ -107,7 +116,7 @@ def how_ended(jobs: Sequence[str]) -> dict[str, str]:
         words = ("sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State")
         for line in (_ask(*words, f"--jobs={ids}") or "").splitlines():
             job, _, state = line.partition("|")
-            if job in found and state not in ("", "RUNNING", PENDING):  # accounts may lag behind
+            if job in found and state not in ("", RUNNING, PENDING):  # accounts may lag behind
                 found[job] = state.split()[0]  # "CANCELLED by 1000"
     return found
 

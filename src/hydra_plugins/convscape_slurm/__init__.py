@@ -76,8 +76,9 @@ class SlurmLauncher(_Launcher):
         make_folder(place, within=place)
 
         def submit(shared: Path, size: int, after: str | None) -> Sequence[Any]:
-            task = (str(shared), limit, initial_job_idx, Singleton.get_state())
-            return self._executor(after).map_array(self, *([each] * size for each in task))
+            job = _Job(shared)
+            job.write(self, str(shared), limit, initial_job_idx, Singleton.get_state())
+            return self._executor(after).submit_array([job] * size)
 
         jobs = Jobs(place, job_overrides)
         ends_them = self.params["cancel"]
@@ -106,6 +107,34 @@ class SlurmLauncher(_Launcher):
             parameters["slurm_dependency"] = f"afterany:{after}"
         executor.update_parameters(**parameters)
         return executor
+
+
+class _Job:
+    """What every job of an array calls: the launcher, from the file in the folder `shared`.
+
+    submitit writes a file for each job, though most jobs of a large array never start, and to
+    pickle Hydra's state takes 10 ms.
+    """
+
+    def __init__(self, shared: Path) -> None:
+        self._file = shared / "launcher.pkl"
+
+    def write(self, launcher: SlurmLauncher, *arguments: Any) -> None:
+        """Write the file, before the jobs are submitted."""
+        from submitit.helpers import DelayedSubmission
+
+        DelayedSubmission(launcher, *arguments).dump(self._file)
+
+    def __call__(self) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission.load(self._file).result()
+
+    def checkpoint(self) -> Any:
+        """The same job, which submitit puts back into the queue when its time is up."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
 
 
 def _answer(problem: str) -> JobReturn:
