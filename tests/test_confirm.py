@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 
 import numpy as np
 import optuna
@@ -21,7 +22,9 @@ from convscape.sweeps.search_config import SearchConfig
 from convscape.sweeps.search_figures import importances
 from convscape.sweeps.study import SharedStudy
 from tests.conftest import PATIENCE_S, TINY
+from tests.fake_runs import finished_run, write_run, write_runs
 from tests.stored_runs import RATES
+from tests.test_config import composed
 from tests.test_json import document
 from tests.test_search import preset  # noqa: F401  a fixture
 
@@ -219,26 +222,39 @@ def test_workers_confirm_a_winner_on_seeds_that_no_trial_had(start, command, tmp
 
 
 class Counted(Confirmation):
-    """One that notes when it is to train, and trains nothing."""
+    """One that notes when it is to train, and trains nothing; some leave a run, some are stopped.
 
-    interrupted = num_failed_runs = times = 0
+    - `stops`: whether it is interrupted, when it first trains, with or without a run made.
+    """
+
+    num_failed_runs = times = 0
+    stops = None
 
     def work(self, trials, style="off"):
         self.times += 1
         self.folder.mkdir(exist_ok=True)
-        if self.times == self.interrupted:
+        if self.stops == "with a run":
+            write_runs(self.folder, seeds=1, levels={"model.stride": [1]})
+        if self.stops is not None:
             raise KeyboardInterrupt
 
     def num_failed(self):
         return self.num_failed_runs
 
 
-def test_of_folders_on_a_database_the_one_that_confirmed_has_it_and_another_search_does_it_again(
-    tmp_path,
-):
+@pytest.fixture
+def study(tmp_path):
+    """On a database, with a trial."""
     with no_warnings():
         study = optuna.create_study(storage=database(f"sqlite:///{tmp_path}/study.db"))
         study.add_trial(optuna.create_trial(value=0.5))
+    study.set_user_attr("definition", {"data": "digits", "search.prune": "false"})
+    return study
+
+
+@pytest.fixture
+def confirm(tmp_path, study):
+    """What a worker in that folder finds, and how often it was to train."""
     settings = SearchConfig.model_validate(
         {
             "space": {"optimizer.lr": {"choices": [0.1, 0.2]}},
@@ -247,18 +263,24 @@ def test_of_folders_on_a_database_the_one_that_confirmed_has_it_and_another_sear
         }
     )
 
-    def confirm(name, interrupted=0, num_failed=0):
+    def work(name, stops=None, num_failed=0, retry=False):
         (tmp_path / name).mkdir(exist_ok=True)
         confirmation = Counted(settings, VAL, tmp_path / name, 0, None)
-        confirmation.interrupted, confirmation.num_failed_runs = interrupted, num_failed
+        confirmation.stops, confirmation.num_failed_runs = stops, num_failed
         shared = SharedStudy(study, tmp_path / name, {}, has_heartbeat=True)
         with shared.at_work():
-            return confirm_once(confirmation, shared, "off"), confirmation.times
+            return confirm_once(confirmation, shared, "off", retry), confirmation.times
 
+    return work
+
+
+def test_of_folders_on_a_database_the_one_that_confirmed_has_it_and_other_trials_do_it_again(
+    tmp_path, study, confirm
+):
     with pytest.raises(KeyboardInterrupt):
-        confirm("one", interrupted=1)
+        confirm("one", stops="without a run")
     assert confirm("two", num_failed=3)[0] is None
-    found, times = confirm("one")  # whose folder has a part of it
+    found, times = confirm("one")
     assert (times, found.num_failed) == (0, 3)
     assert str(tmp_path / "two") in found.words
     assert "failed in" in found.words  # no run of the winner is there
@@ -266,6 +288,44 @@ def test_of_folders_on_a_database_the_one_that_confirmed_has_it_and_another_sear
     assert confirm("two")[1] == 1  # what is missing
     study.add_trial(optuna.create_trial(value=0.7))
     assert confirm("one") == (None, 2)
+
+
+def test_a_confirmation_that_was_stopped_with_runs_made_goes_on_in_its_folder(tmp_path, confirm):
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            confirm("one", stops="with a run")
+        found, times = confirm("two")
+        assert (times, found.num_failed) == (0, 1)
+        assert f"was stopped in {socket.gethostname()}:{tmp_path / 'one'}" in found.words
+        assert "with retry=true another one begins here" in found.words
+    assert confirm("one") == (None, 2)
+    found, times = confirm("two")
+    assert (times, found.num_failed) == (0, 0)
+
+
+def test_a_confirmation_that_was_stopped_begins_elsewhere_where_that_is_asked_for(confirm):
+    with pytest.raises(KeyboardInterrupt):
+        confirm("one", stops="with a run")
+    assert confirm("two", retry=True) == (None, 2)
+    assert confirm("three")[1] == 0
+
+
+def test_a_study_made_anew_under_an_old_name_is_confirmed_anew(study, confirm):
+    assert confirm("one") == (None, 2)
+    study.set_user_attr("definition", {"data": "digits", "search.prune": "true"})
+    assert confirm("two")[1] == 0  # its trials are the same
+    study.set_user_attr("definition", {"data": "mnist", "search.prune": "true"})
+    assert confirm("two") == (None, 2)
+
+
+def test_which_of_two_equal_arms_wins_does_not_depend_on_the_names_of_folders(tmp_path):
+    base, winners = composed(), []
+    for place, rates in (("a", (0.1, 0.2)), ("b", (0.2, 0.1))):
+        for number, rate in enumerate(rates):
+            run = finished_run(base, {"optimizer.lr": rate}, 1, 0.9, number)
+            write_run(tmp_path / place / "confirmed" / f"run{number}", run)
+        winners.append(Search(tmp_path / place, VAL, ("optimizer.lr",), None).confirmed.winner)
+    assert winners == [("0.1",), ("0.1",)]
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ class Search:
         results: dict[Arm, dict[int, Result]] = {}
         for result in runs:
             results.setdefault(self.arm_of(result.config), {})[result.seed] = result
-        return Confirmed(self, results)
+        # of equal arms the first wins, wherever the runs are and whatever their folders are called
+        return Confirmed(self, dict(sorted(results.items())))
 
 
 def search_in(folder: Path) -> Search | None:

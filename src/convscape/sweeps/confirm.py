@@ -11,7 +11,7 @@ import itertools
 import json
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -190,33 +190,47 @@ class Confirmation:
         """Runs that did not finish."""
         return sum(r.status in FAILURES for r in find_results(self.folder).values())
 
+    @property
+    def place(self) -> str:
+        """Where its runs are, for those who do not see the folder."""
+        return f"{socket.gethostname()}:{self.folder.resolve()}"
+
     def found(self) -> Found:
         """What came out, for those who do not see the folder."""
-        place = f"{socket.gethostname()}:{self.folder.resolve()}"
         if self.search.confirmed.has_answer:
             told = self.search.confirmed.sentences(None)
-            words = " ".join([*told, f"Confirmed by another worker, in {place}."])
+            words = " ".join([*told, f"Confirmed by another worker, in {self.place}."])
         else:
-            words = f"The confirmation failed in {place}: repeat the command there with retry=true."
+            words = f"The confirmation failed in {self.place}: repeat the command there with "
+            words += "retry=true."
         return Found(words, self.num_failed())
 
-    def digest(self, trials: Iterable[FrozenTrial]) -> str:
-        """A hash of what is confirmed: other trials or more seeds need a new confirmation."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run of it is in the folder."""
+        return bool(find_results(self.folder))
+
+    def digest(self, trials: Iterable[FrozenTrial], measured: Mapping[str, str]) -> str:
+        """A hash of what is confirmed: other trials or more seeds need a new confirmation.
+
+        - `measured`: what the trials are; a study made anew under an old name has others.
+        """
         complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
         done = [(trial.number, trial.params, trial.values) for trial in complete]
         text = json.dumps(
-            [done, self.search.objective.name, self.settings.model_dump()], default=str
+            [done, dict(measured), self.search.objective.name, self.settings.model_dump()],
+            default=str,
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def note_done_here(self, what: str) -> None:
-        """Note in the folder that it has the confirmation with this digest."""
-        files.write_atomic(self.folder / _DONE_HERE, what, within=self.folder)
+    def note_here(self, name: str, what: str) -> None:
+        """Note in the folder what was `BEGUN` or `DONE` in it, by its digest."""
+        files.write_atomic(self.folder / name, what, within=self.folder)
 
-    def is_done_here(self, what: str) -> bool:
-        """Whether it has: this worker, or one that shares the folder, has confirmed the trials."""
+    def is_here(self, name: str, what: str) -> bool:
+        """Whether it was: by this worker, or by one that shares the folder."""
         try:
-            return files.read_bytes(self.folder / _DONE_HERE) == what.encode()
+            return files.read_bytes(self.folder / name) == what.encode()
         except OSError:
             return False
 
@@ -228,15 +242,19 @@ class Found(NamedTuple):
     num_failed: int
 
 
-_DONE_HERE = ".done"  # of a search on a database: the digest of what this folder has
-_WHAT, _WORDS = "what", "words"  # of a turn: the digest, and what came out
+BEGUN, DONE = ".begun", ".done"  # of a search on a database: files with a digest
+# of a turn: the digest, what came out, and the folder that it was stopped in
+_WHAT, _WORDS, _LEFT = "what", "words", "left"
 
 
-def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) -> Found | None:
+def confirm_once(
+    confirmation: Confirmation, shared: SharedStudy, style: str, retry: bool
+) -> Found | None:
     """Confirm the best trials, each run once; what another worker found, if it was done elsewhere.
 
     Workers that see one folder share the runs by its locks. Of others on a database one confirms,
-    and the rest wait for what it says, or take over if it dies.
+    and the rest wait for what it says, or take over if it dies. If it is stopped, its folder has a
+    part of the runs: there the same command continues them, and elsewhere only with `retry`.
 
     Raises:
         KeyboardInterrupt: as `Confirmation.work`.
@@ -249,11 +267,15 @@ def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) ->
     if turns is None:
         work()
         return None
-    what, is_waiting = confirmation.digest(best_of), False
+    what, is_waiting = confirmation.digest(best_of, shared.measured), False
+    takes_over = retry or confirmation.is_here(BEGUN, what)
 
     def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
-        return [trial for trial in complete if trial.user_attrs.get(_WHAT) == what]
+        mine = [trial for trial in trials if trial.user_attrs.get(_WHAT) == what]
+        complete = [trial for trial in mine if trial.state == TrialState.COMPLETE]
+        is_free = all(trial.state.is_finished() for trial in trials)
+        left = [trial for trial in mine if _LEFT in trial.user_attrs]
+        return complete or (left[-1:] if is_free and not takes_over else [])
 
     def join(running: Sequence[FrozenTrial]) -> None:
         nonlocal is_waiting
@@ -267,13 +289,23 @@ def confirm_once(confirmation: Confirmation, shared: SharedStudy, style: str) ->
         with turns.held(turn):
             turns.note(turn, _WHAT, what)
             turns.note(turn, WORKER, shared.worker)
-            work()
-            confirmation.note_done_here(what)
+            try:
+                work()
+            except BaseException:
+                if confirmation.has_begun:
+                    confirmation.note_here(BEGUN, what)
+                    turns.note(turn, _LEFT, confirmation.place)
+                    turns.tell(turn, state=TrialState.FAIL)
+                raise
+            confirmation.note_here(DONE, what)
             found = confirmation.found()
             turns.note(turn, _WORDS, found.words)
             turns.tell(turn, [found.num_failed])
-    if confirmation.is_done_here(what):
+    if confirmation.is_here(DONE, what):
         work()  # what is missing, if it was made to fail or removed
         return None
     last = done(turns.trials())[-1]
+    if last.state != TrialState.COMPLETE:
+        words = f"The confirmation was stopped in {last.user_attrs[_LEFT]}: the same command there "
+        return Found(words + "continues it, and with retry=true another one begins here.", 1)
     return Found(last.user_attrs[_WORDS], round(last.values[0]))

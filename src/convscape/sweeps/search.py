@@ -182,7 +182,8 @@ class _Worker:
                 while self.study.is_running():  # by other workers, one of which may die
                     time.sleep(_PATIENCE_S)
                     self._make_trials()
-            return confirm_once(confirmation, self.study, self.style)
+            retry = bool(self._fixed_config["retry"])
+            return confirm_once(confirmation, self.study, self.style, retry)
 
     def _make_trials(self) -> None:
         num_impossible = 0

@@ -126,6 +126,12 @@ class SharedStudy:
         study = patiently(lambda: optuna.create_study(study_name=name, **settings))
         return SharedStudy(study, self.folder, {}, has_heartbeat=True)
 
+    @property
+    def measured(self) -> dict[str, str]:
+        """What its trials are: the part of its definition that `extend` may not change."""
+        definition = patiently(lambda: self.study.user_attrs)["definition"]
+        return {k: v for k, v in sorted(definition.items()) if not k.startswith(_EXTENSIBLE)}
+
     def is_here(self, trial: FrozenTrial) -> bool:
         """Whether the worker of a trial sees the folder of this one, and is at work in it."""
         return trial.user_attrs.get(WORKER) in _living(self.folder)
