@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image, ImageFile
 
 from convscape.base.errors import ConfigError
@@ -105,6 +106,51 @@ load_images(
     on_unreadable="skip",
 )
 """
+
+
+def begun(root, cache, size=8):
+    """What an interrupted preparation leaves."""
+
+    def stop(path, shape):
+        raise KeyboardInterrupt
+
+    before = {*cache.glob(".*.unfinished")}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(decoding, "read_picture", stop)
+        with pytest.raises(KeyboardInterrupt):
+            load_images("image_folder", root=root, cache_dir=cache, image_size=size, channels=3)
+    (new,) = {*cache.glob(".*.unfinished")} - before
+    return new
+
+
+def test_what_was_begun_before_a_folder_changed_is_removed_unless_somebody_is_at_it(
+    pictures, tmp_path, caplog
+):
+    cache, other = tmp_path / "cache", tmp_path / "other"
+    for name in ("a/05.png", "b/30.png"):
+        (pictures / name).unlink()
+    shutil.copytree(pictures, other)
+    elsewhere, small, large = begun(other, cache), begun(pictures, cache), begun(pictures, cache, 9)
+    busy = begun(pictures, cache, 10)
+    (pictures / "a" / "07.png").unlink()
+    name = busy.name.removeprefix(".").removesuffix(".unfinished")
+    with FileLock(cache / f".{name}.lock"), caplog.at_level(logging.INFO):
+        load_images("image_folder", root=pictures, cache_dir=cache, image_size=8, channels=3)
+    assert {*cache.glob(".*.unfinished")} == {elsewhere, busy}
+    for gone in (small, large):
+        assert f"removed {gone}, which was begun before {pictures} changed" in caplog.text
+    (prepared,) = cache.glob("image_folder-*")
+    assert len([*prepared.iterdir()]) == 5  # no note is left in it
+
+
+def test_what_was_begun_of_the_same_pictures_at_another_size_is_kept(pictures, tmp_path):
+    for name in ("a/05.png", "b/30.png"):
+        (pictures / name).unlink()
+    kept = begun(pictures, tmp_path / "cache", 9)
+    load_images(
+        "image_folder", root=pictures, cache_dir=tmp_path / "cache", image_size=8, channels=3
+    )
+    assert [*(tmp_path / "cache").glob(".*.unfinished")] == [kept]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

@@ -128,11 +128,20 @@ class ImageSet:
         )
 
 
+class Origin(NamedTuple):
+    """A folder that a cache is built from, which part of it is read, and a hash of its state."""
+
+    folder: str
+    part: str
+    state: str
+
+
 @dataclass
 class Contents:
     """What a cache is built from. `skipped` is filled while the chunks are read.
 
     - `stretch`: how its images became float32, if they did.
+    - `origin`: the folder, if it can continue after an interruption.
     """
 
     classes: tuple[str, ...]
@@ -142,6 +151,7 @@ class Contents:
     val: Chunks | None = None
     skipped: list[str] = field(default_factory=list)
     stretch: Stretch | None = None
+    origin: Origin | None = None
 
     @property
     def splits(self) -> dict[str, Chunks]:
@@ -192,7 +202,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        lock = FileLock(_lock_of(folder))
         try:
             lock.acquire(timeout=SLOW_S)
         except Timeout:
@@ -206,6 +216,10 @@ def _only_one(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def _lock_of(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
+
+
 def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
     way_out = "set data.cache_dir (or CONVSCAPE_CACHE) to another folder"
     return DataError(not_written(f"cannot {verb} the cache {str(folder)!r}", error, way_out))
@@ -215,11 +229,15 @@ def _cannot(verb: str, folder: Path, error: OSError) -> DataError:
 
 
 def _build(folder: Path, name: str, contents: Contents) -> None:
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished = folder.with_name(f".{folder.name}{_UNFINISHED}")
     if not contents.is_restartable:
         files.remove_folder(unfinished, within=folder.parent)  # left by a process that was killed
     files.make_folder(unfinished, within=folder.parent)
     files.refuse_links_below(unfinished, within=folder.parent)  # it may be a stranger's
+    if contents.origin is not None:
+        _remove_outdated(folder.parent, contents.origin)
+        text = json.dumps(contents.origin)
+        files.write_atomic(unfinished / _ORIGIN, text, within=folder.parent)
     is_kept = False
     try:
         with progress_when_slow(f"preparing {name}", contents.num_images) as advance:
@@ -245,6 +263,7 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
         (unfinished / "meta.json").write_text(json.dumps(sealed, indent=1), encoding="ascii")
         for split in contents.splits:
             Notes(unfinished / f"{split}.notes").remove()
+        files.remove(unfinished / _ORIGIN, within=folder.parent)
         files.remove_folder(folder, within=folder.parent)
         files.replace(unfinished, folder, within=folder.parent)
     except (KeyboardInterrupt, SystemExit, OSError):  # such as a full disk
@@ -256,6 +275,28 @@ def _build(folder: Path, name: str, contents: Contents) -> None:
         if not is_kept:
             with suppress(OSError):  # the earlier error matters more
                 files.remove_folder(unfinished, within=folder.parent)
+
+
+_UNFINISHED = ".unfinished"  # ends the name of a folder that is being built
+_ORIGIN = "origin.json"  # in such a folder
+
+
+def _remove_outdated(place: Path, origin: Origin) -> None:
+    """Remove what was prepared before the folder changed: nothing would ever continue it."""
+    from filelock import FileLock, Timeout
+
+    for note in place.glob(f".*{_UNFINISHED}/{_ORIGIN}"):
+        unfinished = note.parent
+        try:
+            before = Origin(*json.loads(files.read_bytes(note)))
+            if before[:2] != origin[:2] or before.state == origin.state:
+                continue
+            name = unfinished.name.removeprefix(".").removesuffix(_UNFINISHED)
+            with FileLock(_lock_of(place / name), timeout=0):
+                files.remove_folder(unfinished, within=place)
+        except (OSError, Timeout, ValueError, TypeError):  # damaged, or a process is building it
+            continue
+        log.info("removed %s, which was begun before %s changed", unfinished, origin.folder)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscape.data import decoding, folders, originals, pictures
-from convscape.data.cache import Contents, DataError, ImageSet, load_or_build
+from convscape.data.cache import Contents, DataError, ImageSet, Origin, load_or_build
 from convscape.data.originals import Published
 from convscape.geometry.window import parse_size
 
@@ -251,6 +251,8 @@ def _image_folder(
     tree = folders.find_pictures(root, use_val)
 
     def read() -> Contents:
+        state = hashlib.sha256(json.dumps(tree.pictures).encode()).hexdigest()
+        origin = Origin(os.path.abspath(root), "with val" if use_val else "", state)
         skipped: list[str] = []
         named = skipped if on_unreadable == "skip" else None
         train, test = tree.train, tree.test
@@ -263,6 +265,7 @@ def _image_folder(
             val=None if tree.val is None else decoding.Decoded(tree.val, shape, named),
             num_images=len(tree.pictures),
             skipped=skipped,
+            origin=origin,
         )
 
     split = test_fraction if tree.test is None else None

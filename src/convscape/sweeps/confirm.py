@@ -304,8 +304,12 @@ def confirm_once(
     if confirmation.is_here(DONE, what):
         work()  # what is missing, if it was made to fail or removed
         return None
-    last = done(turns.trials())[-1]
-    if last.state != TrialState.COMPLETE:
-        words = f"The confirmation was stopped in {last.user_attrs[_LEFT]}: the same command there "
-        return Found(words + "continues it, and with retry=true another one begins here.", 1)
-    return Found(last.user_attrs[_WORDS], round(last.values[0]))
+    return _found_elsewhere(done(turns.trials())[-1])
+
+
+def _found_elsewhere(turn: FrozenTrial) -> Found:
+    """What a worker in another folder found, or where it was stopped."""
+    if turn.state == TrialState.COMPLETE:
+        return Found(turn.user_attrs[_WORDS], round(turn.values[0]))
+    words = f"The confirmation was stopped in {turn.user_attrs[_LEFT]}: the same command there "
+    return Found(words + "continues it, and with retry=true another one begins here.", 1)
