@@ -345,9 +345,9 @@ def test_a_run_without_a_checkpoint_is_one_sentence(command, run_path, tmp_path)
     assert answer.err.count("\n") == 1
 
 
-def test_a_missing_extra_is_named_before_anything_is_loaded(command, monkeypatch):
+def test_a_missing_extra_is_named_before_anything_is_loaded(command, run_path, monkeypatch):
     monkeypatch.setitem(export.NEEDS, "onnx", ("onnx", "no_such_package"))
-    answer = command("export", "nowhere", "--format", "onnx")
+    answer = command("export", run_path, "--format", "onnx")
     assert answer.code == 2
     assert answer.err == "error: --format onnx needs no_such_package; pip install -e '.[onnx]'\n"
 
