@@ -67,6 +67,14 @@ def test_no_file_is_written_through_a_link(place, system, writer, link):
 
 
 @pytest.mark.parametrize("writer", [*WRITERS, "make_folder"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, system, writer):
+    (tmp_path / "checkpoints").write_text("")
+    write = WRITERS.get(writer, lambda path, within: files.make_folder(path, within=within))
+    with pytest.raises(files.NotInside, match=r"checkpoints is no folder, .*move it away"):
+        write(tmp_path / "checkpoints" / "file", tmp_path)
+
+
+@pytest.mark.parametrize("writer", [*WRITERS, "make_folder"])
 def test_no_file_is_written_into_a_folder_that_is_a_link(place, system, writer):
     folder, victim = place
     (folder / "checkpoints").symlink_to(victim.parent)

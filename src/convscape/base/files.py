@@ -78,6 +78,8 @@ def _folder(path: Path, within: Path) -> Iterator[_Folder]:
         for place in (within.joinpath(*names[: n + 1]) for n in range(len(names))):
             if _is_link(place):
                 raise NotInside(place, "a link")
+            if place.exists() and not place.is_dir():
+                raise NotInside(place, "no folder")
         yield _Folder(path, None)
         return
     descriptor = os.open(within, os.O_RDONLY | os.O_DIRECTORY)
