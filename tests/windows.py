@@ -3,12 +3,14 @@
     python tests/windows.py scripts/train.py data=digits
     python -m pytest -p tests.windows tests/test_train.py
 
-There is no `resource`, `fcntl`, `fork` or `killpg`, no second half of the signals, no descriptor of
-a folder, no /proc; `CDLL(None)` is a TypeError, `os.kill` ends a process whatever the signal, and
-what this process has open or mapped can be neither renamed nor removed.
+There is no `resource`, `fcntl`, `fork` or `killpg`, no advice to the system about mapped memory, no
+second half of the signals, no descriptor of a folder, no /proc; `CDLL(None)` is a TypeError,
+`os.kill` ends a process whatever the signal, and what this process has open or mapped can be
+neither renamed nor removed.
 """
 
 import ctypes
+import mmap
 import os
 import runpy
 import shutil
@@ -20,7 +22,7 @@ import warnings
 import filelock  # noqa: F401
 
 MODULES = ("resource", "fcntl", "pwd", "grp")
-NAMES = "O_NOFOLLOW O_DIRECTORY geteuid fork forkpty killpg sched_getaffinity mkfifo"
+NAMES = "O_NOFOLLOW O_DIRECTORY geteuid fork forkpty killpg sched_getaffinity mkfifo sysconf"
 SHARING_VIOLATION = 32  # winerror.h
 
 
@@ -30,6 +32,8 @@ def take_away():
         sys.modules[name] = None
     for name in NAMES.split():
         delattr(os, name)
+    for name in [name for name in vars(mmap) if name.startswith("MADV_")]:
+        delattr(mmap, name)
     os.supports_dir_fd = set()
     shutil._use_fd_functions = False
     ctypes.CDLL.__init__ = _needs_a_name(ctypes.CDLL.__init__)
