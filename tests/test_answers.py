@@ -49,7 +49,11 @@ def test_the_bootstrap_is_scipys():
     first, second = table(150, 10, 25, 15)
     differences = second.correct.astype(float) - first.correct
     expected = stats.bootstrap(
-        (differences,), np.mean, method="percentile", n_resamples=5000, rng=1
+        (differences,),
+        np.mean,
+        method="percentile",
+        n_resamples=5000,
+        random_state=np.random.default_rng(1),
     ).confidence_interval
     found = answers.paired_bootstrap(differences)
     assert found == pytest.approx((expected.low, expected.high), abs=0.006)

@@ -1,6 +1,7 @@
 """What commands print with --json: the documents of docs/schema.json, and nothing else."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -85,8 +86,14 @@ def test_a_claim_speaks_on_stderr_while_it_works(command, tmp_path):
 
 
 def test_the_published_schema_is_that_of_the_code():
-    published = json.loads((ROOT / "docs" / "schema.json").read_text())
-    assert published == documents.json_schema(), "run: python docs/make_reference.py"
+    published = (ROOT / "docs" / "schema.json").read_text()
+    ours = json.dumps(documents.json_schema())
+    # the default, which pydantic writes down since 2.11 for objects of any kind
+    published, ours = (
+        json.loads(re.sub(r'"additionalProperties": true,\s*', "", each))
+        for each in (published, ours)
+    )
+    assert published == ours, "run: python docs/make_reference.py"
 
 
 def test_every_document_is_explained():

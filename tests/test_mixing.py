@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from convscape.data import augment as changes
 from convscape.data.augment import Augment, erased, rectangles
@@ -160,7 +160,7 @@ def test_each_operation_is_that_of_torchvision_at_every_strength(images, operati
         for sign in (1, -1) if is_signed else (1,):
             magnitude = 0.0 if magnitudes is None else float(magnitudes[index]) * sign
             expected = reference._apply_image_or_video_transform(
-                some, NAMES[operation], magnitude, interpolation="nearest", fill={}
+                some, NAMES[operation], magnitude, interpolation=InterpolationMode.NEAREST, fill={}
             )
             ours = changed_by(operation, some, index, sign)
             # a factor in double precision may round to the neighbouring byte

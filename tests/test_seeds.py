@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from convscape.base.files import read_yaml
 from convscape.reports.comparisons import effect_contrasts
@@ -27,7 +27,7 @@ def test_the_seeds_are_those_of_a_paired_t_test(effect, alpha):
         critical = stats.t.ppf(1 - alpha / 2, n - 1)
         grid = np.linspace(critical, critical + 60, 60_001)
         density = stats.nct.pdf(grid, n - 1, effect * n**0.5)
-        return np.trapezoid(np.nan_to_num(density), grid)
+        return integrate.trapezoid(np.nan_to_num(density), grid)
 
     assert power(found - 1) < POWER <= power(found) + 1e-6
     assert FirstLook().smallest(found) == pytest.approx(effect, rel=0.2)
