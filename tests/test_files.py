@@ -54,11 +54,11 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, system):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("link", ["file", "second name", "nowhere"])
+@pytest.mark.parametrize("link", ["file", "hard link", "nowhere"])
 def test_no_file_is_written_through_a_link(place, system, writer, link):
     folder, victim = place
     path = folder / "file"
-    if link == "second name":
+    if link == "hard link":
         path.hardlink_to(victim)
     else:
         path.symlink_to(victim if link == "file" else victim.parent / "new")

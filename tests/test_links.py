@@ -61,7 +61,7 @@ def by_a_file(path, other):
     path.symlink_to(other)
 
 
-def by_a_second_name(path, other):
+def by_a_hard_link(path, other):
     path.hardlink_to(other)
 
 
@@ -108,7 +108,7 @@ def until_it_works(command, words, folder, outside):
         answer = command(*words)
         assert everything(outside) == before, (words, refused)
         assert "Traceback" not in answer.out + answer.err
-        named = re.search(r"(\S+) is (?:a link|a second name|no folder)", answer.err + answer.out)
+        named = re.search(r"(\S+) is (?:a link|a hard link|no folder)", answer.err + answer.out)
         if named is None:
             assert answer.code == 0 or "-m" in words, answer  # one run has another config
             return refused
@@ -141,7 +141,7 @@ OTHERS = [
             [*OTHERS, RESUME, REPORT, GRID],
             ("run.log", "tfevents", ".lock"),
         ),
-        (by_a_second_name, Path.is_file, [RESUME, GRID], ("run.log", "tfevents", ".lock")),
+        (by_a_hard_link, Path.is_file, [RESUME, GRID], ("run.log", "tfevents", ".lock")),
         (
             by_a_file,
             lambda path: path.is_dir() and not (path / "config.yaml").is_file(),
@@ -150,7 +150,7 @@ OTHERS = [
         ),
         (by_a_file, lambda path: (path / "config.yaml").is_file(), [REPORT, GRID], ("cnn",)),
     ],
-    ids=["files", "second names", "folders", "runs"],
+    ids=["files", "hard links", "folders", "runs"],
 )
 def test_no_command_writes_through_a_link(command, spoilt, link, is_wanted, commands, expected):
     folder, outside, num_links = spoilt(link, is_wanted)

@@ -284,7 +284,7 @@ def _opened(folder: _Folder, name: str, flags: int) -> int:
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(descriptor)
         is_plain = stat.S_ISREG(status.st_mode)
-        raise NotInside(path, "a second name of another file" if is_plain else "no plain file")
+        raise NotInside(path, "a hard link" if is_plain else "no plain file")
     return descriptor
 
 

@@ -164,7 +164,7 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "or" if finding.mend is not None else "do", finding.advice
     if finding.goes_too:
         others = "; ".join(each.says for each in finding.goes_too)
-        yield "also", f"this goes away with it too: {others}"
+        yield "also", f"this is fixed with it: {others}"
 
 
 def _tried(before: Trial, after: Trial) -> list[tuple[str, ...]]:
