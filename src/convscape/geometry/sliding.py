@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from convscape.geometry.kinds import Layer
@@ -49,7 +50,7 @@ class Sliding(Layer):
         """The stride that descriptions leave out."""
         return 1, 1
 
-    @property
+    @cached_property
     def windows(self) -> tuple[Window, Window]:
         """The windows along height and width."""
         return self._along(0), self._along(1)
