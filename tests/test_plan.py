@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import random
+import re
 import time
+from collections import Counter
 
 import pytest
 from hydra import compose
@@ -14,8 +16,11 @@ from PIL import Image
 
 from convscape.config.check import check
 from convscape.config.compose import Composer
+from convscape.config.networks import CNNConfig, SequentialConfig
+from convscape.geometry import sequential
 from convscape.geometry.kinds import all_layers
 from convscape.geometry.layers import Conv
+from convscape.geometry.sliding import Sliding
 from convscape.runs.fingerprint import ADDED_LATER, FINGERPRINT_EXCLUDES
 from convscape.runs.resolved import ResolvedRun
 from tests.test_config import initialised
@@ -104,6 +109,32 @@ def test_ten_thousand_runs_are_planned_in_seconds(command):
     answer = command("plan", "model.kernel_size=3,5", "model.stride=1,2", "seed=range(2500)")
     assert "10000 runs, 7500 possible" in answer.out, answer.err
     assert time.process_time() - began < 30  # it takes 2 s where nothing else runs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.kernel_size=3,5,9", "model.stride=1,4"],
+        ["model=resnet20", "model.layers.conv1.kernel_size=3,5", "model.init=default,dirac"],
+    ],
+)
+def test_each_network_of_a_grid_is_built_once(command, monkeypatch, words):
+    built, written, slid = [], [], []
+    for kind in (CNNConfig, SequentialConfig):
+        build = kind.named_layers
+        monkeypatch.setattr(
+            kind, "named_layers", lambda *given, build=build: (built.append(1), build(*given))[1]
+        )
+    whole, along = sequential.whole_layers, Sliding._along
+    monkeypatch.setattr(
+        sequential, "whole_layers", lambda layers: (written.append(1), whole(layers))[1]
+    )
+    monkeypatch.setattr(Sliding, "_along", lambda *given: (slid.append(given), along(*given))[1])
+    answer = command("plan", *words)
+    num_networks = int(re.search(r"^(\d+) runs", answer.out, re.MULTILINE)[1])
+    assert len(built) == num_networks
+    assert not written  # they were completed when the config was checked
+    assert max(Counter((id(layer), axis) for layer, axis in slid).values()) == 1
 
 
 def _as_one_document(config):

@@ -18,7 +18,7 @@ from convscape.base.values import hint, shortened
 from convscape.config import aliases, metrics
 from convscape.config.allowed import error_message
 from convscape.config.directory import choices, values_in
-from convscape.config.networks import OwnModelConfig, layers_of
+from convscape.config.networks import OwnModelConfig, layers_for_one_class
 from convscape.config.optimizers import OPTIMIZERS, OptimizerConfig
 from convscape.config.schema import MAX_MISTAKES, Config
 from convscape.geometry.sequential import LayerError
@@ -178,7 +178,7 @@ def _check_secrets(logger: LoggerConfig) -> None:
 
 def _layers_of(model: Network) -> list[NamedLayer]:
     try:
-        return layers_of(model, 1)
+        return layers_for_one_class(model)
     except ValueError as error:
         raise ConfigError(f"model.{error}{_of_a_preset(str(error), model)}") from None
 

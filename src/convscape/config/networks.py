@@ -28,12 +28,11 @@ from convscape.config.kinds import (
     Sizes,
 )
 from convscape.config.losses import in_full
-from convscape.geometry.kinds import ACTIVATIONS
-from convscape.geometry.sequential import kind_of, sequential_layers, whole_layers
+from convscape.geometry.kinds import ACTIVATIONS, NamedLayer
+from convscape.geometry.sequential import checked_layers, kind_of, whole_layers
 from convscape.geometry.window import InfeasibleGeometry
 
 if TYPE_CHECKING:
-    from convscape.geometry.kinds import NamedLayer
     from convscape.geometry.plan import Plan
 
 
@@ -129,7 +128,7 @@ class SequentialConfig(Section):
 
     def named_layers(self, num_classes: int) -> list[NamedLayer]:
         """The network as a list of layers."""
-        return sequential_layers(num_classes, **self.knobs)
+        return checked_layers(num_classes, **self.knobs)
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -173,7 +172,15 @@ Network = CNNConfig | MLPConfig | SequentialConfig
 @once_for_each
 def layers_of(model: Network, num_classes: int) -> list[NamedLayer]:
     """The network as a list of layers."""
-    return model.named_layers(num_classes)
+    output = NamedLayer("output", geometry.Dense(num_classes))
+    layers = layers_for_one_class(model)
+    return [output if named.name == output.name else named for named in layers]
+
+
+@once_for_each
+def layers_for_one_class(model: Network) -> list[NamedLayer]:
+    """The network where the number of classes is not known yet; only its output depends on it."""
+    return model.named_layers(1)
 
 
 def plan_of(model: Network, image_shape: tuple[int, int, int], num_classes: int) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -183,10 +183,11 @@ def _largest(
     - `until`: misfits after this place do not count.
     """
     found, signs = [], set()
+    resized = cache(lambda size: _changed(layers, places, field, (size, size)))
     for axis in range(2):
 
         def does(size: int, axis: int = axis) -> bool:
-            changed = _changed(layers, places, field, (size, size))
+            changed = resized(size)
             if changed is None:
                 return False
             misfit, _ = _along(changed, input_shape[1 + axis], axis)

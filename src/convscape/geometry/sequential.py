@@ -122,7 +122,14 @@ def sequential_layers(
     Raises:
         LayerError: if a layer is wrong, or needs maps after they were flattened.
     """
-    result = list(in_a_row(whole_layers(layers)))
+    return checked_layers(num_classes, layers=whole_layers(layers), output_layer=output_layer)
+
+
+def checked_layers(
+    num_classes: int, *, layers: dict[str, dict[str, Any]], output_layer: OutputLayer
+) -> list[NamedLayer]:
+    """As `sequential_layers`, from what `whole_layers` returned."""
+    result = list(in_a_row(layers))
     if output_layer == "dense":
         if not any(named.layer.gives == "vector" for named in result):
             result.append(NamedLayer("flatten", Flatten()))
