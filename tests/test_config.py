@@ -8,6 +8,7 @@ from convscape.base.errors import ConfigError
 from convscape.config.check import check
 from convscape.config.directory import CONFIG_DIR
 from convscape.config.hydra_insides import composed_once, with_own
+from convscape.config.sentences import unknown_key
 
 
 @contextmanager
@@ -96,6 +97,12 @@ def test_a_mistake_is_one_sentence_that_names_key_value_and_what_is_allowed(over
     sentence = str(error.value)
     assert all(word in sentence for word in words), sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("key", ["model.hidden", "model.layers.conv9.channels", "data.labels"])
+def test_a_resumed_run_is_not_sent_to_another_network_or_data_set(key):
+    sentence = unknown_key(key, ["resume=outputs/runs/x", f"{key}=9"])
+    assert sentence.startswith(f"{key}: resume continues with that run's own ")
 
 
 def test_one_gpu_cannot_be_two_devices():

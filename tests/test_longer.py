@@ -192,7 +192,11 @@ def test_what_is_no_part_of_the_result_may_be_said_anew(short, tmp_path):
         (["optimizer=sgd"], "leave out optimizer=sgd"),
         (["optimizer.eps=1"], "leave out optimizer.eps=1"),
         (["output_dir=there"], "leave out output_dir"),
-        (["trainer.max_epochs=1"], "max_epochs=1: the run has done 2 epochs, 26 steps, already"),
+        (["trainer.max_epochs=1"], "26 steps, already; ask for more, such as trainer.max_epochs=3"),
+        (
+            ["trainer.max_epochs=9", "trainer.max_steps=26"],
+            "such as trainer.max_epochs=9 trainer.max_steps=27",
+        ),
         (["scheduler=cosine"], "max_epochs=2: the run has done 2 epochs, 26 steps, already"),
         (["trainer.max_steps=20"], "max_steps=20: the run has done 2 epochs"),
         (["trainer.early_stopping=3"], "may have passed where that stops; allowed: null"),

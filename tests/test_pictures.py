@@ -511,6 +511,21 @@ def test_folders_that_make_no_sense_are_refused_in_one_sentence(tree, load, spoi
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["red", "Green"], r"val/Green' is a class without a folder.*; did you mean 'green'\?"),
+        ([], r"no class folder in '.*val'; fill .*, remove it, or .*: data\.val_size=0\.1"),
+    ],
+)
+def test_validation_that_does_not_match_is_refused(tree, load, names, message):
+    (tree / "val").mkdir()
+    for name in names:
+        paint(tree / "val" / name / "a.png")
+    with pytest.raises(DataError, match=message):
+        load(tree, use_val=True)
+
+
 def test_a_folder_or_picture_without_permission_is_named(tree, load, as_nobody):
     load(tree)  # what is imported on the way may be root's
     (tree / "train" / "green" / "3.png").chmod(0)

@@ -164,6 +164,8 @@ def unknown_key(key: str, arguments: Sequence[str]) -> str:
     is_logger = group == "logger" and name in choices("logger")
     if is_logger and not is_chosen:
         return f"{key}: that logger is not chosen; add logger=[tensorboard,{name}]"
+    if group in ("model", "data") and any(a.startswith("resume=") for a in arguments):
+        return f"{key}: resume continues with that run's own {group}; leave it out"
     known = known_keys(arguments)
     if key.startswith("model.layers."):
         return _unknown_layer_key(key, known)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscape.base.values import on_one_line
+from convscape.base.values import hint, on_one_line
 from convscape.data.cache import DataError
 from convscape.data.pictures import SUFFIXES, Picture
 
@@ -140,20 +140,28 @@ def find_pictures(root: Path, use_val: bool = False) -> Tree:
     others = {}
     for split in ("test", "val"):
         if split in found and (use_val or split == "test"):
-            here = _known_classes(root / found[split], root / found["train"], labels)
+            here = _known_classes(root / found[split], root / found["train"], labels, split)
             others[split] = _pictures(root / found[split], here, left_out)
     val = others.get("val")
     unused = f"the folder {found['val']!r}" if "val" in found and val is None else None
     return Tree(classes, train, others["test"], val, unused, _counted(left_out))
 
 
-def _known_classes(folder: Path, train: Path, labels: Mapping[str, int]) -> dict[str, int]:
+def _known_classes(
+    folder: Path, train: Path, labels: Mapping[str, int], split: str
+) -> dict[str, int]:
     """The labels of the class folders in a split other than train."""
     names = _folders(folder)
     for name in sorted(set(names) - set(labels)):
         raise DataError(
             f"{str(folder / name)!r} is a class without a folder in {str(train)!r}; "
             f"train has {', '.join([*labels][:MAX_NAMED])}{', ...' * (len(labels) > MAX_NAMED)}"
+            f"{hint(name, list(labels))}"
+        )
+    if not names and split == "val":
+        raise DataError(
+            f"no class folder in {str(folder)!r}; fill it with <class>/*, remove it, or take "
+            "validation images from train: data.val_size=0.1"
         )
     if not names:
         raise DataError(f"no class folder in {str(folder)!r}; expected {EXPECTED}")

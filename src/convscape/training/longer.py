@@ -117,14 +117,13 @@ def _check_length(before: ResolvedRun, run: ResolvedRun, done: _Done, is_finishe
             f"allowed: null{'' if was is None else f', or at least {was}, as it was'}"
         )
     if run.total_steps < done.steps + is_finished:
-        limits = [
-            f"trainer.{key}={limit}"
-            for key in ("max_epochs", "max_steps")
-            if (limit := getattr(run.config.trainer, key)) is not None
-        ]
+        trainer, reached = run.config.trainer, {"max_epochs": done.epochs, "max_steps": done.steps}
+        limits = {key: limit for key in reached if (limit := getattr(trainer, key)) is not None}
+        more = {key: max(limit, reached[key] + 1) for key, limit in limits.items()}
         raise ConfigError(
-            f"{' and '.join(limits)}: the run has done {counted(done.epochs, 'epoch')}, "
-            f"{counted(done.steps, 'step')}, already; ask for more"
+            f"{' and '.join(f'trainer.{key}={limit}' for key, limit in limits.items())}: the run "
+            f"has done {counted(done.epochs, 'epoch')}, {counted(done.steps, 'step')}, already; ask "
+            f"for more, such as {' '.join(f'trainer.{key}={limit}' for key, limit in more.items())}"
         )
     if is_finished and done.steps < before.total_steps and was is not None and patience == was:
         raise ConfigError(
