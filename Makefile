@@ -58,7 +58,7 @@ bench: .venv/.bench
 	.venv/bin/python benchmarks/sweeps.py
 	.venv/bin/python benchmarks/layers.py
 	.venv/bin/python benchmarks/speed.py $(ARGS)
-	.venv/bin/python benchmarks/picture.py
+	.venv/bin/python benchmarks/publish.py
 
 soak: .venv/.test
 	.venv/bin/python tests/soak.py $(ARGS)

@@ -29,8 +29,8 @@ from convscape.runs.resolved import ResolvedRun
 
 BATCH_SIZE, LR = 128, 1e-3
 NETWORKS = {  # Convscape's overrides, and images of an epoch that lasts seconds
-    "cnn": (["model=cnn"], 15_000),  # conv32-pool-conv64-pool-dense10, 34,826 parameters
-    "mlp": (["model=mlp"], 60_000),  # 784-512-512-10
+    "cnn": (["model=cnn"], 7_680),  # conv32-pool-conv64-pool-dense10, 34,826 parameters
+    "mlp": (["model=mlp"], 30_720),  # 784-512-512-10
     "small_mlp": (["model=mlp", "model.hidden=[64]"], 60_000),  # 784-64-10
 }
 AfterEpoch = Callable[[], None]

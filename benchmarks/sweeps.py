@@ -28,7 +28,7 @@ def main() -> None:
     """Print medians and ranges, write results/sweeps.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--overrides", nargs="*", default=[], help="of every run")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/sweeps.json")
     arguments = parser.parse_args()

@@ -53,7 +53,7 @@ def test_the_picture_has_a_bar_for_each_way():
         "Keras on JAX": [{"variant": [5], "loop": [10]}, {"variant": [7], "loop": [10]}],
     }
     results = {"images_per_second": {"mlp": ways}, "cores": 2, "cpu": "some processor"}
-    (axis,) = module("picture").draw(results).axes
+    (axis,) = module("publish").draw(results).axes
     assert [bar.get_width() for bar in axis.patches] == [0.6, 2]
     names = [label.get_text() for label in axis.get_yticklabels()]
     assert names == ["Keras on JAX", "Convscape"]
@@ -94,3 +94,36 @@ def test_layers_are_measured_beside_a_matrix_product_and_the_step(tmp_path):
         assert len(works) == 3 * 3 - 1 + 2  # the images have no gradient; the product, the step
         assert works["matrix product"]["share"] == 1
         assert all(work["ms"] > 0 for work in works.values())
+
+
+def test_the_results_are_written_into_the_page(tmp_path):
+    ways = {"convscape": [{"variant": [3000, 1000], "loop": [2000, 2000]}]}
+    slow = {"tutorial with Lightning": [{"variant": [500], "loop": [1000]}]}
+    speed = {
+        "images_per_second": {"mlp": ways, "cnn": ways | slow},
+        "cores": 2,
+        "cpu": "A",
+        "torch": "2",
+    }
+    results = {
+        "speed": {**speed, "batch_size": 128},
+        "sweeps": {"one by one": [10, 20], "side by side": [30]},
+        "startup": {"import torch": [1, 4, 2]},
+    }
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    (tmp_path / "speed.md").write_bytes((ROOT / "docs" / "speed.md").read_bytes())
+    for _ in range(2):  # the second time what the first wrote
+        bench("publish.py", "--results", tmp_path, "--docs", tmp_path)
+        lines = (tmp_path / "speed.md").read_text().splitlines()
+        rows = [
+            "| | MLP 784-512-512-10 | CNN, 34,826 parameters |",
+            "| the best hand-written loop | 2,000 (1.00) | 2,000 (1.00) |",
+            "| Convscape | 2,000 (1.00) | 2,000 (1.00) |",
+            "| tutorial with Lightning | | 500 (0.50) |",
+            "| one by one | 15.0 (1.00) |",
+            "| side by side | 30.0 (2.00) |",
+            "| `import torch` | 2.00 (1.00 to 4.00) |",
+        ]
+        assert [lines.count(row) for row in rows] == [1] * len(rows)
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
