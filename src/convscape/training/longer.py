@@ -120,10 +120,12 @@ def _check_length(before: ResolvedRun, run: ResolvedRun, done: _Done, is_finishe
         trainer, reached = run.config.trainer, {"max_epochs": done.epochs, "max_steps": done.steps}
         limits = {key: limit for key in reached if (limit := getattr(trainer, key)) is not None}
         more = {key: max(limit, reached[key] + 1) for key, limit in limits.items()}
+        were, ask = (
+            [f"trainer.{key}={limit}" for key, limit in each.items()] for each in (limits, more)
+        )
         raise ConfigError(
-            f"{' and '.join(f'trainer.{key}={limit}' for key, limit in limits.items())}: the run "
-            f"has done {counted(done.epochs, 'epoch')}, {counted(done.steps, 'step')}, already; ask "
-            f"for more, such as {' '.join(f'trainer.{key}={limit}' for key, limit in more.items())}"
+            f"{' and '.join(were)}: the run has done {counted(done.epochs, 'epoch')}, "
+            f"{counted(done.steps, 'step')}, already; ask for more, such as {' '.join(ask)}"
         )
     if is_finished and done.steps < before.total_steps and was is not None and patience == was:
         raise ConfigError(
