@@ -33,7 +33,7 @@ def main() -> None:
     )
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         draw(speed).savefig(arguments.docs / "speed.png", dpi=150)
-    tables = {
+    places = {
         "machine": f"{speed['cores']} cores of {speed['cpu']}, torch {speed['torch']}, "
         f"batches of {speed['batch_size']} images",
         "speed": speed_table(speed["images_per_second"]),
@@ -42,10 +42,10 @@ def main() -> None:
     }
     page = arguments.docs / "speed.md"
     text = page.read_text("utf-8")
-    for name, table in tables.items():
+    for name, content in places.items():
         text, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- -->)",
-            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
+            lambda found, content=content: f"{found[1]}{content}\n{found[2]}",
             text,
             flags=re.DOTALL,
         )
@@ -55,11 +55,7 @@ def main() -> None:
 
 def speed_table(networks: dict[str, dict[str, list]]) -> str:
     """Images/s of each way to train each network, and the ratio to the loop by hand beside it."""
-    loops = [
-        statistics.median(speed for each in processes for speed in each["loop"])
-        for variants in networks.values()
-        for processes in [variants["convscape"]]
-    ]
+    loops = [speed_of(variants["convscape"], "loop") for variants in networks.values()]
     rows = [["the best hand-written loop", *(f"{speed:,.0f} (1.00)" for speed in loops)]]
     for name in dict.fromkeys(name for variants in networks.values() for name in variants):
         rows.append([title(name)])
@@ -133,9 +129,9 @@ def draw(results: dict) -> Figure:
     return figure
 
 
-def speed_of(processes: list[dict[str, list[float]]]) -> float:
-    """Images/s: the median of all epochs."""
-    return statistics.median(speed for each in processes for speed in each["variant"])
+def speed_of(processes: list[dict[str, list[float]]], whose: str = "variant") -> float:
+    """Images/s: the median of all epochs of the variant, or of the loop beside it."""
+    return statistics.median(speed for each in processes for speed in each[whose])
 
 
 def ratio_of(processes: list[dict[str, list[float]]]) -> float:

@@ -17,8 +17,7 @@ from filelock import FileLock
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes on the same cores spin
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-if not sys.stdout.isatty():
-    os.environ.pop("COLUMNS", None)  # of the terminal of whoever started them, says readline
+os.environ.pop("COLUMNS", None)  # of the terminal of whoever started them, says readline
 
 import convscape  # noqa: F401  before TensorBoard, which it keeps from importing TensorFlow
 from convscape.base import distribution, stopping

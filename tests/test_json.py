@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import pydantic
 import pytest
 from pydantic import TypeAdapter
 
@@ -87,13 +88,9 @@ def test_a_claim_speaks_on_stderr_while_it_works(command, tmp_path):
 
 def test_the_published_schema_is_that_of_the_code():
     published = (ROOT / "docs" / "schema.json").read_text()
-    ours = json.dumps(documents.json_schema())
-    # the default, which pydantic writes down since 2.11 for objects of any kind
-    published, ours = (
-        json.loads(re.sub(r'"additionalProperties": true,\s*', "", each))
-        for each in (published, ours)
-    )
-    assert published == ours, "run: python docs/make_reference.py"
+    if pydantic.VERSION.startswith("2.10."):  # it does not write down that default yet
+        published = re.sub(r'"additionalProperties": true,\s*', "", published)
+    assert json.loads(published) == documents.json_schema(), "run: python docs/make_reference.py"
 
 
 def test_every_document_is_explained():

@@ -132,7 +132,7 @@ class SequentialConfig(Section):
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """The keys that shape the network, as `sequential.sequential_layers` takes them."""
+        """The keys that shape the network, as `sequential.checked_layers` takes them."""
         return {"layers": self.layers, "output_layer": self.output_layer}
 
     @property

@@ -158,13 +158,13 @@ def _known_classes(
             f"train has {', '.join([*labels][:MAX_NAMED])}{', ...' * (len(labels) > MAX_NAMED)}"
             f"{hint(name, list(labels))}"
         )
-    if not names and split == "val":
-        raise DataError(
-            f"no class folder in {str(folder)!r}; fill it with <class>/*, remove it, or take "
-            "validation images from train: data.val_size=0.1"
-        )
     if not names:
-        raise DataError(f"no class folder in {str(folder)!r}; expected {EXPECTED}")
+        ways = {
+            "test": f"expected {EXPECTED}",
+            "val": "fill it with <class>/*, remove it, or take validation images from train: "
+            "data.val_size=0.1",
+        }
+        raise DataError(f"no class folder in {str(folder)!r}; {ways[split]}")
     return {name: label for name, label in labels.items() if name in names}
 
 
