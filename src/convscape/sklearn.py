@@ -37,9 +37,8 @@ NETWORKS: dict[str, tuple[type[CNNConfig | MLPConfig], type[models.CNN | models.
     "cnn": (CNNConfig, models.CNN),
     "mlp": (MLPConfig, models.MLP),
 }
-MAX_COLOURS = (
-    4  # more channels than this on the last axis, and fewer rows: then it is the wrong one
-)
+# more channels than this on the last axis, and fewer rows: then it is the wrong axis
+MAX_COLOURS = 4
 NUM_PREDICTED = 256  # images at a time; more take memory and are no faster on a CPU
 
 
@@ -381,6 +380,7 @@ def _find_device(name: str) -> torch.device:
     return torch.device(str(machine.named_device(name)))
 
 
+@machine.flushing_denormals()
 def _train(
     model: models.CNN | models.MLP,
     images: np.ndarray,

@@ -75,6 +75,7 @@ BATCH_HOOKS = tuple(
 
 @machine.without_cuda_probing()
 @machine.collecting_garbage()
+@machine.flushing_denormals()
 def train(
     run: ResolvedRun,
     path: Path,
