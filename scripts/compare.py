@@ -16,8 +16,8 @@ def main() -> None:
     """Read the command line, write the page, print its lines."""
     parser = new_parser(__doc__)
     words = "a run folder, or <folder>:<key>=<value>,... for runs that differ only in their seed"
-    parser.add_argument("a", help=words)
-    parser.add_argument("b", help="the other one")
+    parser.add_argument("a", metavar="A", help=words)
+    parser.add_argument("b", metavar="B", help="the other one")
     parser.add_argument(
         "--metric",
         default="test/acc",

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,13 @@ def test_other_images_and_old_runs_are_refused(command, runs, tmp_path):
     folder.result_file.write_text(json.dumps(result))
     answer = command("compare", one, other)
     assert (answer.code, "not on the same images" in answer.err) == (2, True), answer.err
+
+
+def test_latest_is_named_by_its_folder(command, runs, tmp_path):
+    shutil.copytree(runs / "5" / "seed0", tmp_path / "outputs/runs/newest")
+    answer = command("compare", runs / "3" / "seed0", "latest")
+    assert answer.code == 0, answer.err
+    assert f"B: {Path('outputs/runs/newest')}\n" in answer.out
 
 
 @pytest.fixture(scope="module")

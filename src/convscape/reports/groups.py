@@ -28,7 +28,7 @@ _CHOICE = re.compile(r"(?P<folder>.*?):(?P<choice>[A-Za-z_][\w.]*=.*)", re.DOTAL
 class Group:
     """The finished runs of one configuration, by seed.
 
-    - `name`: as typed.
+    - `name`: its folder, and the values that chose among the runs in it.
     - `answers`: on the images of a split.
     """
 
@@ -102,7 +102,9 @@ def read_group(typed: str, split: Split = "test") -> Group:
     folders = {each.seed: path for path, each in reading.runs}
     results = {each.seed: each for _, each in reading.runs}
     answers = {seed: _answers(path, results[seed], split) for seed, path in folders.items()}
-    return Group(typed, folders, results, answers)
+    chosen = ",".join(f"{key}={value}" for key, value in choice.items())
+    name = f"{folder}:{chosen}" if choice else str(folder)  # which run `latest` is now
+    return Group(name, folders, results, answers)
 
 
 def parse_choice(typed: str) -> tuple[Path, dict[str, str]]:
