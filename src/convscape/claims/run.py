@@ -39,7 +39,7 @@ from convscape.sweeps import live
 from convscape.sweeps.grid import UNTIL_KEYS, refuse_grid, work_of
 from convscape.sweeps.run import SweepStopped, path_of_run, stop_of, train_if_missing
 from convscape.sweeps.states import find_results
-from convscape.sweeps.words import line
+from convscape.sweeps.words import counter, line
 from convscape.training.unread import UnreadInGrid
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _run_all(
             if result is not None:
                 left = "" if live.is_here() else live.time_left_of(folder)()
                 named = replace(result, run=titles[fingerprint])
-                say(line(named, f"[{number}/{len(unique)}]", left))
+                say(line(named, counter(number, len(unique)), left))
     return found
 
 

@@ -23,7 +23,7 @@ from convscape.base.files import changed
 from convscape.base.terminal import say, shortened
 from convscape.runs.folder import FAILURES, RunFolder
 from convscape.runs.progress import Remembered, last_metrics, progress
-from convscape.sweeps.words import duration, line, short_error
+from convscape.sweeps.words import counter, duration, line, short_error
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -182,10 +182,9 @@ class _View:
         new = [each for each in ended if _key(each[1]) not in self._told]
         self._told |= {_key(r) for _, r in new}
         new.sort(key=lambda each: changed(RunFolder(each[0]).result_file))
-        of = "" if found.is_open else f"/{found.total}"
         for number, (_, result) in enumerate(new, found.done - len(new) + 1):
             if self._has_lines:
-                say(line(result, f"[{number}{of}]"))
+                say(line(result, f"[{number}]" if found.is_open else counter(number, found.total)))
         return found
 
     def drawn(self) -> RenderableType:

@@ -57,7 +57,7 @@ from convscape.sweeps.launching import (
 )
 from convscape.sweeps.states import find_results, is_missing, settled
 from convscape.sweeps.verdicts import Comparing
-from convscape.sweeps.words import NUM_RUNS, first_line, line, overview, place, summary
+from convscape.sweeps.words import NUM_RUNS, counter, first_line, line, overview, summary
 
 if TYPE_CHECKING:
     from convscape.config.compose import Compose
@@ -318,7 +318,7 @@ def run_in_sweep(
         return
     if result is None:
         return
-    tell(result, place(number + 1), "" if live.is_here() else live.time_left_of(folder)())
+    tell(result, counter(number + 1), "" if live.is_here() else live.time_left_of(folder)())
     if result.status in FAILURES and config.fail_fast:
         files.append(folder / _STOP, within=folder).close()
     if result.status == "interrupted":

@@ -39,7 +39,7 @@ from convscape.sweeps.run import SweepStopped, path_of_run, prepare, stop_of
 from convscape.sweeps.search_config import checked_search, objectives_of, refuse_without_effect
 from convscape.sweeps.search_figures import draw_study
 from convscape.sweeps.study import IMPOSSIBLE, finished, open_study
-from convscape.sweeps.words import fitted, short_error
+from convscape.sweeps.words import counter, fitted, short_error
 
 if TYPE_CHECKING:
     from convscape.config.compose import Compose
@@ -316,7 +316,7 @@ class _Worker:
             if result.error is not None and result.error["type"] == "MonitorNotLogged":
                 raise ConfigError(result.error["message"])
         num_finished = len(finished(self.study.trials()))
-        say(fitted(f"[{num_finished}/{self.search.trials}]", result.run, words))
+        say(fitted(counter(num_finished, self.search.trials), result.run, words))
 
 
 def _summary(

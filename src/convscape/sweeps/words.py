@@ -113,9 +113,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def place(number: int) -> str:
-    """As in "[3/36]", if this process knows it."""
-    return f"[{number}/{os.environ[NUM_RUNS]}]" if NUM_RUNS in os.environ else f"[{number}]"
+def counter(number: int, total: int | None = None) -> str:
+    """As in "[ 3/36]"; without a `total`, that of this process, if it knows it."""
+    known = str(total or os.environ.get(NUM_RUNS, ""))
+    return f"[{number:>{len(known)}}/{known}]" if known else f"[{number}]"
 
 
 def summary(
