@@ -101,7 +101,8 @@ def test_filtered_pictures_equal_torch():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("edge_detecton", "did you mean edge_detection?"),
+        ("edge_detecton", "did you mean 'edge_detection'?"),
+        ("edge", "did you mean 'edge_detection'?"),
         ("1 2; 3", "its rows have 2, 1 entries"),
         ("1 two; 3 4", "'two' is not a number"),
         ("1 nan; 3 4", "'nan' is not a number"),
@@ -178,7 +179,9 @@ def test_pixels_of_grey_and_colour(command, tmp_path):
         (("window", "--padding", "sane"), "--padding: 'sane' is not a padding"),
         (("window", "--fps", "0"), "allowed: more than 0"),
         (("pixels", "--size", "99"), "allowed: 2 to 28"),
-        (("pixels", "nothing.png"), "there is no picture 'nothing.png'"),
+        (("window", "7y7"), "there is no '7y7'; allowed: a size such as 7x7, a matrix such as"),
+        (("pixels", "nothing.png"), "there is no picture 'nothing.png'; allowed: a picture file"),
+        (("kernels", "flowr"), "did you mean 'flower'?"),
         (("kernels", "--stride", "0"), "--stride: '0' is too small"),
     ],
 )

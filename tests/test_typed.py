@@ -41,7 +41,12 @@ ADVISED = [
     (["data", "=", "mnist"], ["data=mnist"]),
     (["data=", "mnist"], ["data=mnist"]),
     (["data", "=mnist"], ["data=mnist"]),
+    (["data", "mnist"], ["data=mnist"]),
+    (["model.kernel_size", "5"], ["model.kernel_size=5"]),
+    (["kernel_size", "5"], ["model.kernel_size=5"]),
+    (["model.hidden=[32,", "64]"], ["model=mlp model.hidden=[32,64]"]),
     (["mnist"], ["data=mnist"]),
+    (["mlp", "mnist"], ["model=mlp"]),
     (["model.kernel_size=(3,3)"], ["model.kernel_size=3", "model.kernel_size=[3,3]"]),
     (["model.kernel_size=(3, 5)"], ["model.kernel_size=3x5", "model.kernel_size=[3,5]"]),
     (["data.image_size=(32,24)"], ["data.image_size=32x24"]),
@@ -123,7 +128,7 @@ ADVISED = [
 def test_what_is_advised_is_accepted(words, advised):
     sentence = said_of(*words)
     assert sentence.count("\n") == 0
-    way = r"""(?:write|or|spaces:|quotes:) ("[^"]*"|[\w.]+=\S+(?: [\w.]+=\S+)*)"""
+    way = r"""(?:write|or|spaces:|quotes:|with =:) ("[^"]*"|[\w.]+=\S+(?: [\w.]+=\S+)*)"""
     written = [" ".join(shlex.split(found.rstrip(";"))) for found in re.findall(way, sentence)]
     assert written == advised, sentence
     others = words[:-1] if len(words) > 1 and re.fullmatch(r"\w+=\w+", words[0]) else []
@@ -172,6 +177,9 @@ def test_what_is_advised_is_accepted(words, advised):
         (["data.root=${oc.env:NOPE}"], "data.root=${oc.env:NOPE}: the environment variable NOPE"),
         (["model.kernel_size==3"], "model.kernel_size==3: '=3' is not a size"),
         (["model"], "cannot read model; an override looks like key=value"),
+        (["model=mlp", "model.hidden", "[32,", "64]"], "write it with =: model.hidden=[32,64]"),
+        (["model.kernelsize", "5"], "did you mean 'model.kernel_size'?"),
+        (["data", "minst"], "data=minst: there is no such choice"),
         (["=3"], "cannot read =3; an override looks like key=value"),
         (["data.batch_size=a,b"], "data.batch_size=a,b: allowed: one value"),
         (

@@ -24,7 +24,9 @@ def value_at(values: Mapping[str, Any], key: str) -> Any:
 def hint(word: Any, choices: Iterable[str]) -> str:
     """`; did you mean 'same'?`, or nothing if nothing is close."""
     names = {choice.lower(): choice for choice in choices}
-    matches = get_close_matches(str(word)[:100].lower(), list(names), n=1)
+    typed = str(word)[:100].lower()
+    begun = [name for name in names if len(typed) > 2 and name.startswith(typed)]
+    matches = get_close_matches(typed, list(names), n=1) or begun
     return f"; did you mean {names[matches[0]]!r}?" if matches else ""
 
 

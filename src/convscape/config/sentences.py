@@ -19,7 +19,9 @@ from convscape.config.typed import (
     advice_on,
     ambiguous,
     known_keys,
+    put_together,
     refusal,
+    refused,
     shell,
     unreadable,
     without,
@@ -62,7 +64,7 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
         given = next((a for a in typed if a.replace("=", "/", 1) == error.missing_cfg_file), None)
         return _no_choice(group, choice, given or f"{group}={choice}", error.options)
     if isinstance(error, OverrideParseException):
-        return unreadable(str(error.override), typed)
+        return _unreadable(str(error.override), typed)
     if match := re.match(r"Ambiguous value for argument '(.*?)=(.*)'", text):
         return ambiguous(match[1], match[2], typed)
     if sweep := re.match(r"Sweep parameters '(.*?)' requires --multirun|ConfigLoader is", text):
@@ -92,6 +94,17 @@ def explain(error: Exception, arguments: Sequence[str] | None = None) -> str | N
     match = re.search(r"\n\s*full_key: (.*)", text)
     words = " ".join(text[: match.start() if match else None].split())
     return f"{match[1]}: {words}" if match else words
+
+
+def _unreadable(word: str, typed: Sequence[str]) -> str | None:
+    """The message about a word that Hydra cannot read: spaces may have split what was meant."""
+    if (together := put_together(word, typed)) is None:
+        return unreadable(word, typed)
+    words, advice = together
+    try:
+        return refused(words) or advice
+    except (HydraException, OmegaConfBaseException) as error:
+        return explain(error, words)
 
 
 def _removed(text: str, typed: Sequence[str]) -> str | None:

@@ -45,16 +45,25 @@ def advice_on(key: str, value: str, others: Sequence[str]) -> str | None:
     return aliases.advice(key, value, known, lambda way: refusal([*beside, *way]))
 
 
-def unreadable(word: str, words: Sequence[str]) -> str:
-    """About an override that Hydra cannot read: how to write it, or why that fails too."""
-    others = [w for w in words if w != word and _parsed(w) is not None]
+def put_together(word: str, words: Sequence[str]) -> tuple[list[str], str] | None:
+    """The overrides with what spaces have split at `word` as the last, and how to write that."""
     place = list(words).index(word) if word in words else None
     after = list(words[place + 1 :]) if place is not None else []
     before = words[place - 1] if place else ""
-    if joined := _joined(word, before, after):
-        others = [w for w in others if w not in (before, *after)]
-        if refusal([*others, joined]) is None:
-            return f"{word}: write it without spaces: {shell(joined)}"
+    how, joined = "without spaces", _joined(word, before, after)
+    is_pair = after and not any(re.search("^-|=", each) for each in (word, after[0]))
+    if joined is None and is_pair and not groups_with(word):
+        how, joined = "with =", f"{word}={_joined(after[0], '', after[1:]) or after[0]}"
+    if joined is None or _parsed(joined) is None:
+        return None
+    beside = [w for w in words if w != word and re.search("[^=]=.", w)]
+    others = [w for w in beside if _parsed(w) is not None]
+    return [*others, joined], f"{word}: write it {how}: {shell(joined)}"
+
+
+def unreadable(word: str, words: Sequence[str]) -> str:
+    """About an override that Hydra cannot read: how to write it, or why that fails too."""
+    others = [w for w in words if w != word and _parsed(w) is not None]
     key, _, value = word.partition("=")
     ways = [way for way in _other_forms(key, value) if refusal([*others, way]) is None]
     if ways:
@@ -198,13 +207,23 @@ def _number_with_point(word: str, words: Sequence[str]) -> str | None:
 def refusal(words: Sequence[str]) -> str | None:
     """Why the config refuses overrides; None if it accepts them."""
     try:
+        return refused(words)
+    except (HydraException, OmegaConfBaseException):
+        return "Hydra cannot read it"
+
+
+def refused(words: Sequence[str]) -> str | None:
+    """As `refusal`.
+
+    Raises:
+        HydraException, OmegaConfBaseException: if they cannot be composed.
+    """
+    try:
         composed = _composed(list(words))
         composed.pop("search", None)  # a search reads it
         return impossible(check(composed))
     except ConfigError as error:
         return str(error)
-    except (HydraException, OmegaConfBaseException):
-        return "Hydra cannot read it"
 
 
 def known_keys(words: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from convscape.base.values import hint
 from convscape.data.cache import DataError
 from convscape.data.stretch import Stretch
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]  # (C, H, W)
 
 SAMPLES = ("china", "flower", "digit")
+NAMED_PICTURES = f"a picture file, {', '.join(SAMPLES[:-1])} or {SAMPLES[-1]}"
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
     *(".tga", ".tif", ".tiff", ".webp"),
@@ -126,6 +128,9 @@ def read_photograph(
     """
     from PIL import ImageOps
 
+    if str(name) not in SAMPLES and not Path(name).exists():
+        allowed = f"{NAMED_PICTURES}{hint(name, SAMPLES)}"
+        raise DataError(f"there is no picture {str(name)!r}; allowed: {allowed}")
     with _readable(name), _sample(str(name)) if name in SAMPLES else _opened(name) as image:
         words = f"{Path(name).name}, {image.width}x{image.height}"
         image.draft(None, (2 * longest_side,) * 2)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from convscape import geometry
 from convscape.base.errors import ConfigError
+from convscape.base.values import hint
 from convscape.geometry.kinds import NamedLayer
 from convscape.geometry.layers import Conv, Pool
 from convscape.geometry.window import Pair
@@ -80,11 +80,9 @@ def parse_kernel(text: str) -> np.ndarray:
     if name in KERNELS:
         return KERNELS[name]
     if not any(letter.isdigit() for letter in text):
-        matches = get_close_matches(name, KERNELS, n=1)
-        closest = f"; did you mean {matches[0]}?" if matches else ""
         raise ConfigError(
             f"there is no kernel {text!r}; allowed: {', '.join(KERNELS)}, or a matrix such as "
-            f'"0 -1 0; -1 5 -1; 0 -1 0"{closest}'
+            f'"0 -1 0; -1 5 -1; 0 -1 0"{hint(name, KERNELS)}'
         )
     return parse_matrix(text)
 

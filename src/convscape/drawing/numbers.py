@@ -15,7 +15,8 @@ from PIL.Image import Image as Picture
 
 from convscape import geometry
 from convscape.base.errors import ConfigError
-from convscape.data.pictures import read_photograph
+from convscape.base.values import hint
+from convscape.data.pictures import NAMED_PICTURES, SAMPLES, read_photograph
 from convscape.drawing.kernels import (
     KERNELS,
     SlidingWindow,
@@ -282,6 +283,9 @@ def read_matrix(text: str, patch: str) -> np.ndarray:
         height, width = geometry.parse_size(text)
         # small whole numbers, the same on every machine, that do not repeat soon
         return np.arange(height * width).reshape(height, width) * 7 % 10.0
+    if text not in SAMPLES and not Path(text).exists():
+        allowed = f'a size such as 7x7, a matrix such as "1 2; 3 4", {NAMED_PICTURES}'
+        raise ConfigError(f"there is no {text!r}; allowed: {allowed}{hint(text, SAMPLES)}")
     place = re.fullmatch(r"(\d+)x(\d+)\+(\d+)\+(\d+)", patch)
     if place is None:
         raise ConfigError(f"--patch={patch}; allowed: height x width + top + left, as in 7x7+0+0")
