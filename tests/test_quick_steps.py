@@ -8,7 +8,6 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import convscape
-from convscape.base import machine
 from convscape.base.quick_lightning import pl
 from convscape.models import CNN, MLP, Sequential, classifier
 from convscape.models.quick_steps import DenseChain, begin_momentum, bound_step
@@ -302,35 +301,3 @@ def test_steps_without_momentum_keep_no_state():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert not optimizer.state
-
-
-def num_denormals(values):
-    return int(((values != 0) & (values.abs() < torch.finfo(values.dtype).tiny)).sum())
-
-
-def test_the_optimiser_of_dead_units_does_not_keep_denormals(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    dying = ["model=mlp", "model.hidden=[16]", "optimizer.lr=0.1", "optimizer.betas=[0.8,0.9]"]
-    long = ["scheduler=constant", "data.batch_size=32", "trainer.max_epochs=12"]
-    run = convscape.train(*dying, *long, "visual=off", "trainer.progress=off")
-    checkpoint = torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)
-    averages = [state["exp_avg"] for state in checkpoint["optimizer_states"][0]["state"].values()]
-    assert any((average == 0).any() for average in averages)  # of units that died
-    assert not any(map(num_denormals, averages))
-
-
-@pytest.mark.parametrize("before", [False, True])
-def test_threads_that_are_there_already_flush_denormals_too(before):
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    small = torch.full((1_000_000,), 1e-30)
-    torch.set_flush_denormal(False)
-    try:
-        assert num_denormals(small * 1e-10) == len(small)  # now both threads are there
-        machine._flush_denormals(before)
-        with machine.flushing_denormals():
-            assert num_denormals(small * 1e-10) == 0
-        assert num_denormals(small * 1e-10) == (0 if before else len(small))
-    finally:
-        machine._flush_denormals(False)
-        torch.set_num_threads(num_threads)

@@ -105,6 +105,7 @@ def check_device(name: str, count: int = 1) -> None:
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NO_GLIBC = (OSError, AttributeError, TypeError)  # TypeError: on Windows
+_OMP_PAUSE_SOFT = 1  # omp.h's
 
 
 def keep_freed_memory() -> None:
@@ -132,32 +133,42 @@ def flushing_denormals() -> Iterator[None]:
 
     Adam's averages for a unit that no image activates any more halve every few steps until they are
     that small, and stay there. Every other step then waits for them: benchmarks/README.md.
+
+    Threads that are started inside keep the mode for as long as they live, those of a library that
+    is imported inside too.
     """
     import numpy as np
     import torch
 
     np.finfo(np.float32), np.finfo(np.float64)  # NumPy before 2.4 warns if it first looks inside
     was_flushing = (torch.tensor(1e-39) * 1).item() == 0
-    _flush_denormals(True)
     try:
+        _flush_denormals(True)
         yield
     finally:
         _flush_denormals(was_flushing)
 
 
 def _flush_denormals(flush: bool) -> None:
-    """Set it for this thread, and for those that compute for it.
-
-    LLVM's and Intel's OpenMP pass the mode on by themselves, GNU's only to threads that are new.
-    """
+    """Set it for this thread, and for those that compute for it, however many there will be."""
     import torch
 
     torch.set_flush_denormal(flush)
+    _end_helpers()
+
+
+def _end_helpers() -> None:
+    """End the threads that compute for this one; the next computation that needs some starts them.
+
+    Only GNU's OpenMP needs that: its threads keep the mode they were started with, and a forked
+    process waits forever for those of the process it was forked from.
+    """
     with suppress(*_NO_GLIBC):
-        process = ctypes.CDLL(None)
-        environment = ctypes.create_string_buffer(256)  # a fenv_t has 32 bytes at most
-        process.fegetenv(environment)
-        process.GOMP_parallel(process.fesetenv, environment, torch.get_num_threads(), 0)
+        ctypes.CDLL(None).omp_pause_resource_all(_OMP_PAUSE_SOFT)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_end_helpers)
 
 
 @contextmanager

@@ -75,7 +75,6 @@ BATCH_HOOKS = tuple(
 
 @machine.without_cuda_probing()
 @machine.collecting_garbage()
-@machine.flushing_denormals()
 def train(
     run: ResolvedRun,
     path: Path,
@@ -118,8 +117,9 @@ def train(
                 session = _prepared(run, folder, result, trackers, [stop], on_epoch, model)
                 result.seconds["setup"] = time.perf_counter() - start
                 conditions.say_what_others_use(run, result)
-                session.fit()
-                session.test()
+                with machine.flushing_denormals():
+                    session.fit()
+                    session.test()
             result.status = "ok"
         except ConfigError:
             raise
