@@ -34,6 +34,8 @@ MOMENTS = {
 }
 
 
+checked()  # Hydra looks for its plugins once, and not in each process that is forked after this
+
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows each signal ends a process at once
 
 

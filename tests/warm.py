@@ -17,7 +17,10 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 HAS_FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # Windows starts each anew
 context = multiprocessing.get_context("forkserver" if HAS_FORKS else "spawn")
 context.set_forkserver_preload(
-    ["convscape.training.run", "convscape.reports.page", "hydra", "tests.dying"]
+    [
+        *("convscape.training.run", "convscape.reports.page", "hydra", "tests.dying"),
+        "torchvision.transforms.v2",  # of augmentation: a second for each fork
+    ]
 )
 
 
