@@ -155,14 +155,10 @@ def run_command(command: Callable[[], Any]) -> NoReturn:
 
 def new_parser(doc: str | None) -> ArgumentParser:
     """The parser of a script described by `doc`, with the command's name as typed."""
-    import argparse
+    from convscape.base.arguments import Parser
 
     name = command_name(Path(sys.argv[0]).stem.removeprefix("convscape "))
-    return argparse.ArgumentParser(
-        prog=name if name.startswith("convscape ") else None,
-        description=_as_typed(doc or ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return Parser(name, _as_typed(doc or ""))
 
 
 def _as_typed(text: str) -> str:
