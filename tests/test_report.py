@@ -55,6 +55,7 @@ def test_a_report_has_a_row_per_run_a_page_and_figures(reported):
     rows = rows_of(sweep)
     assert len(rows) == 36
     assert {row["status"] for row in rows} == {"ok", "infeasible"}
+    assert {row["reason"] for row in rows} == {"", "block 2: a 7x7 kernel does not fit"}
     assert rows[0]["command"] == (
         "python scripts/train.py model.kernel_size=3 model.stride=1 model.padding=valid seed=0"
     )

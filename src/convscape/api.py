@@ -205,8 +205,7 @@ def train(
         words = [f"resume={path}", *([allow(packages)] if packages else [])]
         raise KeyboardInterrupt(f"to continue: convscape.train({', '.join(map(repr, words))})")
     if result.error is not None:
-        what = f"{result.status}: {result.error['type']}: {result.error['message']}"
-        raise RunFailed(f"{what}; more in {path / 'run.log'}", path)
+        raise RunFailed(f"{result.status}: {result.why}; more in {path / 'run.log'}", path)
     if model is None:
         return load.load_run(path, run.config.allow_packages)
     return load.TrainedRun(path, run.config, model.eval())

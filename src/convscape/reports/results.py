@@ -350,12 +350,11 @@ def _chosen(keys: list[SweptKey], by: Sequence[str], values: pd.DataFrame) -> li
 def _numbers_of(path: Path, result: Result) -> dict[str, Any]:
     """One run as a row, without its swept keys."""
     height, width = result.receptive_field or (None, None)
-    error = result.error
     overrides = with_full_name(result.overrides, result.config)
     row = {
         "run": result.run,
         "status": result.status,
-        "reason": f"{error['type']}: {error['message']}" if error is not None else None,
+        "reason": result.why,
         "seed": result.seed,
         "fold": dict(flat_config(result.config)).get("data.fold"),
         **{name: value for name, value in result.metrics.items() if name not in _NO_METRICS},

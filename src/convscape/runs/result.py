@@ -92,6 +92,14 @@ class Result:
         """The metric that chose its checkpoint; None: the last epoch."""
         return monitor_of(self.config)
 
+    @property
+    def why(self) -> str | None:
+        """What ended the run; with the type of the error where the status does not say it."""
+        if self.error is None:
+            return None
+        message = self.error["message"]
+        return f"{self.error['type']}: {message}" if self.status == "failed" else message
+
     def fail(self, status: Status, error: BaseException) -> None:
         """Record how the run ended."""
         self.status = status

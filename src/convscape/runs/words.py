@@ -127,7 +127,6 @@ def summary(result: Result, path: Path) -> list[str]:
                 f"to continue:  {command_on(path, 'train', result.config)}",
             ]
         case _:
-            assert result.error is not None
-            what = f"{result.status}: {result.error['type']}: {result.error['message']}"
+            what = f"{result.status}: {result.why}"
             log = path / "run.log"
             return [what, f"more in {log}"] if log.is_file() else [what]

@@ -96,8 +96,7 @@ class LiveTable:
 
 def short_error(result: Result) -> str:
     """What ended a run, in one line."""
-    assert result.error is not None
-    return f"{result.error['type']}: {first_line(result.error['message'])}"
+    return first_line(result.why)
 
 
 def first_line(message: Any) -> str:
