@@ -1,6 +1,7 @@
 """The tab in TensorBoard, served by TensorBoard itself and opened in a real browser."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,7 @@ import urllib.error
 import urllib.request
 import warnings
 
+import numpy as np
 import pytest
 
 from convscape.board.plugin import ConvscapePlugin
@@ -137,6 +139,8 @@ def test_numbers_of_seventeen_digits_are_shown_as_short_as_on_the_terminal(brows
     assert any("lr 0.01 instead of 0.001235" in line for line in lines)
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto((tmp_path / "report.html").as_uri())
+    seconds = page.locator("table.best tbody td:last-child").all_inner_texts()
+    assert set(seconds) == {"5.0"}  # with one decimal each, so that they stay in line
     for tab in ("Answer", "Runs"):
         page.get_by_role("tab", name=tab).click()
         words = page.locator("body").inner_text()
@@ -145,3 +149,14 @@ def test_numbers_of_seventeen_digits_are_shown_as_short_as_on_the_terminal(brows
         page.get_by_label("filter").fill(typed)
         wait_until(page, "document.querySelectorAll('.runs tbody tr td').length > 0")
         wait_until(page, "document.body.innerText.includes('2 of 4 runs')")
+
+
+def test_the_lines_of_all_keys_have_contrast_on_dark_and_light_paper(browser, tmp_path):
+    write_runs(tmp_path, seeds=2)
+    write_report([tmp_path])
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto((tmp_path / "report.html").as_uri())
+    stroke = "all => all.map((line) => getComputedStyle(line).stroke)"
+    strokes = page.locator(".thread").evaluate_all(stroke)
+    grey = [np.mean([int(part) for part in re.findall(r"\d+", each)[:3]]) for each in strokes]
+    assert 90 < min(grey) < max(grey) < 190  # of 255

@@ -98,7 +98,10 @@ def _section(section: Section, results: dict[str, Result], beside: Path) -> dict
             for key, name in zip(table.by, names, strict=True)
         ],
         "metrics": [metric_facts(metrics.metric(name)) for name in section.metric_order()],
-        "facts": [{"name": name, "title": words} for name, words in _FACTS.items()],
+        "facts": [
+            {"name": name, "title": words, "digits": 1 if name.startswith("seconds/") else None}
+            for name, words in _FACTS.items()
+        ],
         "runs": _runs(section, runs, beside),
         "configurations": _configurations(section),
         "effects": [_effect(section, effect) for effect in section.comparisons.effects],

@@ -62,7 +62,7 @@
     const facts = section.facts.filter((f) => all.numbers[f.name]).slice(0, 3), { number, amount } = convscape.dom;
     const rows = all.n.slice(0, 10).map((n, i) => h("tr", { onclick: () => go.configuration(section, i) }, h("td", {}, String(i + 1)),
       section.keys.map((key) => h("td", { class: "text" }, key.shown[all.keys[key.name][i]] ?? "")), h("td", {}, n < all.num_runs[i] ? `${n} of ${all.num_runs[i]}` : String(n)),
-      shown.map((m) => h("td", {}, number(all.numbers[m.name][i], m), h("span", { class: "soft" }, half(all, m, i)))), facts.map((f) => h("td", {}, amount(all.numbers[f.name][i])))));
+      shown.map((m) => h("td", {}, number(all.numbers[m.name][i], m), h("span", { class: "soft" }, half(all, m, i)))), facts.map((f) => h("td", {}, amount(all.numbers[f.name][i], f.digits)))));
     const head = ["", ...section.keys.map((k) => k.title), "runs", ...shown.map((m) => m.title), ...facts.map((f) => f.title)];
     return [h("h3", {}, `Configurations${section.metric ? `, best first by ${section.metric.name}` : ""}`),
       h("div", { class: "scroll" }, h("table", { class: "best" }, h("thead", {}, h("tr", {}, head.map((words, i) => h("th", { class: i > 0 && i <= section.keys.length ? "text" : null }, words)))), h("tbody", {}, rows))),

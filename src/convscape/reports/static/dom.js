@@ -22,8 +22,9 @@
     if (value === null || value === undefined) return "";
     return (value * metric.scale).toFixed(metric.digits);
   }
-  function amount(value) {
+  function amount(value, digits) {
     if (value === null || value === undefined) return "";
+    if (digits !== null && digits !== undefined) return value.toFixed(digits);
     const size = Math.abs(value);
     if (size >= 1000 || (Number.isInteger(value) && size < 1e6)) return grouped(value);
     return String(Number(value.toPrecision(4)));

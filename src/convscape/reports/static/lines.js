@@ -52,11 +52,13 @@
     axes.push({ title: metric.title, ticks: ticks(low, high, 5).map((t) => [String(t), (t - low) / (high - low)]), of: (i) => (values[i] * metric.scale - low) / (high - low) });
     const height = 300, top = 28, tall = height - top - 12;
     const step = (width - 110) / (axes.length - 1), x = (a) => 40 + a * step, y = (share) => top + (1 - share) * tall;
+    // neither cividis's darkest nor its lightest: thin lines need contrast on dark and light paper
+    const shade = (value) => (high > low ? 0.4 + (0.5 * (value - low)) / (high - low) : 0.65);
     const lines = places.slice().reverse().map((i) => {
       // equal values would hide each other, so each line is shifted a little
       const aside = ((i * 0.618) % 1) * 10 - 5, points = axes.map((axis, a) => [axis.of(i), a]).filter(([v]) => v !== null)
         .map(([v, a]) => `${x(a)},${y(v) + (a < axes.length - 1 ? aside : 0)}`);
-      const line = s("polyline", { class: "thread", points: points.join(" "), style: { stroke: css(color(high > low ? (values[i] * metric.scale - low) / (high - low) : 0.5)) } });
+      const line = s("polyline", { class: "thread", points: points.join(" "), style: { stroke: css(color(shade(values[i] * metric.scale))) } });
       tipped(line, () => [`${i + 1}: ${all.label[i]}`, `${metric.title}: ${number(values[i], metric)}`]);
       line.addEventListener("click", () => choose(i));
       return [i, line];

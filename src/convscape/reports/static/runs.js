@@ -12,7 +12,7 @@
     });
     const metrics = section.metrics.filter((m) => rows.numbers[m.name]).map((m, i) => ({ id: m.name, title: m.title, kind: "number", up: m.direction === "min", hidden: i > 3,
       value: (row) => rows.numbers[m.name][row], text: (row) => number(rows.numbers[m.name][row], m), half: halves ? (row) => convscape.answer.half(rows, m, row) : undefined }));
-    const facts = section.facts.filter((f) => rows.numbers[f.name]).map((f, i) => ({ id: f.name, title: f.title, kind: "number", up: true, hidden: i > 3, value: (row) => rows.numbers[f.name][row], text: (row) => amount(rows.numbers[f.name][row]) }));
+    const facts = section.facts.filter((f) => rows.numbers[f.name]).map((f, i) => ({ id: f.name, title: f.title, kind: "number", up: true, hidden: i > 3, value: (row) => rows.numbers[f.name][row], text: (row) => amount(rows.numbers[f.name][row], f.digits) }));
     return { keys, metrics, facts };
   }
   function runColumns(section) {
