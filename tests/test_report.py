@@ -133,7 +133,8 @@ def test_the_terminal_says_what_was_found(reported):
     assert "kernel size 5 instead of 3 gains 1.09 ± 0.53 points" in out
     assert (
         "takes 1.7 times the parameters and 2.5 times the MACs "
-        "(over 3 seeds of 4 pairs each, on the same validation images, first look, p = 0.001)"
+        "(over 3 seeds with 4 pairs of runs each, on the same validation images, first look, "
+        "p = 0.001)"
     ) in out
     assert "stride 2 instead of 1 costs 0.77 ± 0.54 points and saves 75 % of the MACs" in out
     assert "padding same instead of valid: no clear difference, +0.07 ± 0.46 points" in out

@@ -31,7 +31,7 @@ def effect_sentence(effect: Effect, metric: Metric, num_images: int | None = Non
         sentence = f"{what}: no clear difference, {sign}{amount}"
         joint = "; it "
     costs = _in_costs(effect.ratios)
-    rests_on = _what_varies(estimate, effect.num_pairs, ("pair", "pairs"), metric, num_images)
+    rests_on = _what_varies(estimate, effect.num_pairs, _PAIRS, metric, num_images)
     if effect.num_left_out:
         rests_on += f"; {counted(effect.num_left_out, 'pair')} without all seeds left out"
     return f"{sentence}{joint + costs if costs else ''} ({rests_on})."
@@ -49,10 +49,10 @@ def _what_varies(
     metric: Metric,
     num_images: int | None,
 ) -> str:
-    """As in "over 3 seeds of 4 pairs each, on the same 200 validation images, p = 0.031"."""
+    """As in "over 3 seeds with 4 pairs of runs each, on the same 200 test images, p = 0.031"."""
     words = f"over {counted(estimate.n, 'seed')}"
     if num_sets > 1:
-        words += f" of {counted(num_sets, *kind)}{' each' if estimate.n > 1 else ''}"
+        words += f" with {counted(num_sets, *kind)}{' each' if estimate.n > 1 else ''}"
     images = {"val": "validation", "test": "test", "train": "training"}.get(metric.split or "")
     if images:
         count = f"{num_images:,} " if num_images else ""
@@ -87,6 +87,7 @@ def _in_costs(ratios: dict[str, float]) -> str:
     return " and ".join(f"{verb} {' and '.join(amounts)}" for verb, amounts in words if amounts)
 
 
+_PAIRS = ("pair of runs", "pairs of runs")
 _FOURS = ("set of four runs", "sets of four runs")
 
 
