@@ -1,12 +1,15 @@
 """Compiled steps are those of `quick_steps` but for rounding; resumed runs end on the same bits."""
 
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from convscape.models import MLP
-from convscape.models.compiled_steps import NUM_STEPS, Shape, _Function
+from convscape.base.errors import ConfigError
+from convscape.models import MLP, compiled_steps
+from convscape.models.compiled_steps import NUM_STEPS, CompiledSteps, Shape, _Function
 from convscape.models.quick_steps import AdamState, DenseChain, bound_step
 from convscape.runs.folder import RunFolder
 from convscape.runs.resolved import ResolvedRun
@@ -104,10 +107,43 @@ def test_steps_are_compiled_only_where_they_do_all_that_single_ones_do(override)
         assert (_shape_of_steps(build_model(run), run) is not None) == is_suited
 
 
+SHAPE = Shape((20, 3), (None,), (6, 1, 5, 4), 1, False)
+
+
+def test_compiled_steps_are_kept_where_only_their_user_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/torchinductor_name")  # as torch does
+    for given in ("", "here", None):  # a relative one does not count
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path) if given is None else given)
+        home = tmp_path if given is None else Path.home() / ".cache"
+        assert SHAPE.file.parent == home / "convscape"
+
+
+def test_compiled_steps_that_cannot_be_kept_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"file.convscape .*set XDG_CACHE_HOME to another"):
+        CompiledSteps(SHAPE)
+
+
+def test_a_damaged_file_of_compiled_steps_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    SHAPE.file.parent.mkdir()
+    SHAPE.file.write_bytes(b"half")
+    with pytest.raises(RuntimeError, match="ZIP archive"):
+        compiled_steps._loaded(SHAPE.file)
+    load = compiled_steps._loaded
+    whole = SimpleNamespace(run=print)
+    monkeypatch.setattr(
+        compiled_steps, "_loaded", lambda f: whole if f.read_bytes() == b"whole" else load(f)
+    )
+    monkeypatch.setattr(compiled_steps, "_compiled", lambda shape: b"whole")
+    assert CompiledSteps(SHAPE)._run is print
+
+
 @pytest.mark.long
 def test_compiled_steps_are_kept_and_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache = tmp_path / "convscape"
     compiled = [*SMALL, "trainer.compile=true"]
     assert train_apart(compiled, tmp_path / "whole") == "ok"
     (kept,) = cache.glob("steps-*.pt2")

@@ -14,14 +14,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from convscape.base import files
-from convscape.base.errors import ConfigError
+from convscape.base.errors import ConfigError, not_written
 from convscape.base.machine import cpu_name
 from convscape.models import quick_steps
 from convscape.models.quick_steps import ACTIVATIONS, AdamState, DenseChain
@@ -64,9 +64,11 @@ class Shape(NamedTuple):
         code = b"".join(Path(file).read_bytes() for file in (__file__, quick_steps.__file__))
         words = self, torch.__version__, processor
         key = hashlib.sha256(code + repr(words).encode()).hexdigest()[:16]
-        # not beside the data: a project that was received could bring code along
-        home = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path.home() / ".cache" / "convscape"
-        return Path(home) / f"steps-{key}.pt2"
+        # not beside the data: a project that was received could bring code along; nor where torch
+        # keeps its own, in the temporary folder: there another user could have put code
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        home = home if home.is_absolute() else Path.home() / ".cache"
+        return home / "convscape" / f"steps-{key}.pt2"
 
 
 class CompiledSteps:
@@ -77,12 +79,16 @@ class CompiledSteps:
     nor those that are left of a call's batches.
 
     Raises:
-        ConfigError: if it must be compiled, and there is no compiler.
+        ConfigError: if it must be compiled, and there is no compiler or nowhere to write.
     """
 
     def __init__(self, shape: Shape) -> None:
-        file = str(_file_of(shape))
-        self._run = torch._C._aoti.AOTIModelPackageLoader(file, "model", False, 1, -1).run
+        try:
+            package = _loaded(_file_of(shape))
+        except RuntimeError:  # the file is damaged
+            files.remove(shape.file, within=shape.file.parent)
+            package = _loaded(_file_of(shape))
+        self._run = package.run
         self._images = shape.images
 
     def take(
@@ -133,11 +139,19 @@ def _file_of(shape: Shape) -> Path:
     """The compiled function of this shape: found, or made while others who want it wait."""
     file = shape.file
     if not file.is_file():
-        files.make_folder(file.parent, within=file.parent)
-        with files.lock(file.with_suffix(".lock"), within=file.parent):
-            if not file.is_file():
-                files.write_atomic(file, _compiled(shape), within=file.parent)
+        try:
+            with files.lock(file.with_suffix(".lock"), within=file.parent):
+                if not file.is_file():
+                    files.write_atomic(file, _compiled(shape), within=file.parent)
+        except OSError as error:
+            what = f"trainer.compile=true: cannot write {file.parent} or {tempfile.gettempdir()}"
+            way_out = "set XDG_CACHE_HOME to another folder, or trainer.compile=false"
+            raise ConfigError(not_written(what, error, way_out)) from error
     return file
+
+
+def _loaded(file: Path) -> Any:
+    return torch._C._aoti.AOTIModelPackageLoader(str(file), "model", False, 1, -1)
 
 
 def _compiled(shape: Shape) -> bytes:
