@@ -1,13 +1,15 @@
 """Compiled steps are those of `quick_steps` but for rounding; resumed runs end on the same bits."""
 
+import errno
 import random
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._inductor.exc import InductorError
 
-from convscape.base.errors import ConfigError
+from convscape.base.errors import ConfigError, Stopped
 from convscape.models import MLP, compiled_steps
 from convscape.models.compiled_steps import NUM_STEPS, CompiledSteps, Shape, _Function
 from convscape.models.quick_steps import AdamState, DenseChain, bound_step
@@ -138,6 +140,24 @@ def test_a_damaged_file_of_compiled_steps_is_replaced(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(compiled_steps, "_compiled", lambda shape: b"whole")
     assert CompiledSteps(SHAPE)._run is print
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected", "said"),
+    [
+        (Stopped("by SIGINT"), Stopped, "by SIGINT"),
+        (OSError(errno.ENOSPC, "No space left"), ConfigError, r"cannot write .*: No space left"),
+        (RuntimeError("cc1plus"), ConfigError, "no working C.. compiler .*cc1plus"),
+    ],
+)
+def test_what_ends_a_compilation_is_said(tmp_path, monkeypatch, inner, expected, said):
+    def fail(*args, **kwargs):
+        raise InductorError(inner, None)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    with pytest.raises(expected, match=said):
+        CompiledSteps(SHAPE)
 
 
 @pytest.mark.long

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from convscape.base import files
-from convscape.base.errors import ConfigError, not_written
+from convscape.base.errors import ConfigError, Stopped, not_written
 from convscape.base.machine import cpu_name
 from convscape.models import quick_steps
 from convscape.models.quick_steps import ACTIVATIONS, AdamState, DenseChain
@@ -164,6 +164,9 @@ def _compiled(shape: Shape) -> bytes:
         try:
             torch._inductor.aoti_compile_and_package(program, package_path=str(path))
         except (InductorError, InvalidCxxCompiler) as error:
+            inner = getattr(error, "inner_exception", None)
+            if isinstance(inner, Stopped | OSError):  # Ctrl-C, or a full disk
+                raise inner from None
             raise ConfigError(
                 f"trainer.compile=true: torch found no working C++ compiler ({error}); install "
                 "one, or set trainer.compile=false"
