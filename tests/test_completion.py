@@ -24,6 +24,8 @@ def home(tmp_path_factory):
     (home / "outputs" / "runs" / "mine").mkdir(parents=True)
     (home / "outputs" / "runs" / "mine" / "config.yaml").touch()
     (home / ".bashrc").write_text("EDITOR=vi")
+    # else a new user's fish reads every manual page there is, long after the test
+    (home / ".local" / "share" / "fish" / "generated_completions").mkdir(parents=True)
     for _ in range(2):
         answer = call(home, "convscape --install-completion bash")
         assert answer.returncode == 0, answer.stderr
