@@ -1,4 +1,5 @@
 import builtins
+import io
 import os
 import runpy
 import shutil
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,17 +98,45 @@ def made_once(tmp_path_factory):
     return folder_of
 
 
+def exit_code(patch, script, arguments):
+    """Run a script in this process, until it exits."""
+    path = ROOT / "scripts" / f"{script}.py"
+    patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    return stop.value.code or 0
+
+
+def run_here(folder, script, *arguments):
+    """Run a script as `command` does, for fixtures that several tests share."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        code = exit_code(patch, script, arguments)
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def undrawn():
+    """Reports without their figures, which take most of a report's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convscape.reports.section.draw_figures", lambda *_: {})
+        yield
+
+
+@pytest.fixture
+def without_figures():
+    with undrawn():
+        yield
+
+
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """Run a script as a user does, in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(script, *arguments):
-        path = ROOT / "scripts" / f"{script}.py"
-        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(path), run_name="__main__")
-        return Answer(stop.value.code or 0, *capsys.readouterr())
+        return Answer(exit_code(monkeypatch, script, arguments), *capsys.readouterr())
 
     return run
 

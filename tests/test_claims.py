@@ -23,6 +23,8 @@ from tests.conftest import PATIENCE_S
 from tests.fake_runs import a_claim, write_runs
 from tests.test_config import initialised
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 QUICK = (
     *("data=digits", "data.train_size=300", "data.val_size=100", "trainer.max_epochs=1"),
     *("visual=off", "trainer.threads=1", "seeds=2", "jobs=1"),

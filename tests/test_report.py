@@ -140,6 +140,7 @@ def test_the_terminal_says_what_was_found(reported):
     assert "padding same instead of valid: no clear difference, +0.07 ± 0.46 points" in out
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_what_depends_on_another_key_is_said(sweep):
     for file in sweep.glob("*/result.json"):
         result = json.loads(file.read_text())
@@ -156,6 +157,7 @@ def test_what_depends_on_another_key_is_said(sweep):
     ), lines
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_folds_are_averaged_and_not_compared(tmp_path):
     write_runs(tmp_path, seeds=3, levels={"data.fold": [0, 1], "model.kernel_size": [3, 5]})
     lines = "\n".join(write_report([tmp_path]).lines)
@@ -165,6 +167,7 @@ def test_folds_are_averaged_and_not_compared(tmp_path):
     assert set(load_sweep(tmp_path)["fold"]) == {0, 1}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_seed_gives_no_interval(tmp_path):
     write_runs(tmp_path, seeds=1)
     lines = "\n".join(write_report([tmp_path]).lines)
@@ -173,6 +176,7 @@ def test_one_seed_gives_no_interval(tmp_path):
     assert "±" not in lines
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_runs_can_be_ranked_and_grouped_otherwise(command, sweep):
     answer = command("report", sweep, "--rank", "macs", "--by", "model.stride")
     assert answer.code == 0, answer.err
@@ -201,6 +205,7 @@ def test_a_folder_without_runs_is_refused(command, tmp_path, sweep):
     assert "holds no run folders" in command("report", tmp_path / "empty").err
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     "content", ["", '{"run": "x"', "[]", '{"run": 3}', '{"metrics": {"val/acc": "high"}}', "\x00"]
 )
@@ -217,7 +222,7 @@ def test_runs_on_different_data_are_never_pooled(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for number, (folder, name) in enumerate([(one, "mnist"), (other, "digits")]):
         folder.mkdir()
-        write_runs(folder)
+        write_runs(folder, seeds=1, levels={key: LEVELS[key] for key in list(LEVELS)[1:]})
         for file in folder.glob("*/result.json"):
             result = json.loads(file.read_text())
             result["config"]["data"]["name"] = name
@@ -229,6 +234,7 @@ def test_runs_on_different_data_are_never_pooled(tmp_path):
     assert len(list((report.folder / "figures").glob("mnist-*.png"))) == len(FIGURES)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_receptive_field_is_written_alike_in_every_table(tmp_path):
     """Of an MLP: as in the plan of a layer, of a sweep, and in the report of its runs."""
     plan = checked("model=mlp", "data=mnist").plan()
@@ -268,6 +274,7 @@ def test_the_same_config_on_other_files_is_told_apart_by_its_folder(tmp_path):
     assert names == {"digits_cats_0011", "digits_dogs_aabb"}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_hardware_and_versions_that_differ_are_noted(sweep):
     file = sweep / "run00000" / "result.json"
     result = json.loads(file.read_text())
@@ -278,6 +285,7 @@ def test_hardware_and_versions_that_differ_are_noted(sweep):
     assert '"taken_cores":[' not in page  # it changes how long, and not what comes of it
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_optimizers_are_one_key_and_not_a_dozen(tmp_path):
     write_runs(tmp_path, levels={"model.kernel_size": [3, 5]}, seeds=2)
     for number, file in enumerate(sorted(tmp_path.glob("*/result.json"))):

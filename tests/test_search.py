@@ -1,14 +1,16 @@
 """Optuna over the same configs, with real workers on a real shared study."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
+from contextlib import contextmanager
+from pathlib import Path
 
 import optuna
 import pytest
@@ -25,9 +27,11 @@ from convscape.runs.folder import RunFolder
 from convscape.runs.progress import progress
 from convscape.sweeps import database
 from convscape.sweeps.study import _storage, open_study
-from tests.conftest import PATIENCE_S, TINY, wait_for
+from tests.conftest import PATIENCE_S, TINY, run_here, undrawn, wait_for
 
-SMALL = [*TINY[1:], "search.trials=6", "search.sampler_seed=1", "name=small"]
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+SMALL = [*TINY[1:], "search.trials=6", "search.sampler_seed=1", "name=small", "visual=off"]
 
 
 # takes trials, without training, until there are enough; given a word it is killed with one in hand
@@ -68,12 +72,11 @@ def workers(tmp_path):
     return run
 
 
-@pytest.fixture
-def preset():
+@contextmanager
+def presets():
     """Write a preset, and return how a command line names it."""
-    # a folder for each process of pytest, where no other test looks for presets
-    folder = CONFIG_DIR / "search" / f"of_tests_{os.getpid()}"
-    folder.mkdir()
+    # a folder for each use, where no other test looks for presets
+    folder = Path(tempfile.mkdtemp(prefix="of_tests_", dir=CONFIG_DIR / "search"))
 
     def write(name, space):
         head = "{trials: 6, objectives: [val/acc], storage: null, sampler: tpe, prune: false, "
@@ -86,15 +89,30 @@ def preset():
 
 
 @pytest.fixture
+def preset():
+    with presets() as write:
+        yield write
+
+
+# narrow networks, one in three of them impossible
+NARROW = """{
+    model: {kernel_size: {choices: [3, 5, 29]}, channels: {choices: ["[2]", "[4]"]}},
+    optimizer.lr: {low: 0.001, high: 0.02, log: true},
+}"""
+
+
+@pytest.fixture
 def space(preset):
-    """A preset with narrow networks, one in three of them impossible."""
-    return preset(
-        "narrow",
-        """{
-            model: {kernel_size: {choices: [3, 5, 29]}, channels: {choices: ["[2]", "[4]"]}},
-            optimizer.lr: {low: 0.001, high: 0.02, log: true},
-        }""",
-    )
+    return preset("narrow", NARROW)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A folder with a search of six trials, what it said and its command; for tests that look."""
+    folder = tmp_path_factory.mktemp("searched")
+    with presets() as write, undrawn():
+        words = ["search", write("narrow", NARROW), *SMALL]
+        yield folder, run_here(folder, *words), words
 
 
 def study_of(tmp_path, name="small"):
@@ -110,18 +128,18 @@ def states(study):
     return [trial.state.name for trial in study.trials]
 
 
-def test_a_search_makes_its_trials_and_the_same_command_does_no_more(command, tmp_path, space):
-    answer = command("search", space, *SMALL)
+def test_a_search_makes_its_trials_and_the_same_command_does_no_more(searched):
+    folder, answer, words = searched
     assert answer.code == 0, answer.err
-    study = study_of(tmp_path)
+    study = study_of(folder)
     assert states(study).count("COMPLETE") == 6
     impossible = [t for t in study.trials if "impossible" in t.user_attrs]
     assert len(impossible) == len(study.trials) - 6 > 0
     assert "a 29x29 kernel does not fit" in impossible[0].user_attrs["impossible"]
     assert f"6 trained, 0 pruned, {len(impossible)} impossible" in answer.out
-    again = command("search", space, *SMALL)
+    again = run_here(folder, *words)
     assert again.code == 0
-    assert len(study_of(tmp_path).trials) == len(study.trials)
+    assert len(study_of(folder).trials) == len(study.trials)
 
 
 def test_what_a_stopping_database_kept_without_an_answer_is_told_once(tmp_path, monkeypatch):
@@ -151,14 +169,15 @@ def test_what_a_stopping_database_kept_without_an_answer_is_told_once(tmp_path, 
     assert states(shared.study) == ["COMPLETE", "FAIL", "WAITING"]
 
 
-def test_a_trial_is_an_ordinary_run_with_the_value_it_reports(command, tmp_path, space):
-    command("search", space, *SMALL)
+def test_a_trial_is_an_ordinary_run_with_the_value_it_reports(searched):
+    place, *_ = searched
     by_folder = {
-        t.user_attrs["folder"]: t for t in study_of(tmp_path).trials if t.state.name == "COMPLETE"
+        t.user_attrs["folder"]: t for t in study_of(place).trials if t.state.name == "COMPLETE"
     }
-    for folder in folders(tmp_path):
+    assert len(folders(place)) == 6
+    for folder in folders(place):
         result = json.loads((folder / "result.json").read_text())
-        trial = by_folder[str(folder.relative_to(tmp_path))]
+        trial = by_folder[str(folder.relative_to(place))]
         assert result["status"] == "ok"
         assert trial.value == result["metrics"]["val/acc"]
         assert result["config"]["optimizer"]["lr"] == pytest.approx(trial.params["optimizer.lr"])
@@ -168,7 +187,7 @@ def test_a_trial_is_an_ordinary_run_with_the_value_it_reports(command, tmp_path,
 def test_what_is_in_the_way_of_a_run_is_named_and_once_it_is_gone_the_search_goes_on(
     command, tmp_path, space, by
 ):
-    words = ["search", space, *SMALL, "search.trials=1", "trainer.max_epochs=1", "visual=off"]
+    words = ["search", space, *SMALL, "search.trials=1", "trainer.max_epochs=1"]
     assert command(*words).code == 0
     (path,) = folders(tmp_path)
     file = path / "result.json"
@@ -189,9 +208,8 @@ def test_what_is_in_the_way_of_a_run_is_named_and_once_it_is_gone_the_search_goe
     assert [each.name for each in folders(tmp_path)] == [path.name]
 
 
-def test_a_search_ends_with_a_report_that_has_optunas_figures(command, tmp_path, space):
-    command("search", space, *SMALL)
-    page = (tmp_path / "outputs" / "searches" / "small" / "report.html").read_text()
+def test_a_search_ends_with_a_report_that_has_optunas_figures(searched):
+    page = (searched[0] / "outputs" / "searches" / "small" / "report.html").read_text()
     assert "Too few trials finished to say which keys matter" in page
     assert "Two keys at once." in page
     assert "rank correlation" in page or "lr" in page
@@ -328,7 +346,7 @@ def test_a_killed_workers_trial_is_finished_by_the_next_one(start, command, tmp_
                 f"search.space.model.{key}"
                 for key in ("kernel_size.choices=[40]", "padding.choices=[0]")
             ],
-            "networks in a row were impossible",
+            "5 networks in a row were impossible",
         ),
         (["search.objectives=[val/accuracy]"], "search.objectives=val/accuracy"),
         (["search.trials=0"], "search.trials=0: allowed: 1 or more"),
@@ -340,7 +358,8 @@ def test_a_killed_workers_trial_is_finished_by_the_next_one(start, command, tmp_
         ),
     ],
 )
-def test_a_users_mistake_is_one_sentence(command, tmp_path, arguments, words):
+def test_a_users_mistake_is_one_sentence(command, monkeypatch, tmp_path, arguments, words):
+    monkeypatch.setattr("convscape.sweeps.search.MAX_IMPOSSIBLE", 5)
     answer = command("search", *TINY[1:], *arguments)
     assert (answer.code, words in answer.err) == (2, True), answer.out + answer.err
     assert not list(tmp_path.glob("outputs/searches/*/*/checkpoints"))

@@ -15,6 +15,8 @@ from convscape.config.directory import CONFIG_DIR
 from convscape.sweeps.grid import EXECUTION_KEYS
 from tests.conftest import PATIENCE_S, TINY, needs_signals, wait_for
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 # what badnets.Net does in training, by the value of model.how
 BAD = """
     import os, signal, sys, time, torch
@@ -50,8 +52,8 @@ ENDINGS = {
     "fine": "ok",
 }
 BAD_SWEEP = ["-m", "name=bad", "model=own", "model._target_=badnets.Net", *TINY[1:]]
-BAD_SWEEP += ["allow_packages=[badnets]"]
-SHORT = ["-m", "name=short", *TINY]
+BAD_SWEEP += ["allow_packages=[badnets]", "visual=off"]
+SHORT = ["-m", "name=short", *TINY, "visual=off"]
 
 
 @pytest.fixture
@@ -249,7 +251,7 @@ def test_joblib_gives_what_the_basic_launcher_gives(start, command, tmp_path):
 def test_a_preset_is_a_sweep_that_can_be_changed(command, tmp_path):
     answer = command(
         *("train", "-m", "sweep=geometry", "model.kernel_size=3", "seed=0", "data.train_size=200"),
-        *("model.channels=[4,4]", "trainer.max_epochs=1"),
+        *("model.channels=[4,4]", "trainer.max_epochs=1", "visual=off"),
     )
     assert answer.code == 0, answer.err
     definition = yaml.safe_load((tmp_path / "outputs/sweeps/geometry/sweep.yaml").read_text())
