@@ -60,6 +60,18 @@ def test_the_picture_has_a_bar_for_each_way():
     assert [text.get_text() for text in axis.texts] == ["0.60", "2.00"]
 
 
+def test_tables_are_published_of_some_of_the_ways_but_not_without_a_result(
+    tmp_path, monkeypatch, capsys
+):
+    publish = module("publish")
+    some = publish.speed_table({"mlp": {"Keras on JAX": [{"variant": [500], "loop": [2000]}]}})
+    assert "| the best hand-written loop | 2,000 (1.00) |" in some
+    monkeypatch.setattr(sys, "argv", ["publish.py", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        publish.main()
+    assert "speed.json is missing; run benchmarks/speed.py first" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_sweeps_counts_runs_one_at_a_time_and_one_on_each_core(tmp_path):
     out = tmp_path / "sweeps.json"
