@@ -13,7 +13,7 @@ from convscape.runs.folder import RunFolder
 from convscape.runs.progress import NOTE, ToDo, note_to_do, progress, read_to_do, work
 from convscape.runs.result import Result
 from convscape.sweeps.live import TimeLeft, _View
-from convscape.sweeps.words import counter
+from convscape.sweeps.words import NUM_RUNS, counter
 
 from .conftest import TINY
 from .fake_runs import finished_run, write_run
@@ -138,7 +138,8 @@ def test_the_table_says_what_runs_what_is_best_and_what_failed(tmp_path, base):
     assert "failed run2 ValueError: a sentence" in text
 
 
-def test_the_counters_of_a_sweep_have_one_width():
+def test_the_counters_of_a_sweep_have_one_width(monkeypatch):
+    monkeypatch.delenv(NUM_RUNS, raising=False)
     assert [counter(number, 14) for number in (9, 10)] == ["[ 9/14]", "[10/14]"]
     assert counter(3) == "[3]"
 

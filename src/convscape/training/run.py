@@ -117,9 +117,8 @@ def train(
                 session = _prepared(run, folder, result, trackers, [stop], on_epoch, model)
                 result.seconds["setup"] = time.perf_counter() - start
                 conditions.say_what_others_use(run, result)
-                with machine.flushing_denormals():
-                    session.fit()
-                    session.test()
+                session.fit()
+                session.test()
             result.status = "ok"
         except ConfigError:
             raise
@@ -233,7 +232,7 @@ class _Session:
             loggers.begin(loggers_, self.run.config, result.overrides, is_new=is_new)
             diary.begin(result, self.data, last, run_data.describe(self.run.config))
         try:
-            with _timed(result, "fit"), warnings.catch_warnings():
+            with _timed(result, "fit"), machine.flushing_denormals(), warnings.catch_warnings():
                 # about a subclass's schedules: only then is the metric they watch known
                 warnings.filterwarnings("ignore", "The lr scheduler dict contains the key")
                 self.trainer.fit(self.model, self.data, ckpt_path=last, weights_only=True)
