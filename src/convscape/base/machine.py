@@ -132,7 +132,7 @@ def flushing_denormals() -> Iterator[None]:
     """Let torch's kernels round results below 1.2e-38 to 0, with which a CPU computes much slower.
 
     Adam's averages for a unit that no image activates any more halve every few steps until they are
-    that small, and stay there. Every other step then waits for them: benchmarks/README.md.
+    that small, and stay there. Each step then waits for them: benchmarks/README.md.
 
     Threads that are started inside keep the mode for as long as they live, those of a library that
     is imported inside too.

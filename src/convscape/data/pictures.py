@@ -128,10 +128,11 @@ def read_photograph(
     """
     from PIL import ImageOps
 
-    if str(name) not in SAMPLES and not Path(name).exists():
-        allowed = f"{NAMED_PICTURES}{hint(name, SAMPLES)}"
-        raise DataError(f"there is no picture {str(name)!r}; allowed: {allowed}")
-    with _readable(name), _sample(str(name)) if name in SAMPLES else _opened(name) as image:
+    allowed = f"; allowed: {NAMED_PICTURES}{hint(name, SAMPLES)}"
+    with (
+        _readable(name, allowed),
+        _sample(str(name)) if name in SAMPLES else _opened(name) as image,
+    ):
         words = f"{Path(name).name}, {image.width}x{image.height}"
         image.draft(None, (2 * longest_side,) * 2)
         upright = ImageOps.exif_transpose(image)
@@ -167,14 +168,17 @@ def _sample(name: str) -> "Image.Image":
 
 
 @contextmanager
-def _readable(path: str | Path) -> Iterator[None]:
-    """Turn any error of Pillow on a damaged picture into a `DataError`."""
+def _readable(path: str | Path, allowed: str = "") -> Iterator[None]:
+    """Turn any error of Pillow on a damaged picture into a `DataError`.
+
+    - `allowed`: what is said behind the name of one that does not exist.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"there is no picture {str(path)!r}") from None
+        raise DataError(f"there is no picture {str(path)!r}{allowed}") from None
     except UnidentifiedImageError:
         if Path(path).suffix.lower() not in SUFFIXES:
             kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
